@@ -1,0 +1,75 @@
+# Everything installs itself into .venv (other interpreters: .venv-3.12 and so on) and only when pyproject.toml has changed.
+# Needed beforehand: make, and a CPython from 3.11 up with pip. PYTHON=... names one, otherwise the first found is taken.
+
+# Twice quiet leaves only errors: what pip warns of here is how the machine's own pip is set up.
+PIP := bin/python -m pip install --quiet --quiet --no-input --disable-pip-version-check
+# An editable install holds the version and the requirements as they were when it was made.
+METADATA := pyproject.toml neuralbox_async/_version.py
+PYTEST_ARGS ?=
+
+.PHONY: help demo test test-all lint format dist clean
+# Otherwise make takes this stamp, which only a pattern names, for a file to be removed at the end.
+.PRECIOUS: .venv-%/.test
+
+help: ## show this list
+	@sed -n 's/^\([a-z%.-]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
+
+demo: .venv/.demo ## show a generation, a live stream and a blocking call, on a local server
+	.venv/bin/neuralbox demo
+
+test: .venv/.dev ## run the tests and measure what they cover (PYTEST_ARGS="-k sse": run only these, without measuring)
+ifeq ($(PYTEST_ARGS),)
+	.venv/bin/python -m coverage erase
+	.venv/bin/python -m coverage run -m pytest
+	.venv/bin/python -m coverage combine --quiet
+	.venv/bin/python -m coverage report
+else
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+endif
+
+test-%: .venv-%/.test ## the same on one other CPython of this machine, without measuring: make test-3.12
+	.venv-$*/bin/python -m pytest $(PYTEST_ARGS)
+
+test-all: test ## run the tests on every CPython from 3.11 up that is found on this machine
+	@others=$$(.ci/interpreters | sed "/^$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') /d; s/ .*//; s/^/test-/"); \
+	if [ "$$others" ]; then $(MAKE) --no-print-directory --keep-going $$others; else echo 'found no other CPython from 3.11 up'; fi
+
+lint: .venv/.dev ## check style, format and types
+	@status=0; \
+	for check in 'ruff check' 'ruff format --check' mypy 'pyright --pythonpath .venv/bin/python'; do \
+		echo "$$check"; .venv/bin/$$check || status=1; \
+	done; exit $$status
+
+format: .venv/.dev ## let ruff format the code and mend what it can
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+dist: .venv/.dev ## build sdist and wheel, and try the wheel in a clean environment
+	rm -rf dist
+	.venv/bin/python -m build --quiet
+	.venv/bin/python .ci/check_dist.py dist
+
+clean: ## remove what these commands have made
+	rm -rf .venv .venv-3.* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+.venv/bin/python:
+	@python=$$(.ci/interpreters --first) && .ci/make-venv "$$python" .venv
+
+# Whoever has what development needs has what the demo needs.
+.venv/.dev: $(METADATA) | .venv/bin/python
+	@echo 'installing what the tests and linters need into .venv'
+	@.venv/$(PIP) --editable '.[dev]'
+	@touch .venv/.demo $@
+
+.venv/.demo: $(METADATA) | .venv/bin/python
+	@echo 'installing what the demo needs into .venv'
+	@.venv/$(PIP) --editable '.[cli,speed]'
+	@touch $@
+
+# Not what the linters need: they run once, in .venv.
+.venv-%/.test: $(METADATA)
+	@python=$$(.ci/interpreters | sed -n 's/^$* //p') && [ "$$python" ] || { echo 'found no CPython $*' >&2; exit 1; }; \
+	[ -x .venv-$*/bin/python ] || .ci/make-venv "$$python" .venv-$*
+	@echo 'installing what the tests need into .venv-$*'
+	@.venv-$*/$(PIP) --editable '.[cli,speed,test]'
+	@touch $@

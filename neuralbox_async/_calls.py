@@ -1,0 +1,302 @@
+"""
+One logical call: the only loop that attempts, the only sleep between attempts, the deadline around both; and polling on top of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import platform
+import random
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+import anyio
+import attrs
+
+from neuralbox_async import _options, _protocol
+from neuralbox_async._errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    ClientClosedError,
+    GenerationFailedError,
+    InvalidParameterError,
+    NeuralBoxError,
+    NotFoundError,
+    WaitTimeoutError,
+)
+from neuralbox_async._logging import logger
+from neuralbox_async._retry import RetryBudget
+from neuralbox_async._secret import Secret
+from neuralbox_async._transport import Delivery
+from neuralbox_async._types import Generation
+from neuralbox_async._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from neuralbox_async._options import CallOptions
+    from neuralbox_async._transport import Response, Transport
+    from neuralbox_async._types import GenerationId
+
+POLL_INTERVAL = 5.0
+_RECOVERY_INTERVAL = 0.5
+_LONGEST_ETA = 30.0
+_MAX_ERROR_BYTES = 1024 * 1024
+_MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
+_USER_AGENT = f"neuralbox-python/{__version__} {platform.python_implementation()}/{platform.python_version()}"
+
+
+@attrs.define(eq=False)
+class Shared:
+    """What a client and those derived from it have in common."""
+
+    transport: Transport
+    budget: RetryBudget = attrs.field(factory=RetryBudget)
+    status_paths: tuple[str, ...] = _protocol.STATUS_PATHS  # the one that worked last comes first
+    closed: bool = False
+
+
+@attrs.define(eq=False)
+class _Call:
+    """The same request on each attempt, and what is known of the attempts."""
+
+    request: _protocol.Request
+    options: CallOptions
+    deadline: float
+    started: float = attrs.field(factory=anyio.current_time)
+    attempts: int = 0
+    delivery: Delivery = attrs.field(factory=Delivery)
+    response: Response | None = None
+    earlier: NeuralBoxError | None = None  # the failure of the attempt before this one
+
+    def describe(self, error: NeuralBoxError) -> NeuralBoxError:
+        """Put on *error* what is known of the call, and return it."""
+        error.attempts = self.attempts
+        error.elapsed = anyio.current_time() - self.started
+        error.idempotency_key = self.request.headers.get("Idempotency-Key")
+        if self.request.idempotent:
+            error.billed = "no"
+        elif self.earlier is not None and self.earlier.billed == "unknown" and error.billed == "no":
+            error.billed = "unknown"
+        return error
+
+    def timed_out(self, phase: str) -> NeuralBoxError:
+        """Return the error of a call that its deadline ended."""
+        seconds = self.deadline - self.started
+        error = APITimeoutError(f"no complete answer within {seconds:.3g} s", phase=phase, request_sent=self.delivery.sent)
+        if self.response is not None:
+            error.body = self.response.received
+        return self.describe(error)
+
+
+@attrs.frozen(kw_only=True)
+class Caller:
+    """Carries out requests for a client: with its key, to its base URL, over the connections it shares."""
+
+    shared: Shared
+    api_key: Secret | Callable[[], str] | Callable[[], Awaitable[str]] = attrs.field(repr=False)
+    base_url: str
+    max_response_bytes: int
+
+    async def generation(self, request: _protocol.Request, options: CallOptions, deadline: float) -> Generation:
+        """Carry out *request* to the last byte of its answer and return the generation in it."""
+        call = _Call(request, options, deadline)
+        with anyio.CancelScope(deadline=deadline):
+            response = await self._send(call)
+            try:
+                body = await response.read(self.max_response_bytes)
+                return _protocol.load_generation(response.status, response.headers, body)
+            except NeuralBoxError as error:
+                if isinstance(error, APIConnectionError):
+                    error.body = response.received
+                call.describe(error)
+                raise
+        raise call.timed_out("total")
+
+    async def response(self, request: _protocol.Request, options: CallOptions) -> Response:
+        """Carry out *request* to the head of its answer, for a stream."""
+        total, first = (deadline_after(seconds) for seconds in (options.timeout, options.first_event_timeout))
+        call = _Call(request, options, min(total, first))
+        with anyio.CancelScope(deadline=call.deadline):
+            return await self._send(call)
+        raise call.timed_out("total" if total <= first else "first_event")
+
+    async def _send(self, call: _Call) -> Response:
+        """Attempt *call* until an answer with status 200 comes, or a failure that is not repeated."""
+        refund = 1
+        for call.attempts in itertools.count(1):
+            try:
+                response = await self._attempt(call)
+            except NeuralBoxError as error:
+                call.describe(error)
+                delay = self._delay(call, error)
+                if delay is None or (cost := self.shared.budget.take(error)) is None:
+                    raise
+                refund, call.earlier = cost, error
+            else:
+                self.shared.budget.give_back(refund)
+                return response
+            logger.info("%s %s: again in %.2f s", call.request.method, call.request.path, delay)
+            await anyio.sleep(delay)
+        raise AssertionError  # itertools.count has no end
+
+    def _delay(self, call: _Call, error: NeuralBoxError) -> float | None:
+        logger.debug("%s %s: attempt %d: %s", call.request.method, call.request.path, call.attempts, type(error).__name__)
+        remaining = call.deadline - anyio.current_time()
+        return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
+
+    async def _attempt(self, call: _Call) -> Response:
+        if self.shared.closed:
+            msg = "the client is closed"
+            raise ClientClosedError(msg)
+        call.delivery, call.response = Delivery(), None
+        request = call.request
+        headers = _headers(request, await self._key())
+        url = self.base_url + request.path
+        for _ in range(_MAX_REDIRECTS):
+            response = await self.shared.transport.send(request.method, url, headers, request.body, call.delivery)
+            call.response = response
+            logger.debug("%s %s: %d", request.method, request.path, response.status)
+            if response.status == _protocol.OK:
+                return response
+            target = _redirect(request, url, response)
+            if target is None:
+                raise await _error_of(response)
+            response.close()
+            url = target
+        msg = f"more than {_MAX_REDIRECTS} redirects"
+        raise APIConnectionError(msg, request_sent=True, retryable=False)
+
+    async def _key(self) -> Secret:
+        if isinstance(self.api_key, Secret):
+            return self.api_key
+        found = self.api_key()
+        return _options.check_key(await found if isinstance(found, Awaitable) else found)
+
+    # -------------------------------------------------------------------------------------------------------------- polling
+
+    async def retrieve(
+        self, generation_id: GenerationId, options: CallOptions, deadline: float, headers: Mapping[str, str]
+    ) -> Generation:
+        """Return the state of a generation: from one documented path, on 404 from the other; what worked is tried first next time."""
+        paths = self.shared.status_paths
+        not_found: NotFoundError | None = None
+        for path in paths:
+            try:
+                generation = await self.generation(_protocol.retrieve(generation_id, path, headers), options, deadline)
+            except NotFoundError as error:
+                not_found = not_found or error
+                continue
+            except GenerationFailedError:
+                self._remember(path)
+                raise
+            self._remember(path)
+            return generation
+        raise not_found or AssertionError  # there always is a path
+
+    def _remember(self, path: str) -> None:
+        if self.shared.status_paths[0] != path:
+            self.shared.status_paths = (path, *(other for other in self.shared.status_paths if other != path))
+
+    async def wait(
+        self, state: Generation, options: CallOptions, deadline: float, *, interval: float = POLL_INTERVAL, at_once: bool = False
+    ) -> Generation:
+        """Poll until the generation is finished, or *deadline*; *at_once*: ask first, then wait."""
+        started = anyio.current_time()
+        failures = 0
+        while not state.finished:
+            if not at_once:
+                await _pause(state, interval * 2**failures, deadline)
+            at_once = False
+            try:
+                state = await self.retrieve(id_of(state), options, deadline, options.headers)
+            except (APIConnectionError, APIStatusError) as error:
+                if not is_transient(error):
+                    raise
+                failures = min(failures + 1, 3)
+            else:
+                failures = 0
+            if not state.finished and anyio.current_time() >= deadline:
+                raise _waited_out(state, anyio.current_time() - started)
+        if state.status == "failed":
+            raise _protocol.failed(state)
+        return state
+
+    async def recover(self, generation_id: GenerationId, options: CallOptions, deadline: float) -> Generation:
+        """Return the finished generation whose stream broke. Raises what `wait` raises."""
+        state = Generation(id=generation_id, status="pending")
+        bound = min(deadline, deadline_after(options.stall_timeout))
+        return await self.wait(state, options, bound, interval=_RECOVERY_INTERVAL, at_once=True)
+
+
+def deadline_after(seconds: float | None) -> float:
+    """Return the moment (`anyio.current_time`) that is *seconds* away, or infinity for None."""
+    return math.inf if seconds is None else anyio.current_time() + seconds
+
+
+def id_of(generation: Generation | GenerationId) -> GenerationId:
+    """Return the id that *generation* has or is. Raises `InvalidParameterError`."""
+    found = generation.id if isinstance(generation, Generation) else generation
+    if not isinstance(found, str | int) or isinstance(found, bool) or found == "":
+        raise InvalidParameterError("generation", found, "a generation with an id, or an id")
+    return found
+
+
+def is_transient(error: NeuralBoxError) -> bool:
+    """Return whether asking again, which costs nothing, may help."""
+    if isinstance(error, APIStatusError):
+        return error.status in _TRANSIENT
+    return isinstance(error, APIConnectionError) and error.retryable
+
+
+async def _pause(state: Generation, interval: float, deadline: float) -> None:
+    # Jitter: a thousand generations started together are not asked for together.
+    eta = min(_LONGEST_ETA, state.eta_seconds or 0.0)
+    pause = max(interval, eta) * random.uniform(0.9, 1.1)  # noqa: S311 - no secret
+    await anyio.sleep(max(0.0, min(pause, deadline - anyio.current_time())))
+
+
+def _waited_out(state: Generation, elapsed: float) -> WaitTimeoutError:
+    error = WaitTimeoutError(f"generation {state.id} was still {state.status} after {elapsed:.3g} s", generation=state)
+    error.generation_id, error.elapsed = state.id, elapsed
+    return error
+
+
+def _headers(request: _protocol.Request, key: Secret) -> dict[str, str]:
+    headers = {
+        "Authorization": Secret("Bearer " + key),
+        "User-Agent": _USER_AGENT,
+        "Accept": "text/event-stream" if request.stream else "application/json",
+        # A stream that was compressed and cut can look complete, and compression delays its events.
+        "Accept-Encoding": "identity" if request.stream else "gzip, deflate",
+    }
+    if request.body is not None:
+        headers["Content-Type"] = "application/json"
+    headers.update(request.headers)
+    return headers
+
+
+def _redirect(request: _protocol.Request, url: str, response: Response) -> str | None:
+    """Return where to go on: for a GET, to the same origin. Anywhere else would be told the key, or bill again."""
+    location = response.headers.get("location")
+    if not request.idempotent or response.status not in _REDIRECTS or not location:
+        return None
+    try:
+        target = urljoin(url, location)
+        here, there = urlsplit(url), urlsplit(target)
+    except ValueError:
+        return None
+    return target if (here.scheme, here.netloc) == (there.scheme, there.netloc) else None
+
+
+async def _error_of(response: Response) -> APIStatusError:
+    try:
+        body = await response.read(_MAX_ERROR_BYTES, truncate=True)
+    except NeuralBoxError:
+        body = response.received  # the status has come, and says more than the failure to explain it
+    return _protocol.error_from(response.status, response.headers, body)

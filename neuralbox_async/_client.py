@@ -1,0 +1,306 @@
+"""`AsyncNeuralBox`: what a user calls. Each method forms a request and hands it on; the work is done by `Caller` and `AsyncStream`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+import attrs
+
+from neuralbox_async import _options, _protocol, _sse
+from neuralbox_async._calls import POLL_INTERVAL, Caller, Shared, deadline_after, id_of
+from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._logging import listen_as_told
+from neuralbox_async._options import UNSET, ApiKey, CallOptions, Unset
+from neuralbox_async._secret import Secret
+from neuralbox_async._stream import AsyncStream, StreamLimits
+from neuralbox_async._transport import AiohttpTransport, ConnectionOptions
+from neuralbox_async._types import GenerateRequest, Generation, GenerationId, Messages
+
+if TYPE_CHECKING:
+    import ssl
+    from types import TracebackType
+
+    from neuralbox_async._retry import RetryPolicy
+    from neuralbox_async._transport import Transport
+
+_MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+
+
+class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
+    """
+    A client of the NeuralBox API. Make one and share it: it is safe for any number of tasks, event loops in turn, and threads
+    with loops of their own. It opens connections at the first call; close it with ``async with`` or `aclose`.
+
+    * *api_key*: the key, or a function, plain or async, that returns it (asked before each attempt, so that keys can rotate). Default:
+      NEURALBOX_API_KEY.
+    * *base_url*: default NEURALBOX_BASE_URL, then ``https://neuralbox.top/api/v2``. Plain http only to loopback, unless
+      *allow_insecure*.
+    * *timeout*: seconds that a call may take in all, retries and waits included; None for no limit. Streams have clocks of
+      their own: *first_event_timeout* from the request to the first event, *stall_timeout* without content while waiting for it.
+    * *connect_timeout*: seconds for a new connection: name look-up, TCP and TLS.
+    * *max_retries*: how often a call that surely was not billed is tried again; *retry_policy* has the details.
+    * *max_connections*: at the same time, at least 1; further calls wait. *reuse_connections*: False opens one for each call.
+    * *proxy*: ``http://[user:password@]host:port``; the environment's proxies are not used by themselves. *ssl_context*: for
+      certificates of your own.
+    * *default_headers*: sent with every request.
+    * *max_response_bytes*, *max_event_bytes*: the largest body, and the largest event of a stream, after decompression.
+    * *transport*: carries the requests instead of aiohttp; for tests.
+
+    Times are in seconds, above 0; None means no limit. Raises `InvalidParameterError`, which names parameter, value and rule.
+    """
+
+    def __init__(
+        self,
+        api_key: ApiKey | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float | None = 600.0,
+        connect_timeout: float | None = 10.0,
+        first_event_timeout: float | None = 120.0,
+        stall_timeout: float | None = 120.0,
+        max_retries: int | Unset = UNSET,
+        retry_policy: RetryPolicy | Unset = UNSET,
+        max_connections: int = 1000,
+        reuse_connections: bool = True,
+        proxy: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        max_response_bytes: int = _MAX_RESPONSE_BYTES,
+        max_event_bytes: int = _sse.DEFAULT_MAX_EVENT_BYTES,
+        allow_insecure: bool = False,
+        transport: Transport | None = None,
+    ) -> None:
+        api_key = Secret(api_key) if isinstance(api_key, str) else api_key  # before anything can raise with it in a frame
+        listen_as_told()
+        self._options = CallOptions().changed(
+            timeout=timeout,
+            first_event_timeout=first_event_timeout,
+            stall_timeout=stall_timeout,
+            max_retries=max_retries,
+            retry_policy=retry_policy,
+            headers=_options.check_headers("default_headers", default_headers),
+        )
+        self._max_event_bytes = _options.check_count("max_event_bytes", max_event_bytes, least=1)
+        proxy_url, proxy_headers = _options.split_proxy(proxy)
+        connections = ConnectionOptions(
+            connect_timeout=_options.check_seconds("connect_timeout", connect_timeout),
+            max_connections=_options.check_count("max_connections", max_connections, least=1),
+            reuse_connections=reuse_connections,
+            proxy=proxy_url,
+            proxy_headers=proxy_headers,
+            ssl_context=ssl_context,
+        )
+        self._caller = Caller(
+            shared=Shared(transport or AiohttpTransport(connections)),
+            api_key=_options.resolve_key(api_key),
+            base_url=_options.check_base_url(base_url, allow_insecure=allow_insecure),
+            max_response_bytes=_options.check_count("max_response_bytes", max_response_bytes, least=1),
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self._caller.base_url!r})"
+
+    def __reduce__(self) -> NoReturn:
+        msg = f"{type(self).__name__} is not pickled: it holds a key and connections; make one in each process"
+        raise TypeError(msg)
+
+    # ------------------------------------------------------------------------------------------------------------- closing
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """
+        Close all connections; calls and streams under way end with `ClientClosedError`. Idempotent.
+
+        Clients that `with_options` derived from this one, or this one from them, are closed with it.
+        """
+        self._caller.shared.closed = True
+        await self._caller.shared.transport.aclose()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client was closed; its methods then raise `ClientClosedError`."""
+        return self._caller.shared.closed
+
+    # ------------------------------------------------------------------------------------------------------------- methods
+
+    def with_options(
+        self,
+        *,
+        api_key: ApiKey | Unset = UNSET,
+        timeout: float | Unset | None = UNSET,
+        first_event_timeout: float | Unset | None = UNSET,
+        stall_timeout: float | Unset | None = UNSET,
+        max_retries: int | Unset = UNSET,
+        retry_policy: RetryPolicy | Unset = UNSET,
+        default_headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """
+        Return a client with some options changed, which shares this one's connections. Cheap: make one per tenant or per request.
+
+        *default_headers* are added to this client's. Raises `InvalidParameterError`.
+        """
+        derived = object.__new__(type(self))
+        derived.__dict__.update(self.__dict__)
+        derived._options = self._options.changed(  # noqa: SLF001 - it is one of us
+            timeout=timeout,
+            first_event_timeout=first_event_timeout,
+            stall_timeout=stall_timeout,
+            max_retries=max_retries,
+            retry_policy=retry_policy,
+            headers=_options.check_headers("default_headers", default_headers),
+        )
+        if not isinstance(api_key, Unset):
+            derived._caller = attrs.evolve(self._caller, api_key=_options.resolve_key(api_key))  # noqa: SLF001
+        return derived
+
+    async def generate(
+        self,
+        model: str,
+        messages: Messages,
+        *,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        wait: bool = False,
+        timeout: float | Unset | None = UNSET,
+        max_retries: int | Unset = UNSET,
+        idempotency_key: str | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> Generation:
+        """
+        Generate text and return it whole.
+
+        * *model*: a slug, such as ``"gpt-5"`` or ``"claude-sonnet-4.5"``.
+        * *messages*: a string (one user message), or messages in order: `Message` values or dicts with ``role`` (``system``,
+          ``user``, ``assistant``) and ``content`` (a string, or text and image parts). The API keeps no history: send it all.
+        * *system*: shorthand for a system message placed first.
+        * *temperature*: 0.0 to 2.0; None leaves the API's default, 0.7. *max_tokens*: at least 1; None leaves the model's default.
+        * *wait*: when the API answers ``pending``, poll until the generation is finished. Otherwise it is returned as it is.
+        * *timeout* (seconds for everything, None for no limit) and *max_retries*: instead of the client's.
+        * *idempotency_key*: sent with each attempt; made up when not given. The API documents no use of it.
+        * *extra_headers*, *extra_body*: further headers, further top-level members of the body.
+
+        Raises `InvalidParameterError` before anything is sent; `APIStatusError` and its kinds (`RateLimitError`, `InsufficientTokensError`,
+        ...); `APIConnectionError`, `APITimeoutError`; `ResponseError`; `GenerationFailedError`. Each tells in *billed* whether it cost
+        anything. What may have been billed is never sent again by itself.
+
+        Source: the vendor's page "Text Generation" (POST /generate).
+        """
+        asked = GenerateRequest(
+            model, messages, system=system, temperature=temperature, max_tokens=max_tokens, extra_body=extra_body or {}
+        )
+        options = self._options.changed(timeout=timeout, max_retries=max_retries)
+        request = _protocol.generate(asked, self._headers(options, extra_headers, idempotency_key))
+        deadline = deadline_after(options.timeout)
+        generation = await self._caller.generation(request, options, deadline)
+        if wait and not generation.finished:
+            return await self._caller.wait(generation, options, deadline)
+        return generation
+
+    def stream(
+        self,
+        model: str,
+        messages: Messages,
+        *,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        recover: bool = True,
+        timeout: float | None = None,
+        first_event_timeout: float | Unset | None = UNSET,
+        stall_timeout: float | Unset | None = UNSET,
+        max_retries: int | Unset = UNSET,
+        idempotency_key: str | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> AsyncStream:
+        """
+        Return a stream of the text as it is generated: ``async with client.stream(...) as stream: async for text in stream.text: ...``.
+
+        *model*, *messages*, *system*, *temperature*, *max_tokens*, *idempotency_key*, *extra_headers*, *extra_body*: as for `generate`. The
+        request is sent when the stream is entered, which raises what `generate` raises; a wrong parameter raises here.
+
+        * *timeout*: seconds for the whole stream; no limit by default. *first_event_timeout*: seconds from the request to the first
+          event. *stall_timeout*: seconds of waiting without content (heartbeats do not count as content). None for no limit.
+        * *recover*: when the stream breaks, ask the API for the finished generation and go on with the rest of its text, if it begins
+          with what was delivered. Nothing is generated again.
+        * *max_retries*: for the request; a stream that has begun is never requested again.
+
+        Source: the vendor's "Streaming Guide" (POST /generate with ``"stream": true``).
+        """
+        asked = GenerateRequest(
+            model, messages, system=system, temperature=temperature, max_tokens=max_tokens, extra_body=extra_body or {}
+        )
+        options = self._options.changed(
+            timeout=timeout, first_event_timeout=first_event_timeout, stall_timeout=stall_timeout, max_retries=max_retries
+        )
+        limits = StreamLimits(
+            timeout=options.timeout,
+            first_event_timeout=options.first_event_timeout,
+            stall_timeout=options.stall_timeout,
+            max_event_bytes=self._max_event_bytes,
+            max_response_bytes=self._caller.max_response_bytes,
+        )
+        caller = self._caller  # the stream needs no more of the client
+        request = _protocol.stream(asked, self._headers(options, extra_headers, idempotency_key))
+        return AsyncStream(
+            lambda: caller.response(request, options),
+            limits,
+            (lambda generation_id, deadline: caller.recover(generation_id, self._options, deadline)) if recover else None,
+        )
+
+    async def retrieve(
+        self,
+        generation: Generation | GenerationId,
+        *,
+        timeout: float | Unset | None = UNSET,
+        max_retries: int | Unset = UNSET,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Generation:
+        """
+        Return the present state of *generation*, given as such or by its id. Costs nothing.
+
+        Of the two documented paths one is tried, on 404 the other; what worked is remembered. *timeout*, *max_retries*, *extra_headers*: as for
+        `generate`. Raises what `generate` raises: `GenerationFailedError` when it failed, `NotFoundError` when there is none.
+
+        Source: the vendor's pages "Generation status" and "History" (GET /generate/{id}, GET /generate/status/{id}).
+        """
+        generation_id = id_of(generation)
+        options = self._options.changed(timeout=timeout, max_retries=max_retries)
+        headers = {**options.headers, **_options.check_headers("extra_headers", extra_headers)}
+        return await self._caller.retrieve(generation_id, options, deadline_after(options.timeout), headers)
+
+    async def wait(
+        self, generation: Generation | GenerationId, *, timeout: float | None = 300.0, poll_interval: float = POLL_INTERVAL
+    ) -> Generation:
+        """
+        Poll until *generation*, given as such or by its id, is completed, and return it.
+
+        *timeout*: seconds in all, None for no limit; *poll_interval*: seconds between two questions, above 0. Transient failures are lived through.
+        Raises `GenerationFailedError` when it failed, and `WaitTimeoutError`, which has the last state, when time is over.
+
+        Source: the vendor's page "Generation status" (poll every 5 s).
+        """
+        interval = _options.check_seconds("poll_interval", poll_interval)
+        if interval is None:
+            raise InvalidParameterError("poll_interval", poll_interval, "a number of seconds above 0")
+        deadline = deadline_after(_options.check_seconds("timeout", timeout))
+        known = isinstance(generation, Generation)
+        state = generation if known else Generation(id=id_of(generation), status="pending")
+        return await self._caller.wait(state, self._options, deadline, interval=interval, at_once=not known)
+
+    def _headers(
+        self, options: CallOptions, extra_headers: Mapping[str, str] | None, idempotency_key: str | None
+    ) -> dict[str, str]:
+        """Return the headers of a POST: one key for all attempts of one call."""
+        key = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
+        own = _options.check_headers("idempotency_key", {"Idempotency-Key": key})
+        return {**options.headers, **_options.check_headers("extra_headers", extra_headers), **own}

@@ -1,0 +1,386 @@
+"""
+The one converter between JSON and the values of `_types`: strict about types, tolerant about dialects.
+
+The vendor's pages tell of two dialects and mixes of them, under other names for the same thing. They are made one *before* cattrs
+structures: a member that is null or absent under its first name is looked for under the next. What cattrs does by default, coercing
+``None`` to ``"None"`` and ``5.9`` to ``5``, is switched off.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+import attrs
+
+from neuralbox_async._errors import InvalidParameterError, ResponseError
+from neuralbox_async._types import (
+    ContentDelta,
+    GenerateRequest,
+    Generation,
+    GenerationEnd,
+    GenerationStart,
+    ImagePart,
+    Message,
+    StreamEvent,
+    TextPart,
+    UnknownEvent,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cattrs import Converter
+
+try:
+    import orjson
+except ImportError:  # the extra `speed` is not installed: the standard library gives the same results
+    orjson = None  # type: ignore[assignment]
+
+T = TypeVar("T")
+
+_SHOWN_BODY = 200
+_LONG_NUMBER = re.compile(r"\d{19}")
+_LONG_NUMBER_BYTES = re.compile(rb"\d{19}")
+
+# Field of ours: its names on the wire, the vendor's first dialect before the second.
+_GENERATION_NAMES: dict[str, tuple[str, ...]] = {
+    "id": ("id",),
+    "status": ("status",),
+    "model": ("model", "model_slug"),
+    "content": ("content", "result_text"),
+    "tokens_used": ("tokens_used", "tokens_spent"),
+    "balance_remaining": ("balance_remaining",),
+    "usage": ("usage",),
+    "created_at": ("created_at",),
+    "completed_at": ("completed_at",),
+    "url": ("result_url", "url", "output_url"),
+    "thumbnail_url": ("thumbnail_url",),
+    "metadata": ("result_metadata", "metadata"),
+    "error": ("error",),
+    "progress": ("progress",),
+    "eta_seconds": ("eta_seconds",),
+    "processing_ms": ("processing_ms",),
+}
+_FLAT_METADATA = ("duration", "duration_seconds", "width", "height")
+_END_NAMES = {name: _GENERATION_NAMES[name] for name in ("id", "tokens_used", "balance_remaining", "usage")}
+_START_NAMES = {name: _GENERATION_NAMES[name] for name in ("id", "model")}
+
+
+# ------------------------------------------------------------------------------------------------------------------- JSON
+
+
+def loads(data: bytes | str) -> Any:
+    """Return the JSON value in *data*. Raises `ValueError` or `RecursionError`: not UTF-8, not JSON, NaN, too deep, too long a number."""
+    if orjson is not None and not _has_long_number(data):
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            # Where the two differ (infinite numbers, lone surrogates, depth) the standard library has the last word.
+            pass
+    text = data if isinstance(data, str) else data.decode("utf-8-sig")
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def _has_long_number(data: bytes | str) -> bool:
+    # orjson reads integers beyond 64 bits as floats.
+    return (_LONG_NUMBER_BYTES.search(data) if isinstance(data, bytes) else _LONG_NUMBER.search(data)) is not None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)
+
+
+def dumps(value: Any, *, parameter: str = "messages") -> bytes:
+    """Return *value* as compact JSON in UTF-8. Raises `InvalidParameterError` for what JSON cannot carry; *parameter* is named in it."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidParameterError(parameter, str(error)[:_SHOWN_BODY], "JSON that UTF-8 can carry") from None
+
+
+# --------------------------------------------------------------------------------------------------------------- requests
+
+
+def dump_request(request: GenerateRequest, *, stream: bool) -> bytes:
+    """Return the body of POST /generate. Raises `InvalidParameterError` when *extra_body* is not JSON."""
+    body: dict[str, Any] = _converter().unstructure(request)
+    if stream:
+        body["stream"] = True
+    return dumps(body, parameter="extra_body" if request.extra_body else "messages")
+
+
+def _unstructure_request(request: GenerateRequest) -> dict[str, Any]:
+    body: dict[str, Any] = {"model": request.model, "messages": [_unstructure_message(m) for m in request.messages]}
+    if request.system is not None:
+        body["system"] = request.system
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
+    if request.max_tokens is not None:
+        body["max_tokens"] = request.max_tokens
+    if request.extra_body:
+        body.update(request.extra_body)
+    return body
+
+
+def _unstructure_message(message: Message) -> dict[str, Any]:
+    content = message.content
+    wire = content if isinstance(content, str) else [_unstructure_part(part) for part in content]
+    return {"role": message.role, "content": wire, **message.extra}
+
+
+def _unstructure_part(part: TextPart | ImagePart) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text, **part.extra}
+    extra = dict(part.extra)
+    return {"type": "image_url", "image_url": {"url": part.url, **extra.pop("image_url", {})}, **extra}
+
+
+# -------------------------------------------------------------------------------------------------------------- responses
+
+
+def load_generation(body: bytes) -> Generation:
+    """Return the generation that *body* tells of, in either dialect. Raises `ResponseError`, which keeps the body and the text."""
+    return structure_generation(load_object(body), body)
+
+
+def structure_generation(members: Mapping[str, Any], body: bytes = b"") -> Generation:
+    """Return the generation that the JSON object *members* tells of. Raises `ResponseError`."""
+    return _structure(members, Generation, body)
+
+
+def load_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in *body*. Raises `ResponseError` that says what is there instead."""
+    if not body.strip():
+        msg = "the response body is empty"
+        raise ResponseError(msg, body=body)
+    try:
+        members = loads(body)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else _one_line(str(error))
+        msg = f"the response body is not JSON ({reason}): {excerpt(body)}"
+        raise ResponseError(msg, body=body, path="$") from None
+    if not isinstance(members, dict):
+        msg = f"expected a JSON object @ $, got {_kind_of(members)}"
+        raise ResponseError(msg, body=body, path="$")
+    return cast("dict[str, Any]", members)
+
+
+def load_event(data: str) -> StreamEvent | dict[str, Any]:
+    """
+    Return the event that the *data* of one server-sent event tells of; for an error event, its JSON object as it is.
+
+    Raises `ResponseError`. Source: the vendor's "Streaming Guide" (the ``type`` member tells the kind).
+    """
+    try:
+        members = loads(data)
+    except (ValueError, RecursionError) as error:
+        msg = f"an event of the stream is not JSON ({_one_line(str(error))}): {excerpt(data.encode(errors='replace'))}"
+        raise ResponseError(msg, body=data.encode(errors="replace")) from None
+    if not isinstance(members, dict):
+        msg = f"expected a JSON object @ $ in an event of the stream, got {_kind_of(members)}"
+        raise ResponseError(msg, path="$", body=data.encode(errors="replace"))
+    kind = members.get("type")
+    if kind == "content_delta":
+        delta = members.get("delta")
+        if isinstance(delta, str):
+            return ContentDelta(delta, raw=members)
+    if kind == "error":
+        return cast("dict[str, Any]", members)
+    structured = _EVENT_KINDS.get(kind) if isinstance(kind, str) else None
+    if structured is None:
+        return UnknownEvent(kind if isinstance(kind, str) else "", members)
+    return cast("StreamEvent", _structure(members, structured, data.encode(errors="replace")))
+
+
+def _structure(members: Mapping[str, Any], kind: type[T], body: bytes) -> T:
+    converter = _converter()
+    try:
+        return converter.structure(members, kind)
+    except Exception as error:  # noqa: BLE001 - whatever cattrs or a hook raises, for values that come from outside
+        path, reason = _explain(members, kind, error)
+        msg = f"{reason} @ {path}"
+        failure = ResponseError(msg, path=path, body=body)
+        failure.text = _text_in(members)
+        failure.generation_id = _id_in(members)
+        raise failure from None
+
+
+def _explain(members: Mapping[str, Any], kind: type[Any], error: Exception) -> tuple[str, str]:
+    # The fast converter does not say where; the slow one does, and is asked only now.
+    from cattrs import transform_error  # noqa: PLC0415 - start-up stays fast
+
+    try:
+        _converter(detailed=True).structure(members, kind)
+    except Exception as detailed:  # noqa: BLE001 - as above
+        reason, _, path = transform_error(detailed, path="$", format_exception=_reason)[0].rpartition(" @ ")
+        return _wire_path(members, path), reason
+    return "$", str(error)
+
+
+def _reason(error: BaseException, _kind: Any) -> str:
+    return "a required member is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _wire_path(members: Mapping[str, Any], path: str) -> str:
+    # The path speaks of our names; the user looks at the wire.
+    root, _, rest = path.partition(".")
+    field, dot, below = rest.partition(".")
+    wire = next((name for name in _GENERATION_NAMES.get(field, ()) if members.get(name) is not None), field)
+    return f"{root}.{wire}{dot}{below}" if wire else path
+
+
+def _text_in(members: Mapping[str, Any]) -> str:
+    texts = (members.get(name) for name in _GENERATION_NAMES["content"])
+    return next((text for text in texts if isinstance(text, str)), "")
+
+
+def _id_in(members: Mapping[str, Any]) -> str | int | None:
+    value = members.get("id")
+    return value if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def excerpt(body: bytes) -> str:
+    """Return the beginning of *body* as one printable line."""
+    return _one_line(body[: 4 * _SHOWN_BODY].decode("utf-8", "replace"))
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    shown = line if len(line) <= _SHOWN_BODY else f"{line[:_SHOWN_BODY]}..."
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in shown)
+
+
+def _kind_of(value: object) -> str:
+    kinds = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array", dict: "an object"}
+    return kinds.get(type(value), type(value).__name__)
+
+
+# ----------------------------------------------------------------------------------------------------------- the converter
+
+
+class _WrongTypeError(ValueError):
+    """A value of another JSON type than the documented one."""
+
+    def __init__(self, expected: str, value: object) -> None:
+        super().__init__(f"expected {expected}, got {_kind_of(value)}")
+
+
+def _str(value: object, _kind: Any) -> str:
+    if not isinstance(value, str):
+        raise _WrongTypeError("a string", value)
+    return value
+
+
+def _int(value: object, _kind: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # JSON has one kind of number: 3.0 is 3
+    raise _WrongTypeError("an integer", value)
+
+
+def _float(value: object, _kind: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number):
+            return number
+    raise _WrongTypeError("a finite number", value)
+
+
+def _id(value: object, _kind: Any) -> str | int:
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return value
+    raise _WrongTypeError("a string or an integer", value)
+
+
+def _object(value: object, _kind: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise _WrongTypeError("an object", value)
+    return cast("dict[str, Any]", value)
+
+
+def _datetime(value: object, _kind: Any) -> datetime:
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            pass
+        else:
+            # A time without a zone: the vendor's samples are all in UTC.
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    raise _WrongTypeError("an ISO 8601 time", value)
+
+
+def _canonical(members: object, names: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """Return the members of a wire object under our names, without nulls: absent and null mean the same."""
+    found: dict[str, Any] = {"raw": _object(members, None)}
+    for field, wire_names in names.items():
+        for name in wire_names:
+            value = found["raw"].get(name)
+            if value is not None:
+                found[field] = value
+                break
+    return found
+
+
+def _canonical_generation(members: object) -> dict[str, Any]:
+    found = _canonical(members, _GENERATION_NAMES)
+    if "metadata" not in found:
+        raw = found["raw"]
+        flat = {name: raw[name] for name in _FLAT_METADATA if raw.get(name) is not None}
+        if flat:
+            found["metadata"] = flat
+    return found
+
+
+def _canonical_usage(members: object) -> dict[str, Any]:
+    return {name: value for name, value in _object(members, None).items() if value is not None}
+
+
+_CANONICAL: dict[type[Any], Callable[[object], dict[str, Any]]] = {
+    Generation: _canonical_generation,
+    GenerationStart: lambda members: _canonical(members, _START_NAMES),
+    GenerationEnd: lambda members: _canonical(members, _END_NAMES),
+    ContentDelta: lambda members: _canonical(members, {"delta": ("delta",)}),
+    Usage: _canonical_usage,
+}
+_EVENT_KINDS: dict[str, type[Any]] = {
+    "generation_start": GenerationStart,
+    "content_delta": ContentDelta,
+    "generation_end": GenerationEnd,
+}
+
+
+@functools.cache
+def _converter(*, detailed: bool = False) -> Converter:
+    from cattrs import Converter  # noqa: PLC0415 - start-up stays fast
+    from cattrs.gen import make_dict_structure_fn  # noqa: PLC0415
+
+    converter = Converter(detailed_validation=detailed)
+    for kind, hook in {str: _str, int: _int, float: _float, datetime: _datetime}.items():
+        converter.register_structure_hook(kind, hook)
+    converter.register_structure_hook_func(lambda kind: kind == str | int | None, _id)
+    converter.register_structure_hook_func(lambda kind: kind in {Mapping[str, Any], Mapping[str, Any] | None}, _object)
+    for kind in (Usage, Generation, GenerationStart, ContentDelta, GenerationEnd):
+        attrs.resolve_types(kind)
+        converter.register_structure_hook(kind, _after(_CANONICAL[kind], make_dict_structure_fn(kind, converter)))
+    converter.register_unstructure_hook(GenerateRequest, _unstructure_request)
+    return converter
+
+
+def _after(canonical: Callable[[object], dict[str, Any]], structure: Callable[..., T]) -> Callable[[object, Any], T]:
+    def hook(members: object, kind: Any) -> T:
+        return structure(canonical(members), kind)
+
+    return hook

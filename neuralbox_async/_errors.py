@@ -1,0 +1,324 @@
+"""
+One tree of exceptions; a class of its own only where a caller would act differently.
+
+    NeuralBoxError
+    +-- InvalidParameterError         a parameter breaks a rule; nothing was sent (also a ValueError)
+    +-- ClientClosedError             the client was closed, before the call or during it
+    +-- UnsupportedEventLoopError     the call was made outside asyncio
+    +-- APIConnectionError            no complete answer came
+    |   +-- APITimeoutError           ... in time (also a TimeoutError)
+    |       +-- WaitTimeoutError      the generation waited for was still pending
+    +-- APIStatusError                an answer with an error status came
+    |   +-- BadRequestError           400
+    |   +-- AuthenticationError       401
+    |   +-- InsufficientTokensError   402
+    |   +-- PermissionDeniedError     403
+    |   +-- NotFoundError             404
+    |   +-- ConflictError             409
+    |   +-- RequestTooLargeError      413
+    |   +-- UnprocessableRequestError 422
+    |   +-- RateLimitError            429
+    |   +-- InternalServerError       5xx
+    |       +-- ProviderError         500 ``provider_error``: the upstream provider failed, never charged
+    |       +-- ModelUnavailableError 503 ``model_unavailable``: the model is down, never charged
+    +-- ResponseError                 an answer came and could not be understood
+    +-- GenerationFailedError         the generation ended as ``failed``; it was not billed
+    +-- StreamInterruptedError        a stream ended before its last event
+    |   +-- StreamTimeoutError        ... because nothing came any more (also an APITimeoutError)
+    +-- StreamStateError              the stream was used before it was opened, by two readers, or after it was closed
+
+Every error pickles, and none holds the API key or the text of a prompt.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Billed = Literal["no", "yes", "unknown"]
+"""Whether the call was charged: ``"no"``, ``"yes"``, or ``"unknown"`` when it cannot be known from here."""
+
+_SHOWN_VALUE = 80
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+class NeuralBoxError(Exception):
+    """
+    The root of every error that this SDK raises on purpose.
+
+    Each fact is an attribute, there on every error of the tree:
+
+    * *message* (str): the sentence for people.
+    * *billed*: ``"no"``, ``"yes"`` or ``"unknown"``; what is known of the charge.
+    * *request_sent* (bool): whether the request may have left this machine.
+    * *attempts* (int): how many times it was tried; 0 when it was refused before the first.
+    * *elapsed* (float): seconds from the start of the call.
+    * *idempotency_key*, *generation_id*, *request_id*: what identifies the call, its generation and its answer, or None.
+    * *text* (str): generated text that had arrived; ``""`` when none had.
+    """
+
+    billed: Billed = "no"
+    request_sent: bool = False
+    attempts: int = 0
+    elapsed: float = 0.0
+    idempotency_key: str | None = None
+    generation_id: str | int | None = None
+    request_id: str | None = None
+    text: str = ""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.message, _picklable(self.__dict__))
+
+
+def _restore(kind: type[NeuralBoxError], message: str, facts: dict[str, Any]) -> NeuralBoxError:
+    # Past the constructor: its keyword-only arguments are what keeps ordinary exceptions from unpickling.
+    error = kind.__new__(kind, message)
+    error.__dict__.update(facts)
+    return error
+
+
+def _picklable(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: dict(fact) if isinstance(fact, MappingProxyType) else fact for name, fact in facts.items()}
+
+
+class InvalidParameterError(NeuralBoxError, ValueError):
+    """
+    A parameter breaks a rule; nothing was sent.
+
+    Attributes: *parameter* (its name), *shown* (its value, shortened; a key is never shown), *rule* (what it must be).
+    """
+
+    def __init__(self, parameter: str, value: object, rule: str, *, show: bool = True) -> None:
+        self.parameter = parameter
+        self.shown = _shorten(value) if show else "(not shown)"
+        self.rule = rule
+        super().__init__(f"{parameter} must be {rule}, not {self.shown}")
+
+
+def _shorten(value: object) -> str:
+    shown = ascii(value) if isinstance(value, str) else repr(value)
+    return shown if len(shown) <= _SHOWN_VALUE else f"{shown[:_SHOWN_VALUE]}..."
+
+
+class ClientClosedError(NeuralBoxError):
+    """The client was closed: before the call, or by someone else while the call ran (see *billed*)."""
+
+
+class UnsupportedEventLoopError(NeuralBoxError):
+    """The call was made where no asyncio event loop runs; under trio, use `neuralbox_sync` in a worker thread."""
+
+
+class APIConnectionError(NeuralBoxError):
+    """
+    No complete answer came: refused, reset, cut off, or not HTTP.
+
+    *request_sent* tells whether the request may have reached the API; *retryable* is False for what no
+    repetition mends, such as a certificate that is not trusted; *body* is what had come of an answer that broke off.
+    """
+
+    body: bytes = b""
+
+    def __init__(self, message: str, *, request_sent: bool = False, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.request_sent = request_sent
+        self.retryable = retryable
+        if request_sent:
+            self.billed = "unknown"
+
+
+class APITimeoutError(APIConnectionError, TimeoutError):
+    """No complete answer came in time; *phase* is ``"connect"``, ``"response"``, ``"first_event"``, ``"stall"`` or ``"total"``."""
+
+    def __init__(self, message: str, *, phase: str = "total", request_sent: bool = False) -> None:
+        super().__init__(message, request_sent=request_sent)
+        self.phase = phase
+
+
+class WaitTimeoutError(APITimeoutError):
+    """The generation was still not finished when the time for waiting was over; *generation* is its last known state."""
+
+    def __init__(self, message: str, *, generation: Any = None) -> None:
+        super().__init__(message, phase="wait", request_sent=True)
+        self.generation = generation
+
+
+class APIStatusError(NeuralBoxError):
+    """
+    The API answered with an error status.
+
+    Attributes: *status* (int), *code* (the vendor's machine-readable code, such as ``"rate_limit_exceeded"``, or None), *headers*
+    (lower-case names), *body* (bytes, bounded), *details* (the body's ``details`` member or ``{}``), *retry_after*
+    (seconds that the server asks to wait, or None).
+    Source: the vendor's error-handling guide.
+    """
+
+    default_billed: ClassVar[Billed] = "no"
+    retry_after: float | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+        body: bytes = b"",
+        details: Any = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = dict(headers)
+        self.body = body
+        self.details = {} if details is None else details
+        self.retry_after = retry_after
+        self.request_id = self.headers.get("x-request-id")
+        self.request_sent = True
+        self.billed = self.default_billed
+
+
+class BadRequestError(APIStatusError):
+    """400: parameters are invalid or missing."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the API key is missing, wrong or revoked."""
+
+
+class InsufficientTokensError(APIStatusError):
+    """402: the token balance does not cover the generation."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the plan does not allow this (code ``insufficient_plan``)."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such generation or model."""
+
+
+class ConflictError(APIStatusError):
+    """409: the request conflicts with another."""
+
+
+class RequestTooLargeError(APIStatusError):
+    """413: the request body is larger than the API, or a proxy before it, takes."""
+
+
+class UnprocessableRequestError(APIStatusError):
+    """422: the request breaks the API's schema; *details* says where."""
+
+
+class RateLimitError(APIStatusError):
+    """429: the hourly or daily limit is reached; *retry_after* says for how many seconds, *plan* and the limits which."""
+
+    plan: str | None = None
+    limit_hour: int | None = None
+    limit_day: int | None = None
+
+
+class InternalServerError(APIStatusError):
+    """5xx: the API or a gateway before it failed; whether the generation ran and was billed is unknown."""
+
+    default_billed: ClassVar[Billed] = "unknown"
+
+
+class ProviderError(InternalServerError):
+    """500 ``provider_error``: the upstream provider failed; documented as never charged."""
+
+    default_billed: ClassVar[Billed] = "no"
+
+
+class ModelUnavailableError(InternalServerError):
+    """503 ``model_unavailable``: the model is down or overloaded; never charged."""
+
+    default_billed: ClassVar[Billed] = "no"
+
+
+class ResponseError(NeuralBoxError):
+    """
+    An answer came and could not be understood: not JSON, not of the documented shape, too large.
+
+    Attributes: *path* (where in the JSON, such as ``"$.usage.total_tokens"``, or None), *body* (the bytes that
+    came, bounded), *status*, *headers*.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | None = None,
+        body: bytes = b"",
+        status: int | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+        billed: Billed = "unknown",
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.body = body
+        self.status = status
+        self.headers = dict(headers)
+        self.billed = billed
+        self.request_sent = True
+
+
+class GenerationFailedError(NeuralBoxError):
+    """
+    The generation ended as ``failed``, which is never billed; *reason* says why, *generation* is what the API answered.
+
+    Source: the vendor's error-handling guide (provider errors and failed generations cost nothing).
+    """
+
+    def __init__(self, message: str, *, reason: str | None = None, generation: Any = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.generation = generation
+        self.generation_id = getattr(generation, "id", None)
+        self.request_sent = True
+
+
+class StreamInterruptedError(NeuralBoxError):
+    """
+    A stream ended before its last event: cut, garbled, or ended by an error event.
+
+    Attributes: *text* (all text that was delivered), *generation* (the same as an incomplete `Generation`),
+    *generation_id* (to `retrieve` the whole of it later), *billed*, *reason* (the API's own words, from an error event, or None).
+    """
+
+    billed: Billed = "unknown"
+    request_sent: bool = True
+
+    def __init__(self, message: str, *, generation: Any = None, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.generation = generation
+        self.generation_id = getattr(generation, "id", None)
+        self.text = getattr(generation, "content", "")
+
+
+class StreamTimeoutError(StreamInterruptedError, APITimeoutError):
+    """A stream from which no content came for too long; *phase* is ``"first_event"``, ``"stall"`` or ``"total"``."""
+
+    def __init__(self, message: str, *, phase: str = "stall", generation: Any = None) -> None:
+        super().__init__(message, generation=generation)
+        self.phase = phase
+        self.request_sent = True
+        self.retryable = False
+        self.billed = "unknown"
+
+
+class StreamStateError(NeuralBoxError):
+    """The stream cannot be read now: not opened yet, being read by another task, or closed by the user."""
+
+    @classmethod
+    def closed(cls) -> Self:
+        """Return the error of a reader whose stream was closed under it."""
+        return cls("the stream was closed while it was being read")

@@ -1,0 +1,191 @@
+"""What a client and a call can be told: checked when it is said, and merged from defaults, client and call."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import math
+import os
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+import attrs
+
+from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._retry import RetryPolicy
+from neuralbox_async._secret import Secret
+
+DEFAULT_BASE_URL = "https://neuralbox.top/api/v2"
+
+ApiKey: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
+"""A key, or a function (plain or async) that returns the one to use now; it is asked once for each attempt."""
+
+
+class Unset(enum.Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "UNSET"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+UNSET: Final = Unset.UNSET
+"""Stands for "as the client was told", where None has a meaning of its own."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110, section 5.6.2
+_HEADER_VALUE_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_OWN_HEADERS = frozenset({"authorization", "content-length", "content-type", "host", "transfer-encoding", "connection"})
+
+
+def check_seconds(parameter: str, value: object) -> float | None:
+    """Return *value* as a time in seconds, above 0, or None for none. Raises `InvalidParameterError`."""
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value) or value <= 0:
+        raise InvalidParameterError(parameter, value, "a number of seconds above 0, or None")
+    return float(value)
+
+
+def check_count(parameter: str, value: object, *, least: int) -> int:
+    """Return *value*, an integer of at least *least*. Raises `InvalidParameterError`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidParameterError(parameter, value, f"an integer of at least {least}")
+    return value
+
+
+def check_headers(parameter: str, headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return *headers*, which can go out as they are. Raises `InvalidParameterError`; values are never shown in it."""
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping):
+        raise InvalidParameterError(parameter, headers, "a mapping of header names to values", show=False)
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
+            raise InvalidParameterError(parameter, name, "header names, without those that the client sets itself")
+        if not isinstance(value, str) or _HEADER_VALUE_FORBIDDEN.search(value) or not value.isascii():
+            raise InvalidParameterError(f"{parameter}[{name!r}]", value, "ASCII text without line breaks", show=False)
+    # What users put in headers may be secret too.
+    return {name: Secret(value) for name, value in headers.items()}
+
+
+def check_key(key: object) -> Secret:
+    """Return *key* as a `Secret`. Raises `InvalidParameterError`; the key is never shown in it."""
+    secret = Secret(key) if isinstance(key, str) else key
+    del key
+    if not isinstance(secret, str) or not secret or not secret.isascii() or not secret.isprintable() or secret != secret.strip():
+        rule = "a non-empty string of printable ASCII without spaces around it or line breaks in it"
+        raise InvalidParameterError("api_key", None, rule, show=False)
+    return Secret(secret)
+
+
+def resolve_key(api_key: ApiKey | None) -> Secret | Callable[[], str] | Callable[[], Awaitable[str]]:
+    """Return *api_key*, or NEURALBOX_API_KEY from the environment. Raises `InvalidParameterError` when there is neither."""
+    concealed = Secret(api_key) if isinstance(api_key, str) else api_key
+    del api_key
+    if concealed is None:
+        found = os.environ.get("NEURALBOX_API_KEY")
+        if not found:
+            rule = "given, or set in the environment as NEURALBOX_API_KEY"
+            raise InvalidParameterError("api_key", None, rule)
+        concealed = Secret(found)
+        del found
+    return concealed if callable(concealed) else check_key(concealed)
+
+
+def check_base_url(base_url: str | None, *, allow_insecure: bool) -> str:
+    """
+    Return *base_url*, or NEURALBOX_BASE_URL, or the API's own, without a slash at its end. Raises `InvalidParameterError`.
+
+    Plain http is only for loopback, unless *allow_insecure*: the key would be readable on the way.
+    """
+    url = base_url or os.environ.get("NEURALBOX_BASE_URL") or DEFAULT_BASE_URL
+    if not isinstance(url, str):
+        raise InvalidParameterError("base_url", url, "a string")
+    try:
+        parts = urlsplit(url)
+        port_is_valid = parts.port is None or parts.port > 0
+    except ValueError:
+        raise InvalidParameterError("base_url", url, "a valid URL") from None
+    plain = parts.query or parts.fragment or parts.username or parts.password or re.search(r"[\s\x00-\x1f]", url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid or plain:
+        rule = "an http(s) URL with a host, without credentials, query or fragment"
+        raise InvalidParameterError("base_url", url, rule, show=not parts.password)
+    if parts.scheme == "http" and not allow_insecure and not _is_loopback(parts.hostname):
+        rule = "https (the key would be readable on the way; allow_insecure=True lifts this)"
+        raise InvalidParameterError("base_url", url, rule)
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def split_proxy(proxy: str | None) -> tuple[str | None, dict[str, str] | None]:
+    """Return *proxy* without its credentials, and the header that carries them. Raises `InvalidParameterError`."""
+    if proxy is None:
+        return None, None
+    try:
+        parts = urlsplit(proxy)
+        host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
+        where = host if parts.port is None else f"{host}:{parts.port}"
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidParameterError("proxy", None, "an http(s) URL", show=False) from None
+    if parts.scheme not in {"http", "https"} or not host:
+        raise InvalidParameterError("proxy", None, "an http(s) URL with a host", show=False)
+    if parts.username is None:
+        return f"{parts.scheme}://{where}", None
+    return f"{parts.scheme}://{where}", {"Proxy-Authorization": _basic(parts.username, parts.password or "")}
+
+
+def _basic(user: str, password: str) -> Secret:
+    from base64 import b64encode  # noqa: PLC0415 - rare
+    from urllib.parse import unquote  # noqa: PLC0415
+
+    return Secret("Basic " + b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode())
+
+
+def _seconds(parameter: str) -> Callable[[object], float | None]:
+    return lambda value: check_seconds(parameter, value)
+
+
+@attrs.frozen(kw_only=True)
+class CallOptions:
+    """What holds for one call; see `AsyncNeuralBox` for the meaning of each. Checked when it is made."""
+
+    timeout: float | None = attrs.field(default=600.0, converter=_seconds("timeout"))
+    first_event_timeout: float | None = attrs.field(default=120.0, converter=_seconds("first_event_timeout"))
+    stall_timeout: float | None = attrs.field(default=120.0, converter=_seconds("stall_timeout"))
+    retry: RetryPolicy = attrs.field(factory=RetryPolicy)
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+
+    def changed(
+        self,
+        *,
+        max_retries: int | Unset = UNSET,
+        retry_policy: RetryPolicy | Unset = UNSET,
+        headers: Mapping[str, str] | None = None,
+        **changes: object,
+    ) -> CallOptions:
+        """Return the same with what is not `UNSET` changed, and *headers* added. Raises `InvalidParameterError`."""
+        said: dict[str, Any] = {name: value for name, value in changes.items() if value is not UNSET}
+        if not isinstance(retry_policy, Unset):
+            said["retry"] = check_policy(retry_policy)
+        if not isinstance(max_retries, Unset):
+            retry = said.get("retry", self.retry)
+            said["retry"] = attrs.evolve(retry, max_retries=check_count("max_retries", max_retries, least=0))
+        if headers:
+            said["headers"] = {**self.headers, **headers}
+        return attrs.evolve(self, **said) if said else self
+
+
+def check_policy(policy: object) -> RetryPolicy:
+    """Return *policy*. Raises `InvalidParameterError`."""
+    if not isinstance(policy, RetryPolicy):
+        raise InvalidParameterError("retry_policy", policy, "a RetryPolicy")
+    return policy

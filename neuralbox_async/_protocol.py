@@ -1,0 +1,229 @@
+"""
+What is known of the API and needs no socket: endpoint -> `Request`, status and body -> value or error.
+
+Source: the vendor's pages "Text Generation", "Streaming Guide", "Generation status", "Rate limits" and "Error handling".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from email.utils import parsedate_to_datetime
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
+
+import attrs
+
+from neuralbox_async import _codec
+from neuralbox_async._errors import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    GenerationFailedError,
+    InsufficientTokensError,
+    InternalServerError,
+    ModelUnavailableError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProviderError,
+    RateLimitError,
+    RequestTooLargeError,
+    ResponseError,
+    UnprocessableRequestError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from neuralbox_async._types import GenerateRequest, Generation, GenerationId
+
+OK = 200
+_SERVER_ERROR = 500
+_LONGEST_MESSAGE = 500
+_LONGEST_WAIT = 1e9
+
+STATUS_PATHS = ("/generate/status/{id}", "/generate/{id}")
+"""The two documented paths of one generation's state: "History" has the first, "Generation status" the second."""
+
+_ERROR_BY_STATUS: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    402: InsufficientTokensError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: RequestTooLargeError,
+    422: UnprocessableRequestError,
+    429: RateLimitError,
+}
+_ERROR_BY_CODE: dict[tuple[int, str], type[APIStatusError]] = {
+    (500, "provider_error"): ProviderError,
+    (503, "model_unavailable"): ModelUnavailableError,
+}
+_REASONS = {408: "request timeout", 502: "bad gateway", 504: "gateway timeout", 529: "overloaded"}
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """One HTTP request, without the key and without the host. *headers* go out besides the client's own."""
+
+    method: str
+    path: str
+    body: bytes | None = attrs.field(default=None, repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    stream: bool = False
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether repeating it costs nothing."""
+        return self.method == "GET"
+
+
+def generate(request: GenerateRequest, headers: Mapping[str, str]) -> Request:
+    """Return POST /generate for *request*. Raises `InvalidParameterError` when it is not JSON."""
+    return Request(method="POST", path="/generate", body=_codec.dump_request(request, stream=False), headers=headers)
+
+
+def stream(request: GenerateRequest, headers: Mapping[str, str]) -> Request:
+    """Return POST /generate with ``"stream": true`` for *request*. Raises `InvalidParameterError` when it is not JSON."""
+    body = _codec.dump_request(request, stream=True)
+    return Request(method="POST", path="/generate", body=body, headers=headers, stream=True)
+
+
+def retrieve(generation_id: GenerationId, path: str, headers: Mapping[str, str]) -> Request:
+    """Return the GET of one generation's state, under one of `STATUS_PATHS`."""
+    return Request(method="GET", path=path.format(id=quote(str(generation_id), safe="")), headers=headers)
+
+
+def load_generation(status: int, headers: Mapping[str, str], body: bytes) -> Generation:
+    """
+    Return the generation in the answer to a request, whatever its status of completion.
+
+    Raises `ResponseError` when there is none, and `GenerationFailedError` when it failed.
+    """
+    try:
+        generation = _load_answer(body)
+    except ResponseError as error:
+        error.status = status
+        error.headers = dict(headers)
+        error.request_id = error.headers.get("x-request-id")
+        raise
+    if generation.status == "failed":
+        raise failed(generation)
+    return generation
+
+
+def _load_answer(body: bytes) -> Generation:
+    members = _codec.load_object(body)
+    if "id" not in members and "status" not in members and isinstance(members.get("error"), str | dict):
+        msg = f"the API answered with status 200 and an error: {_message_in(members) or _codec.excerpt(body)}"
+        raise ResponseError(msg, body=body, path="$.error")
+    return _codec.structure_generation(members, body)
+
+
+def failed(generation: Generation) -> GenerationFailedError:
+    """Return the error of a *generation* with status ``failed``."""
+    reason = generation.error
+    return GenerationFailedError(f"the generation failed: {reason or 'no reason given'}", reason=reason, generation=generation)
+
+
+# ----------------------------------------------------------------------------------------------------------------- errors
+
+
+def error_from(status: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
+    """
+    Return the error that an answer with an error *status* stands for; *headers* have lower-case names.
+
+    Reads the documented envelope ``{"error", "message", "details"}``, the flat 429 body, and what frameworks and gateways send
+    instead: ``{"error": {"code", "message"}}``, ``{"detail": ...}``, text, HTML, nothing.
+    """
+    members = _members_of(body)
+    code = _code_in(members)
+    kind = _ERROR_BY_CODE.get((status, code or "")) or _ERROR_BY_STATUS.get(status)
+    if kind is None:
+        kind = InternalServerError if status >= _SERVER_ERROR else APIStatusError
+    message = _message_in(members) or (_codec.excerpt(body) if not members else "") or _REASONS.get(status, "")
+    error = kind(
+        f"{status} {code or ''}: {message[:_LONGEST_MESSAGE]}".replace(" :", ":").rstrip(": "),
+        status=status,
+        code=code,
+        headers=headers,
+        body=body,
+        details=members.get("details", members.get("detail")),
+        retry_after=_retry_after(headers, members),
+    )
+    if isinstance(error, RateLimitError):
+        _take_limits(error, members)
+    return error
+
+
+def _members_of(body: bytes) -> dict[str, Any]:
+    try:
+        members = _codec.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return cast("dict[str, Any]", members) if isinstance(members, dict) else {}
+
+
+def _code_in(members: Mapping[str, Any]) -> str | None:
+    error = members.get("error")
+    found = error.get("code") or error.get("type") if isinstance(error, dict) else error
+    # A code is one word; free text in "error" is a message.
+    return found if isinstance(found, str) and re.fullmatch(r"[\w.\-]{1,64}", found) else None
+
+
+def _message_in(members: Mapping[str, Any]) -> str:
+    error = members.get("error")
+    inner = error.get("message") if isinstance(error, dict) else error
+    for found in (members.get("message"), inner, members.get("detail")):
+        if isinstance(found, str) and found:
+            return found
+        if isinstance(found, list) and found:
+            return "; ".join(_detail_line(item) for item in found[:5])
+    return ""
+
+
+def _detail_line(item: object) -> str:
+    if not isinstance(item, dict):
+        return str(item)[:_LONGEST_MESSAGE]
+    place = item.get("loc")
+    where = ".".join(str(step) for step in place) if isinstance(place, list) else ""
+    return f"{where}: {item.get('msg', '')}".strip(": ")[:_LONGEST_MESSAGE]
+
+
+def _take_limits(error: RateLimitError, members: Mapping[str, Any]) -> None:
+    plan, hour, day = members.get("plan"), members.get("limit_hour"), members.get("limit_day")
+    error.plan = plan if isinstance(plan, str) else None
+    error.limit_hour = hour if isinstance(hour, int) else None
+    error.limit_day = day if isinstance(day, int) else None
+
+
+def _retry_after(headers: Mapping[str, str], members: Mapping[str, Any]) -> float | None:
+    """Return the seconds that the server asks to wait: the header before the body's ``retry_after``."""
+    from_header = parse_retry_after(headers.get("retry-after", ""))
+    if from_header is not None:
+        return from_header
+    value = members.get("retry_after")
+    return parse_retry_after(str(value)) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
+
+
+def parse_retry_after(value: str, *, now: float | None = None) -> float | None:
+    """
+    Return the seconds that a ``Retry-After`` of *value* means, or None when it means nothing.
+
+    Seconds, whole or decimal, or an HTTP date (RFC 9110, section 10.2.3; a date in the past is 0). *now* is a Unix time.
+    """
+    text = value.strip()
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{0,12})?", text):  # float() alone takes "1_000", "nan" and other alphabets' digits
+        seconds = float(text)
+    else:
+        try:
+            moment = parsedate_to_datetime(text)
+        except (ValueError, IndexError, TypeError, OverflowError):
+            return None
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        seconds = max(0.0, aware.timestamp() - (time.time() if now is None else now))
+    return seconds if math.isfinite(seconds) and seconds <= _LONGEST_WAIT else None

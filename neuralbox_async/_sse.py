@@ -1,0 +1,147 @@
+"""
+Server-sent events by the rules of the WHATWG standard (HTML, section 9.2 "Server-sent events"): bytes in, cut anywhere; events out.
+
+The decoder does no I/O, takes time linear in its input, and holds no more than one event.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from neuralbox_async._errors import ResponseError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+_BOM = b"\xef\xbb\xbf"
+DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
+
+
+class ServerSentEvent(NamedTuple):
+    """One dispatched event: its *data*, its *event* type (``"message"`` when none was given) and the last event id."""
+
+    data: str
+    event: str = "message"
+    id: str = ""
+
+
+class SSEDecoder:
+    """
+    Turn the bytes of an event stream into events.
+
+    *max_event_bytes* bounds one event; a longer one is the `ResponseError` in *error*. *retry* is the reconnection time that the server
+    asked for, in milliseconds, or None. What follows the last blank line when the stream ends is no event, as the standard says.
+    """
+
+    def __init__(self, *, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
+        self.retry: int | None = None
+        self.error: ResponseError | None = None
+        self._max_event_bytes = max_event_bytes
+        self._partial: list[bytes] = []  # of the line not ended yet; joined once, when it ends
+        self._partial_bytes = 0
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._event = ""
+        self._last_id = ""
+        self._after_cr = False
+        self._head: bytes | None = b""  # the first bytes, until it is known whether they are a BOM
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """
+        Return the events that *chunk* completes, in order.
+
+        An event that is too large sets *error* and ends the decoding: the events before it are still returned, and a further call raises it.
+        """
+        if self.error is not None:
+            raise self.error
+        events: list[ServerSentEvent] = []
+        for line in self._lines(chunk):
+            if self._too_large(len(line)):
+                return events
+            if line:
+                self._take_field(line)
+            elif self._data:
+                events.append(self._dispatch())
+            else:
+                self._event = ""
+        self._too_large(self._partial_bytes)
+        return events
+
+    def _too_large(self, line_bytes: int) -> bool:
+        # Lines are counted whole, with their field names, so that the verdict does not depend on how the network cut them.
+        if line_bytes + self._data_bytes <= self._max_event_bytes:
+            return False
+        self.error = ResponseError(f"one event of the stream is larger than {self._max_event_bytes:,} bytes (max_event_bytes)")
+        return True
+
+    def _lines(self, chunk: bytes) -> list[bytes]:
+        """Return the lines that *chunk* completes; they end at CR LF, LF or CR, and at nothing else."""
+        if self._head is not None:
+            chunk = self._without_bom(chunk)
+        if self._after_cr and chunk:
+            # The line ended at the CR; an LF that comes with the next bytes belongs to it.
+            self._after_cr = False
+            chunk = chunk.removeprefix(b"\n")
+        if b"\r" in chunk:
+            self._after_cr = chunk.endswith(b"\r")
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if lines and self._partial:
+            self._partial.append(lines[0])
+            lines[0] = b"".join(self._partial)
+            self._partial.clear()
+            self._partial_bytes = 0
+        if rest:
+            self._partial.append(rest)
+            self._partial_bytes += len(rest)
+        return lines
+
+    def _without_bom(self, chunk: bytes) -> bytes:
+        head = (self._head or b"") + chunk
+        if len(head) < len(_BOM) and _BOM.startswith(head):
+            self._head = head
+            return b""
+        self._head = None
+        return head.removeprefix(_BOM)
+
+    def _take_field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._data.append(value)
+            self._data_bytes += len(value) + 1
+        elif name == b"event":
+            self._event = _text(value)
+        elif name == b"id":
+            if b"\0" not in value:
+                self._last_id = _text(value)
+        elif name == b"retry" and value.isdigit():
+            self.retry = int(value[:18])  # int() refuses digits without end
+        # Everything else is a comment (no name before the colon) or a field to ignore.
+
+    def _dispatch(self) -> ServerSentEvent:
+        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        event = ServerSentEvent(_text(data), self._event or "message", self._last_id)
+        self._data.clear()
+        self._data_bytes = 0
+        self._event = ""
+        return event
+
+
+def _text(value: bytes) -> str:
+    # The standard decodes the stream before it splits lines. Line ends are ASCII, so a line decoded by itself gives the same.
+    return value.decode("utf-8", "replace")
+
+
+async def decode(read: Callable[[], Awaitable[bytes]], decoder: SSEDecoder) -> AsyncGenerator[list[ServerSentEvent]]:
+    """
+    Yield the events of the chunks that *read* returns, those of one chunk together, until it returns ``b""``.
+
+    Raises what *read* raises, and the decoder's *error* after the events before it. The generator holds nothing: what has been read is in *decoder*, so a new one over the same decoder goes on where this one was stopped.
+    """
+    while chunk := await read():
+        if events := decoder.feed(chunk):
+            yield events
+        if decoder.error is not None:
+            raise decoder.error

@@ -1,0 +1,410 @@
+"""
+`AsyncStream`: the events of one generation, once each and in order, whatever happens to the connection or to the reader.
+
+What a cancelled read must not destroy (bytes, decoder, events not delivered yet) lives on objects; the async generator over them only
+parses, and is made again after a cancellation. No scope, lock or task group is held between two reads (PEP 789).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Literal, Self
+
+import anyio
+import attrs
+
+from neuralbox_async import _codec, _protocol, _sse
+from neuralbox_async._errors import (
+    APIConnectionError,
+    APITimeoutError,
+    ClientClosedError,
+    GenerationFailedError,
+    NeuralBoxError,
+    ResponseError,
+    StreamInterruptedError,
+    StreamStateError,
+    StreamTimeoutError,
+)
+from neuralbox_async._types import ContentDelta, Generation, GenerationEnd, GenerationStart, StreamEvent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from types import TracebackType
+
+    from neuralbox_async._transport import Response
+    from neuralbox_async._types import GenerationId
+
+_DONE: Final = "[DONE]"
+_DRAIN_TIME = 0.25  # seconds to let the server end the body after the last event, so that the connection is used again
+
+
+@attrs.frozen(kw_only=True)
+class StreamLimits:
+    """The clocks (seconds, None for none) and sizes (bytes) of one stream; see `AsyncNeuralBox.stream`."""
+
+    timeout: float | None = None
+    first_event_timeout: float | None = 120.0
+    stall_timeout: float | None = 120.0
+    max_event_bytes: int = _sse.DEFAULT_MAX_EVENT_BYTES
+    max_response_bytes: int = 64 * 1024 * 1024
+
+
+class _Source:
+    """The network's side of a stream: an open response, the decoder, and the generator that parses. Knows nothing of the stream."""
+
+    def __init__(self, response: Response, limits: StreamLimits) -> None:
+        self.response = response
+        self._limits = limits
+        self._decoder = _sse.SSEDecoder(max_event_bytes=limits.max_event_bytes)
+        self._parsing: AsyncGenerator[list[_sse.ServerSentEvent]] | None = None
+        self._deadline = math.inf
+
+    async def next_events(self, deadline: float) -> list[_sse.ServerSentEvent]:
+        """Return the events that come next, together as they came; none at the end of the body."""
+        self._deadline = deadline
+        if self._parsing is None:
+            self._parsing = _sse.decode(self._read_chunk, self._decoder)
+        try:
+            return await anext(self._parsing, [])
+        except BaseException:
+            self._parsing = None  # an exception, a cancellation included, has finished the generator
+            raise
+
+    async def _read_chunk(self) -> bytes:
+        return await self.response.read_chunk(self._deadline)
+
+    async def read_body(self, deadline: float) -> bytes:
+        """Return the whole body of an answer that is no event stream. Raises `APITimeoutError`, `APIConnectionError` or `ResponseError`."""
+        with anyio.CancelScope(deadline=deadline):
+            return await self.response.read(self._limits.max_response_bytes)
+        msg = "no data came in time"
+        raise APITimeoutError(msg, request_sent=True)
+
+    def close(self) -> None:
+        """Close the connection, unless it was read to its end, and the generator. Never waits."""
+        self.response.close()
+        if self._parsing is not None:
+            # It is suspended in a `yield`, so it ends at once; dropped instead, it would cost the loop a task.
+            with suppress(StopIteration, RuntimeError):
+                self._parsing.aclose().send(None)
+
+
+class AsyncStream:
+    """
+    The events of one generation, once each and in order: an async context manager and an async iterator.
+
+    Made by `AsyncNeuralBox.stream`. Entering sends the request; leaving closes the connection, so that the server stops generating.
+    Iterate the stream for every event, or `text` for the pieces of text; afterwards `generation` has the whole. A read that is
+    cancelled or timed out loses nothing: the next one goes on. Only the API's own last event ends a stream; if it ends
+    otherwise, reading raises `StreamInterruptedError`, with the text so far, and does so again each time.
+    """
+
+    def __init__(
+        self,
+        open_response: Callable[[], Awaitable[Response]],
+        limits: StreamLimits,
+        recover: Callable[[GenerationId, float], Awaitable[Generation]] | None = None,
+    ) -> None:
+        self._open_response = open_response
+        self._limits = limits
+        self._recover = recover
+        self._source: _Source | None = None
+        self._finalizer: weakref.finalize[..., AsyncStream] | None = None
+        self._state: Literal["new", "opening", "open", "closed"] = "new"
+        self._reading = False
+        # What has come and is not delivered: events, and what was found behind them.
+        self._pending: deque[StreamEvent] = deque()
+        self._done = False
+        self._broken: NeuralBoxError | None = None
+        # What has been delivered.
+        self._texts: list[str] = []
+        self._start = GenerationStart()
+        self._end = GenerationEnd()
+        self._whole: Generation | None = None  # the API's own account of it, when there is one
+        self._failure: NeuralBoxError | None = None
+        # The clocks: deadlines, and the seconds of waiting without content that are left.
+        self._deadline = math.inf
+        self._first_deadline: float | None = math.inf
+        self._patience = _or_forever(limits.stall_timeout)
+
+    # ------------------------------------------------------------------------------------------------ opening and closing
+
+    async def __aenter__(self) -> Self:
+        """Send the request and return when the answer begins. Raises what `AsyncNeuralBox.generate` raises."""
+        if self._state != "new":
+            msg = "a stream is opened once; call stream() again for another generation"
+            raise StreamStateError(msg)
+        self._state = "opening"
+        now = anyio.current_time()
+        self._deadline = now + _or_forever(self._limits.timeout)
+        self._first_deadline = now + _or_forever(self._limits.first_event_timeout)
+        self._source = _Source(await self._open_response(), self._limits)
+        if self._is_closed():
+            self._source.close()
+            raise StreamStateError.closed()
+        self._state = "open"
+        self._finalizer = weakref.finalize(self, _close_from_anywhere, self._source, asyncio.get_running_loop())
+        self._finalizer.atexit = False
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def aclose(self) -> None:
+        """Close the connection, so that the server stops generating. Idempotent, from any task; never waits for the network."""
+        self.close()
+
+    def close(self) -> None:
+        """Do what `aclose` does, without `await`; from the thread of the event loop."""
+        self._state = "closed"
+        if not self._done:
+            self._pending.clear()
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        if self._source is not None:
+            self._source.close()
+
+    def _is_closed(self) -> bool:
+        return self._state == "closed"
+
+    # ------------------------------------------------------------------------------------------------------------ reading
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        """Return the next event. Raises `StreamInterruptedError` and its kinds, `ClientClosedError` or `StreamStateError`."""
+        while not self._pending:
+            if not await self._fill():
+                raise StopAsyncIteration
+        return self._deliver(self._pending.popleft())
+
+    async def read_batch(self) -> list[StreamEvent]:
+        """
+        Return all events that have arrived, at least one; ``[]`` at the end. Raises what reading one event raises.
+
+        For those who handle events in bulk; a failure is raised by the call after the one that returned the events before it.
+        """
+        while not self._pending:
+            if not await self._fill():
+                return []
+        batch = [self._deliver(event) for event in self._pending]
+        self._pending.clear()
+        return batch
+
+    @property
+    def text(self) -> AsyncIterator[str]:
+        """The pieces of text, without the other events: an async iterator over the same stream."""
+        return _Texts(self)
+
+    async def until_done(self) -> Generation:
+        """Read to the end and return `generation`. Raises what reading raises."""
+        while await self.read_batch():
+            pass
+        return self.generation
+
+    @property
+    def generation(self) -> Generation:
+        """What has been delivered, as a `Generation`; its status is ``"incomplete"`` until the end was reached."""
+        complete = self._done and not self._pending
+        if complete and self._whole is not None:
+            return self._whole
+        return Generation(
+            id=self._start.id if self._start.id is not None else self._end.id,
+            status="completed" if complete else "incomplete",
+            model=self._start.model,
+            content="".join(self._texts),
+            tokens_used=self._end.tokens_used,
+            balance_remaining=self._end.balance_remaining,
+            usage=self._end.usage,
+            raw=self._end.raw,
+        )
+
+    # ------------------------------------------------------------------------------------------------------------- inside
+
+    def _deliver(self, event: StreamEvent) -> StreamEvent:
+        """Account for *event* at the moment it goes to the user."""
+        if isinstance(event, ContentDelta):
+            self._texts.append(event.delta)
+        elif isinstance(event, GenerationStart):
+            self._start = event
+        elif isinstance(event, GenerationEnd):
+            self._end = event
+        return event
+
+    async def _fill(self) -> bool:
+        """Wait for more to deliver; return False when there is nothing any more."""
+        if self._failure is not None:
+            raise self._failure
+        if self._is_closed():
+            return False
+        if self._source is None:
+            msg = "the stream is not open: use `async with client.stream(...) as stream`"
+            raise StreamStateError(msg)
+        if self._reading:
+            msg = "another task is reading this stream"
+            raise StreamStateError(msg)
+        self._reading = True
+        try:
+            if self._done:
+                await self._drain(self._source)
+            else:
+                await self._read(self._source)
+        finally:
+            self._reading = False
+        return True
+
+    async def _read(self, source: _Source) -> None:
+        try:
+            if self._broken is None:
+                await self._read_next(source)
+                return
+        except ClientClosedError as error:
+            error.text = "".join(self._texts)
+            error.generation_id = self._start.id
+            raise
+        except (APIConnectionError, ResponseError, GenerationFailedError) as error:
+            self._broken = error
+        await self._mend(source, self._broken)
+
+    async def _read_next(self, source: _Source) -> None:
+        response = source.response
+        kind = response.headers.get("content-type", "")
+        deadline = min(self._deadline, anyio.current_time() + self._patience)
+        if "json" in kind:
+            # The server did not stream: what it sent instead is one delta, and the end.
+            self._take_whole(_protocol.load_generation(response.status, response.headers, await source.read_body(deadline)))
+        elif "html" in kind:
+            body = await source.read_body(deadline)
+            msg = f"the answer is HTML, not an event stream: {_codec.excerpt(body)}"
+            raise ResponseError(msg, body=body, status=response.status, headers=response.headers)
+        else:
+            await self._read_events(source)
+
+    async def _read_events(self, source: _Source) -> None:
+        started = anyio.current_time()
+        phase, deadline = self._next_deadline(started)
+        try:
+            events = await source.next_events(deadline)
+        except APITimeoutError as error:
+            error.phase = phase
+            raise
+        if not events:
+            msg = "the connection was closed"
+            raise APIConnectionError(msg, request_sent=True)
+        self._take(events)
+        self._restart_clocks(anyio.current_time() - started)
+
+    def _next_deadline(self, now: float) -> tuple[str, float]:
+        # The clocks run only while a read waits: a slow reader is not a stalled server.
+        content = ("stall", now + self._patience) if self._first_deadline is None else ("first_event", self._first_deadline)
+        return min(("total", self._deadline), content, key=lambda clock: clock[1])
+
+    def _restart_clocks(self, waited: float) -> None:
+        # Comments, unknown events and empty deltas are heartbeats; they must not keep a dead generation alive.
+        if self._done or any(map(_is_progress, self._pending)):
+            self._first_deadline = None
+            self._patience = _or_forever(self._limits.stall_timeout)
+        elif self._first_deadline is None:
+            self._patience -= waited
+
+    def _take(self, events: list[_sse.ServerSentEvent]) -> None:
+        """Make *events* pending, up to the last event or the first that is broken; what follows is ignored."""
+        for event in events:
+            if event.data == _DONE:
+                self._done = True
+                return
+            try:
+                self._pending.append(_load(event.data))
+            except NeuralBoxError as error:
+                self._broken = error
+                return
+            if isinstance(self._pending[-1], GenerationEnd):
+                self._done = True
+                return
+
+    def _take_whole(self, whole: Generation, so_far: str = "") -> None:
+        """Make pending what *whole* has beyond the text *so_far*."""
+        self._whole = whole
+        self._done = True
+        rest = whole.content[len(so_far) :]
+        if rest:
+            self._pending.append(ContentDelta(rest, raw=whole.raw))
+        if whole.completed:
+            end = GenerationEnd(whole.id, whole.tokens_used, whole.balance_remaining, whole.usage, raw=whole.raw)
+            self._pending.append(end)
+
+    async def _drain(self, source: _Source) -> None:
+        """After the last event: read what is left, for a moment, so that the connection can be used again."""
+        with suppress(APIConnectionError, ResponseError):
+            deadline = anyio.current_time() + _DRAIN_TIME
+            while await source.next_events(deadline):
+                pass
+        self.close()
+
+    async def _mend(self, source: _Source, error: NeuralBoxError) -> None:
+        """Ask the API for the rest of a generation whose stream broke with *error*; raise the interruption when that is in vain."""
+        source.close()
+        generation_id = self._start.id
+        if self._recover is not None and generation_id is not None and not isinstance(error, GenerationFailedError):
+            so_far = "".join(self._texts)
+            try:
+                whole = await self._recover(generation_id, self._deadline)
+            except NeuralBoxError as failure:
+                error.add_note(f"recovering generation {generation_id} failed: {failure}")
+            else:
+                if whole.completed and whole.content.startswith(so_far):
+                    self._take_whole(whole, so_far)
+                    return
+        self._failure = _interruption(error, self.generation)
+        self.close()
+        raise self._failure from error
+
+
+class _Texts(AsyncIterator[str]):
+    def __init__(self, stream: AsyncStream) -> None:
+        self._stream = stream
+
+    async def __anext__(self) -> str:
+        while True:
+            event = await anext(self._stream)
+            if isinstance(event, ContentDelta):
+                return event.delta
+
+
+def _or_forever(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds
+
+
+def _load(data: str) -> StreamEvent:
+    """Return the event in *data*. Raises `ResponseError`, and `GenerationFailedError` for an error event."""
+    loaded = _codec.load_event(data)
+    if isinstance(loaded, dict):
+        message = loaded.get("message")
+        reason = message if isinstance(message, str) else _codec.excerpt(data.encode(errors="replace"))
+        msg = f"the API ended the stream with an error: {reason}"
+        raise GenerationFailedError(msg, reason=reason)
+    return loaded
+
+
+def _is_progress(event: StreamEvent) -> bool:
+    return event.delta != "" if isinstance(event, ContentDelta) else isinstance(event, GenerationStart | GenerationEnd)
+
+
+def _interruption(error: NeuralBoxError, so_far: Generation) -> StreamInterruptedError:
+    if isinstance(error, APITimeoutError):
+        return StreamTimeoutError(f"the stream stopped: {error.message} ({error.phase})", phase=error.phase, generation=so_far)
+    reason = error.reason if isinstance(error, GenerationFailedError) else None
+    return StreamInterruptedError(f"the stream ended before its last event: {error.message}", generation=so_far, reason=reason)
+
+
+def _close_from_anywhere(source: _Source, loop: asyncio.AbstractEventLoop) -> None:
+    with suppress(RuntimeError):  # the loop is closed, and its connections with it
+        loop.call_soon_threadsafe(source.close)

@@ -1,0 +1,482 @@
+"""
+The seam `Transport`, and aiohttp behind it: the only I/O, and the only place that knows aiohttp.
+
+aiohttp's errors become ours here, each with what is known of whether the request left the machine. A session belongs to its event
+loop, so there is one per loop, made when the first request needs it and closed when that loop ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import os
+import socket
+import threading
+import weakref
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from neuralbox_async._errors import (
+    APIConnectionError,
+    APITimeoutError,
+    ClientClosedError,
+    NeuralBoxError,
+    ResponseError,
+    StreamStateError,
+    UnsupportedEventLoopError,
+)
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncGenerator, Mapping
+
+    import aiohttp
+    import aiohttp.abc
+
+_KEEP_ALIVE = 4.0  # seconds; common servers close idle connections after 5, and a POST on a closed one cannot be repeated
+_LARGE_BODY = 1024 * 1024  # bytes above which aiohttp wants to write a body in pieces
+_READ_SIZE = 64 * 1024
+_CLOSING_TIME = 2.0
+
+
+class Delivery:
+    """How far one attempt got: ``"waiting"`` (nothing done yet), ``"connecting"``, or ``"sent"`` (a connection took the request)."""
+
+    __slots__ = ("stage",)
+
+    def __init__(self) -> None:
+        self.stage = "waiting"
+
+    @property
+    def sent(self) -> bool:
+        """Whether the request may have left this machine."""
+        return self.stage == "sent"
+
+
+class Response(Protocol):
+    """An answer whose head has been read and whose body has not."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, names in lower case."""
+        ...
+
+    async def read(self, limit: int, *, truncate: bool = False) -> bytes:
+        """
+        Return the whole body, decompressed, and give the connection back.
+
+        One larger than *limit* bytes is cut there when *truncate* is true; otherwise it raises `ResponseError`.
+        """
+        ...
+
+    @property
+    def received(self) -> bytes:
+        """What `read` has got so far; the whole or, when it failed, what there is."""
+        ...
+
+    async def read_chunk(self, deadline: float = math.inf) -> bytes:
+        """
+        Return the next bytes, at least one; ``b""`` at the end of the body.
+
+        A cancelled read loses nothing. When none came by *deadline* (`anyio.current_time`), the connection is closed and `APITimeoutError`
+        raised; when it broke, `APIConnectionError`, after the bytes that had arrived.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connection unless the body was read to its end. Wakes a reader. Idempotent; from the loop's own thread."""
+        ...
+
+
+class Transport(Protocol):
+    """What carries requests. Implement it to test without sockets, or to carry them otherwise."""
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, delivery: Delivery
+    ) -> Response:
+        """
+        Send one request, once, following no redirect, and return the answer when its head is there.
+
+        *url* is absolute. Raises `APIConnectionError` and its kinds.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close everything, readers of responses included. Idempotent."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionOptions:
+    """How connections are made; see `AsyncNeuralBox` for each."""
+
+    connect_timeout: float | None = 10.0
+    max_connections: int = 1000
+    reuse_connections: bool = True
+    proxy: str | None = attrs.field(default=None, repr=False)
+    proxy_headers: Mapping[str, str] | None = attrs.field(default=None, repr=False)
+    ssl_context: ssl.SSLContext | None = None
+
+
+@attrs.define(eq=False)
+class _Session:
+    """aiohttp's session of one loop, what is being read through it, and the generator that closes it when the loop ends."""
+
+    loop: asyncio.AbstractEventLoop
+    http: aiohttp.ClientSession
+    responses: weakref.WeakSet[_AiohttpResponse] = attrs.field(factory=weakref.WeakSet)
+    keeper: AsyncGenerator[None] | None = None
+
+    def close_responses(self) -> None:
+        # session.close() alone would leave their readers waiting for ever.
+        for response in list(self.responses):
+            response.close_under_reader()
+
+
+class AiohttpTransport:
+    """A `Transport` on aiohttp: for asyncio (uvloop included), for any number of loops, in any number of threads."""
+
+    def __init__(self, options: ConnectionOptions) -> None:
+        self._options = options
+        self._sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
+        self._lock = threading.Lock()
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._inherited: list[object] = []
+        self.closed = False
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, delivery: Delivery
+    ) -> Response:
+        session = self._sessions.get(_running_loop()) or await self._open_session()
+        import aiohttp  # noqa: PLC0415 - loaded with the first session: it takes longer than all else together
+
+        _delivery.set(delivery)
+        try:
+            raw = await session.http.request(
+                method,
+                url,
+                data=io.BytesIO(body) if body is not None and len(body) > _LARGE_BODY else body,
+                headers=headers,
+                allow_redirects=False,
+                proxy=self._options.proxy,
+                proxy_headers=self._options.proxy_headers,
+                ssl=self._options.ssl_context or True,
+            )
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
+            raise self._translated(error, delivery) from error.with_traceback(None)
+        delivery.stage = "sent"
+        response = _AiohttpResponse(raw, self)
+        session.responses.add(response)
+        return response
+
+    async def aclose(self) -> None:
+        with self._lock:
+            self.closed = True
+            sessions, self._sessions = self._sessions, {}
+        here = _running_loop()
+        for loop, session in sessions.items():
+            if loop is here:
+                session.close_responses()
+                with anyio.move_on_after(_CLOSING_TIME, shield=True):
+                    await _close_keeper(session)
+            elif not loop.is_closed():
+                with suppress(RuntimeError):  # it may close between the question and the call
+                    loop.call_soon_threadsafe(_close_from_its_loop, session)
+
+    def forget_inherited(self) -> None:
+        """
+        In a forked child: give up all sessions of the parent without touching the parent's connections.
+
+        Closing them here would tell the server, and the parent's epoll, so their descriptors are made to point at a dead socket, and
+        the objects are kept for ever. Synchronous; only right after a fork.
+        """
+        self._lock = threading.Lock()
+        self._inherited.append(self._sessions)
+        self._sessions = {}
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        for inherited in list(self._sockets):
+            if inherited.fileno() >= 0:
+                os.dup2(ours.fileno(), inherited.fileno())
+        ours.close()
+        self._sockets = weakref.WeakSet()
+
+    async def _open_session(self) -> _Session:
+        if self.closed:
+            raise ClientClosedError("the client is closed")  # noqa: EM101, TRY003 - it is the whole message
+        loop = _running_loop()
+        session = _Session(loop, _new_http_session(self._options, self._new_socket))
+        # A generator that has begun is closed by its loop when that ends (asyncio.run, anyio.run, pytest-asyncio do that), and with it
+        # the session: no warning, no task of ours, in however many loops one client is used.
+        session.keeper = _keep(session)
+        await anext(session.keeper)
+        with self._lock:
+            for dead in [other for other in self._sessions if other.is_closed()]:
+                del self._sessions[dead]
+            self._sessions[loop] = session
+        return session
+
+    def _new_socket(self, address: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, *_ = address
+        connection = socket.socket(family, kind, protocol)
+        connection.setblocking(False)
+        _keep_alive(connection)
+        self._sockets.add(connection)
+        return connection
+
+    def _translated(self, error: Exception, delivery: Delivery) -> NeuralBoxError:
+        if self.closed:
+            closed = ClientClosedError("the client was closed during the call")
+            closed.request_sent = delivery.sent
+            closed.billed = "unknown" if delivery.sent else "no"
+            return closed
+        return translated(error, delivery)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        msg = (
+            "AsyncNeuralBox runs on asyncio (uvloop included), and no asyncio event loop is running here; from trio, call"
+            " neuralbox_sync.NeuralBox through trio.to_thread.run_sync"
+        )
+        raise UnsupportedEventLoopError(msg) from None
+
+
+# ----------------------------------------------------------------------------------------------------- sessions of a loop
+
+_delivery: ContextVar[Delivery] = ContextVar("neuralbox_delivery")
+
+
+def _new_http_session(options: ConnectionOptions, socket_factory: Any) -> aiohttp.ClientSession:
+    import aiohttp  # noqa: PLC0415 - see send()
+
+    return aiohttp.ClientSession(
+        connector=_connector_class()(
+            limit=options.max_connections,
+            resolver=_resolver_class()(options.connect_timeout),
+            socket_factory=socket_factory,
+            **({"keepalive_timeout": _KEEP_ALIVE} if options.reuse_connections else {"force_close": True}),
+        ),
+        # The deadline is the client's own: aiohttp's total kills healthy streams and can swallow a cancellation.
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout, ceil_threshold=math.inf),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        read_bufsize=_READ_SIZE,
+    )
+
+
+def _connector_class() -> type[aiohttp.TCPConnector]:
+    global _connector  # noqa: PLW0603 - made once, when aiohttp is there
+    if _connector is None:
+        from aiohttp import TCPConnector  # noqa: PLC0415 - see send()
+
+        class Connector(TCPConnector):
+            """Notes when a connection takes the request: before that nothing has left the machine. (A TraceConfig costs 16 us a call.)"""
+
+            async def connect(self, *args: Any, **kwargs: Any) -> Any:
+                delivery = _delivery.get()
+                delivery.stage = "connecting"
+                connection = await super().connect(*args, **kwargs)
+                delivery.stage = "sent"
+                return connection
+
+        _connector = Connector
+    return _connector
+
+
+_connector: type[aiohttp.TCPConnector] | None = None
+
+
+def _resolver_class() -> type[Any]:
+    global _resolver  # noqa: PLW0603 - made once, when aiohttp is there
+    if _resolver is None:
+        from aiohttp.abc import AbstractResolver  # noqa: PLC0415 - see send()
+
+        class Resolver(AbstractResolver):
+            """Looks names up in a thread that may be left behind: a lookup that is stuck in the default executor delays the exit."""
+
+            def __init__(self, timeout: float | None) -> None:
+                self._timeout = timeout
+
+            async def resolve(self, host: str, port: int = 0, family: int = socket.AF_INET) -> list[Any]:
+                with anyio.fail_after(self._timeout):
+                    found = await anyio.to_thread.run_sync(_look_up, host, port, family, abandon_on_cancel=True)
+                return [
+                    {"hostname": host, "host": at[0], "port": at[1], "family": kind, "proto": protocol, "flags": socket.AI_NUMERICHOST}
+                    for kind, _, protocol, _, at in found
+                ]
+
+            async def close(self) -> None:
+                """Nothing is held."""
+
+        _resolver = Resolver
+    return _resolver
+
+
+_resolver: type[Any] | None = None
+
+
+def _look_up(host: str, port: int, family: int) -> list[Any]:
+    return socket.getaddrinfo(host, port, family=socket.AddressFamily(family), type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    # A peer that vanished without a word is noticed after 60 + 5 * 60 s, even by a call without a timeout.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5)):
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+async def _keep(session: _Session) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        session.close_responses()
+        await session.http.close()
+
+
+async def _close_keeper(session: _Session) -> None:
+    if session.keeper is not None:
+        await session.keeper.aclose()
+
+
+def _close_from_its_loop(session: _Session) -> None:
+    session.close_responses()
+    task = session.loop.create_task(_close_keeper(session))
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+# -------------------------------------------------------------------------------------------------------------- responses
+
+
+class _AiohttpResponse:
+    def __init__(self, raw: aiohttp.ClientResponse, transport: AiohttpTransport) -> None:
+        self.status = raw.status
+        self.headers = {name.lower(): value for name, value in raw.headers.items()}
+        self._raw = raw
+        self._transport = transport
+        self._closed: str | None = None  # by whom: "us", "deadline", "client"
+        self._failure: NeuralBoxError | None = None
+        self._received: list[bytes] = []
+
+    @property
+    def received(self) -> bytes:
+        return b"".join(self._received)
+
+    async def read(self, limit: int, *, truncate: bool = False) -> bytes:
+        size = 0
+        while chunk := await self.read_chunk():
+            self._received.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                self.close()
+                if truncate:
+                    break
+                msg = f"the response body is larger than {limit:,} bytes (max_response_bytes)"
+                raise ResponseError(msg, body=self.received[:_READ_SIZE], status=self.status, headers=self.headers)
+        return self.received[:limit]
+
+    async def read_chunk(self, deadline: float = math.inf) -> bytes:
+        if self._failure is not None:
+            raise self._failure
+        import aiohttp  # noqa: PLC0415 - loaded long before
+
+        try:
+            # The usual case first: a timer is only for a read that waits.
+            return self._raw.content.read_nowait() or await self._wait_for_chunk(deadline)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            self._failure = self._translated(error)
+            self._raw.close()
+            if chunk := self._salvaged():
+                return chunk
+            raise self._failure from error.with_traceback(None)
+
+    async def _wait_for_chunk(self, deadline: float) -> bytes:
+        if deadline == math.inf:
+            return await self._raw.content.readany()
+        # A timer that closes the connection, not a scope that cancels the reader: 1 us instead of 27 for each wait of a live stream.
+        timer = asyncio.get_running_loop().call_at(deadline, self._close_by, "deadline")
+        try:
+            return await self._raw.content.readany()
+        finally:
+            timer.cancel()
+
+    def _salvaged(self) -> bytes:
+        # aiohttp raises a connection's failure before the bytes that had arrived, which have been paid for.
+        content = self._raw.content
+        content.set_exception(None)  # type: ignore[arg-type]
+        return content.read_nowait()
+
+    def _translated(self, error: Exception) -> NeuralBoxError:
+        match self._closed:
+            case "deadline":
+                return APITimeoutError("no data came in time", phase="stall", request_sent=True)
+            case "client":
+                closed = ClientClosedError("the client was closed during the call")
+                closed.request_sent = True
+                closed.billed = "unknown"
+                return closed
+            case "us":
+                return StreamStateError.closed()
+        return translated(error, _SENT)
+
+    def close(self) -> None:
+        self._close_by("us")
+
+    def close_under_reader(self) -> None:
+        """Close because the client closes."""
+        self._close_by("client")
+
+    def _close_by(self, who: str) -> None:
+        self._closed = self._closed or who
+        self._raw.close()
+
+
+_SENT = Delivery()
+_SENT.stage = "sent"
+
+
+# ----------------------------------------------------------------------------------------------------------------- errors
+
+
+def translated(error: Exception, delivery: Delivery) -> APIConnectionError:
+    """Return our error for one that aiohttp raised: what happened, whether the request was sent, whether repeating can help."""
+    import aiohttp  # noqa: PLC0415 - loaded long before
+
+    reason = str(error) or type(error).__name__
+    match error:
+        case aiohttp.ClientHttpProxyError():
+            retryable = error.status >= 500  # noqa: PLR2004 - the proxy's own trouble, not 407
+            return APIConnectionError(f"the proxy refused: {error.status} {error.message}", retryable=retryable)
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
+            return APIConnectionError(f"no trusted connection: {reason}", retryable=False)
+        case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError(os_error=TimeoutError()) if not delivery.sent:
+            return APITimeoutError("no connection in time", phase="connect")
+        case aiohttp.ClientConnectorError():
+            return APIConnectionError(f"no connection: {reason}")
+        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+            return APIConnectionError(f"no usable URL: {reason}", retryable=False)
+        case aiohttp.ClientResponseError():
+            # What aiohttp raises for malformed heads, with a status of 400 that is not the API's.
+            return APIConnectionError(f"the answer is not HTTP: {error.message}", request_sent=True)
+    # A mocked session never gets as far as a connection: then the error alone tells, and it says that something was sent.
+    sent = delivery.stage != "connecting"
+    return APIConnectionError(f"the connection broke before the answer was complete: {reason}", request_sent=sent)

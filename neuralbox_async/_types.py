@@ -1,0 +1,357 @@
+"""
+The values of the API: what a user sends, what comes back, what a stream tells.
+
+All are frozen. What the user makes is checked when it is made; what the server sends is read tolerantly by the codec. Nothing
+here knows of JSON. Source: the vendor's pages "Text Generation", "Streaming Guide" and "Generation status".
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import mimetypes
+import os
+from collections.abc import Iterable, Mapping
+from datetime import datetime  # noqa: TC003 - cattrs resolves the annotations at run time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import attrs
+
+from neuralbox_async._errors import InvalidParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Role = Literal["system", "user", "assistant"]
+GenerationId: TypeAlias = str | int
+"""The id of a generation: a string (``"gen_01j9x2abc123"``) or an integer, as the API gave it."""
+
+_ROLES: frozenset[str] = frozenset(get_args(Role))
+_MAX_TEMPERATURE = 2.0
+
+
+def _no_extra() -> Mapping[str, Any]:
+    return {}
+
+
+def checked_text(parameter: str, text: object, rule: str = "a string") -> str:
+    """Return *text* when it is a string that UTF-8 can carry; raise `InvalidParameterError` otherwise."""
+    if not isinstance(text, str):
+        raise InvalidParameterError(parameter, text, rule)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            shown = text[max(0, error.start - 10) : error.end + 10]
+            raise InvalidParameterError(parameter, shown, "text without lone surrogates") from None
+    return text
+
+
+def _text(parameter: str) -> Callable[[object, Any, object], None]:
+    def check(_self: object, _attribute: Any, value: object) -> None:
+        checked_text(parameter, value)
+
+    return check
+
+
+def _required_text(parameter: str, rule: str) -> Callable[[object, Any, object], None]:
+    def check(_self: object, _attribute: Any, value: object) -> None:
+        if not checked_text(parameter, value, rule):
+            raise InvalidParameterError(parameter, value, rule)
+
+    return check
+
+
+# ------------------------------------------------------------------------------------------------------------- requests
+
+
+@attrs.frozen
+class TextPart:
+    """A piece of text in a message. *extra* holds further wire members."""
+
+    text: str = attrs.field(validator=_text("messages[].content[].text"))
+    extra: Mapping[str, Any] = attrs.field(factory=_no_extra, kw_only=True)
+
+
+@attrs.frozen
+class ImagePart:
+    """
+    A picture in a message, for models that see: an ``https:`` URL or a ``data:`` URL.
+
+    *extra* holds further wire members. Source: "Vision (Image Input)" of the vendor's page "Text Generation".
+    """
+
+    url: str = attrs.field(validator=_required_text("messages[].content[].image_url.url", "a URL"), repr=lambda url: repr(url[:60]))
+    extra: Mapping[str, Any] = attrs.field(factory=_no_extra, kw_only=True)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], *, media_type: str | None = None) -> ImagePart:
+        """Return the picture in the file *path* as a part; see `data_url`."""
+        return cls(data_url(path, media_type=media_type))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, media_type: str | None = None) -> ImagePart:
+        """Return the picture whose encoded bytes are *data* as a part; see `data_url`."""
+        return cls(data_url(data, media_type=media_type))
+
+
+Part: TypeAlias = TextPart | ImagePart
+
+# The first bytes of what models take as pictures; the type of a file is told by its content before its name.
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"BM", "image/bmp"),
+)
+
+
+def data_url(source: str | os.PathLike[str] | bytes, *, media_type: str | None = None) -> str:
+    """
+    Return the picture *source* as a ``data:`` URL (RFC 2397) to be sent inside a message.
+
+    *source* is a path, read at once and whole, or the encoded bytes. The media type is *media_type*, or told by the content (PNG, JPEG,
+    GIF, WebP, BMP), or by the file's name. Raises `InvalidParameterError` when it cannot be told or is not an image's,
+    and `OSError` when the file cannot be read.
+    """
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    name = None if isinstance(source, bytes) else os.fspath(source)
+    kind = media_type or _sniffed(data) or (mimetypes.guess_type(name)[0] if name else None)
+    if kind is None or not kind.startswith("image/"):
+        raise InvalidParameterError("media_type", kind, "the media type of an image, such as 'image/png'")
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _sniffed(data: bytes) -> str | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    return next((kind for signature, kind in _SIGNATURES if data.startswith(signature)), None)
+
+
+def _content_from(value: object) -> str | tuple[Part, ...]:
+    if isinstance(value, str):
+        return checked_text("messages[].content", value)
+    if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
+        parts = tuple(_part_from(part) for part in value)
+        if parts:
+            return parts
+    raise InvalidParameterError("messages[].content", value, "a string or a non-empty list of parts")
+
+
+def _part_from(value: object) -> Part:
+    if isinstance(value, TextPart | ImagePart):
+        return value
+    if isinstance(value, Mapping):
+        members: dict[str, Any] = dict(value)
+        match members.pop("type", None):
+            case "text":
+                return TextPart(members.pop("text", None), extra=members)
+            case "image_url":
+                return _image_from(members)
+    raise InvalidParameterError("messages[].content[]", value, "a part of type 'text' or 'image_url'")
+
+
+def _image_from(members: dict[str, Any]) -> ImagePart:
+    image = members.pop("image_url", None)
+    if not isinstance(image, Mapping):
+        raise InvalidParameterError("messages[].content[].image_url", image, "an object with a 'url'")
+    inner = dict(image)
+    url = inner.pop("url", None)
+    return ImagePart(url, extra={**members, "image_url": inner} if inner else members)
+
+
+@attrs.frozen
+class Message:
+    """
+    One turn of a conversation. The API keeps no state: send the whole history each time.
+
+    *role* is ``"system"``, ``"user"`` or ``"assistant"``; *content* a string or parts (text and pictures); *extra* holds
+    further wire members. Raises `InvalidParameterError`.
+    """
+
+    role: str = attrs.field()
+    content: str | tuple[Part, ...] = attrs.field(converter=_content_from)
+    extra: Mapping[str, Any] = attrs.field(factory=_no_extra, kw_only=True)
+
+    @role.validator
+    def _check_role(self, _attribute: object, value: object) -> None:
+        if not isinstance(value, str) or value not in _ROLES:
+            raise InvalidParameterError("messages[].role", value, "'system', 'user' or 'assistant'")
+
+
+MessageLike: TypeAlias = Message | Mapping[str, Any]
+Messages: TypeAlias = str | MessageLike | Iterable[MessageLike]
+"""What *messages* takes: a string (one user message), a message, or an iterable of messages (`Message` or dicts)."""
+
+
+def messages_from(value: object) -> tuple[Message, ...]:
+    """Return *value* (see `Messages`) as messages, or raise `InvalidParameterError`."""
+    if isinstance(value, str):
+        return (Message("user", value),)
+    if isinstance(value, Message | Mapping):
+        return (_message_from(value),)
+    if isinstance(value, Iterable) and not isinstance(value, bytes):
+        messages = tuple(_message_from(message) for message in value)
+        if messages:
+            return messages
+    raise InvalidParameterError("messages", value, "a string or a non-empty list of messages")
+
+
+def _message_from(value: object) -> Message:
+    if isinstance(value, Message):
+        return value
+    if isinstance(value, Mapping):
+        members: dict[str, Any] = dict(value)
+        return Message(members.pop("role", None), members.pop("content", None), extra=members)
+    raise InvalidParameterError("messages[]", value, "a Message or a dict with 'role' and 'content'")
+
+
+def _check_temperature(_self: object, _attribute: Any, value: object) -> None:
+    if value is None:
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or math.isnan(value) or not 0.0 <= value <= _MAX_TEMPERATURE:
+        raise InvalidParameterError("temperature", value, "a number from 0.0 to 2.0, or None")
+
+
+def _check_max_tokens(_self: object, _attribute: Any, value: object) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise InvalidParameterError("max_tokens", value, "an integer of at least 1, or None")
+
+
+def _check_system(_self: object, _attribute: Any, value: object) -> None:
+    if value is not None:
+        checked_text("system", value, "a string or None")
+
+
+def _check_extra_body(_self: object, _attribute: Any, value: object) -> None:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise InvalidParameterError("extra_body", value, "a mapping from strings to JSON values")
+    if "stream" in value:
+        raise InvalidParameterError("extra_body", value, "without 'stream': call stream() instead")
+
+
+@attrs.frozen
+class GenerateRequest:
+    """
+    What to generate, checked when it is made. Raises `InvalidParameterError`.
+
+    * *model*: a slug such as ``"gpt-5"``; unknown ones pass, the API decides.
+    * *messages*: see `Messages`.
+    * *system*: shorthand for a system message placed first.
+    * *temperature*: 0.0 to 2.0; None leaves the API's default (0.7).
+    * *max_tokens*: at least 1; None leaves the model's default.
+    * *extra_body*: further top-level wire members, sent as they are.
+
+    Source: the vendor's page "Text Generation".
+    """
+
+    model: str = attrs.field(validator=_required_text("model", "a model slug, such as 'gpt-5'"))
+    messages: tuple[Message, ...] = attrs.field(converter=messages_from)
+    system: str | None = attrs.field(default=None, kw_only=True, validator=_check_system)
+    temperature: float | None = attrs.field(default=None, kw_only=True, validator=_check_temperature)
+    max_tokens: int | None = attrs.field(default=None, kw_only=True, validator=_check_max_tokens)
+    extra_body: Mapping[str, Any] = attrs.field(factory=_no_extra, kw_only=True, validator=_check_extra_body)
+
+
+# ------------------------------------------------------------------------------------------------------------- responses
+
+
+@attrs.frozen(kw_only=True)
+class Usage:
+    """The provider's own token counts; for reference, not what is billed (that is `Generation.tokens_used`)."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Generation:
+    """
+    One generation, in whichever dialect the API told of it; what it left out is None.
+
+    * *id*: string or integer, as given.
+    * *status*: ``"completed"``, ``"pending"``, ``"failed"``, one yet unknown, or ``"incomplete"`` for a stream that
+      has not reached its end.
+    * *content*: the text; ``""`` when there is none (yet).
+    * *tokens_used*: NeuralBox tokens billed; *balance_remaining*: the balance afterwards; *usage*: the provider's counts.
+    * *created_at*, *completed_at*: aware datetimes.
+    * *url*, *thumbnail_url*, *metadata*: of generations that make files. *error*: why it failed.
+    * *progress* (percent), *eta_seconds*: of pending ones. *processing_ms*: milliseconds of work.
+    * *raw*: the JSON object that came, with every member; not part of comparisons.
+
+    Source: the vendor's pages "Text Generation", "Generation status" and "History".
+    """
+
+    id: GenerationId | None = None
+    status: str = "completed"
+    model: str | None = None
+    content: str = ""
+    tokens_used: int | None = None
+    balance_remaining: int | None = None
+    usage: Usage | None = None
+    created_at: datetime | None = None
+    completed_at: datetime | None = None
+    url: str | None = None
+    thumbnail_url: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    error: str | None = None
+    progress: float | None = None
+    eta_seconds: float | None = None
+    processing_ms: float | None = None
+    raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False)
+
+    @property
+    def completed(self) -> bool:
+        """Whether the generation is finished and whole."""
+        return self.status == "completed"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the status is final: ``"completed"`` or ``"failed"``."""
+        return self.status in {"completed", "failed"}
+
+
+# ---------------------------------------------------------------------------------------------------------------- events
+
+
+@attrs.frozen
+class GenerationStart:
+    """The generation began; its *id* finds it again when the stream breaks."""
+
+    id: GenerationId | None = None
+    model: str | None = None
+    raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False, kw_only=True)
+
+
+@attrs.frozen
+class ContentDelta:
+    """The next piece of text."""
+
+    delta: str
+    raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False, kw_only=True)
+
+
+@attrs.frozen
+class GenerationEnd:
+    """The generation is complete: what it cost, in NeuralBox tokens, and the balance afterwards, as far as told."""
+
+    id: GenerationId | None = None
+    tokens_used: int | None = None
+    balance_remaining: int | None = None
+    usage: Usage | None = None
+    raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False, kw_only=True)
+
+
+@attrs.frozen
+class UnknownEvent:
+    """An event of a type that this version does not know; *raw* is the whole of it."""
+
+    type: str
+    raw: Mapping[str, Any] = attrs.field(factory=_no_extra, repr=False)
+
+
+StreamEvent: TypeAlias = GenerationStart | ContentDelta | GenerationEnd | UnknownEvent
