@@ -1,5 +1,7 @@
 """
-One logical call: the only loop that attempts, the only sleep between attempts, the deadline around both; and polling on top of it.
+One logical call: the only loop that attempts, the only sleep between attempts, the deadline around both.
+
+Polling stands on top of it: each question is a call of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import math
 import platform
 import random
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 import anyio
@@ -88,7 +90,9 @@ class _Call:
     def timed_out(self, phase: str) -> NeuralBoxError:
         """Return the error of a call that its deadline ended."""
         seconds = self.deadline - self.started
-        error = APITimeoutError(f"no complete answer within {seconds:.3g} s", phase=phase, request_sent=self.delivery.sent)
+        error = APITimeoutError(
+            f"no complete answer within {seconds:.3g} s", phase=phase, request_sent=self.delivery.sent
+        )
         if self.response is not None:
             error.body = self.response.received
         return self.describe(error)
@@ -146,7 +150,9 @@ class Caller:
         raise AssertionError  # itertools.count has no end
 
     def _delay(self, call: _Call, error: NeuralBoxError) -> float | None:
-        logger.debug("%s %s: attempt %d: %s", call.request.method, call.request.path, call.attempts, type(error).__name__)
+        logger.debug(
+            "%s %s: attempt %d: %s", call.request.method, call.request.path, call.attempts, type(error).__name__
+        )
         remaining = call.deadline - anyio.current_time()
         return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
 
@@ -178,12 +184,16 @@ class Caller:
         found = self.api_key()
         return _options.check_key(await found if isinstance(found, Awaitable) else found)
 
-    # -------------------------------------------------------------------------------------------------------------- polling
+    # -------------------------------------------------------------------------------------------------------- polling
 
     async def retrieve(
         self, generation_id: GenerationId, options: CallOptions, deadline: float, headers: Mapping[str, str]
     ) -> Generation:
-        """Return the state of a generation: from one documented path, on 404 from the other; what worked is tried first next time."""
+        """
+        Return the state of a generation: from one documented path, on 404 from the other.
+
+        What worked is tried first the next time.
+        """
         paths = self.shared.status_paths
         not_found: NotFoundError | None = None
         for path in paths:
@@ -204,7 +214,13 @@ class Caller:
             self.shared.status_paths = (path, *(other for other in self.shared.status_paths if other != path))
 
     async def wait(
-        self, state: Generation, options: CallOptions, deadline: float, *, interval: float = POLL_INTERVAL, at_once: bool = False
+        self,
+        state: Generation,
+        options: CallOptions,
+        deadline: float,
+        *,
+        interval: float = POLL_INTERVAL,
+        at_once: bool = False,
     ) -> Generation:
         """Poll until the generation is finished, or *deadline*; *at_once*: ask first, then wait."""
         started = anyio.current_time()

@@ -1,4 +1,8 @@
-"""`AsyncNeuralBox`: what a user calls. Each method forms a request and hands it on; the work is done by `Caller` and `AsyncStream`."""
+"""
+`AsyncNeuralBox`: what a user calls.
+
+Each method checks, forms a request and hands it on; the work is done by `Caller` and `AsyncStream`.
+"""
 
 from __future__ import annotations
 
@@ -31,25 +35,30 @@ _MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 
 class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
     """
-    A client of the NeuralBox API. Make one and share it: it is safe for any number of tasks, event loops in turn, and threads
-    with loops of their own. It opens connections at the first call; close it with ``async with`` or `aclose`.
+    A client of the NeuralBox API.
 
-    * *api_key*: the key, or a function, plain or async, that returns it (asked before each attempt, so that keys can rotate). Default:
-      NEURALBOX_API_KEY.
+    Make one and share it: it is safe for any number of tasks, event loops in turn, and threads with loops of their own.
+    It opens connections at the first call; close it with ``async with`` or `aclose`.
+
+    * *api_key*: the key, or a function, plain or async, that returns it (asked before each attempt, so that keys can
+      rotate). Default: NEURALBOX_API_KEY.
     * *base_url*: default NEURALBOX_BASE_URL, then ``https://neuralbox.top/api/v2``. Plain http only to loopback, unless
       *allow_insecure*.
-    * *timeout*: seconds that a call may take in all, retries and waits included; None for no limit. Streams have clocks of
-      their own: *first_event_timeout* from the request to the first event, *stall_timeout* without content while waiting for it.
+    * *timeout*: seconds that a call may take in all, retries and waits included; None for no limit. Streams have clocks
+      of their own: *first_event_timeout* from the request to the first event, *stall_timeout* without content while
+      waiting for it.
     * *connect_timeout*: seconds for a new connection: name look-up, TCP and TLS.
     * *max_retries*: how often a call that surely was not billed is tried again; *retry_policy* has the details.
-    * *max_connections*: at the same time, at least 1; further calls wait. *reuse_connections*: False opens one for each call.
-    * *proxy*: ``http://[user:password@]host:port``; the environment's proxies are not used by themselves. *ssl_context*: for
-      certificates of your own.
+    * *max_connections*: at the same time, at least 1; further calls wait. *reuse_connections*: False opens one for each
+      call.
+    * *proxy*: ``http://[user:password@]host:port``; the environment's proxies are not used by themselves.
+      *ssl_context*: for certificates of your own.
     * *default_headers*: sent with every request.
     * *max_response_bytes*, *max_event_bytes*: the largest body, and the largest event of a stream, after decompression.
     * *transport*: carries the requests instead of aiohttp; for tests.
 
-    Times are in seconds, above 0; None means no limit. Raises `InvalidParameterError`, which names parameter, value and rule.
+    Times are in seconds, above 0; None means no limit. Raises `InvalidParameterError`, which names parameter, value and
+    rule.
     """
 
     def __init__(
@@ -73,7 +82,9 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         allow_insecure: bool = False,
         transport: Transport | None = None,
     ) -> None:
-        api_key = Secret(api_key) if isinstance(api_key, str) else api_key  # before anything can raise with it in a frame
+        api_key = (
+            Secret(api_key) if isinstance(api_key, str) else api_key
+        )  # before anything can raise with it in a frame
         listen_as_told()
         self._options = CallOptions().changed(
             timeout=timeout,
@@ -107,7 +118,7 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         msg = f"{type(self).__name__} is not pickled: it holds a key and connections; make one in each process"
         raise TypeError(msg)
 
-    # ------------------------------------------------------------------------------------------------------------- closing
+    # -------------------------------------------------------------------------------------------------------- closing
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -128,7 +139,7 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         """Whether the client was closed; its methods then raise `ClientClosedError`."""
         return self._caller.shared.closed
 
-    # ------------------------------------------------------------------------------------------------------------- methods
+    # -------------------------------------------------------------------------------------------------------- methods
 
     def with_options(
         self,
@@ -142,13 +153,14 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         default_headers: Mapping[str, str] | None = None,
     ) -> Self:
         """
-        Return a client with some options changed, which shares this one's connections. Cheap: make one per tenant or per request.
+        Return a client with some options changed, which shares this one's connections.
 
-        *default_headers* are added to this client's. Raises `InvalidParameterError`.
+        Cheap: make one per tenant or per request. *default_headers* are added to this client's. Raises
+        `InvalidParameterError`.
         """
         derived = object.__new__(type(self))
-        derived.__dict__.update(self.__dict__)
-        derived._options = self._options.changed(  # noqa: SLF001 - it is one of us
+        vars(derived).update(vars(self))
+        derived._options = self._options.changed(
             timeout=timeout,
             first_event_timeout=first_event_timeout,
             stall_timeout=stall_timeout,
@@ -157,7 +169,7 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
             headers=_options.check_headers("default_headers", default_headers),
         )
         if not isinstance(api_key, Unset):
-            derived._caller = attrs.evolve(self._caller, api_key=_options.resolve_key(api_key))  # noqa: SLF001
+            derived._caller = attrs.evolve(self._caller, api_key=_options.resolve_key(api_key))
         return derived
 
     async def generate(
@@ -179,18 +191,22 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         Generate text and return it whole.
 
         * *model*: a slug, such as ``"gpt-5"`` or ``"claude-sonnet-4.5"``.
-        * *messages*: a string (one user message), or messages in order: `Message` values or dicts with ``role`` (``system``,
-          ``user``, ``assistant``) and ``content`` (a string, or text and image parts). The API keeps no history: send it all.
+        * *messages*: a string (one user message), or messages in order: `Message` values or dicts with ``role``
+          (``system``, ``user``, ``assistant``) and ``content`` (a string, or text and image parts). The API keeps no
+          history: send it all.
         * *system*: shorthand for a system message placed first.
-        * *temperature*: 0.0 to 2.0; None leaves the API's default, 0.7. *max_tokens*: at least 1; None leaves the model's default.
-        * *wait*: when the API answers ``pending``, poll until the generation is finished. Otherwise it is returned as it is.
+        * *temperature*: 0.0 to 2.0; None leaves the API's default, 0.7. *max_tokens*: at least 1; None leaves the
+          model's default.
+        * *wait*: when the API answers ``pending``, poll until the generation is finished. Otherwise it is returned as
+          it is.
         * *timeout* (seconds for everything, None for no limit) and *max_retries*: instead of the client's.
         * *idempotency_key*: sent with each attempt; made up when not given. The API documents no use of it.
         * *extra_headers*, *extra_body*: further headers, further top-level members of the body.
 
-        Raises `InvalidParameterError` before anything is sent; `APIStatusError` and its kinds (`RateLimitError`, `InsufficientTokensError`,
-        ...); `APIConnectionError`, `APITimeoutError`; `ResponseError`; `GenerationFailedError`. Each tells in *billed* whether it cost
-        anything. What may have been billed is never sent again by itself.
+        Raises `InvalidParameterError` before anything is sent; `APIStatusError` and its kinds (`RateLimitError`,
+        `InsufficientTokensError`, ...); `APIConnectionError`, `APITimeoutError`; `ResponseError`;
+        `GenerationFailedError`. Each tells in *billed* whether it cost anything. What may have been billed is never
+        sent again by itself.
 
         Source: the vendor's page "Text Generation" (POST /generate).
         """
@@ -223,15 +239,19 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         extra_body: Mapping[str, Any] | None = None,
     ) -> AsyncStream:
         """
-        Return a stream of the text as it is generated: ``async with client.stream(...) as stream: async for text in stream.text: ...``.
+        Return a stream of the text as it is generated.
 
-        *model*, *messages*, *system*, *temperature*, *max_tokens*, *idempotency_key*, *extra_headers*, *extra_body*: as for `generate`. The
-        request is sent when the stream is entered, which raises what `generate` raises; a wrong parameter raises here.
+        ``async with client.stream(...) as stream:``, then ``async for text in stream.text:``.
 
-        * *timeout*: seconds for the whole stream; no limit by default. *first_event_timeout*: seconds from the request to the first
-          event. *stall_timeout*: seconds of waiting without content (heartbeats do not count as content). None for no limit.
-        * *recover*: when the stream breaks, ask the API for the finished generation and go on with the rest of its text, if it begins
-          with what was delivered. Nothing is generated again.
+        *model*, *messages*, *system*, *temperature*, *max_tokens*, *idempotency_key*, *extra_headers*, *extra_body*: as
+        for `generate`. The request is sent when the stream is entered, which raises what `generate` raises; a wrong
+        parameter raises here.
+
+        * *timeout*: seconds for the whole stream; no limit by default. *first_event_timeout*: seconds from the request
+          to the first event. *stall_timeout*: seconds of waiting without content (heartbeats do not count as content).
+          None for no limit.
+        * *recover*: when the stream breaks, ask the API for the finished generation and go on with the rest of its
+          text, if it begins with what was delivered. Nothing is generated again.
         * *max_retries*: for the request; a stream that has begun is never requested again.
 
         Source: the vendor's "Streaming Guide" (POST /generate with ``"stream": true``).
@@ -240,7 +260,10 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
             model, messages, system=system, temperature=temperature, max_tokens=max_tokens, extra_body=extra_body or {}
         )
         options = self._options.changed(
-            timeout=timeout, first_event_timeout=first_event_timeout, stall_timeout=stall_timeout, max_retries=max_retries
+            timeout=timeout,
+            first_event_timeout=first_event_timeout,
+            stall_timeout=stall_timeout,
+            max_retries=max_retries,
         )
         limits = StreamLimits(
             timeout=options.timeout,
@@ -254,7 +277,9 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         return AsyncStream(
             lambda: caller.response(request, options),
             limits,
-            (lambda generation_id, deadline: caller.recover(generation_id, self._options, deadline)) if recover else None,
+            (lambda generation_id, deadline: caller.recover(generation_id, self._options, deadline))
+            if recover
+            else None,
         )
 
     async def retrieve(
@@ -268,8 +293,9 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         """
         Return the present state of *generation*, given as such or by its id. Costs nothing.
 
-        Of the two documented paths one is tried, on 404 the other; what worked is remembered. *timeout*, *max_retries*, *extra_headers*: as for
-        `generate`. Raises what `generate` raises: `GenerationFailedError` when it failed, `NotFoundError` when there is none.
+        Of the two documented paths one is tried, on 404 the other; what worked is remembered. *timeout*, *max_retries*,
+        *extra_headers*: as for `generate`. Raises what `generate` raises: `GenerationFailedError` when it failed,
+        `NotFoundError` when there is none.
 
         Source: the vendor's pages "Generation status" and "History" (GET /generate/{id}, GET /generate/status/{id}).
         """
@@ -279,13 +305,18 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         return await self._caller.retrieve(generation_id, options, deadline_after(options.timeout), headers)
 
     async def wait(
-        self, generation: Generation | GenerationId, *, timeout: float | None = 300.0, poll_interval: float = POLL_INTERVAL
+        self,
+        generation: Generation | GenerationId,
+        *,
+        timeout: float | None = 300.0,
+        poll_interval: float = POLL_INTERVAL,
     ) -> Generation:
         """
         Poll until *generation*, given as such or by its id, is completed, and return it.
 
-        *timeout*: seconds in all, None for no limit; *poll_interval*: seconds between two questions, above 0. Transient failures are lived through.
-        Raises `GenerationFailedError` when it failed, and `WaitTimeoutError`, which has the last state, when time is over.
+        *timeout*: seconds in all, None for no limit; *poll_interval*: seconds between two questions, above 0. Transient
+        failures are lived through. Raises `GenerationFailedError` when it failed, and `WaitTimeoutError`, which has the
+        last state, when time is over.
 
         Source: the vendor's page "Generation status" (poll every 5 s).
         """
@@ -293,9 +324,10 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         if interval is None:
             raise InvalidParameterError("poll_interval", poll_interval, "a number of seconds above 0")
         deadline = deadline_after(_options.check_seconds("timeout", timeout))
-        known = isinstance(generation, Generation)
-        state = generation if known else Generation(id=id_of(generation), status="pending")
-        return await self._caller.wait(state, self._options, deadline, interval=interval, at_once=not known)
+        if isinstance(generation, Generation):
+            return await self._caller.wait(generation, self._options, deadline, interval=interval)
+        state = Generation(id=id_of(generation), status="pending")
+        return await self._caller.wait(state, self._options, deadline, interval=interval, at_once=True)
 
     def _headers(
         self, options: CallOptions, extra_headers: Mapping[str, str] | None, idempotency_key: str | None

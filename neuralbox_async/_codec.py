@@ -1,9 +1,9 @@
 """
 The one converter between JSON and the values of `_types`: strict about types, tolerant about dialects.
 
-The vendor's pages tell of two dialects and mixes of them, under other names for the same thing. They are made one *before* cattrs
-structures: a member that is null or absent under its first name is looked for under the next. What cattrs does by default, coercing
-``None`` to ``"None"`` and ``5.9`` to ``5``, is switched off.
+The vendor's pages tell of two dialects and mixes of them, under other names for the same thing. They are made one
+*before* cattrs structures: a member that is null or absent under its first name is looked for under the next. What
+cattrs does by default, coercing ``None`` to ``"None"`` and ``5.9`` to ``5``, is switched off.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard, TypeVar, cast
 
 import attrs
 
@@ -38,10 +38,11 @@ if TYPE_CHECKING:
 
     from cattrs import Converter
 
+orjson: Any
 try:
     import orjson
 except ImportError:  # the extra `speed` is not installed: the standard library gives the same results
-    orjson = None  # type: ignore[assignment]
+    orjson = None
 
 T = TypeVar("T")
 
@@ -73,11 +74,15 @@ _END_NAMES = {name: _GENERATION_NAMES[name] for name in ("id", "tokens_used", "b
 _START_NAMES = {name: _GENERATION_NAMES[name] for name in ("id", "model")}
 
 
-# ------------------------------------------------------------------------------------------------------------------- JSON
+# --------------------------------------------------------------------------------------------------------------- JSON
 
 
 def loads(data: bytes | str) -> Any:
-    """Return the JSON value in *data*. Raises `ValueError` or `RecursionError`: not UTF-8, not JSON, NaN, too deep, too long a number."""
+    """
+    Return the JSON value in *data*.
+
+    Raises `ValueError` or `RecursionError`: not UTF-8, not JSON, NaN, nested too deeply, too long a number.
+    """
     if orjson is not None and not _has_long_number(data):
         try:
             return orjson.loads(data)
@@ -86,6 +91,11 @@ def loads(data: bytes | str) -> Any:
             pass
     text = data if isinstance(data, str) else data.decode("utf-8-sig")
     return json.loads(text, parse_constant=_refuse_constant)
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Return whether *value* is a JSON object."""
+    return isinstance(value, dict)
 
 
 def _has_long_number(data: bytes | str) -> bool:
@@ -99,14 +109,18 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def dumps(value: Any, *, parameter: str = "messages") -> bytes:
-    """Return *value* as compact JSON in UTF-8. Raises `InvalidParameterError` for what JSON cannot carry; *parameter* is named in it."""
+    """
+    Return *value* as compact JSON in UTF-8.
+
+    Raises `InvalidParameterError`, which names *parameter*, for what JSON cannot carry.
+    """
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidParameterError(parameter, str(error)[:_SHOWN_BODY], "JSON that UTF-8 can carry") from None
 
 
-# --------------------------------------------------------------------------------------------------------------- requests
+# ----------------------------------------------------------------------------------------------------------- requests
 
 
 def dump_request(request: GenerateRequest, *, stream: bool) -> bytes:
@@ -143,11 +157,11 @@ def _unstructure_part(part: TextPart | ImagePart) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": part.url, **extra.pop("image_url", {})}, **extra}
 
 
-# -------------------------------------------------------------------------------------------------------------- responses
+# ---------------------------------------------------------------------------------------------------------- responses
 
 
 def load_generation(body: bytes) -> Generation:
-    """Return the generation that *body* tells of, in either dialect. Raises `ResponseError`, which keeps the body and the text."""
+    """Return the generation in *body*, of either dialect. Raises `ResponseError`, which keeps the body and the text."""
     return structure_generation(load_object(body), body)
 
 
@@ -167,10 +181,10 @@ def load_object(body: bytes) -> dict[str, Any]:
         reason = "nested too deeply" if isinstance(error, RecursionError) else _one_line(str(error))
         msg = f"the response body is not JSON ({reason}): {excerpt(body)}"
         raise ResponseError(msg, body=body, path="$") from None
-    if not isinstance(members, dict):
+    if not is_object(members):
         msg = f"expected a JSON object @ $, got {_kind_of(members)}"
         raise ResponseError(msg, body=body, path="$")
-    return cast("dict[str, Any]", members)
+    return members
 
 
 def load_event(data: str) -> StreamEvent | dict[str, Any]:
@@ -184,7 +198,7 @@ def load_event(data: str) -> StreamEvent | dict[str, Any]:
     except (ValueError, RecursionError) as error:
         msg = f"an event of the stream is not JSON ({_one_line(str(error))}): {excerpt(data.encode(errors='replace'))}"
         raise ResponseError(msg, body=data.encode(errors="replace")) from None
-    if not isinstance(members, dict):
+    if not is_object(members):
         msg = f"expected a JSON object @ $ in an event of the stream, got {_kind_of(members)}"
         raise ResponseError(msg, path="$", body=data.encode(errors="replace"))
     kind = members.get("type")
@@ -193,7 +207,7 @@ def load_event(data: str) -> StreamEvent | dict[str, Any]:
         if isinstance(delta, str):
             return ContentDelta(delta, raw=members)
     if kind == "error":
-        return cast("dict[str, Any]", members)
+        return members
     structured = _EVENT_KINDS.get(kind) if isinstance(kind, str) else None
     if structured is None:
         return UnknownEvent(kind if isinstance(kind, str) else "", members)
@@ -215,7 +229,7 @@ def _structure(members: Mapping[str, Any], kind: type[T], body: bytes) -> T:
 
 def _explain(members: Mapping[str, Any], kind: type[Any], error: Exception) -> tuple[str, str]:
     # The fast converter does not say where; the slow one does, and is asked only now.
-    from cattrs import transform_error  # noqa: PLC0415 - start-up stays fast
+    from cattrs import transform_error
 
     try:
         _converter(detailed=True).structure(members, kind)
@@ -259,11 +273,19 @@ def _one_line(text: str) -> str:
 
 
 def _kind_of(value: object) -> str:
-    kinds = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array", dict: "an object"}
+    kinds: dict[type[Any], str] = {
+        type(None): "null",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+    }
     return kinds.get(type(value), type(value).__name__)
 
 
-# ----------------------------------------------------------------------------------------------------------- the converter
+# ------------------------------------------------------------------------------------------------------ the converter
 
 
 class _WrongTypeError(ValueError):
@@ -305,9 +327,9 @@ def _id(value: object, _kind: Any) -> str | int:
 
 
 def _object(value: object, _kind: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
+    if not is_object(value):
         raise _WrongTypeError("an object", value)
-    return cast("dict[str, Any]", value)
+    return value
 
 
 def _datetime(value: object, _kind: Any) -> datetime:
@@ -364,8 +386,8 @@ _EVENT_KINDS: dict[str, type[Any]] = {
 
 @functools.cache
 def _converter(*, detailed: bool = False) -> Converter:
-    from cattrs import Converter  # noqa: PLC0415 - start-up stays fast
-    from cattrs.gen import make_dict_structure_fn  # noqa: PLC0415
+    from cattrs import Converter
+    from cattrs.gen import make_dict_structure_fn
 
     converter = Converter(detailed_validation=detailed)
     for kind, hook in {str: _str, int: _int, float: _float, datetime: _datetime}.items():

@@ -56,7 +56,8 @@ class NeuralBoxError(Exception):
     * *request_sent* (bool): whether the request may have left this machine.
     * *attempts* (int): how many times it was tried; 0 when it was refused before the first.
     * *elapsed* (float): seconds from the start of the call.
-    * *idempotency_key*, *generation_id*, *request_id*: what identifies the call, its generation and its answer, or None.
+    * *idempotency_key*, *generation_id*, *request_id*: what identifies the call, its generation and its answer, or
+      None.
     * *text* (str): generated text that had arrived; ``""`` when none had.
     """
 
@@ -74,7 +75,7 @@ class NeuralBoxError(Exception):
         self.message = message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self.message, _picklable(self.__dict__))
+        return _restore, (type(self), self.message, self.__dict__)
 
 
 def _restore(kind: type[NeuralBoxError], message: str, facts: dict[str, Any]) -> NeuralBoxError:
@@ -82,10 +83,6 @@ def _restore(kind: type[NeuralBoxError], message: str, facts: dict[str, Any]) ->
     error = kind.__new__(kind, message)
     error.__dict__.update(facts)
     return error
-
-
-def _picklable(facts: dict[str, Any]) -> dict[str, Any]:
-    return {name: dict(fact) if isinstance(fact, MappingProxyType) else fact for name, fact in facts.items()}
 
 
 class InvalidParameterError(NeuralBoxError, ValueError):
@@ -134,7 +131,7 @@ class APIConnectionError(NeuralBoxError):
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
-    """No complete answer came in time; *phase* is ``"connect"``, ``"response"``, ``"first_event"``, ``"stall"`` or ``"total"``."""
+    """No complete answer came in time; *phase*: ``connect``, ``first_event``, ``stall``, ``wait`` or ``total``."""
 
     def __init__(self, message: str, *, phase: str = "total", request_sent: bool = False) -> None:
         super().__init__(message, request_sent=request_sent)
@@ -142,7 +139,7 @@ class APITimeoutError(APIConnectionError, TimeoutError):
 
 
 class WaitTimeoutError(APITimeoutError):
-    """The generation was still not finished when the time for waiting was over; *generation* is its last known state."""
+    """The generation was not finished when the time for waiting was over; *generation* is its last known state."""
 
     def __init__(self, message: str, *, generation: Any = None) -> None:
         super().__init__(message, phase="wait", request_sent=True)
@@ -153,10 +150,9 @@ class APIStatusError(NeuralBoxError):
     """
     The API answered with an error status.
 
-    Attributes: *status* (int), *code* (the vendor's machine-readable code, such as ``"rate_limit_exceeded"``, or None), *headers*
-    (lower-case names), *body* (bytes, bounded), *details* (the body's ``details`` member or ``{}``), *retry_after*
-    (seconds that the server asks to wait, or None).
-    Source: the vendor's error-handling guide.
+    Attributes: *status* (int), *code* (the vendor's machine-readable code, such as ``"rate_limit_exceeded"``, or None),
+    *headers* (lower-case names), *body* (bytes, bounded), *details* (the body's ``details`` member or ``{}``),
+    *retry_after* (seconds that the server asks to wait, or None). Source: the vendor's error-handling guide.
     """
 
     default_billed: ClassVar[Billed] = "no"
@@ -178,7 +174,7 @@ class APIStatusError(NeuralBoxError):
         self.code = code
         self.headers = dict(headers)
         self.body = body
-        self.details = {} if details is None else details
+        self.details: Any = {} if details is None else details
         self.retry_after = retry_after
         self.request_id = self.headers.get("x-request-id")
         self.request_sent = True
@@ -218,7 +214,7 @@ class UnprocessableRequestError(APIStatusError):
 
 
 class RateLimitError(APIStatusError):
-    """429: the hourly or daily limit is reached; *retry_after* says for how many seconds, *plan* and the limits which."""
+    """429: the hourly or daily limit is reached; *retry_after*: seconds; *plan*, *limit_hour*, *limit_day*: which."""
 
     plan: str | None = None
     limit_hour: int | None = None
@@ -290,14 +286,14 @@ class StreamInterruptedError(NeuralBoxError):
     A stream ended before its last event: cut, garbled, or ended by an error event.
 
     Attributes: *text* (all text that was delivered), *generation* (the same as an incomplete `Generation`),
-    *generation_id* (to `retrieve` the whole of it later), *billed*, *reason* (the API's own words, from an error event, or None).
+    *generation_id* (to `retrieve` the whole of it later), *billed*, *reason* (the API's own words, from an error event,
+    or None).
     """
-
-    billed: Billed = "unknown"
-    request_sent: bool = True
 
     def __init__(self, message: str, *, generation: Any = None, reason: str | None = None) -> None:
         super().__init__(message)
+        self.request_sent = True
+        self.billed = "unknown"
         self.reason = reason
         self.generation = generation
         self.generation_id = getattr(generation, "id", None)
@@ -310,9 +306,7 @@ class StreamTimeoutError(StreamInterruptedError, APITimeoutError):
     def __init__(self, message: str, *, phase: str = "stall", generation: Any = None) -> None:
         super().__init__(message, generation=generation)
         self.phase = phase
-        self.request_sent = True
         self.retryable = False
-        self.billed = "unknown"
 
 
 class StreamStateError(NeuralBoxError):

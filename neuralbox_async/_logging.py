@@ -1,7 +1,7 @@
 """
-The logger ``neuralbox``, which says nothing unless somebody listens; NEURALBOX_LOG=debug or info makes it write to stderr.
+The logger ``neuralbox``, which says nothing unless somebody listens.
 
-No record holds a key, a prompt or generated text.
+NEURALBOX_LOG=debug or info makes it write to stderr. No record holds a key, a prompt or generated text.
 """
 
 from __future__ import annotations

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._errors import NO_HEADERS, InvalidParameterError
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._secret import Secret
+from neuralbox_async._types import is_mapping
 
 DEFAULT_BASE_URL = "https://neuralbox.top/api/v2"
 
@@ -60,9 +61,10 @@ def check_headers(parameter: str, headers: Mapping[str, str] | None) -> dict[str
     """Return *headers*, which can go out as they are. Raises `InvalidParameterError`; values are never shown in it."""
     if headers is None:
         return {}
-    if not isinstance(headers, Mapping):
+    if not is_mapping(headers):
         raise InvalidParameterError(parameter, headers, "a mapping of header names to values", show=False)
-    for name, value in headers.items():
+    items: list[tuple[Any, Any]] = list(headers.items())
+    for name, value in items:
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
             raise InvalidParameterError(parameter, name, "header names, without those that the client sets itself")
         if not isinstance(value, str) or _HEADER_VALUE_FORBIDDEN.search(value) or not value.isascii():
@@ -73,16 +75,16 @@ def check_headers(parameter: str, headers: Mapping[str, str] | None) -> dict[str
 
 def check_key(key: object) -> Secret:
     """Return *key* as a `Secret`. Raises `InvalidParameterError`; the key is never shown in it."""
-    secret = Secret(key) if isinstance(key, str) else key
-    del key
-    if not isinstance(secret, str) or not secret or not secret.isascii() or not secret.isprintable() or secret != secret.strip():
-        rule = "a non-empty string of printable ASCII without spaces around it or line breaks in it"
+    secret = Secret(key) if isinstance(key, str) else Secret()
+    del key  # no frame of a traceback shall hold it
+    if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
+        rule = "a non-empty string of printable ASCII without spaces or line breaks"
         raise InvalidParameterError("api_key", None, rule, show=False)
-    return Secret(secret)
+    return secret
 
 
 def resolve_key(api_key: ApiKey | None) -> Secret | Callable[[], str] | Callable[[], Awaitable[str]]:
-    """Return *api_key*, or NEURALBOX_API_KEY from the environment. Raises `InvalidParameterError` when there is neither."""
+    """Return *api_key*, or the environment's NEURALBOX_API_KEY. Raises `InvalidParameterError` if there is neither."""
     concealed = Secret(api_key) if isinstance(api_key, str) else api_key
     del api_key
     if concealed is None:
@@ -97,18 +99,17 @@ def resolve_key(api_key: ApiKey | None) -> Secret | Callable[[], str] | Callable
 
 def check_base_url(base_url: str | None, *, allow_insecure: bool) -> str:
     """
-    Return *base_url*, or NEURALBOX_BASE_URL, or the API's own, without a slash at its end. Raises `InvalidParameterError`.
+    Return *base_url*, or NEURALBOX_BASE_URL, or the API's own, without a slash at its end.
 
-    Plain http is only for loopback, unless *allow_insecure*: the key would be readable on the way.
+    Plain http is only for loopback, unless *allow_insecure*: the key would be readable on the way. Raises
+    `InvalidParameterError`.
     """
     url = base_url or os.environ.get("NEURALBOX_BASE_URL") or DEFAULT_BASE_URL
-    if not isinstance(url, str):
-        raise InvalidParameterError("base_url", url, "a string")
     try:
         parts = urlsplit(url)
         port_is_valid = parts.port is None or parts.port > 0
-    except ValueError:
-        raise InvalidParameterError("base_url", url, "a valid URL") from None
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidParameterError("base_url", None, "a valid URL", show=False) from None
     plain = parts.query or parts.fragment or parts.username or parts.password or re.search(r"[\s\x00-\x1f]", url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid or plain:
         rule = "an http(s) URL with a host, without credentials, query or fragment"
@@ -144,25 +145,25 @@ def split_proxy(proxy: str | None) -> tuple[str | None, dict[str, str] | None]:
 
 
 def _basic(user: str, password: str) -> Secret:
-    from base64 import b64encode  # noqa: PLC0415 - rare
-    from urllib.parse import unquote  # noqa: PLC0415
+    from base64 import b64encode
+    from urllib.parse import unquote
 
     return Secret("Basic " + b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode())
 
 
-def _seconds(parameter: str) -> Callable[[object], float | None]:
-    return lambda value: check_seconds(parameter, value)
+def _check_time(_self: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    check_seconds(field.name, value)
 
 
 @attrs.frozen(kw_only=True)
 class CallOptions:
     """What holds for one call; see `AsyncNeuralBox` for the meaning of each. Checked when it is made."""
 
-    timeout: float | None = attrs.field(default=600.0, converter=_seconds("timeout"))
-    first_event_timeout: float | None = attrs.field(default=120.0, converter=_seconds("first_event_timeout"))
-    stall_timeout: float | None = attrs.field(default=120.0, converter=_seconds("stall_timeout"))
+    timeout: float | None = attrs.field(default=600.0, validator=_check_time)
+    first_event_timeout: float | None = attrs.field(default=120.0, validator=_check_time)
+    stall_timeout: float | None = attrs.field(default=120.0, validator=_check_time)
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
-    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    headers: Mapping[str, str] = attrs.field(default=NO_HEADERS, repr=False)
 
     def changed(
         self,

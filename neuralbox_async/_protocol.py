@@ -1,7 +1,8 @@
 """
 What is known of the API and needs no socket: endpoint -> `Request`, status and body -> value or error.
 
-Source: the vendor's pages "Text Generation", "Streaming Guide", "Generation status", "Rate limits" and "Error handling".
+Source: the vendor's pages "Text Generation", "Streaming Guide", "Generation status", "Rate limits" and "Error
+handling".
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import math
 import re
 import time
-from email.utils import parsedate_to_datetime
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, cast
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import quote
 
 import attrs
 
 from neuralbox_async import _codec
 from neuralbox_async._errors import (
+    NO_HEADERS,
     APIStatusError,
     AuthenticationError,
     BadRequestError,
@@ -73,7 +75,7 @@ class Request:
     method: str
     path: str
     body: bytes | None = attrs.field(default=None, repr=False)
-    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    headers: Mapping[str, str] = attrs.field(default=NO_HEADERS, repr=False)
     stream: bool = False
 
     @property
@@ -88,7 +90,7 @@ def generate(request: GenerateRequest, headers: Mapping[str, str]) -> Request:
 
 
 def stream(request: GenerateRequest, headers: Mapping[str, str]) -> Request:
-    """Return POST /generate with ``"stream": true`` for *request*. Raises `InvalidParameterError` when it is not JSON."""
+    """Return POST /generate with ``"stream": true``. Raises `InvalidParameterError` when *request* is not JSON."""
     body = _codec.dump_request(request, stream=True)
     return Request(method="POST", path="/generate", body=body, headers=headers, stream=True)
 
@@ -127,18 +129,20 @@ def _load_answer(body: bytes) -> Generation:
 def failed(generation: Generation) -> GenerationFailedError:
     """Return the error of a *generation* with status ``failed``."""
     reason = generation.error
-    return GenerationFailedError(f"the generation failed: {reason or 'no reason given'}", reason=reason, generation=generation)
+    return GenerationFailedError(
+        f"the generation failed: {reason or 'no reason given'}", reason=reason, generation=generation
+    )
 
 
-# ----------------------------------------------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------------------------------------------------- errors
 
 
 def error_from(status: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
     """
     Return the error that an answer with an error *status* stands for; *headers* have lower-case names.
 
-    Reads the documented envelope ``{"error", "message", "details"}``, the flat 429 body, and what frameworks and gateways send
-    instead: ``{"error": {"code", "message"}}``, ``{"detail": ...}``, text, HTML, nothing.
+    Reads the documented envelope ``{"error", "message", "details"}``, the flat 429 body, and what frameworks and
+    gateways send instead: ``{"error": {"code", "message"}}``, ``{"detail": ...}``, text, HTML, nothing.
     """
     members = _members_of(body)
     code = _code_in(members)
@@ -165,32 +169,36 @@ def _members_of(body: bytes) -> dict[str, Any]:
         members = _codec.loads(body)
     except (ValueError, RecursionError):
         return {}
-    return cast("dict[str, Any]", members) if isinstance(members, dict) else {}
+    return members if _codec.is_object(members) else {}
 
 
 def _code_in(members: Mapping[str, Any]) -> str | None:
     error = members.get("error")
-    found = error.get("code") or error.get("type") if isinstance(error, dict) else error
+    found = error.get("code") or error.get("type") if _codec.is_object(error) else error
     # A code is one word; free text in "error" is a message.
     return found if isinstance(found, str) and re.fullmatch(r"[\w.\-]{1,64}", found) else None
 
 
 def _message_in(members: Mapping[str, Any]) -> str:
     error = members.get("error")
-    inner = error.get("message") if isinstance(error, dict) else error
+    inner = error.get("message") if _codec.is_object(error) else error
     for found in (members.get("message"), inner, members.get("detail")):
         if isinstance(found, str) and found:
             return found
-        if isinstance(found, list) and found:
+        if _is_array(found) and found:
             return "; ".join(_detail_line(item) for item in found[:5])
     return ""
 
 
+def _is_array(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
 def _detail_line(item: object) -> str:
-    if not isinstance(item, dict):
+    if not _codec.is_object(item):
         return str(item)[:_LONGEST_MESSAGE]
     place = item.get("loc")
-    where = ".".join(str(step) for step in place) if isinstance(place, list) else ""
+    where = ".".join(str(step) for step in place) if _is_array(place) else ""
     return f"{where}: {item.get('msg', '')}".strip(": ")[:_LONGEST_MESSAGE]
 
 
@@ -207,17 +215,22 @@ def _retry_after(headers: Mapping[str, str], members: Mapping[str, Any]) -> floa
     if from_header is not None:
         return from_header
     value = members.get("retry_after")
-    return parse_retry_after(str(value)) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
+    return (
+        parse_retry_after(str(value)) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
+    )
 
 
 def parse_retry_after(value: str, *, now: float | None = None) -> float | None:
     """
     Return the seconds that a ``Retry-After`` of *value* means, or None when it means nothing.
 
-    Seconds, whole or decimal, or an HTTP date (RFC 9110, section 10.2.3; a date in the past is 0). *now* is a Unix time.
+    Seconds, whole or decimal, or an HTTP date (RFC 9110, section 10.2.3; a date in the past is 0). *now* is a Unix
+    time.
     """
     text = value.strip()
-    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{0,12})?", text):  # float() alone takes "1_000", "nan" and other alphabets' digits
+    if re.fullmatch(
+        r"[0-9]{1,12}(\.[0-9]{0,12})?", text
+    ):  # float() alone takes "1_000", "nan" and other alphabets' digits
         seconds = float(text)
     else:
         try:

@@ -1,13 +1,14 @@
 """
 When a failed attempt is repeated: a pure decision, apart from the loop that carries it out.
 
-The API bills each generation and documents no idempotency key, so the first question is always whether the request may have run.
+The API bills each generation and documents no idempotency key, so the first question is always whether the request may
+have run.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable  # noqa: TC003 - attrs keeps the annotation
+from collections.abc import Callable
 
 import attrs
 
@@ -34,12 +35,13 @@ class RetryPolicy:
     * *max_retries*: further attempts after the first; 0 switches repeating off.
     * *backoff*, *throttle_backoff*: seconds; the wait before retry n is random between 0 and ``backoff * 2**n``
       ("full jitter"), *throttle_backoff* after 429 and 503. *max_backoff* bounds it.
-    * *max_retry_after*: seconds; a server that asks to wait longer gets no retry: the error is raised at once, with its *retry_after*.
-    * *retry_unknown*: repeat also what may have run already (a connection that broke after the request was sent, a 5xx that
-      is not documented as free). That can bill twice; off by default.
+    * *max_retry_after*: seconds; a server that asks to wait longer gets no retry: the error is raised at once, with its
+      *retry_after*.
+    * *retry_unknown*: repeat also what may have run already (a connection that broke after the request was sent, a 5xx
+      that is not documented as free). That can bill twice; off by default.
 
-    A request that never left the machine is repeated; so are 429, 500 ``provider_error`` and 503 ``model_unavailable``, which the
-    vendor documents as never charged; and every transient failure of a GET, which costs nothing.
+    A request that never left the machine is repeated; so are 429, 500 ``provider_error`` and 503 ``model_unavailable``,
+    which the vendor documents as never charged; and every transient failure of a GET, which costs nothing.
     """
 
     max_retries: int = 2
@@ -50,11 +52,14 @@ class RetryPolicy:
     retry_unknown: bool = False
     uniform: Callable[[float, float], float] = attrs.field(default=random.uniform, repr=False, eq=False)
 
-    def delay(self, attempt: int, error: NeuralBoxError, *, idempotent: bool = False, remaining: float | None = None) -> float | None:
+    def delay(
+        self, attempt: int, error: NeuralBoxError, *, idempotent: bool = False, remaining: float | None = None
+    ) -> float | None:
         """
         Return how many seconds to wait before the next attempt, or None to give up.
 
-        *attempt* counts from 1; *idempotent* is True for a GET; *remaining* is the time left until the deadline, in seconds.
+        *attempt* counts from 1; *idempotent* is True for a GET; *remaining* is the time left until the deadline, in
+        seconds.
         """
         if attempt > self.max_retries or not self._worth_repeating(error, idempotent=idempotent):
             return None
@@ -74,7 +79,8 @@ class RetryPolicy:
                 return error.status == _TOO_EARLY or (repeatable and error.status in _SAFE_TO_REPEAT_STATUSES)
             case APIConnectionError():
                 return error.retryable and (not error.request_sent or repeatable)
-        return False
+            case _:
+                return False
 
     def _wait(self, attempt: int, error: NeuralBoxError) -> float | None:
         throttled = isinstance(error, RateLimitError | ModelUnavailableError)
@@ -93,8 +99,8 @@ class RetryBudget:
     """
     A token bucket for all calls of one client, so that an outage is not answered with a storm of repetitions.
 
-    It holds 500 tokens. A retry takes 14 (5 when the server throttles) and gives them back when it succeeds; a call that
-    succeeds at once adds 1. When too few are left the failure is raised as it is.
+    It holds 500 tokens. A retry takes 14 (5 when the server throttles) and gives them back when it succeeds; a call
+    that succeeds at once adds 1. When too few are left the failure is raised as it is.
     """
 
     CAPACITY = 500

@@ -1,4 +1,4 @@
-"""A string that does not show itself: what lets a key travel through other people's frames, reprs and logs of locals."""
+"""A string that does not show itself, so that a key can travel through other people's frames, reprs and logs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """
-Server-sent events by the rules of the WHATWG standard (HTML, section 9.2 "Server-sent events"): bytes in, cut anywhere; events out.
+Server-sent events by the rules of the WHATWG standard: bytes in, cut anywhere; events out.
 
-The decoder does no I/O, takes time linear in its input, and holds no more than one event.
+HTML, section 9.2 "Server-sent events". The decoder does no I/O, takes time linear in its input, and holds no more than
+one event.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ class SSEDecoder:
     """
     Turn the bytes of an event stream into events.
 
-    *max_event_bytes* bounds one event; a longer one is the `ResponseError` in *error*. *retry* is the reconnection time that the server
-    asked for, in milliseconds, or None. What follows the last blank line when the stream ends is no event, as the standard says.
+    *max_event_bytes* bounds one event; a longer one is the `ResponseError` in *error*. *retry* is the reconnection time
+    that the server asked for, in milliseconds, or None. What follows the last blank line when the stream ends is no
+    event, as the standard says.
     """
 
     def __init__(self, *, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
@@ -50,7 +52,8 @@ class SSEDecoder:
         """
         Return the events that *chunk* completes, in order.
 
-        An event that is too large sets *error* and ends the decoding: the events before it are still returned, and a further call raises it.
+        An event that is too large sets *error* and ends the decoding: the events before it are still returned, and a
+        further call raises it.
         """
         if self.error is not None:
             raise self.error
@@ -68,10 +71,13 @@ class SSEDecoder:
         return events
 
     def _too_large(self, line_bytes: int) -> bool:
-        # Lines are counted whole, with their field names, so that the verdict does not depend on how the network cut them.
+        # Lines are counted whole, with their field names, so that the verdict does not depend on how the network cut
+        # them.
         if line_bytes + self._data_bytes <= self._max_event_bytes:
             return False
-        self.error = ResponseError(f"one event of the stream is larger than {self._max_event_bytes:,} bytes (max_event_bytes)")
+        self.error = ResponseError(
+            f"one event of the stream is larger than {self._max_event_bytes:,} bytes (max_event_bytes)"
+        )
         return True
 
     def _lines(self, chunk: bytes) -> list[bytes]:
@@ -130,7 +136,8 @@ class SSEDecoder:
 
 
 def _text(value: bytes) -> str:
-    # The standard decodes the stream before it splits lines. Line ends are ASCII, so a line decoded by itself gives the same.
+    # The standard decodes the stream before it splits lines. Line ends are ASCII, so a line decoded by itself gives the
+    # same.
     return value.decode("utf-8", "replace")
 
 
@@ -138,7 +145,8 @@ async def decode(read: Callable[[], Awaitable[bytes]], decoder: SSEDecoder) -> A
     """
     Yield the events of the chunks that *read* returns, those of one chunk together, until it returns ``b""``.
 
-    Raises what *read* raises, and the decoder's *error* after the events before it. The generator holds nothing: what has been read is in *decoder*, so a new one over the same decoder goes on where this one was stopped.
+    Raises what *read* raises, and the decoder's *error* after the events before it. The generator holds nothing: what
+    has been read is in *decoder*, so a new one over the same decoder goes on where this one was stopped.
     """
     while chunk := await read():
         if events := decoder.feed(chunk):

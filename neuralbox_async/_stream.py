@@ -1,8 +1,9 @@
 """
-`AsyncStream`: the events of one generation, once each and in order, whatever happens to the connection or to the reader.
+`AsyncStream`: the events of one generation, once each and in order, whatever becomes of connection and reader.
 
-What a cancelled read must not destroy (bytes, decoder, events not delivered yet) lives on objects; the async generator over them only
-parses, and is made again after a cancellation. No scope, lock or task group is held between two reads (PEP 789).
+What a cancelled read must not destroy (bytes, decoder, events not delivered yet) lives on objects; the async generator
+over them only parses, and is made again after a cancellation. No scope, lock or task group is held between two reads
+(PEP 789).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class StreamLimits:
 
 
 class _Source:
-    """The network's side of a stream: an open response, the decoder, and the generator that parses. Knows nothing of the stream."""
+    """The network's side of a stream: response, decoder and the generator that parses. Knows nothing of the stream."""
 
     def __init__(self, response: Response, limits: StreamLimits) -> None:
         self.response = response
@@ -69,8 +70,9 @@ class _Source:
         self._deadline = deadline
         if self._parsing is None:
             self._parsing = _sse.decode(self._read_chunk, self._decoder)
+        none: list[_sse.ServerSentEvent] = []
         try:
-            return await anext(self._parsing, [])
+            return await anext(self._parsing, none)
         except BaseException:
             self._parsing = None  # an exception, a cancellation included, has finished the generator
             raise
@@ -79,7 +81,7 @@ class _Source:
         return await self.response.read_chunk(self._deadline)
 
     async def read_body(self, deadline: float) -> bytes:
-        """Return the whole body of an answer that is no event stream. Raises `APITimeoutError`, `APIConnectionError` or `ResponseError`."""
+        """Return the whole body of an answer that is no stream. Raises `APIConnectionError` or `ResponseError`."""
         with anyio.CancelScope(deadline=deadline):
             return await self.response.read(self._limits.max_response_bytes)
         msg = "no data came in time"
@@ -98,10 +100,11 @@ class AsyncStream:
     """
     The events of one generation, once each and in order: an async context manager and an async iterator.
 
-    Made by `AsyncNeuralBox.stream`. Entering sends the request; leaving closes the connection, so that the server stops generating.
-    Iterate the stream for every event, or `text` for the pieces of text; afterwards `generation` has the whole. A read that is
-    cancelled or timed out loses nothing: the next one goes on. Only the API's own last event ends a stream; if it ends
-    otherwise, reading raises `StreamInterruptedError`, with the text so far, and does so again each time.
+    Made by `AsyncNeuralBox.stream`. Entering sends the request; leaving closes the connection, so that the server stops
+    generating. Iterate the stream for every event, or `text` for the pieces of text; afterwards `generation` has the
+    whole. A read that is cancelled or timed out loses nothing: the next one goes on. Only the API's own last event ends
+    a stream; if it ends otherwise, reading raises `StreamInterruptedError`, with the text so far, and does so again
+    each time.
     """
 
     def __init__(
@@ -132,7 +135,7 @@ class AsyncStream:
         self._first_deadline: float | None = math.inf
         self._patience = _or_forever(limits.stall_timeout)
 
-    # ------------------------------------------------------------------------------------------------ opening and closing
+    # -------------------------------------------------------------------------------------------- opening and closing
 
     async def __aenter__(self) -> Self:
         """Send the request and return when the answer begins. Raises what `AsyncNeuralBox.generate` raises."""
@@ -158,7 +161,7 @@ class AsyncStream:
         self.close()
 
     async def aclose(self) -> None:
-        """Close the connection, so that the server stops generating. Idempotent, from any task; never waits for the network."""
+        """Close the connection, so that the server stops generating. Idempotent, from any task; waits for nothing."""
         self.close()
 
     def close(self) -> None:
@@ -174,13 +177,13 @@ class AsyncStream:
     def _is_closed(self) -> bool:
         return self._state == "closed"
 
-    # ------------------------------------------------------------------------------------------------------------ reading
+    # -------------------------------------------------------------------------------------------------------- reading
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> StreamEvent:
-        """Return the next event. Raises `StreamInterruptedError` and its kinds, `ClientClosedError` or `StreamStateError`."""
+        """Return the next event. Raises `StreamInterruptedError`, `ClientClosedError` or `StreamStateError`."""
         while not self._pending:
             if not await self._fill():
                 raise StopAsyncIteration
@@ -190,7 +193,8 @@ class AsyncStream:
         """
         Return all events that have arrived, at least one; ``[]`` at the end. Raises what reading one event raises.
 
-        For those who handle events in bulk; a failure is raised by the call after the one that returned the events before it.
+        For those who handle events in bulk; a failure is raised by the call after the one that returned the events
+        before it.
         """
         while not self._pending:
             if not await self._fill():
@@ -227,7 +231,7 @@ class AsyncStream:
             raw=self._end.raw,
         )
 
-    # ------------------------------------------------------------------------------------------------------------- inside
+    # --------------------------------------------------------------------------------------------------------- inside
 
     def _deliver(self, event: StreamEvent) -> StreamEvent:
         """Account for *event* at the moment it goes to the user."""
@@ -280,7 +284,9 @@ class AsyncStream:
         deadline = min(self._deadline, anyio.current_time() + self._patience)
         if "json" in kind:
             # The server did not stream: what it sent instead is one delta, and the end.
-            self._take_whole(_protocol.load_generation(response.status, response.headers, await source.read_body(deadline)))
+            self._take_whole(
+                _protocol.load_generation(response.status, response.headers, await source.read_body(deadline))
+            )
         elif "html" in kind:
             body = await source.read_body(deadline)
             msg = f"the answer is HTML, not an event stream: {_codec.excerpt(body)}"
@@ -304,7 +310,9 @@ class AsyncStream:
 
     def _next_deadline(self, now: float) -> tuple[str, float]:
         # The clocks run only while a read waits: a slow reader is not a stalled server.
-        content = ("stall", now + self._patience) if self._first_deadline is None else ("first_event", self._first_deadline)
+        content = (
+            ("stall", now + self._patience) if self._first_deadline is None else ("first_event", self._first_deadline)
+        )
         return min(("total", self._deadline), content, key=lambda clock: clock[1])
 
     def _restart_clocks(self, waited: float) -> None:
@@ -350,7 +358,7 @@ class AsyncStream:
         self.close()
 
     async def _mend(self, source: _Source, error: NeuralBoxError) -> None:
-        """Ask the API for the rest of a generation whose stream broke with *error*; raise the interruption when that is in vain."""
+        """Ask the API for the rest of a generation whose stream broke with *error*, or raise the interruption."""
         source.close()
         generation_id = self._start.id
         if self._recover is not None and generation_id is not None and not isinstance(error, GenerationFailedError):
@@ -400,9 +408,13 @@ def _is_progress(event: StreamEvent) -> bool:
 
 def _interruption(error: NeuralBoxError, so_far: Generation) -> StreamInterruptedError:
     if isinstance(error, APITimeoutError):
-        return StreamTimeoutError(f"the stream stopped: {error.message} ({error.phase})", phase=error.phase, generation=so_far)
+        return StreamTimeoutError(
+            f"the stream stopped: {error.message} ({error.phase})", phase=error.phase, generation=so_far
+        )
     reason = error.reason if isinstance(error, GenerationFailedError) else None
-    return StreamInterruptedError(f"the stream ended before its last event: {error.message}", generation=so_far, reason=reason)
+    return StreamInterruptedError(
+        f"the stream ended before its last event: {error.message}", generation=so_far, reason=reason
+    )
 
 
 def _close_from_anywhere(source: _Source, loop: asyncio.AbstractEventLoop) -> None:

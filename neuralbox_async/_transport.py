@@ -1,8 +1,8 @@
 """
 The seam `Transport`, and aiohttp behind it: the only I/O, and the only place that knows aiohttp.
 
-aiohttp's errors become ours here, each with what is known of whether the request left the machine. A session belongs to its event
-loop, so there is one per loop, made when the first request needs it and closed when that loop ends.
+aiohttp's errors become ours here, each with what is known of whether the request left the machine. A session belongs to
+its event loop, so there is one per loop, made when the first request needs it and closed when that loop ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 import weakref
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import anyio
 import anyio.to_thread
@@ -37,16 +37,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
     import aiohttp
-    import aiohttp.abc
 
-_KEEP_ALIVE = 4.0  # seconds; common servers close idle connections after 5, and a POST on a closed one cannot be repeated
+_KEEP_ALIVE = (
+    4.0  # seconds; common servers close idle connections after 5, and a POST on a closed one cannot be repeated
+)
 _LARGE_BODY = 1024 * 1024  # bytes above which aiohttp wants to write a body in pieces
 _READ_SIZE = 64 * 1024
 _CLOSING_TIME = 2.0
 
 
 class Delivery:
-    """How far one attempt got: ``"waiting"`` (nothing done yet), ``"connecting"``, or ``"sent"`` (a connection took the request)."""
+    """How far an attempt got: ``"waiting"`` (nothing done), ``"connecting"``, ``"sent"`` (a connection took it)."""
 
     __slots__ = ("stage",)
 
@@ -89,13 +90,13 @@ class Response(Protocol):
         """
         Return the next bytes, at least one; ``b""`` at the end of the body.
 
-        A cancelled read loses nothing. When none came by *deadline* (`anyio.current_time`), the connection is closed and `APITimeoutError`
-        raised; when it broke, `APIConnectionError`, after the bytes that had arrived.
+        A cancelled read loses nothing. When none came by *deadline* (`anyio.current_time`), the connection is closed
+        and `APITimeoutError` raised; when it broke, `APIConnectionError`, after the bytes that had arrived.
         """
         ...
 
     def close(self) -> None:
-        """Close the connection unless the body was read to its end. Wakes a reader. Idempotent; from the loop's own thread."""
+        """Close the connection, unless the body was read whole. Wakes a reader. Idempotent; from the loop's thread."""
         ...
 
 
@@ -131,11 +132,11 @@ class ConnectionOptions:
 
 @attrs.define(eq=False)
 class _Session:
-    """aiohttp's session of one loop, what is being read through it, and the generator that closes it when the loop ends."""
+    """aiohttp's session of one loop, what is read through it, and the generator that closes it when the loop ends."""
 
     loop: asyncio.AbstractEventLoop
     http: aiohttp.ClientSession
-    responses: weakref.WeakSet[_AiohttpResponse] = attrs.field(factory=weakref.WeakSet)
+    responses: weakref.WeakSet[_AiohttpResponse] = attrs.field(factory=lambda: weakref.WeakSet[_AiohttpResponse]())
     keeper: AsyncGenerator[None] | None = None
 
     def close_responses(self) -> None:
@@ -159,7 +160,7 @@ class AiohttpTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, delivery: Delivery
     ) -> Response:
         session = self._sessions.get(_running_loop()) or await self._open_session()
-        import aiohttp  # noqa: PLC0415 - loaded with the first session: it takes longer than all else together
+        import aiohttp
 
         _delivery.set(delivery)
         try:
@@ -198,8 +199,8 @@ class AiohttpTransport:
         """
         In a forked child: give up all sessions of the parent without touching the parent's connections.
 
-        Closing them here would tell the server, and the parent's epoll, so their descriptors are made to point at a dead socket, and
-        the objects are kept for ever. Synchronous; only right after a fork.
+        Closing them here would tell the server, and the parent's epoll, so their descriptors are made to point at a
+        dead socket, and the objects are kept for ever. Synchronous; only right after a fork.
         """
         self._lock = threading.Lock()
         self._inherited.append(self._sessions)
@@ -214,11 +215,11 @@ class AiohttpTransport:
 
     async def _open_session(self) -> _Session:
         if self.closed:
-            raise ClientClosedError("the client is closed")  # noqa: EM101, TRY003 - it is the whole message
+            raise ClientClosedError("the client is closed")
         loop = _running_loop()
         session = _Session(loop, _new_http_session(self._options, self._new_socket))
-        # A generator that has begun is closed by its loop when that ends (asyncio.run, anyio.run, pytest-asyncio do that), and with it
-        # the session: no warning, no task of ours, in however many loops one client is used.
+        # A generator that has begun is closed by its loop when that ends (asyncio.run, anyio.run, pytest-asyncio do
+        # that), and with it the session: no warning, no task of ours, in however many loops one client is used.
         session.keeper = _keep(session)
         await anext(session.keeper)
         with self._lock:
@@ -230,18 +231,13 @@ class AiohttpTransport:
     def _new_socket(self, address: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, *_ = address
         connection = socket.socket(family, kind, protocol)
-        connection.setblocking(False)
+        connection.setblocking(False)  # noqa: FBT003 - the standard library's
         _keep_alive(connection)
         self._sockets.add(connection)
         return connection
 
     def _translated(self, error: Exception, delivery: Delivery) -> NeuralBoxError:
-        if self.closed:
-            closed = ClientClosedError("the client was closed during the call")
-            closed.request_sent = delivery.sent
-            closed.billed = "unknown" if delivery.sent else "no"
-            return closed
-        return translated(error, delivery)
+        return _closed_during_call(delivery) if self.closed else translated(error, delivery)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
@@ -249,26 +245,27 @@ def _running_loop() -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
     except RuntimeError:
         msg = (
-            "AsyncNeuralBox runs on asyncio (uvloop included), and no asyncio event loop is running here; from trio, call"
-            " neuralbox_sync.NeuralBox through trio.to_thread.run_sync"
+            "AsyncNeuralBox runs on asyncio (uvloop included), and no asyncio event loop is running here;"
+            " from trio, call neuralbox_sync.NeuralBox through trio.to_thread.run_sync"
         )
         raise UnsupportedEventLoopError(msg) from None
 
 
-# ----------------------------------------------------------------------------------------------------- sessions of a loop
+# ------------------------------------------------------------------------------------------------- sessions of a loop
 
 _delivery: ContextVar[Delivery] = ContextVar("neuralbox_delivery")
 
 
 def _new_http_session(options: ConnectionOptions, socket_factory: Any) -> aiohttp.ClientSession:
-    import aiohttp  # noqa: PLC0415 - see send()
+    import aiohttp
 
     return aiohttp.ClientSession(
         connector=_connector_class()(
             limit=options.max_connections,
             resolver=_resolver_class()(options.connect_timeout),
             socket_factory=socket_factory,
-            **({"keepalive_timeout": _KEEP_ALIVE} if options.reuse_connections else {"force_close": True}),
+            keepalive_timeout=_KEEP_ALIVE if options.reuse_connections else None,
+            force_close=not options.reuse_connections,
         ),
         # The deadline is the client's own: aiohttp's total kills healthy streams and can swallow a cancellation.
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout, ceil_threshold=math.inf),
@@ -281,10 +278,12 @@ def _new_http_session(options: ConnectionOptions, socket_factory: Any) -> aiohtt
 def _connector_class() -> type[aiohttp.TCPConnector]:
     global _connector  # noqa: PLW0603 - made once, when aiohttp is there
     if _connector is None:
-        from aiohttp import TCPConnector  # noqa: PLC0415 - see send()
+        from aiohttp import TCPConnector
 
         class Connector(TCPConnector):
-            """Notes when a connection takes the request: before that nothing has left the machine. (A TraceConfig costs 16 us a call.)"""
+            """Notes when a connection takes the request; before that nothing has left the machine."""
+
+            # aiohttp's own way to learn it, a TraceConfig, costs 16 us a call.
 
             async def connect(self, *args: Any, **kwargs: Any) -> Any:
                 delivery = _delivery.get()
@@ -303,10 +302,10 @@ _connector: type[aiohttp.TCPConnector] | None = None
 def _resolver_class() -> type[Any]:
     global _resolver  # noqa: PLW0603 - made once, when aiohttp is there
     if _resolver is None:
-        from aiohttp.abc import AbstractResolver  # noqa: PLC0415 - see send()
+        from aiohttp.abc import AbstractResolver
 
         class Resolver(AbstractResolver):
-            """Looks names up in a thread that may be left behind: a lookup that is stuck in the default executor delays the exit."""
+            """Looks names up in threads that may be left behind: one stuck in the default executor delays the exit."""
 
             def __init__(self, timeout: float | None) -> None:
                 self._timeout = timeout
@@ -315,7 +314,14 @@ def _resolver_class() -> type[Any]:
                 with anyio.fail_after(self._timeout):
                     found = await anyio.to_thread.run_sync(_look_up, host, port, family, abandon_on_cancel=True)
                 return [
-                    {"hostname": host, "host": at[0], "port": at[1], "family": kind, "proto": protocol, "flags": socket.AI_NUMERICHOST}
+                    {
+                        "hostname": host,
+                        "host": at[0],
+                        "port": at[1],
+                        "family": kind,
+                        "proto": protocol,
+                        "flags": socket.AI_NUMERICHOST,
+                    }
                     for kind, _, protocol, _, at in found
                 ]
 
@@ -330,7 +336,9 @@ _resolver: type[Any] | None = None
 
 
 def _look_up(host: str, port: int, family: int) -> list[Any]:
-    return socket.getaddrinfo(host, port, family=socket.AddressFamily(family), type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    return socket.getaddrinfo(
+        host, port, family=socket.AddressFamily(family), type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+    )
 
 
 def _keep_alive(connection: socket.socket) -> None:
@@ -364,7 +372,7 @@ def _close_from_its_loop(session: _Session) -> None:
 _closing: set[asyncio.Task[None]] = set()
 
 
-# -------------------------------------------------------------------------------------------------------------- responses
+# ---------------------------------------------------------------------------------------------------------- responses
 
 
 class _AiohttpResponse:
@@ -397,7 +405,7 @@ class _AiohttpResponse:
     async def read_chunk(self, deadline: float = math.inf) -> bytes:
         if self._failure is not None:
             raise self._failure
-        import aiohttp  # noqa: PLC0415 - loaded long before
+        import aiohttp
 
         try:
             # The usual case first: a timer is only for a read that waits.
@@ -412,7 +420,8 @@ class _AiohttpResponse:
     async def _wait_for_chunk(self, deadline: float) -> bytes:
         if deadline == math.inf:
             return await self._raw.content.readany()
-        # A timer that closes the connection, not a scope that cancels the reader: 1 us instead of 27 for each wait of a live stream.
+        # A timer that closes the connection, not a scope that cancels the reader: 1 us instead of 27 for each wait of a
+        # live stream.
         timer = asyncio.get_running_loop().call_at(deadline, self._close_by, "deadline")
         try:
             return await self._raw.content.readany()
@@ -422,20 +431,16 @@ class _AiohttpResponse:
     def _salvaged(self) -> bytes:
         # aiohttp raises a connection's failure before the bytes that had arrived, which have been paid for.
         content = self._raw.content
-        content.set_exception(None)  # type: ignore[arg-type]
+        content.set_exception(cast("BaseException", None))
         return content.read_nowait()
 
     def _translated(self, error: Exception) -> NeuralBoxError:
-        match self._closed:
-            case "deadline":
-                return APITimeoutError("no data came in time", phase="stall", request_sent=True)
-            case "client":
-                closed = ClientClosedError("the client was closed during the call")
-                closed.request_sent = True
-                closed.billed = "unknown"
-                return closed
-            case "us":
-                return StreamStateError.closed()
+        if self._closed == "deadline":
+            return APITimeoutError("no data came in time", phase="stall", request_sent=True)
+        if self._closed == "client":
+            return _closed_during_call(_SENT)
+        if self._closed == "us":
+            return StreamStateError.closed()
         return translated(error, _SENT)
 
     def close(self) -> None:
@@ -454,21 +459,30 @@ _SENT = Delivery()
 _SENT.stage = "sent"
 
 
-# ----------------------------------------------------------------------------------------------------------------- errors
+def _closed_during_call(delivery: Delivery) -> ClientClosedError:
+    error = ClientClosedError("the client was closed during the call")
+    error.request_sent = delivery.sent
+    error.billed = "unknown" if delivery.sent else "no"
+    return error
 
 
-def translated(error: Exception, delivery: Delivery) -> APIConnectionError:
-    """Return our error for one that aiohttp raised: what happened, whether the request was sent, whether repeating can help."""
-    import aiohttp  # noqa: PLC0415 - loaded long before
+# ------------------------------------------------------------------------------------------------------------- errors
+
+
+def translated(error: Exception, delivery: Delivery) -> APIConnectionError:  # noqa: PLR0911 - a table
+    """Return our error for one that aiohttp raised: what happened, whether it was sent, whether repeating can help."""
+    import aiohttp
 
     reason = str(error) or type(error).__name__
     match error:
         case aiohttp.ClientHttpProxyError():
-            retryable = error.status >= 500  # noqa: PLR2004 - the proxy's own trouble, not 407
+            retryable = error.status >= 500
             return APIConnectionError(f"the proxy refused: {error.status} {error.message}", retryable=retryable)
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
             return APIConnectionError(f"no trusted connection: {reason}", retryable=False)
-        case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError(os_error=TimeoutError()) if not delivery.sent:
+        case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError(os_error=TimeoutError()) if (
+            not delivery.sent
+        ):
             return APITimeoutError("no connection in time", phase="connect")
         case aiohttp.ClientConnectorError():
             return APIConnectionError(f"no connection: {reason}")
@@ -477,6 +491,9 @@ def translated(error: Exception, delivery: Delivery) -> APIConnectionError:
         case aiohttp.ClientResponseError():
             # What aiohttp raises for malformed heads, with a status of 400 that is not the API's.
             return APIConnectionError(f"the answer is not HTTP: {error.message}", request_sent=True)
-    # A mocked session never gets as far as a connection: then the error alone tells, and it says that something was sent.
+        case _:
+            pass
+    # A mocked session never gets as far as a connection: then the error alone tells, and it says that something was
+    # sent.
     sent = delivery.stage != "connecting"
     return APIConnectionError(f"the connection broke before the answer was complete: {reason}", request_sent=sent)

@@ -1,8 +1,8 @@
 """
 The values of the API: what a user sends, what comes back, what a stream tells.
 
-All are frozen. What the user makes is checked when it is made; what the server sends is read tolerantly by the codec. Nothing
-here knows of JSON. Source: the vendor's pages "Text Generation", "Streaming Guide" and "Generation status".
+All are frozen. What the user makes is checked when it is made; what the server sends is read tolerantly by the codec.
+Nothing here knows of JSON. Source: the vendor's pages "Text Generation", "Streaming Guide" and "Generation status".
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import math
 import mimetypes
 import os
 from collections.abc import Iterable, Mapping
-from datetime import datetime  # noqa: TC003 - cattrs resolves the annotations at run time
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, get_args
 
 import attrs
 
@@ -35,6 +35,19 @@ def _no_extra() -> Mapping[str, Any]:
     return {}
 
 
+def _has_only_names(value: Mapping[Any, Any]) -> bool:
+    return all(isinstance(name, str) for name in value)
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
+    """Return whether *value* is a mapping; of strings, as far as the type checker is concerned."""
+    return isinstance(value, Mapping)
+
+
+def _is_list(value: object) -> TypeGuard[Iterable[Any]]:
+    return isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
+
+
 def checked_text(parameter: str, text: object, rule: str = "a string") -> str:
     """Return *text* when it is a string that UTF-8 can carry; raise `InvalidParameterError` otherwise."""
     if not isinstance(text, str):
@@ -48,22 +61,22 @@ def checked_text(parameter: str, text: object, rule: str = "a string") -> str:
     return text
 
 
-def _text(parameter: str) -> Callable[[object, Any, object], None]:
-    def check(_self: object, _attribute: Any, value: object) -> None:
+def _text(parameter: str) -> Callable[[Any, Any, Any], None]:
+    def check(_self: Any, _attribute: Any, value: Any) -> None:
         checked_text(parameter, value)
 
     return check
 
 
-def _required_text(parameter: str, rule: str) -> Callable[[object, Any, object], None]:
-    def check(_self: object, _attribute: Any, value: object) -> None:
+def _required_text(parameter: str, rule: str) -> Callable[[Any, Any, Any], None]:
+    def check(_self: Any, _attribute: Any, value: Any) -> None:
         if not checked_text(parameter, value, rule):
             raise InvalidParameterError(parameter, value, rule)
 
     return check
 
 
-# ------------------------------------------------------------------------------------------------------------- requests
+# ----------------------------------------------------------------------------------------------------------- requests
 
 
 @attrs.frozen
@@ -82,7 +95,9 @@ class ImagePart:
     *extra* holds further wire members. Source: "Vision (Image Input)" of the vendor's page "Text Generation".
     """
 
-    url: str = attrs.field(validator=_required_text("messages[].content[].image_url.url", "a URL"), repr=lambda url: repr(url[:60]))
+    url: str = attrs.field(
+        validator=_required_text("messages[].content[].image_url.url", "a URL"), repr=lambda url: repr(url[:60])
+    )
     extra: Mapping[str, Any] = attrs.field(factory=_no_extra, kw_only=True)
 
     @classmethod
@@ -112,9 +127,9 @@ def data_url(source: str | os.PathLike[str] | bytes, *, media_type: str | None =
     """
     Return the picture *source* as a ``data:`` URL (RFC 2397) to be sent inside a message.
 
-    *source* is a path, read at once and whole, or the encoded bytes. The media type is *media_type*, or told by the content (PNG, JPEG,
-    GIF, WebP, BMP), or by the file's name. Raises `InvalidParameterError` when it cannot be told or is not an image's,
-    and `OSError` when the file cannot be read.
+    *source* is a path, read at once and whole, or the encoded bytes. The media type is *media_type*, or told by the
+    content (PNG, JPEG, GIF, WebP, BMP), or by the file's name. Raises `InvalidParameterError` when it cannot be told or
+    is not an image's, and `OSError` when the file cannot be read.
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     name = None if isinstance(source, bytes) else os.fspath(source)
@@ -133,7 +148,7 @@ def _sniffed(data: bytes) -> str | None:
 def _content_from(value: object) -> str | tuple[Part, ...]:
     if isinstance(value, str):
         return checked_text("messages[].content", value)
-    if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
+    if _is_list(value):
         parts = tuple(_part_from(part) for part in value)
         if parts:
             return parts
@@ -143,23 +158,28 @@ def _content_from(value: object) -> str | tuple[Part, ...]:
 def _part_from(value: object) -> Part:
     if isinstance(value, TextPart | ImagePart):
         return value
-    if isinstance(value, Mapping):
-        members: dict[str, Any] = dict(value)
-        match members.pop("type", None):
-            case "text":
-                return TextPart(members.pop("text", None), extra=members)
-            case "image_url":
-                return _image_from(members)
+    if is_mapping(value):
+        members = dict(value)
+        kind = members.pop("type", None)
+        if kind == "text":
+            return TextPart(members.pop("text", None), extra=members)
+        if kind == "image_url":
+            return _image_from(members)
     raise InvalidParameterError("messages[].content[]", value, "a part of type 'text' or 'image_url'")
 
 
 def _image_from(members: dict[str, Any]) -> ImagePart:
     image = members.pop("image_url", None)
-    if not isinstance(image, Mapping):
+    if not is_mapping(image):
         raise InvalidParameterError("messages[].content[].image_url", image, "an object with a 'url'")
     inner = dict(image)
     url = inner.pop("url", None)
     return ImagePart(url, extra={**members, "image_url": inner} if inner else members)
+
+
+def _check_role(_self: Any, _attribute: Any, value: Any) -> None:
+    if not isinstance(value, str) or value not in _ROLES:
+        raise InvalidParameterError("messages[].role", value, "'system', 'user' or 'assistant'")
 
 
 @attrs.frozen
@@ -167,18 +187,13 @@ class Message:
     """
     One turn of a conversation. The API keeps no state: send the whole history each time.
 
-    *role* is ``"system"``, ``"user"`` or ``"assistant"``; *content* a string or parts (text and pictures); *extra* holds
-    further wire members. Raises `InvalidParameterError`.
+    *role* is ``"system"``, ``"user"`` or ``"assistant"``; *content* a string or parts (text and pictures); *extra*
+    holds further wire members. Raises `InvalidParameterError`.
     """
 
-    role: str = attrs.field()
+    role: str = attrs.field(validator=_check_role)
     content: str | tuple[Part, ...] = attrs.field(converter=_content_from)
     extra: Mapping[str, Any] = attrs.field(factory=_no_extra, kw_only=True)
-
-    @role.validator
-    def _check_role(self, _attribute: object, value: object) -> None:
-        if not isinstance(value, str) or value not in _ROLES:
-            raise InvalidParameterError("messages[].role", value, "'system', 'user' or 'assistant'")
 
 
 MessageLike: TypeAlias = Message | Mapping[str, Any]
@@ -190,9 +205,9 @@ def messages_from(value: object) -> tuple[Message, ...]:
     """Return *value* (see `Messages`) as messages, or raise `InvalidParameterError`."""
     if isinstance(value, str):
         return (Message("user", value),)
-    if isinstance(value, Message | Mapping):
+    if isinstance(value, Message) or is_mapping(value):
         return (_message_from(value),)
-    if isinstance(value, Iterable) and not isinstance(value, bytes):
+    if _is_list(value):
         messages = tuple(_message_from(message) for message in value)
         if messages:
             return messages
@@ -202,13 +217,13 @@ def messages_from(value: object) -> tuple[Message, ...]:
 def _message_from(value: object) -> Message:
     if isinstance(value, Message):
         return value
-    if isinstance(value, Mapping):
-        members: dict[str, Any] = dict(value)
+    if is_mapping(value):
+        members = dict(value)
         return Message(members.pop("role", None), members.pop("content", None), extra=members)
     raise InvalidParameterError("messages[]", value, "a Message or a dict with 'role' and 'content'")
 
 
-def _check_temperature(_self: object, _attribute: Any, value: object) -> None:
+def _check_temperature(_self: Any, _attribute: Any, value: Any) -> None:
     if value is None:
         return
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -216,18 +231,18 @@ def _check_temperature(_self: object, _attribute: Any, value: object) -> None:
         raise InvalidParameterError("temperature", value, "a number from 0.0 to 2.0, or None")
 
 
-def _check_max_tokens(_self: object, _attribute: Any, value: object) -> None:
+def _check_max_tokens(_self: Any, _attribute: Any, value: Any) -> None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise InvalidParameterError("max_tokens", value, "an integer of at least 1, or None")
 
 
-def _check_system(_self: object, _attribute: Any, value: object) -> None:
+def _check_system(_self: Any, _attribute: Any, value: Any) -> None:
     if value is not None:
         checked_text("system", value, "a string or None")
 
 
-def _check_extra_body(_self: object, _attribute: Any, value: object) -> None:
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+def _check_extra_body(_self: Any, _attribute: Any, value: Any) -> None:
+    if not is_mapping(value) or not _has_only_names(value):
         raise InvalidParameterError("extra_body", value, "a mapping from strings to JSON values")
     if "stream" in value:
         raise InvalidParameterError("extra_body", value, "without 'stream': call stream() instead")
@@ -256,7 +271,7 @@ class GenerateRequest:
     extra_body: Mapping[str, Any] = attrs.field(factory=_no_extra, kw_only=True, validator=_check_extra_body)
 
 
-# ------------------------------------------------------------------------------------------------------------- responses
+# ---------------------------------------------------------------------------------------------------------- responses
 
 
 @attrs.frozen(kw_only=True)
@@ -277,7 +292,8 @@ class Generation:
     * *status*: ``"completed"``, ``"pending"``, ``"failed"``, one yet unknown, or ``"incomplete"`` for a stream that
       has not reached its end.
     * *content*: the text; ``""`` when there is none (yet).
-    * *tokens_used*: NeuralBox tokens billed; *balance_remaining*: the balance afterwards; *usage*: the provider's counts.
+    * *tokens_used*: NeuralBox tokens billed; *balance_remaining*: the balance afterwards; *usage*: the provider's
+      counts.
     * *created_at*, *completed_at*: aware datetimes.
     * *url*, *thumbnail_url*, *metadata*: of generations that make files. *error*: why it failed.
     * *progress* (percent), *eta_seconds*: of pending ones. *processing_ms*: milliseconds of work.
@@ -315,7 +331,7 @@ class Generation:
         return self.status in {"completed", "failed"}
 
 
-# ---------------------------------------------------------------------------------------------------------------- events
+# ------------------------------------------------------------------------------------------------------------- events
 
 
 @attrs.frozen

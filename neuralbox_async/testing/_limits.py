@@ -21,7 +21,7 @@ class Window:
 
     def is_full(self, now: float) -> bool:
         """Whether a request at *now* (monotonic seconds) would be one too many."""
-        return self.limit is not None and now < self._ends and self._used >= self.limit
+        return self.limit is not None and self.remaining(now) == 0
 
     def count(self, now: float) -> None:
         """Count a request at *now*, opening a new window if the last one has ended."""

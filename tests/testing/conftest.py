@@ -1,0 +1,113 @@
+"""What the tests of the local server talk to it with: plain http.client, and plain aiohttp."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import threading
+
+import aiohttp
+import attrs
+import pytest
+
+from neuralbox_async.testing import NeuralBoxServer
+
+
+@attrs.frozen
+class Answer:
+    """One HTTP answer, read to its end."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self):
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def events(self):
+        """The data of each server-sent event: parsed JSON, or the text if it is none."""
+        frames = self.body.decode().split("\n\n")
+        assert frames.pop() == ""
+        return [_data(frame) for frame in frames if not frame.startswith(":")]
+
+
+def _data(frame):
+    assert frame.startswith("data: ")
+    text = frame.removeprefix("data: ")
+    return text if text == "[DONE]" else json.loads(text)
+
+
+class Caller:
+    """A blocking client of one server, with a connection for each request."""
+
+    def __init__(self, server):
+        self.server = server
+
+    def send(self, method, path, body=None, **headers):
+        """Send one request and return the open connection."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=5)
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        given = {"Authorization": f"Bearer {self.server.api_key}", **named}
+        connection.request(method, f"/api/v2{path}", data, given)
+        return connection
+
+    def ask(self, method, path, body=None, **headers):
+        """Send one request and read the answer."""
+        with contextlib.closing(self.send(method, path, body, **headers)) as connection:
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+
+    def get(self, path, **headers):
+        """GET *path*."""
+        return self.ask("GET", path, **headers)
+
+    def post(self, body, path="/generate", **headers):
+        """POST *body* to *path*."""
+        return self.ask("POST", path, body, **headers)
+
+    def say(self, text="Hello big world", path="/generate", *, model="gpt-5", headers=None, **members):
+        """POST one user message."""
+        body = {"model": model, "messages": [{"role": "user", "content": text}], **members}
+        return self.post(body, path, **(headers or {}))
+
+    def cut_short(self, body):
+        """POST *body*, read what comes until the connection breaks, and return that and the exception."""
+        with contextlib.closing(self.send("POST", "/generate", body)) as connection:
+            response, read = connection.getresponse(), b""
+            try:
+                while chunk := response.read1():
+                    read += chunk
+            except (OSError, http.client.HTTPException) as error:
+                return read, error
+            return read, None
+
+
+@pytest.fixture
+def serve():
+    """Start servers with options; all are closed in the end."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **options: Caller(stack.enter_context(NeuralBoxServer(**options)))
+
+
+@pytest.fixture
+def caller(serve):
+    """A client of a server without options."""
+    return serve()
+
+
+@pytest.fixture
+async def session():
+    """A plain aiohttp session."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_read=5)) as session:
+        yield session
+
+
+@pytest.fixture
+def thread_names():
+    """Return the names of the threads of local servers that are alive."""
+    return lambda: [thread.name for thread in threading.enumerate() if thread.name == "NeuralBoxServer"]

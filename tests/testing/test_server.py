@@ -1,0 +1,423 @@
+"""The life of a local server: how it starts and stops, who may use it, and what it leaves behind."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import urllib.request
+
+import anyio
+import pytest
+
+import neuralbox_async.testing
+from neuralbox_async.testing import NeuralBoxServer
+
+STREAM = {"model": "gpt-5", "prompt": "Hi", "stream": True}
+
+
+def balance(server):
+    """GET /balance in the plainest way."""
+    request = urllib.request.Request(
+        f"{server.base_url}/balance", headers={"Authorization": f"Bearer {server.api_key}"}
+    )  # noqa: S310 - loopback
+    with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 - loopback
+        return response.status
+
+
+def run(code, *, wait=True):
+    """Run *code* in a process of its own, with warnings as errors."""
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if wait:
+        with process:
+            return (*process.communicate(timeout=20), process.returncode)
+    return process
+
+
+def test_with_serves_blocking_code(thread_names):
+    """In a with block the server answers blocking code of the same thread; after it there is no thread."""
+    with NeuralBoxServer() as server:
+        assert 200 == balance(server)
+        assert {"api_key": server.api_key, "base_url": f"http://127.0.0.1:{server.port}/api/v2"} == server.options
+        assert ["NeuralBoxServer"] == thread_names()
+        assert server.is_running
+    assert [] == thread_names()
+    assert not server.is_running
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", server.port))
+
+
+async def test_async_with_leaves_the_loop_alone(session, thread_names):
+    """An async with block lets the caller's loop run while the server starts and stops, and needs no further thread."""
+    threads = threading.active_count()
+    turns = 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    async with NeuralBoxServer() as server:
+        started = turns
+        head = {"Authorization": f"Bearer {server.api_key}"}
+        async with session.get(f"{server.base_url}/balance", headers=head) as response:
+            assert 200 == response.status
+        before = turns
+    counting.cancel()
+    assert started > 1
+    assert turns > before + 1
+    assert [] == thread_names()
+    assert threads == threading.active_count()
+
+
+def test_many_loops_and_threads_share_a_server(serve):
+    """One server serves threads and event loops at the same time."""
+    caller = serve()
+
+    async def call():
+        async with neuralbox_async.testing.NeuralBoxServer():
+            await asyncio.to_thread(caller.say)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(asyncio.run, call()) for _ in range(4)]
+        assert [200] * 20 == [caller.say().status for _ in range(20)]
+        concurrent.futures.wait(calls)
+    assert 24 == len(caller.server.billed) == len({billed.id for billed in caller.server.billed})
+
+
+def test_start_and_close():
+    """A server can be started and closed by hand, closed twice, and started again."""
+    server = NeuralBoxServer()
+    server.close()
+    assert server is server.start()
+    with pytest.raises(RuntimeError, match="is running"):
+        server.start()
+    assert 200 == balance(server)
+    server.close()
+    server.close()
+    with server:
+        assert 200 == balance(server)
+
+
+async def test_async_exit_of_a_closed_server():
+    """A server closed inside its async with block is simply left."""
+    async with NeuralBoxServer() as server:
+        server.close()
+    await NeuralBoxServer().__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("name", ["port", "base_url", "options"])
+def test_no_address_before_the_start(name):
+    """A server that was never started has no address."""
+    server = NeuralBoxServer()
+    with pytest.raises(RuntimeError, match="not started"):
+        getattr(server, name)
+    assert (0, 0) == (server.connections, server.connections_accepted)
+
+
+async def test_a_port_in_use_is_an_error(serve, thread_names):
+    """A port that cannot be had is an OSError, for blocking and async code, and leaves no thread."""
+    port = serve().server.port
+    with pytest.raises(OSError, match="in use"):
+        NeuralBoxServer(port=port).start()
+    with pytest.raises(OSError, match="in use"):
+        async with NeuralBoxServer(port=port):
+            pytest.fail("two servers on one port")  # pragma: no cover
+    assert 1 == len(thread_names())
+
+
+def test_ipv6_address():
+    """An IPv6 address stands in brackets."""
+    if not socket.has_ipv6:  # pragma: no cover
+        pytest.skip("no IPv6")
+    try:
+        with NeuralBoxServer(host="::1") as server:
+            assert server.base_url.startswith("http://[::1]:")
+            assert 200 == balance(server)
+    except OSError:  # pragma: no cover
+        pytest.skip("no IPv6 on this machine")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dialect": "c"}, "dialect must be 'a' or 'b', not 'c'"),
+        ({"status_paths": ["c"]}, "status_paths must be of 'a' and 'b'"),
+        ({"pace": -1}, "pace must be at least 0, not -1"),
+        ({"latency": float("nan")}, "latency must be at least 0, not nan"),
+        ({"heartbeat": 0}, "heartbeat must be greater than 0, not 0"),
+        ({"keep": 0}, "keep must be greater than 0"),
+        ({"limit_hour": -1}, "limit_hour must be at least 0"),
+    ],
+)
+def test_options_are_checked(options, message):
+    """An option out of its range is refused, with its name, its value and the rule."""
+    with pytest.raises(ValueError, match=message):
+        NeuralBoxServer(**options)
+
+
+@pytest.mark.parametrize("members", [{}, {"stream": True}])
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_closing_is_bounded_whatever_is_open(thread_names, blocking, members, caller):
+    """A server with streams, stalls, sleeping requests and idle connections closes at once and breaks them all."""
+    server = NeuralBoxServer(latency=60, pace=60).start()
+    server.stall(0, 3)
+    caller.server = server
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(contextlib.closing(caller.send("POST", "/generate", {**STREAM, **members})))
+        idle = stack.enter_context(contextlib.closing(socket.create_connection(("127.0.0.1", server.port))))
+        server.wait_until(lambda: server.in_flight == 8 and server.connections == 9)
+        started = time.monotonic()
+        await (asyncio.to_thread(server.close) if blocking else server.__aexit__(None, None, None))
+        assert time.monotonic() - started < 1.9
+        with contextlib.suppress(ConnectionResetError):
+            assert b"" == idle.recv(1)
+    assert [] == thread_names()
+    assert (0, 0) == (server.connections, server.in_flight)
+
+
+def test_closing_under_fire(serve):
+    """A server that is closed while connections come in leaves none, and no warning."""
+    for _ in range(5):
+        caller = serve()
+        stop = threading.Event()
+
+        def hammer(caller=caller, stop=stop):
+            while not stop.is_set():
+                with contextlib.suppress(OSError, Exception):
+                    caller.say()
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            fires = [pool.submit(hammer) for _ in range(4)]
+            caller.server.wait_until(lambda caller=caller: len(caller.server.requests) > 20)
+            caller.server.close()
+            assert 0 == caller.server.connections
+            stop.set()
+            concurrent.futures.wait(fires)
+
+
+def test_a_reply_that_blocks_is_left_behind_with_a_warning(thread_names):
+    """A reply that blocks the server's loop cannot hold up its closing for ever: a warning says so."""
+    go_on = threading.Event()
+    server = NeuralBoxServer(reply=lambda _: str(go_on.wait(10))).start()
+    with contextlib.closing(socket.create_connection(("127.0.0.1", server.port))) as raw:
+        body = b'{"model":"m","prompt":""}'
+        raw.sendall(
+            b"POST /api/v2/generate HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b"
+            % (server.api_key.encode(), len(body), body)
+        )
+        server.wait_until(lambda: server.in_flight == 1)
+        with pytest.warns(ResourceWarning, match="reply"):
+            server.close()
+        go_on.set()
+        server.close()
+    assert [] == thread_names()
+
+
+def test_closing_from_within(serve):
+    """A reply may close the server that asks it: it does not wait for itself."""
+    servers = []
+    caller = serve(reply=lambda _: str(servers[0].close()))
+    servers.append(caller.server)
+    with contextlib.suppress(OSError):
+        caller.say()
+    caller.server.wait_until(lambda: not caller.server.is_running)
+
+
+def test_an_interrupted_start_leaves_nothing(monkeypatch, thread_names):
+    """Ctrl-C during the start ends the thread that was just begun."""
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    server = NeuralBoxServer()
+    monkeypatch.setattr(server, "_has_started", interrupt.__get__(server))
+    with pytest.raises(KeyboardInterrupt):
+        server.start()
+    assert [] == thread_names()
+
+
+async def test_a_cancelled_start_leaves_nothing(thread_names):
+    """A cancellation during the async start ends the thread that was just begun."""
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        async with NeuralBoxServer():
+            pytest.fail("entered although cancelled")  # pragma: no cover
+    assert scope.cancelled_caught
+    assert [] == thread_names()
+
+
+async def test_a_cancelled_exit_still_closes(thread_names):
+    """A server is closed although the scope around it was cancelled."""
+    with anyio.CancelScope() as scope:
+        async with NeuralBoxServer():
+            scope.cancel()
+            await anyio.sleep(1)
+    assert [] == thread_names()
+
+
+def test_connections_are_counted(caller):
+    """The server counts connections open now and accepted so far."""
+    with contextlib.closing(caller.send("GET", "/balance")) as connection:
+        connection.getresponse().read()
+        caller.get("/balance")
+        caller.server.wait_until(lambda: caller.server.connections == 1)
+        assert 2 == caller.server.connections_accepted
+    caller.server.wait_until(lambda: caller.server.connections == 0)
+
+
+def test_requests_in_flight_are_counted(serve):
+    """The server counts requests being served, and the most there were at a time."""
+    caller = serve(latency=0.05)
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        list(pool.map(caller.say, "abcde"))
+    assert 0 == caller.server.in_flight
+    assert 2 <= caller.server.peak_in_flight <= 5
+    caller.server.reset()
+    assert 0 == caller.server.peak_in_flight
+
+
+def test_idle_connections_are_closed_in_time(serve):
+    """An idle connection is closed after the time that the server was told."""
+    caller = serve(keepalive_timeout=0.05)
+    with contextlib.closing(caller.send("GET", "/balance")) as connection:
+        connection.getresponse().read()
+        assert b"" == connection.sock.recv(1)
+
+
+async def test_waiting_has_an_end(caller):
+    """Waiting for what does not happen ends with a TimeoutError."""
+    with pytest.raises(TimeoutError):
+        caller.server.wait_for_disconnect(0.01)
+    with pytest.raises(TimeoutError):
+        await caller.server.until_disconnect(0.01)
+
+
+def test_run_serves_until_closed(thread_names):
+    """In another thread than the main one, run serves until the server is closed."""
+    ready = threading.Event()
+    server = NeuralBoxServer()
+    thread = threading.Thread(target=server.run, kwargs={"ready": lambda _: ready.set()})
+    thread.start()
+    assert ready.wait(5)
+    assert 200 == balance(server)
+    server.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert [] == thread_names()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_serves_until_a_signal(number):
+    """In the main thread, run returns cleanly on SIGINT and SIGTERM, and puts the old handler back."""
+    code = """
+        import signal, threading
+        from neuralbox_async.testing import NeuralBoxServer
+        NeuralBoxServer().run(ready=lambda server: print(server.base_url, flush=True))
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert threading.active_count() == 1
+        print("over")
+    """
+    with run(code, wait=False) as process:
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        process.send_signal(number)
+        assert ("over\n", "") == process.communicate(timeout=10)
+    assert 0 == process.returncode
+
+
+def test_run_needs_nobody_to_be_told():
+    """Without a ready function, run just serves."""
+    server = NeuralBoxServer()
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    server_is_up = lambda: server.is_running  # noqa: E731
+    server.wait_until(server_is_up)
+    server.close()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_an_open_server_does_not_hold_up_the_exit():
+    """A process ends at once and silently although its server was never closed and a stream is open."""
+    code = """
+        import http.client
+        from neuralbox_async.testing import NeuralBoxServer
+        server = NeuralBoxServer(pace=60).start()
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        connection.request("POST", "/api/v2/generate/stream", '{"model": "m", "prompt": "x"}',
+                           {"Authorization": "Bearer " + server.api_key})
+        response = connection.getresponse()
+        print(response.status, flush=True)
+        import os, atexit
+    """
+    started = time.monotonic()
+    assert ("200\n", "", 0) == run(code)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_leaves_the_server_alone():
+    """A child of a fork sees no running server, closes nothing, and the parent's goes on."""
+    code = """
+        import os, urllib.request, warnings
+        from neuralbox_async.testing import NeuralBoxServer
+        warnings.simplefilter("ignore", DeprecationWarning)
+        server = NeuralBoxServer().start()
+        if (child := os.fork()) == 0:
+            assert not server.is_running
+            server.close()
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        request = urllib.request.Request(server.base_url + "/balance")
+        request.add_header("Authorization", "Bearer " + server.api_key)
+        print(urllib.request.urlopen(request).status)
+        server.close()
+    """
+    assert ("200\n", "", 0) == run(code)
+
+
+def test_works_under_trio_without_it():
+    """Starting and stopping uses no feature of a particular event loop: a foreign loop policy changes nothing."""
+    code = """
+        import asyncio
+        from neuralbox_async.testing import NeuralBoxServer
+
+        class Policy(asyncio.DefaultEventLoopPolicy):
+            def new_event_loop(self):
+                raise SystemExit("asked for a loop")
+
+        asyncio.set_event_loop_policy(Policy())
+        with NeuralBoxServer() as server:
+            print(server.is_running)
+    """
+    assert ("True\n", "", 0) == run(code)
+
+
+def test_names_are_loaded_when_used():
+    """The package's names are found, listed and complete; others are an AttributeError."""
+    assert sorted(neuralbox_async.testing.__all__) == neuralbox_async.testing.__all__
+    for name in neuralbox_async.testing.__all__:
+        assert name in dir(neuralbox_async.testing)
+        assert name == getattr(neuralbox_async.testing, name).__name__
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = neuralbox_async.testing.Nothing
+
+
+def test_endless_replies_do_not_outlive_the_server(serve):
+    """An endless stream ends with the server."""
+    caller = serve(reply=lambda _: itertools.repeat("x" * 1000))
+    with contextlib.closing(caller.send("POST", "/generate", STREAM)) as connection:
+        connection.getresponse().read(1000)
+        caller.server.close()
+    assert () == caller.server.billed
