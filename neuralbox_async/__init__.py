@@ -41,8 +41,8 @@ from neuralbox_async._errors import (
 )
 from neuralbox_async._options import UNSET, ApiKey
 from neuralbox_async._retry import RetryPolicy
+from neuralbox_async._seam import Delivery, Response, Transport
 from neuralbox_async._stream import AsyncStream
-from neuralbox_async._transport import Delivery, Response, Transport
 from neuralbox_async._types import (
     ContentDelta,
     GenerateRequest,

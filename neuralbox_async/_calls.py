@@ -31,8 +31,8 @@ from neuralbox_async._errors import (
 )
 from neuralbox_async._logging import logger
 from neuralbox_async._retry import RetryBudget
+from neuralbox_async._seam import Delivery
 from neuralbox_async._secret import Secret
-from neuralbox_async._transport import Delivery
 from neuralbox_async._types import Generation
 from neuralbox_async._version import __version__
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from neuralbox_async._options import CallOptions
-    from neuralbox_async._transport import Response, Transport
+    from neuralbox_async._seam import Response, Transport
     from neuralbox_async._types import GenerationId
 
 POLL_INTERVAL = 5.0

@@ -19,7 +19,8 @@ from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._logging import listen_as_told
 from neuralbox_async._options import UNSET, ApiKey, CallOptions, Unset
 from neuralbox_async._secret import Secret
-from neuralbox_async._stream import AsyncStream, StreamLimits
+from neuralbox_async._source import StreamLimits
+from neuralbox_async._stream import AsyncStream
 from neuralbox_async._transport import AiohttpTransport, ConnectionOptions
 from neuralbox_async._types import GenerateRequest, Generation, GenerationId, Messages
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from neuralbox_async._retry import RetryPolicy
-    from neuralbox_async._transport import Transport
+    from neuralbox_async._seam import Transport
 
 _MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 

@@ -23,7 +23,7 @@ from neuralbox_async._errors import (
 
 _TOO_EARLY = 425
 _SAFE_TO_REPEAT_STATUSES = frozenset({408, _TOO_EARLY, 500, 502, 503, 504, 529})
-_SERVER_VETO = "x-should-retry"
+
 _MARGIN = 1.0  # seconds an attempt needs to be worth starting before the deadline
 
 

@@ -17,9 +17,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 import anyio
-import attrs
 
-from neuralbox_async import _codec, _protocol, _sse
+from neuralbox_async import _codec, _protocol
 from neuralbox_async._errors import (
     APIConnectionError,
     APITimeoutError,
@@ -31,69 +30,19 @@ from neuralbox_async._errors import (
     StreamStateError,
     StreamTimeoutError,
 )
+from neuralbox_async._source import Source, StreamLimits
 from neuralbox_async._types import ContentDelta, Generation, GenerationEnd, GenerationStart, StreamEvent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from neuralbox_async._transport import Response
+    from neuralbox_async._seam import Response
+    from neuralbox_async._sse import ServerSentEvent
     from neuralbox_async._types import GenerationId
 
 _DONE: Final = "[DONE]"
 _DRAIN_TIME = 0.25  # seconds to let the server end the body after the last event, so that the connection is used again
-
-
-@attrs.frozen(kw_only=True)
-class StreamLimits:
-    """The clocks (seconds, None for none) and sizes (bytes) of one stream; see `AsyncNeuralBox.stream`."""
-
-    timeout: float | None = None
-    first_event_timeout: float | None = 120.0
-    stall_timeout: float | None = 120.0
-    max_event_bytes: int = _sse.DEFAULT_MAX_EVENT_BYTES
-    max_response_bytes: int = 64 * 1024 * 1024
-
-
-class _Source:
-    """The network's side of a stream: response, decoder and the generator that parses. Knows nothing of the stream."""
-
-    def __init__(self, response: Response, limits: StreamLimits) -> None:
-        self.response = response
-        self._limits = limits
-        self._decoder = _sse.SSEDecoder(max_event_bytes=limits.max_event_bytes)
-        self._parsing: AsyncGenerator[list[_sse.ServerSentEvent]] | None = None
-        self._deadline = math.inf
-
-    async def next_events(self, deadline: float) -> list[_sse.ServerSentEvent]:
-        """Return the events that come next, together as they came; none at the end of the body."""
-        self._deadline = deadline
-        if self._parsing is None:
-            self._parsing = _sse.decode(self._read_chunk, self._decoder)
-        none: list[_sse.ServerSentEvent] = []
-        try:
-            return await anext(self._parsing, none)
-        except BaseException:
-            self._parsing = None  # an exception, a cancellation included, has finished the generator
-            raise
-
-    async def _read_chunk(self) -> bytes:
-        return await self.response.read_chunk(self._deadline)
-
-    async def read_body(self, deadline: float) -> bytes:
-        """Return the whole body of an answer that is no stream. Raises `APIConnectionError` or `ResponseError`."""
-        with anyio.CancelScope(deadline=deadline):
-            return await self.response.read(self._limits.max_response_bytes)
-        msg = "no data came in time"
-        raise APITimeoutError(msg, request_sent=True)
-
-    def close(self) -> None:
-        """Close the connection, unless it was read to its end, and the generator. Never waits."""
-        self.response.close()
-        if self._parsing is not None:
-            # It is suspended in a `yield`, so it ends at once; dropped instead, it would cost the loop a task.
-            with suppress(StopIteration, RuntimeError):
-                self._parsing.aclose().send(None)
 
 
 class AsyncStream:
@@ -116,7 +65,7 @@ class AsyncStream:
         self._open_response = open_response
         self._limits = limits
         self._recover = recover
-        self._source: _Source | None = None
+        self._source: Source | None = None
         self._finalizer: weakref.finalize[..., AsyncStream] | None = None
         self._state: Literal["new", "opening", "open", "closed"] = "new"
         self._reading = False
@@ -146,7 +95,7 @@ class AsyncStream:
         now = anyio.current_time()
         self._deadline = now + _or_forever(self._limits.timeout)
         self._first_deadline = now + _or_forever(self._limits.first_event_timeout)
-        self._source = _Source(await self._open_response(), self._limits)
+        self._source = Source(await self._open_response(), self._limits)
         if self._is_closed():
             self._source.close()
             raise StreamStateError.closed()
@@ -265,7 +214,7 @@ class AsyncStream:
             self._reading = False
         return True
 
-    async def _read(self, source: _Source) -> None:
+    async def _read(self, source: Source) -> None:
         try:
             if self._broken is None:
                 await self._read_next(source)
@@ -278,7 +227,7 @@ class AsyncStream:
             self._broken = error
         await self._mend(source, self._broken)
 
-    async def _read_next(self, source: _Source) -> None:
+    async def _read_next(self, source: Source) -> None:
         response = source.response
         kind = response.headers.get("content-type", "")
         deadline = min(self._deadline, anyio.current_time() + self._patience)
@@ -294,7 +243,7 @@ class AsyncStream:
         else:
             await self._read_events(source)
 
-    async def _read_events(self, source: _Source) -> None:
+    async def _read_events(self, source: Source) -> None:
         started = anyio.current_time()
         phase, deadline = self._next_deadline(started)
         try:
@@ -323,7 +272,7 @@ class AsyncStream:
         elif self._first_deadline is None:
             self._patience -= waited
 
-    def _take(self, events: list[_sse.ServerSentEvent]) -> None:
+    def _take(self, events: list[ServerSentEvent]) -> None:
         """Make *events* pending, up to the last event or the first that is broken; what follows is ignored."""
         for event in events:
             if event.data == _DONE:
@@ -349,7 +298,7 @@ class AsyncStream:
             end = GenerationEnd(whole.id, whole.tokens_used, whole.balance_remaining, whole.usage, raw=whole.raw)
             self._pending.append(end)
 
-    async def _drain(self, source: _Source) -> None:
+    async def _drain(self, source: Source) -> None:
         """After the last event: read what is left, for a moment, so that the connection can be used again."""
         with suppress(APIConnectionError, ResponseError):
             deadline = anyio.current_time() + _DRAIN_TIME
@@ -357,7 +306,7 @@ class AsyncStream:
                 pass
         self.close()
 
-    async def _mend(self, source: _Source, error: NeuralBoxError) -> None:
+    async def _mend(self, source: Source, error: NeuralBoxError) -> None:
         """Ask the API for the rest of a generation whose stream broke with *error*, or raise the interruption."""
         source.close()
         generation_id = self._start.id
@@ -417,6 +366,6 @@ def _interruption(error: NeuralBoxError, so_far: Generation) -> StreamInterrupte
     )
 
 
-def _close_from_anywhere(source: _Source, loop: asyncio.AbstractEventLoop) -> None:
+def _close_from_anywhere(source: Source, loop: asyncio.AbstractEventLoop) -> None:
     with suppress(RuntimeError):  # the loop is closed, and its connections with it
         loop.call_soon_threadsafe(source.close)

@@ -1,5 +1,5 @@
 """
-The seam `Transport`, and aiohttp behind it: the only I/O, and the only place that knows aiohttp.
+aiohttp behind the seam `Transport`: the only I/O, and the only place that knows aiohttp.
 
 aiohttp's errors become ours here, each with what is known of whether the request left the machine. A session belongs to
 its event loop, so there is one per loop, made when the first request needs it and closed when that loop ends.
@@ -16,7 +16,7 @@ import threading
 import weakref
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import anyio.to_thread
@@ -31,6 +31,7 @@ from neuralbox_async._errors import (
     StreamStateError,
     UnsupportedEventLoopError,
 )
+from neuralbox_async._seam import Delivery
 
 if TYPE_CHECKING:
     import ssl
@@ -38,84 +39,13 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-_KEEP_ALIVE = (
-    4.0  # seconds; common servers close idle connections after 5, and a POST on a closed one cannot be repeated
-)
+    from neuralbox_async._seam import Response
+
+# Seconds. Common servers close idle connections after 5, and a POST on a closed one cannot be repeated.
+_KEEP_ALIVE = 4.0
 _LARGE_BODY = 1024 * 1024  # bytes above which aiohttp wants to write a body in pieces
 _READ_SIZE = 64 * 1024
 _CLOSING_TIME = 2.0
-
-
-class Delivery:
-    """How far an attempt got: ``"waiting"`` (nothing done), ``"connecting"``, ``"sent"`` (a connection took it)."""
-
-    __slots__ = ("stage",)
-
-    def __init__(self) -> None:
-        self.stage = "waiting"
-
-    @property
-    def sent(self) -> bool:
-        """Whether the request may have left this machine."""
-        return self.stage == "sent"
-
-
-class Response(Protocol):
-    """An answer whose head has been read and whose body has not."""
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        ...
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers, names in lower case."""
-        ...
-
-    async def read(self, limit: int, *, truncate: bool = False) -> bytes:
-        """
-        Return the whole body, decompressed, and give the connection back.
-
-        One larger than *limit* bytes is cut there when *truncate* is true; otherwise it raises `ResponseError`.
-        """
-        ...
-
-    @property
-    def received(self) -> bytes:
-        """What `read` has got so far; the whole or, when it failed, what there is."""
-        ...
-
-    async def read_chunk(self, deadline: float = math.inf) -> bytes:
-        """
-        Return the next bytes, at least one; ``b""`` at the end of the body.
-
-        A cancelled read loses nothing. When none came by *deadline* (`anyio.current_time`), the connection is closed
-        and `APITimeoutError` raised; when it broke, `APIConnectionError`, after the bytes that had arrived.
-        """
-        ...
-
-    def close(self) -> None:
-        """Close the connection, unless the body was read whole. Wakes a reader. Idempotent; from the loop's thread."""
-        ...
-
-
-class Transport(Protocol):
-    """What carries requests. Implement it to test without sockets, or to carry them otherwise."""
-
-    async def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, delivery: Delivery
-    ) -> Response:
-        """
-        Send one request, once, following no redirect, and return the answer when its head is there.
-
-        *url* is absolute. Raises `APIConnectionError` and its kinds.
-        """
-        ...
-
-    async def aclose(self) -> None:
-        """Close everything, readers of responses included. Idempotent."""
-        ...
 
 
 @attrs.frozen(kw_only=True)
@@ -136,7 +66,7 @@ class _Session:
 
     loop: asyncio.AbstractEventLoop
     http: aiohttp.ClientSession
-    responses: weakref.WeakSet[_AiohttpResponse] = attrs.field(factory=lambda: weakref.WeakSet[_AiohttpResponse]())
+    responses: weakref.WeakSet[_AiohttpResponse] = attrs.field(factory=lambda: weakref.WeakSet[_AiohttpResponse]())  # noqa: PLW0108 - defined further down
     keeper: AsyncGenerator[None] | None = None
 
     def close_responses(self) -> None:

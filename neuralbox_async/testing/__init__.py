@@ -9,15 +9,27 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from neuralbox_async.testing._fake_transport import FakeRequest, FakeResponse, FakeTransport
     from neuralbox_async.testing._faults import Fault
     from neuralbox_async.testing._generations import BilledGeneration
     from neuralbox_async.testing._received import ReceivedRequest
     from neuralbox_async.testing._server import NeuralBoxServer
 
-__all__ = ["BilledGeneration", "Fault", "NeuralBoxServer", "ReceivedRequest"]
+__all__ = [
+    "BilledGeneration",
+    "FakeRequest",
+    "FakeResponse",
+    "FakeTransport",
+    "Fault",
+    "NeuralBoxServer",
+    "ReceivedRequest",
+]
 
 _HOME = {
     "BilledGeneration": "_generations",
+    "FakeRequest": "_fake_transport",
+    "FakeResponse": "_fake_transport",
+    "FakeTransport": "_fake_transport",
     "Fault": "_faults",
     "NeuralBoxServer": "_server",
     "ReceivedRequest": "_received",

@@ -141,5 +141,18 @@ class ServerThread:
             if not self._is_stopping:
                 await self._stop.wait()
         finally:
-            listener.close()
+            await _stop_accepting(listener)
             await connections.abort()
+            listener.close()
+
+
+async def _stop_accepting(listener: asyncio.Server) -> None:
+    """Accept no more connections, and wait until those being accepted have reached their protocols.
+
+    asyncio loses a connection whose listener is closed, or whose task is cancelled, in the turns of the loop between
+    its acceptance and `connection_made`: its socket stays open, and its client waits.
+    """
+    for listening in listener.sockets:
+        asyncio.get_running_loop().remove_reader(listening.fileno())
+    for _ in range(3):
+        await asyncio.sleep(0)

@@ -1,0 +1,70 @@
+"""The network's side of a stream: from the chunks of an open response to server-sent events, and the bounds on both."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import anyio
+import attrs
+
+from neuralbox_async import _sse
+from neuralbox_async._errors import APITimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from neuralbox_async._seam import Response
+
+
+@attrs.frozen(kw_only=True)
+class StreamLimits:
+    """The clocks (seconds, None for none) and sizes (bytes) of one stream; see `AsyncNeuralBox.stream`."""
+
+    timeout: float | None = None
+    first_event_timeout: float | None = 120.0
+    stall_timeout: float | None = 120.0
+    max_event_bytes: int = _sse.DEFAULT_MAX_EVENT_BYTES
+    max_response_bytes: int = 64 * 1024 * 1024
+
+
+class Source:
+    """The network's side of a stream: response, decoder and the generator that parses. Knows nothing of the stream."""
+
+    def __init__(self, response: Response, limits: StreamLimits) -> None:
+        self.response = response
+        self._limits = limits
+        self._decoder = _sse.SSEDecoder(max_event_bytes=limits.max_event_bytes)
+        self._parsing: AsyncGenerator[list[_sse.ServerSentEvent]] | None = None
+        self._deadline = math.inf
+
+    async def next_events(self, deadline: float) -> list[_sse.ServerSentEvent]:
+        """Return the events that come next, together as they came; none at the end of the body."""
+        self._deadline = deadline
+        if self._parsing is None:
+            self._parsing = _sse.decode(self._read_chunk, self._decoder)
+        none: list[_sse.ServerSentEvent] = []
+        try:
+            return await anext(self._parsing, none)
+        except BaseException:
+            self._parsing = None  # an exception, a cancellation included, has finished the generator
+            raise
+
+    async def _read_chunk(self) -> bytes:
+        return await self.response.read_chunk(self._deadline)
+
+    async def read_body(self, deadline: float) -> bytes:
+        """Return the whole body of an answer that is no stream. Raises `APIConnectionError` or `ResponseError`."""
+        with anyio.CancelScope(deadline=deadline):
+            return await self.response.read(self._limits.max_response_bytes)
+        msg = "no data came in time"
+        raise APITimeoutError(msg, request_sent=True)
+
+    def close(self) -> None:
+        """Close the connection, unless it was read to its end, and the generator. Never waits."""
+        self.response.close()
+        if self._parsing is not None:
+            # It is suspended in a `yield`, so it ends at once; dropped instead, it would cost the loop a task.
+            with suppress(StopIteration, RuntimeError):
+                self._parsing.aclose().send(None)
