@@ -47,6 +47,8 @@ POLL_INTERVAL = 5.0
 _RECOVERY_INTERVAL = 0.5
 _LONGEST_ETA = 30.0
 _MAX_ERROR_BYTES = 1024 * 1024
+_ERROR_BODY_TIME = 5.0
+_NAP = 0.5
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
@@ -83,8 +85,10 @@ class _Call:
         error.idempotency_key = self.request.headers.get("Idempotency-Key")
         if self.request.idempotent:
             error.billed = "no"
-        elif self.earlier is not None and self.earlier.billed == "unknown" and error.billed == "no":
-            error.billed = "unknown"
+        elif self.earlier is not None:
+            error.request_sent = error.request_sent or self.earlier.request_sent
+            if self.earlier.billed == "unknown" and error.billed == "no":
+                error.billed = "unknown"
         return error
 
     def timed_out(self, phase: str) -> NeuralBoxError:
@@ -120,6 +124,8 @@ class Caller:
                     error.body = response.received
                 call.describe(error)
                 raise
+            finally:
+                response.close()  # of no effect unless the body was left unread
         raise call.timed_out("total")
 
     async def response(self, request: _protocol.Request, options: CallOptions) -> Response:
@@ -146,8 +152,15 @@ class Caller:
                 self.shared.budget.give_back(refund)
                 return response
             logger.info("%s %s: again in %.2f s", call.request.method, call.request.path, delay)
-            await anyio.sleep(delay)
+            await self._sleep(delay)
         raise AssertionError  # itertools.count has no end
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, and wake up soon when the client is closed, by whichever loop or thread."""
+        end = anyio.current_time() + seconds
+        # No event: that would belong to one loop, and a client to many.
+        while (left := end - anyio.current_time()) > 0 and not self.shared.closed:  # noqa: ASYNC110
+            await anyio.sleep(min(left, _NAP))
 
     def _delay(self, call: _Call, error: NeuralBoxError) -> float | None:
         logger.debug(
@@ -157,9 +170,7 @@ class Caller:
         return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
 
     async def _attempt(self, call: _Call) -> Response:
-        if self.shared.closed:
-            msg = "the client is closed"
-            raise ClientClosedError(msg)
+        self._check_open()
         call.delivery, call.response = Delivery(), None
         request = call.request
         headers = _headers(request, await self._key())
@@ -168,15 +179,20 @@ class Caller:
             response = await self.shared.transport.send(request.method, url, headers, request.body, call.delivery)
             call.response = response
             logger.debug("%s %s: %d", request.method, request.path, response.status)
-            if response.status == _protocol.OK:
+            if _protocol.is_success(response.status):
                 return response
             target = _redirect(request, url, response)
             if target is None:
-                raise await _error_of(response)
+                raise await _error_of(response, call.deadline)
             response.close()
             url = target
         msg = f"more than {_MAX_REDIRECTS} redirects"
         raise APIConnectionError(msg, request_sent=True, retryable=False)
+
+    def _check_open(self) -> None:
+        if self.shared.closed:
+            msg = "the client is closed"
+            raise ClientClosedError(msg)
 
     async def _key(self) -> Secret:
         if isinstance(self.api_key, Secret):
@@ -227,7 +243,8 @@ class Caller:
         failures = 0
         while not state.finished:
             if not at_once:
-                await _pause(state, interval * 2**failures, deadline)
+                await self._sleep(_pause(state, interval * 2**failures, deadline))
+                self._check_open()
             at_once = False
             try:
                 state = await self.retrieve(id_of(state), options, deadline, options.headers)
@@ -270,11 +287,12 @@ def is_transient(error: NeuralBoxError) -> bool:
     return isinstance(error, APIConnectionError) and error.retryable
 
 
-async def _pause(state: Generation, interval: float, deadline: float) -> None:
+def _pause(state: Generation, interval: float, deadline: float) -> float:
+    """Return the seconds until the next question."""
     # Jitter: a thousand generations started together are not asked for together.
     eta = min(_LONGEST_ETA, state.eta_seconds or 0.0)
     pause = max(interval, eta) * random.uniform(0.9, 1.1)  # noqa: S311 - no secret
-    await anyio.sleep(max(0.0, min(pause, deadline - anyio.current_time())))
+    return max(0.0, min(pause, deadline - anyio.current_time()))
 
 
 def _waited_out(state: Generation, elapsed: float) -> WaitTimeoutError:
@@ -310,9 +328,14 @@ def _redirect(request: _protocol.Request, url: str, response: Response) -> str |
     return target if (here.scheme, here.netloc) == (there.scheme, there.netloc) else None
 
 
-async def _error_of(response: Response) -> APIStatusError:
+async def _error_of(response: Response, deadline: float) -> APIStatusError:
+    # The status has come and says what matters: a body that does not come, or not in time, must not hide it.
+    now = anyio.current_time()
     try:
-        body = await response.read(_MAX_ERROR_BYTES, truncate=True)
-    except NeuralBoxError:
-        body = response.received  # the status has come, and says more than the failure to explain it
-    return _protocol.error_from(response.status, response.headers, body)
+        with anyio.CancelScope(deadline=now + min(_ERROR_BODY_TIME, 0.9 * (deadline - now))):
+            await response.read(_MAX_ERROR_BYTES, truncate=True)
+    except NeuralBoxError as error:
+        logger.debug("the body of an answer with status %d broke off: %s", response.status, type(error).__name__)
+    finally:
+        response.close()
+    return _protocol.error_from(response.status, response.headers, response.received[:_MAX_ERROR_BYTES])

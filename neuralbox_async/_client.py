@@ -335,5 +335,5 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
     ) -> dict[str, str]:
         """Return the headers of a POST: one key for all attempts of one call."""
         key = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
-        own = _options.check_headers("idempotency_key", {"Idempotency-Key": key})
-        return {**options.headers, **_options.check_headers("extra_headers", extra_headers), **own}
+        _options.check_headers("idempotency_key", {"Idempotency-Key": key})
+        return {**options.headers, **_options.check_headers("extra_headers", extra_headers), "Idempotency-Key": key}

@@ -358,6 +358,8 @@ def _canonical(members: object, names: Mapping[str, tuple[str, ...]]) -> dict[st
 
 def _canonical_generation(members: object) -> dict[str, Any]:
     found = _canonical(members, _GENERATION_NAMES)
+    if "status" not in found and "content" not in found and "url" not in found:
+        found["status"] = "unknown"  # nothing says that it is completed
     if "metadata" not in found:
         raw = found["raw"]
         flat = {name: raw[name] for name in _FLAT_METADATA if raw.get(name) is not None}

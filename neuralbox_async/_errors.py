@@ -81,6 +81,7 @@ class NeuralBoxError(Exception):
 def _restore(kind: type[NeuralBoxError], message: str, facts: dict[str, Any]) -> NeuralBoxError:
     # Past the constructor: its keyword-only arguments are what keeps ordinary exceptions from unpickling.
     error = kind.__new__(kind, message)
+    error.args = (message,)  # OSError, which TimeoutError is, sets them in its constructor
     error.__dict__.update(facts)
     return error
 

@@ -42,8 +42,10 @@ if TYPE_CHECKING:
 
     from neuralbox_async._types import GenerateRequest, Generation, GenerationId
 
-OK = 200
 _SERVER_ERROR = 500
+_REQUEST_TIMEOUT = 408
+_SUCCESS = 200
+_REDIRECTION = 300
 _LONGEST_MESSAGE = 500
 _LONGEST_WAIT = 1e9
 
@@ -65,7 +67,14 @@ _ERROR_BY_CODE: dict[tuple[int, str], type[APIStatusError]] = {
     (500, "provider_error"): ProviderError,
     (503, "model_unavailable"): ModelUnavailableError,
 }
+# The members of which an answer that tells of a generation has at least one.
+_TELLING = ("id", "status", "content", "result_text", "url", "result_url", "output_url")
 _REASONS = {408: "request timeout", 502: "bad gateway", 504: "gateway timeout", 529: "overloaded"}
+
+
+def is_success(status: int) -> bool:
+    """Return whether an answer with *status* should tell of a generation (the vendor does not say: 200, 201 or 202)."""
+    return _SUCCESS <= status < _REDIRECTION
 
 
 @attrs.frozen(kw_only=True)
@@ -120,18 +129,20 @@ def load_generation(status: int, headers: Mapping[str, str], body: bytes) -> Gen
 
 def _load_answer(body: bytes) -> Generation:
     members = _codec.load_object(body)
-    if "id" not in members and "status" not in members and isinstance(members.get("error"), str | dict):
-        msg = f"the API answered with status 200 and an error: {_message_in(members) or _codec.excerpt(body)}"
-        raise ResponseError(msg, body=body, path="$.error")
+    if all(members.get(name) is None for name in _TELLING):
+        if members.get("error") is not None:
+            message = _message_in(members)[:_LONGEST_MESSAGE] or _codec.excerpt(body)
+            msg = f"the API answered with a status of success and an error: {message}"
+            raise ResponseError(msg, body=body, path="$.error")
+        msg = f"the JSON object tells of no generation: {_codec.excerpt(body)}"
+        raise ResponseError(msg, body=body, path="$")
     return _codec.structure_generation(members, body)
 
 
 def failed(generation: Generation) -> GenerationFailedError:
     """Return the error of a *generation* with status ``failed``."""
-    reason = generation.error
-    return GenerationFailedError(
-        f"the generation failed: {reason or 'no reason given'}", reason=reason, generation=generation
-    )
+    reason = (generation.error or "no reason given")[:_LONGEST_MESSAGE]
+    return GenerationFailedError(f"the generation failed: {reason}", reason=generation.error, generation=generation)
 
 
 # ------------------------------------------------------------------------------------------------------------- errors
@@ -161,6 +172,8 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes) -> APIStatu
     )
     if isinstance(error, RateLimitError):
         _take_limits(error, members)
+    if status == _REQUEST_TIMEOUT or status < _REDIRECTION:
+        error.billed = "unknown"  # often a proxy's: it says nothing of what the API did
     return error
 
 
@@ -181,8 +194,8 @@ def _code_in(members: Mapping[str, Any]) -> str | None:
 
 def _message_in(members: Mapping[str, Any]) -> str:
     error = members.get("error")
-    inner = error.get("message") if _codec.is_object(error) else error
-    for found in (members.get("message"), inner, members.get("detail")):
+    inner = error.get("message") if _codec.is_object(error) else None
+    for found in (members.get("message"), inner, members.get("detail"), error):
         if isinstance(found, str) and found:
             return found
         if _is_array(found) and found:

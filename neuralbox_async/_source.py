@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from neuralbox_async._seam import Response
 
+_LONGEST_BLANK = 4096  # bytes of white space to look through for the first that tells what an answer is
+
 
 @attrs.frozen(kw_only=True)
 class StreamLimits:
@@ -38,6 +40,8 @@ class Source:
         self._decoder = _sse.SSEDecoder(max_event_bytes=limits.max_event_bytes)
         self._parsing: AsyncGenerator[list[_sse.ServerSentEvent]] | None = None
         self._deadline = math.inf
+        self._ahead = b""  # read to look at it
+        self._is_no_stream: bool | None = None
 
     async def next_events(self, deadline: float) -> list[_sse.ServerSentEvent]:
         """Return the events that come next, together as they came; none at the end of the body."""
@@ -52,14 +56,35 @@ class Source:
             raise
 
     async def _read_chunk(self) -> bytes:
+        if self._ahead:
+            chunk, self._ahead = self._ahead, b""
+            return chunk
         return await self.response.read_chunk(self._deadline)
+
+    async def is_no_stream(self, deadline: float) -> bool:
+        """Return whether the answer is something else, by its content type or, when that is odd, its first byte."""
+        if self._is_no_stream is None:
+            kind = self.response.headers.get("content-type", "").lower()
+            if "text/event-stream" in kind:
+                self._is_no_stream = False
+            else:
+                self._is_no_stream = await self._first_byte(deadline) in {b"{", b"<"} or "json" in kind
+        return self._is_no_stream
+
+    async def _first_byte(self, deadline: float) -> bytes:
+        while len(self._ahead) < _LONGEST_BLANK and not self._ahead.strip():
+            chunk = await self.response.read_chunk(deadline)
+            self._ahead += chunk
+            if not chunk:
+                break
+        return self._ahead.strip()[:1]
 
     async def read_body(self, deadline: float) -> bytes:
         """Return the whole body of an answer that is no stream. Raises `APIConnectionError` or `ResponseError`."""
         with anyio.CancelScope(deadline=deadline):
-            return await self.response.read(self._limits.max_response_bytes)
+            return self._ahead + await self.response.read(self._limits.max_response_bytes)
         msg = "no data came in time"
-        raise APITimeoutError(msg, request_sent=True)
+        raise APITimeoutError(msg, phase="stall", request_sent=True)
 
     def close(self) -> None:
         """Close the connection, unless it was read to its end, and the generator. Never waits."""

@@ -228,34 +228,39 @@ class AsyncStream:
         await self._mend(source, self._broken)
 
     async def _read_next(self, source: Source) -> None:
-        response = source.response
-        kind = response.headers.get("content-type", "")
-        deadline = min(self._deadline, anyio.current_time() + self._patience)
-        if "json" in kind:
-            # The server did not stream: what it sent instead is one delta, and the end.
-            self._take_whole(
-                _protocol.load_generation(response.status, response.headers, await source.read_body(deadline))
-            )
-        elif "html" in kind:
-            body = await source.read_body(deadline)
-            msg = f"the answer is HTML, not an event stream: {_codec.excerpt(body)}"
-            raise ResponseError(msg, body=body, status=response.status, headers=response.headers)
+        now = anyio.current_time()
+        if now >= self._deadline:
+            msg = "the time for the whole stream is over"
+            raise APITimeoutError(msg, phase="total", request_sent=True)
+        if await source.is_no_stream(self._next_deadline(now)[1]):
+            await self._read_whole(source)
         else:
             await self._read_events(source)
+
+    async def _read_whole(self, source: Source) -> None:
+        """Read an answer that is no event stream, as of a server that ignores ``stream``: one delta, and the end."""
+        response = source.response
+        body = await source.read_body(min(self._deadline, anyio.current_time() + self._patience))
+        whole = _protocol.load_generation(response.status, response.headers, body)
+        if not whole.finished and whole.id is not None and self._recover is not None:
+            whole = await self._recover(whole.id, self._deadline)
+        self._take_whole(whole)
 
     async def _read_events(self, source: Source) -> None:
         started = anyio.current_time()
         phase, deadline = self._next_deadline(started)
         try:
             events = await source.next_events(deadline)
+            self._take(events)
         except APITimeoutError as error:
             error.phase = phase
             raise
+        finally:
+            # Also when the wait was cancelled: a reader that polls with short timeouts waits as well.
+            self._restart_clocks(anyio.current_time() - started)
         if not events:
             msg = "the connection was closed"
             raise APIConnectionError(msg, request_sent=True)
-        self._take(events)
-        self._restart_clocks(anyio.current_time() - started)
 
     def _next_deadline(self, now: float) -> tuple[str, float]:
         # The clocks run only while a read waits: a slow reader is not a stalled server.
@@ -300,7 +305,7 @@ class AsyncStream:
 
     async def _drain(self, source: Source) -> None:
         """After the last event: read what is left, for a moment, so that the connection can be used again."""
-        with suppress(APIConnectionError, ResponseError):
+        with suppress(NeuralBoxError):  # all has been delivered: nothing that happens now is of interest
             deadline = anyio.current_time() + _DRAIN_TIME
             while await source.next_events(deadline):
                 pass
@@ -314,13 +319,15 @@ class AsyncStream:
             so_far = "".join(self._texts)
             try:
                 whole = await self._recover(generation_id, self._deadline)
+            except GenerationFailedError as failure:
+                error = failure
             except NeuralBoxError as failure:
                 error.add_note(f"recovering generation {generation_id} failed: {failure}")
             else:
                 if whole.completed and whole.content.startswith(so_far):
                     self._take_whole(whole, so_far)
                     return
-        self._failure = _interruption(error, self.generation)
+        self._failure = _failure_of(error, self.generation)
         self.close()
         raise self._failure from error
 
@@ -346,7 +353,7 @@ def _load(data: str) -> StreamEvent:
     if isinstance(loaded, dict):
         message = loaded.get("message")
         reason = message if isinstance(message, str) else _codec.excerpt(data.encode(errors="replace"))
-        msg = f"the API ended the stream with an error: {reason}"
+        msg = f"the API ended the stream with an error: {reason[:500]}"
         raise GenerationFailedError(msg, reason=reason)
     return loaded
 
@@ -355,15 +362,17 @@ def _is_progress(event: StreamEvent) -> bool:
     return event.delta != "" if isinstance(event, ContentDelta) else isinstance(event, GenerationStart | GenerationEnd)
 
 
-def _interruption(error: NeuralBoxError, so_far: Generation) -> StreamInterruptedError:
+def _failure_of(error: NeuralBoxError, so_far: Generation) -> NeuralBoxError:
+    """Return what a reader is told when the stream ended with *error* after *so_far*."""
     if isinstance(error, APITimeoutError):
-        return StreamTimeoutError(
-            f"the stream stopped: {error.message} ({error.phase})", phase=error.phase, generation=so_far
-        )
-    reason = error.reason if isinstance(error, GenerationFailedError) else None
-    return StreamInterruptedError(
-        f"the stream ended before its last event: {error.message}", generation=so_far, reason=reason
-    )
+        msg = f"the stream stopped: {error.message} ({error.phase})"
+        return StreamTimeoutError(msg, phase=error.phase, generation=so_far)
+    if not isinstance(error, GenerationFailedError):
+        return StreamInterruptedError(f"the stream ended before its last event: {error.message}", generation=so_far)
+    failure = StreamInterruptedError(error.message, generation=so_far, reason=error.reason)
+    if error.generation is not None:  # the API's own account of it, not only an error event
+        failure.billed = error.billed
+    return failure
 
 
 def _close_from_anywhere(source: Source, loop: asyncio.AbstractEventLoop) -> None:

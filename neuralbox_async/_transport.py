@@ -145,7 +145,7 @@ class AiohttpTransport:
 
     async def _open_session(self) -> _Session:
         if self.closed:
-            raise ClientClosedError("the client is closed")
+            raise ClientClosedError(_CLOSED)
         loop = _running_loop()
         session = _Session(loop, _new_http_session(self._options, self._new_socket))
         # A generator that has begun is closed by its loop when that ends (asyncio.run, anyio.run, pytest-asyncio do
@@ -208,7 +208,7 @@ def _new_http_session(options: ConnectionOptions, socket_factory: Any) -> aiohtt
 def _connector_class() -> type[aiohttp.TCPConnector]:
     global _connector  # noqa: PLW0603 - made once, when aiohttp is there
     if _connector is None:
-        from aiohttp import TCPConnector
+        from aiohttp import ClientConnectionError, TCPConnector
 
         class Connector(TCPConnector):
             """Notes when a connection takes the request; before that nothing has left the machine."""
@@ -218,7 +218,17 @@ def _connector_class() -> type[aiohttp.TCPConnector]:
             async def connect(self, *args: Any, **kwargs: Any) -> Any:
                 delivery = _delivery.get()
                 delivery.stage = "connecting"
-                connection = await super().connect(*args, **kwargs)
+                try:
+                    connection = await super().connect(*args, **kwargs)
+                    while connection.protocol is not None and connection.protocol.should_close:
+                        # Something came while it was idle (a gateway's 408, say): it would be taken for our answer.
+                        connection.close()
+                        connection = await super().connect(*args, **kwargs)
+                except asyncio.CancelledError:
+                    # A connector that closes cancels those who wait for a connection, as if their callers had been.
+                    if self.closed and not _is_cancelled():
+                        raise ClientConnectionError(_CLOSED) from None
+                    raise
                 delivery.stage = "sent"
                 return connection
 
@@ -227,6 +237,12 @@ def _connector_class() -> type[aiohttp.TCPConnector]:
 
 
 _connector: type[aiohttp.TCPConnector] | None = None
+_CLOSED = "the client is closed"
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _resolver_class() -> type[Any]:

@@ -1,0 +1,19 @@
+"""The `neuralbox` command, also as ``python -m neuralbox_async``. Without the extra `cli` it says what to install."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+
+def main() -> None:
+    """Run the command and exit with its status; see `neuralbox_async._cli.run`."""
+    if find_spec("click") is None or find_spec("rich") is None:
+        sys.exit("neuralbox: the command needs two more packages: pip install 'neuralbox[cli]'")
+    from neuralbox_async._cli import run  # not above: it imports what may not be there
+
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""Which request, which value, which error: everything of the API that needs no socket."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuralbox_async import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    GenerateRequest,
+    GenerationFailedError,
+    InsufficientTokensError,
+    InternalServerError,
+    ModelUnavailableError,
+    NeuralBoxError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProviderError,
+    RateLimitError,
+    RequestTooLargeError,
+    ResponseError,
+    UnprocessableRequestError,
+    _protocol,
+)
+
+
+def test_generate_and_stream_differ_in_one_member():
+    """A stream is the same request with ``stream``, which no other request has."""
+    asked = GenerateRequest("gpt-5", "Hi")
+    whole, streamed = _protocol.generate(asked, {}), _protocol.stream(asked, {})
+
+    assert ("POST", "/generate") == (whole.method, whole.path) == (streamed.method, streamed.path)
+    assert json.loads(streamed.body) == {**json.loads(whole.body), "stream": True}
+    assert (False, True) == (whole.stream, streamed.stream)
+    assert not whole.idempotent
+
+
+@pytest.mark.parametrize(
+    ("generation_id", "path"),
+    [(18473, "/generate/18473"), ("gen_1", "/generate/gen_1"), ("../a?b#c/d e", "/generate/..%2Fa%3Fb%23c%2Fd%20e")],
+)
+def test_retrieve(generation_id, path):
+    """An id of either kind is quoted into the path, where it cannot do anything but name a generation."""
+    request = _protocol.retrieve(generation_id, "/generate/{id}", {})
+
+    assert ("GET", path, None, True) == (request.method, request.path, request.body, request.idempotent)
+
+
+KINDS = [
+    (400, "bad_request", BadRequestError, "no"),
+    (401, "not_authenticated", AuthenticationError, "no"),
+    (402, "insufficient_tokens", InsufficientTokensError, "no"),
+    (403, "insufficient_plan", PermissionDeniedError, "no"),
+    (404, "not_found", NotFoundError, "no"),
+    (409, "conflict", ConflictError, "no"),
+    (413, "too_large", RequestTooLargeError, "no"),
+    (422, "validation_error", UnprocessableRequestError, "no"),
+    (429, "rate_limit_exceeded", RateLimitError, "no"),
+    (500, "provider_error", ProviderError, "no"),
+    (500, "oops", InternalServerError, "unknown"),
+    (502, "bad_gateway", InternalServerError, "unknown"),
+    (503, "model_unavailable", ModelUnavailableError, "no"),
+    (503, "maintenance", InternalServerError, "unknown"),
+    (504, "timeout", InternalServerError, "unknown"),
+    (529, "overloaded", InternalServerError, "unknown"),
+    (408, "timeout", APIStatusError, "unknown"),
+    (418, "teapot", APIStatusError, "no"),
+    (302, "found", APIStatusError, "no"),
+    (101, "switching", APIStatusError, "unknown"),
+]
+SHAPES = {
+    "documented envelope": ({"error": "{code}", "message": "What happened", "details": {"a": 1}}, "What happened"),
+    "flat": ({"error": "{code}", "message": "What happened", "plan": "vip"}, "What happened"),
+    "nested": ({"error": {"code": "{code}", "message": "What happened"}}, "What happened"),
+    "nested type": ({"error": {"type": "{code}", "message": "What happened"}}, "What happened"),
+    "detail text": ({"error": "{code}", "detail": "What happened"}, "What happened"),
+    "detail list": (
+        {"error": "{code}", "detail": [{"loc": ["body", "messages", 0], "msg": "field required"}, "x"]},
+        "body.messages.0: field required; x",
+    ),
+    "code only": ({"error": "{code}"}, "{code}"),
+}
+
+
+@pytest.mark.parametrize(("status", "code", "kind", "billed"), KINDS)
+@pytest.mark.parametrize(("shape", "message"), SHAPES.values(), ids=SHAPES)
+def test_errors(status, code, kind, billed, shape, message):
+    """Status and code decide the class; code and message are found in every shape of body."""
+    body = json.dumps(shape).replace("{code}", code).encode()
+    error = _protocol.error_from(status, {"x-request-id": "r1"}, body)
+
+    assert (kind, status, code, billed, body) == (type(error), error.status, error.code, error.billed, error.body)
+    assert "r1" == error.request_id
+    assert message.replace("{code}", code) in str(error)
+    assert str(status) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "401"),
+        (b"<html><body>Nope</body></html>", "401: <html><body>Nope</body></html>"),
+        (b"Nope", "401: Nope"),
+        (b"\xff\xfe\x00", "401: \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"),
+        (b"[1, 2]", "401: [1, 2]"),
+        (b'{"error": "Not authenticated"}', "401: Not authenticated"),
+        (b'{"detail": "Not authenticated"}', "401: Not authenticated"),
+        (b'{"message": "' + b"x" * 10_000 + b'"}', "401: " + "x" * 500),
+        (b"[" * 100_000, "401: " + "[" * 200 + "..."),
+        (b'{"error": {"code": 5, "message": ["a"]}, "message": 5, "detail": {}}', "401: a"),
+    ],
+)
+def test_odd_bodies(body, message):
+    """Whatever a framework or gateway sends instead is shown, bounded and printable."""
+    error = _protocol.error_from(401, {}, body)
+
+    assert (AuthenticationError, None) == (type(error), error.code)
+    assert message == str(error)
+
+
+def test_details():
+    """What the documented envelope has in ``details``, and FastAPI in ``detail``, is kept as it is."""
+    assert {"field": "model"} == _protocol.error_from(422, {}, b'{"details": {"field": "model"}}').details
+    assert [{"msg": "x"}] == _protocol.error_from(422, {}, b'{"detail": [{"msg": "x"}]}').details
+    assert {} == _protocol.error_from(422, {}, b"").details
+
+
+def test_rate_limit():
+    """The flat 429 body tells how long to wait, on which plan, within which limits."""
+    body = {
+        "error": "rate_limit_exceeded",
+        "message": "Hourly limit reached",
+        "retry_after": 847,
+        "plan": "vip",
+        "limit_hour": 100,
+        "limit_day": 1000,
+    }
+    error = _protocol.error_from(429, {}, json.dumps(body).encode())
+
+    assert isinstance(error, RateLimitError)
+    assert (847.0, "vip", 100, 1000) == (error.retry_after, error.plan, error.limit_hour, error.limit_day)
+
+
+NOW = datetime(2026, 3, 8, 12, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("3", 3.0),
+        (" 3 ", 3.0),
+        ("0", 0.0),
+        ("1.5", 1.5),
+        ("Sun, 08 Mar 2026 12:00:10 GMT", 10.0),
+        ("Sunday, 08-Mar-26 12:00:10 GMT", 10.0),
+        ("Sun Mar  8 12:00:10 2026", 10.0),
+        ("Sun, 08 Mar 2026 11:00:00 GMT", 0.0),
+        ("", None),
+        ("soon", None),
+        ("-1", None),
+        ("nan", None),
+        ("inf", None),
+        ("1e3", None),
+        ("1_000", None),
+        ("\u0663", None),
+        ("9" * 11, None),
+        ("9" * 400, None),
+    ],
+)
+def test_retry_after(value, seconds):
+    """Seconds or an HTTP date, by the letter; anything else means nothing."""
+    assert seconds == _protocol.parse_retry_after(value, now=NOW)
+
+
+@given(st.text())
+def test_any_retry_after(value):
+    """No header value fails."""
+    seconds = _protocol.parse_retry_after(value)
+
+    assert seconds is None or 0.0 <= seconds <= 1e9
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "seconds"),
+    [
+        ({"retry-after": "5"}, {"retry_after": 7}, 5.0),
+        ({"retry-after": "soon"}, {"retry_after": 7}, 7.0),
+        ({}, {"retry_after": "7"}, 7.0),
+        ({}, {"retry_after": True}, None),
+        ({}, {"retry_after": [7]}, None),
+        ({}, {"retry_after": -7}, None),
+        ({}, {}, None),
+    ],
+)
+def test_where_the_wait_is_told(headers, body, seconds):
+    """The header comes before the body's member."""
+    assert seconds == _protocol.error_from(503, headers, json.dumps(body).encode()).retry_after
+
+
+@given(st.integers(300, 599), st.binary() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps).map(str.encode))
+def test_any_error_body(status, body):
+    """Any status with any body is an `APIStatusError` with a bounded message."""
+    error = _protocol.error_from(status, {}, body)
+
+    assert isinstance(error, APIStatusError)
+    assert len(str(error)) < 700
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"message": "hi"}', b'{"id": null, "status": null}'])
+def test_an_object_that_tells_of_nothing(body):
+    """An object without any member of a generation is no generation, least of all a completed one."""
+    with pytest.raises(ResponseError, match="tells of no generation"):
+        _protocol.load_generation(200, {}, body)
+
+
+def test_a_generation_without_status():
+    """Without a status, a generation with text is completed, and one without is in no known state."""
+    assert "completed" == _protocol.load_generation(200, {}, b'{"content": "Hi"}').status
+    assert "unknown" == _protocol.load_generation(200, {}, b'{"id": 1}').status
+
+
+@pytest.mark.parametrize(("status", "success"), [(101, False), (200, True), (201, True), (202, True), (300, False), (404, False)])
+def test_success(status, success):
+    """Any 2xx should tell of a generation."""
+    assert success == _protocol.is_success(status)
+
+
+def test_failed():
+    """A generation that failed is an error that keeps reason and generation, and cost nothing."""
+    with pytest.raises(GenerationFailedError, match="content policy") as caught:
+        _protocol.load_generation(200, {}, b'{"id": 7, "status": "failed", "error": "content policy", "tokens_spent": 0}')
+
+    error = caught.value
+    assert ("content policy", 7, "no", 0) == (error.reason, error.generation_id, error.billed, error.generation.tokens_used)
+
+
+@pytest.mark.parametrize("body", [b'{"error": "oops", "message": "Something"}', b'{"error": {"message": "Something"}}'])
+def test_an_error_with_status_200(body):
+    """A JSON error object with status 200 is no generation."""
+    with pytest.raises(ResponseError, match="status of success and an error: Something") as caught:
+        _protocol.load_generation(200, {"x-request-id": "r1"}, body)
+
+    assert ("r1", 200, body) == (caught.value.request_id, caught.value.status, caught.value.body)
+
+
+@pytest.mark.parametrize("status", ["pending", "queued", "completed"])
+def test_other_statuses(status):
+    """Any other status is returned as it is."""
+    assert status == _protocol.load_generation(200, {}, json.dumps({"id": 1, "status": status}).encode()).status
+
+
+def test_every_error_is_ours():
+    """The classes by status and by code are all of the one tree."""
+    kinds = [*_protocol._ERROR_BY_STATUS.values(), *_protocol._ERROR_BY_CODE.values()]
+
+    assert all(issubclass(kind, NeuralBoxError) for kind in kinds)

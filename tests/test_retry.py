@@ -1,0 +1,143 @@
+"""The decision to try again, row by row; nothing here sleeps."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuralbox_async import (
+    APIConnectionError,
+    APITimeoutError,
+    BadRequestError,
+    ClientClosedError,
+    ConflictError,
+    GenerationFailedError,
+    InternalServerError,
+    ModelUnavailableError,
+    NotFoundError,
+    ProviderError,
+    RateLimitError,
+    ResponseError,
+    RetryPolicy,
+    StreamInterruptedError,
+)
+from neuralbox_async._errors import APIStatusError
+from neuralbox_async._retry import RetryBudget
+
+POLICY = RetryPolicy(uniform=lambda _low, high: high)
+
+# What failed; whether a POST is repeated by default, a POST with retry_unknown, and a GET.
+ROWS = {
+    "not sent": (APIConnectionError("refused"), True, True, True),
+    "not sent in time": (APITimeoutError("no connection", phase="connect"), True, True, True),
+    "configuration": (APIConnectionError("certificate", retryable=False), False, False, False),
+    "sent, no answer": (APIConnectionError("reset", request_sent=True), False, True, True),
+    "sent, no answer in time": (APITimeoutError("late", request_sent=True), False, True, True),
+    "429": (RateLimitError("", status=429), True, True, True),
+    "500 provider_error": (ProviderError("", status=500), True, True, True),
+    "503 model_unavailable": (ModelUnavailableError("", status=503), True, True, True),
+    "500": (InternalServerError("", status=500), False, True, True),
+    "502": (InternalServerError("", status=502), False, True, True),
+    "503": (InternalServerError("", status=503), False, True, True),
+    "504": (InternalServerError("", status=504), False, True, True),
+    "529": (InternalServerError("", status=529), False, True, True),
+    "501": (InternalServerError("", status=501), False, False, False),
+    "408": (APIStatusError("", status=408), False, True, True),
+    "425": (APIStatusError("", status=425), True, True, True),
+    "400": (BadRequestError("", status=400), False, False, False),
+    "404": (NotFoundError("", status=404), False, False, False),
+    "409": (ConflictError("", status=409), False, False, False),
+    "302": (APIStatusError("", status=302), False, False, False),
+    "server's veto": (RateLimitError("", status=429, headers={"x-should-retry": "false"}), False, False, False),
+    "not understood": (ResponseError("not JSON"), False, False, False),
+    "failed": (GenerationFailedError("policy"), False, False, False),
+    "stream broke": (StreamInterruptedError("cut"), False, False, False),
+    "client closed": (ClientClosedError("closed"), False, False, False),
+}
+
+
+@pytest.mark.parametrize(("error", "post", "post_unknown", "get"), ROWS.values(), ids=ROWS)
+def test_what_is_repeated(error, post, post_unknown, get):
+    """What surely cost nothing is repeated; what may have been billed only when the user said so; a GET costs nothing."""
+    bold = RetryPolicy(retry_unknown=True)
+
+    assert post == (POLICY.delay(1, error) is not None)
+    assert post_unknown == (bold.delay(1, error) is not None)
+    assert get == (POLICY.delay(1, error, idempotent=True) is not None)
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [
+        (APIConnectionError("refused"), [0.5, 1, 2, 4, 8, 8]),
+        (ProviderError("", status=500), [0.5, 1, 2, 4, 8, 8]),
+        (RateLimitError("", status=429), [1, 2, 4, 8, 8, 8]),
+        (ModelUnavailableError("", status=503), [1, 2, 4, 8, 8, 8]),
+    ],
+)
+def test_backoff(error, waits):
+    """The longest possible wait doubles from retry to retry up to a bound; throttling starts higher."""
+    policy = RetryPolicy(max_retries=6, uniform=lambda _low, high: high)
+
+    assert waits == [policy.delay(attempt, error) for attempt in range(1, 7)]
+
+
+@given(st.integers(1, 20))
+def test_full_jitter(attempt):
+    """The wait is anywhere between nothing and the bound."""
+    policy = RetryPolicy(max_retries=20)
+
+    assert 0.0 <= (policy.delay(attempt, APIConnectionError("refused")) or 0.0) <= 8.0
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "wait"), [(0.0, 1.0), (2.0, 2.2), (60.0, 61.0), (60.5, None), (847.0, None), (None, 1.0)]
+)
+def test_retry_after(retry_after, wait):
+    """The server's wish is a lower bound, a little is added, and above the ceiling the error is raised at once."""
+    assert wait == POLICY.delay(1, RateLimitError("", status=429, retry_after=retry_after))
+
+
+def test_the_ceiling_is_a_setting():
+    """Who wants to wait longer can."""
+    patient = RetryPolicy(max_retry_after=3600, uniform=lambda _low, _high: 0.0)
+
+    assert 847.0 == patient.delay(1, RateLimitError("", status=429, retry_after=847.0))
+
+
+@pytest.mark.parametrize(("remaining", "repeated"), [(None, True), (10.0, True), (1.6, True), (1.4, False), (-1.0, False)])
+def test_deadline(remaining, repeated):
+    """No wait is begun that would not leave a second for the attempt."""
+    assert repeated == (POLICY.delay(1, APIConnectionError("refused"), remaining=remaining) is not None)
+
+
+@pytest.mark.parametrize(("max_retries", "delays"), [(0, [False]), (1, [True, False]), (2, [True, True, False])])
+def test_max_retries(max_retries, delays):
+    """There are at most *max_retries* further attempts."""
+    policy = RetryPolicy(max_retries=max_retries)
+    error = APIConnectionError("refused")
+
+    assert delays == [policy.delay(attempt, error) is not None for attempt in range(1, max_retries + 2)]
+
+
+def test_budget_runs_dry_and_fills_up():
+    """About 35 failures in a row may be repeated; successes earn the right back."""
+    budget = RetryBudget()
+    error = APIConnectionError("refused")
+
+    taken = sum(budget.take(error) is not None for _ in range(100))
+    assert 35 == taken
+    assert budget.take(RateLimitError("", status=429)) == 5
+
+    budget.give_back(14)
+    assert 14 == budget.take(error)
+
+
+def test_budget_has_a_bound():
+    """Successes do not pile up without end."""
+    budget = RetryBudget()
+    for _ in range(10_000):
+        budget.give_back(1)
+
+    assert 35 == sum(budget.take(APIConnectionError("refused")) is not None for _ in range(100))

@@ -1,0 +1,165 @@
+"""The decoder against the rules of the WHATWG standard, each at every cut of the bytes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuralbox_async import ResponseError
+from neuralbox_async._sse import ServerSentEvent, SSEDecoder, decode
+
+# One rule a row: the bytes of a stream, and the events that the standard makes of them as (data, event, id).
+RULES = {
+    "a blank line dispatches": (b"data: a\n\n", [("a", "message", "")]),
+    "LF, CR LF and CR end lines": (b"data: a\ndata: b\r\ndata: c\r\r\n", [("a\nb\nc", "message", "")]),
+    "CR CR is a blank line": (b"data: a\r\rdata: b\r\r", [("a", "message", ""), ("b", "message", "")]),
+    "CR LF is one end, not two": (b"data: a\r\ndata: b\r\n\r\n", [("a\nb", "message", "")]),
+    "nothing else ends a line": (
+        "data: a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\x1dh\x1ei\n\n".encode(),
+        [("a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\x1dh\x1ei", "message", "")],
+    ),
+    "one leading BOM is dropped": (b"\xef\xbb\xbfdata: a\n\n", [("a", "message", "")]),
+    "only one": (b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\ndata: b\n\n", [("b", "message", "")]),
+    "only at the start": ("data: \ufeffa\n\n".encode(), [("\ufeffa", "message", "")]),
+    "one space after the colon is dropped": (b"data:  a \n\n", [(" a ", "message", "")]),
+    "no space is needed": (b"data:a\n\n", [("a", "message", "")]),
+    "a tab is no space": (b"data:\ta\n\n", [("\ta", "message", "")]),
+    "data lines are joined by LF": (b"data: a\ndata:\ndata: b\n\n", [("a\n\nb", "message", "")]),
+    "empty data is data": (b"data:\n\n", [("", "message", "")]),
+    "a field without a colon has an empty value": (b"data\ndata\n\n", [("\n", "message", "")]),
+    "no data, no event": (b"event: x\nid: 1\n\ndata: a\n\n", [("a", "message", "1")]),
+    "the event type is for one event": (b"event: x\ndata: a\n\ndata: b\n\n", [("a", "x", ""), ("b", "message", "")]),
+    "the last event type wins": (b"event: x\nevent: y\ndata: a\n\n", [("a", "y", "")]),
+    "the id stays": (b"id: 7\ndata: a\n\ndata: b\n\n", [("a", "message", "7"), ("b", "message", "7")]),
+    "an empty id resets": (b"id: 7\ndata: a\n\nid\ndata: b\n\n", [("a", "message", "7"), ("b", "message", "")]),
+    "an id with NUL is ignored": (b"id: 7\nid: \x008\ndata: a\n\n", [("a", "message", "7")]),
+    "comments are ignored": (b": ping\n:\n:data: x\ndata: a\n: pong\n\n: ping\n\n", [("a", "message", "")]),
+    "unknown fields are ignored": (b"foo: x\nDATA: y\n data: z\ndata: a\n\n", [("a", "message", "")]),
+    "the value may have colons": (b"data: a: b\n\n", [("a: b", "message", "")]),
+    "an event cut off at the end is none": (b"data: a\n\ndata: b\n", [("a", "message", "")]),
+    "invalid UTF-8 is replaced": (b"data: \xff\xc3\xe2\x82\n\n", [("\ufffd\ufffd\ufffd", "message", "")]),
+    "UTF-8 may be cut anywhere": ("data: \u00e9\u20ac\U0001f600\n\n".encode(), [("\u00e9\u20ac\U0001f600", "message", "")]),
+    "retry alone is no event": (b"retry: 10\n\ndata: a\n\n", [("a", "message", "")]),
+    "blank lines do nothing": (b"\n\r\n\rdata: a\n\n\n\n", [("a", "message", "")]),
+}
+
+
+def decoded(pieces: list[bytes]) -> list[tuple[str, str, str]]:
+    decoder = SSEDecoder()
+    return [tuple(event) for piece in pieces for event in decoder.feed(piece)]
+
+
+def cut(stream: bytes, step: int) -> list[bytes]:
+    return [stream[i : i + step] for i in range(0, len(stream), step)]
+
+
+@pytest.mark.parametrize(("stream", "events"), RULES.values(), ids=RULES)
+def test_rules(stream, events):
+    """Each rule holds wherever the network cuts the bytes."""
+    for step in range(1, len(stream) + 1):
+        assert events == decoded(cut(stream, step))
+    for at in range(len(stream) + 1):
+        assert events == decoded([stream[:at], b"", stream[at:]])
+
+
+@given(
+    st.lists(st.sampled_from([b"data", b":", b" ", b"\r", b"\n", b"\r\n", b"\xef\xbb\xbf", b"id", b"\0", b"x", b"event", b"\xe2"])),
+    st.data(),
+)
+def test_any_cut(pieces, data):
+    """However any bytes are cut, the events are those of the whole."""
+    stream = b"".join(pieces)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
+    parts = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+
+    assert decoded([stream]) == decoded(parts)
+
+
+@pytest.mark.parametrize(
+    ("value", "retry"), [(b"10", 10), (b"007", 7), (b"", None), (b"-1", None), (b"1.5", None), (b"x", None), (b"\xb2", None)]
+)
+def test_retry(value, retry):
+    """Only ASCII digits set the reconnection time."""
+    decoder = SSEDecoder()
+
+    assert [] == decoder.feed(b"retry: " + value + b"\n\n")
+    assert retry == decoder.retry
+
+
+def test_endless_retry_digits():
+    """A reconnection time of ten thousand digits neither fails nor hangs."""
+    decoder = SSEDecoder()
+
+    decoder.feed(b"retry: " + b"9" * 10_000 + b"\n")
+
+    assert decoder.retry is not None
+
+
+@pytest.mark.parametrize("step", [1, 7, 64, 1000])
+@pytest.mark.parametrize("large", [b"data: " + b"x" * 200, b"data: x\n" * 100, b": " + b"x" * 200, b"x" * 200])
+def test_bounded(large, step):
+    """An event larger than allowed is an error wherever it is cut, after the events before it; so is an endless line."""
+    decoder = SSEDecoder(max_event_bytes=100)
+    events = []
+
+    with pytest.raises(ResponseError, match="larger than 100 bytes"):
+        for piece in [*cut(b"data: a\n\n" + large + b"\n\ndata: b\n\n", step), b"\n"]:
+            events += decoder.feed(piece)
+
+    assert [ServerSentEvent("a")] == events
+
+
+def test_many_small_events_in_one_chunk_are_not_one_large():
+    """The bound is for one event, not for what comes together."""
+    assert 1000 == len(SSEDecoder(max_event_bytes=20).feed(b"data: 0123456789\n\n" * 1000))
+
+
+def test_linear():
+    """Ten megabytes in one line, a kilobyte at a time, are decoded in well under a second (quadratic: minutes)."""
+    line = b"data: " + b"x" * (10 * 1024 * 1024)
+    decoder = SSEDecoder()
+    started = time.process_time()
+
+    events = [event for piece in cut(line + b"\n\n", 1024) for event in decoder.feed(piece)]
+
+    assert [len(line) - 6] == [len(event.data) for event in events]
+    assert time.process_time() - started < 5.0
+
+
+def test_linear_in_events():
+    """Two hundred thousand tiny events are decoded in time linear in their number."""
+    started = time.process_time()
+
+    assert 200_000 == len(decoded(cut(b"data:x\n\n" * 200_000, 65536)))
+    assert time.process_time() - started < 20.0
+
+
+async def test_generator_goes_on_over_the_same_decoder():
+    """A new generator over the same decoder goes on where a finished one stopped."""
+    chunks = iter([b"data: a\n\nda", b"ta: b\n\n", b""])
+
+    async def read() -> bytes:
+        return next(chunks)
+
+    decoder = SSEDecoder()
+    first = decode(read, decoder)
+    assert [ServerSentEvent("a")] == await anext(first)
+    await first.aclose()
+
+    assert [[ServerSentEvent("b")]] == [events async for events in decode(read, decoder)]
+
+
+async def test_generator_raises_after_the_events_before():
+    """The events before one that is too large are yielded, then its error is raised."""
+
+    async def read() -> bytes:
+        return b"data: a\n\n" + b"x" * 200
+
+    decoding = decode(read, SSEDecoder(max_event_bytes=100))
+
+    assert [ServerSentEvent("a")] == await anext(decoding)
+    with pytest.raises(ResponseError):
+        await anext(decoding)
