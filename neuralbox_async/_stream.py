@@ -116,8 +116,9 @@ class AsyncStream:
     def close(self) -> None:
         """Do what `aclose` does, without `await`; from the thread of the event loop."""
         self._state = "closed"
-        if not self._done:
+        if self._pending:
             self._pending.clear()
+            self._done = False  # the end was there, and has not been delivered
         if self._finalizer is not None:
             self._finalizer.detach()
         if self._source is not None:

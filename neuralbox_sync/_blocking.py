@@ -5,35 +5,37 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
-from ._loop import EventLoop
+from neuralbox_sync._loop import EventLoop
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
-V = TypeVar("V", bound="View[Any]")
 
 
 class View(Generic[S]):
-    """Owns an asynchronous object; shares the event loop with the views that come from it."""
+    """Owns an asynchronous object; shares the event loop with the views that come from it. A context manager."""
 
-    _subject: S
-    _loop: EventLoop
+    def __init__(self, subject: S, loop: EventLoop) -> None:
+        self._subject, self._loop = subject, loop
 
-    @classmethod
-    def _of(cls, subject: S, loop: EventLoop) -> Self:
-        view = cls.__new__(cls)
-        view._subject, view._loop = subject, loop
-        return view
+    def __enter__(self) -> Self:
+        return self
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
         raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: make one in each process")
+
+    def close(self) -> None:
+        raise NotImplementedError
 
 
 class Blocking(Protocol[S, P, R_co]):
-    """A function in a class body, which is what this is while running; spelt out because checkers bind only those they see."""
+    """A function in the body of a `View[S]`; in so many words, because checkers bind no plain `Callable`."""
 
     @overload
     def __get__(self, view: None, owner: type[View[S]]) -> Callable[Concatenate[View[S], P], R_co]: ...
@@ -41,35 +43,24 @@ class Blocking(Protocol[S, P, R_co]):
     def __get__(self, view: View[S], owner: type[View[S]]) -> Callable[P, R_co]: ...
 
 
-class Deriving(Protocol[P]):
-    """The same, for a method that returns another view of the same class."""
-
-    def __get__(self, view: V, owner: type[V]) -> Callable[P, V]: ...
-
-
 def blocking(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Blocking[S, P, R]:
     """Return the blocking twin of a coroutine *method*."""
 
     @functools.wraps(method)
-    def call(view: View[S], *args: P.args, **kwargs: P.kwargs) -> R:
-        return view._loop.call(functools.partial(method, view._subject, *args, **kwargs))
+    def twin(self: View[S], *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._loop.call(functools.partial(method, self._subject, *args, **kwargs))
 
-    return cast("Blocking[S, P, R]", call)
-
-
-def blocking_stream(method: Callable[Concatenate[S, P], Any], kind: type[V]) -> Blocking[S, P, V]:
-    """Return the twin of a plain *method* that makes an asynchronous stream; it returns the *kind* of view of that."""
-
-    def make(view: View[S], *args: P.args, **kwargs: P.kwargs) -> V:
-        return kind._of(method(view._subject, *args, **kwargs), view._loop)
-
-    return cast("Blocking[S, P, V]", _like(method, make, kind))
+    return cast("Blocking[S, P, R]", twin)
 
 
-def deriving(method: Callable[Concatenate[S, P], S]) -> Deriving[P]:
-    """Return the twin of a plain *method* that derives an object: it returns a view of that, of its own class."""
+def like(method: Callable[Concatenate[Any, P], Any]) -> Callable[[Callable[..., R]], Callable[Concatenate[Any, P], R]]:
+    """Return a decorator that gives a twin of *method* its parameters and docstring."""
 
-    def derive(view: View[S], *args: P.args, **kwargs: P.kwargs) -> View[S]:
-        return view._of(method(view._subject, *args, **kwargs), view._loop)
+    def dress(twin: Callable[..., R]) -> Callable[Concatenate[Any, P], R]:
+        returned = inspect.signature(twin).return_annotation
+        vars(functools.update_wrapper(twin, method))["__signature__"] = inspect.signature(method).replace(
+            return_annotation=returned
+        )
+        return twin
 
-    return cast("Deriving[P]", _like(method, derive, Self))
+    return dress

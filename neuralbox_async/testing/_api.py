@@ -83,6 +83,8 @@ class API:
         try:
             return await self._answer(exchange)
         except (ClientGoneError, ConnectionError):
+            # A write may know it sooner than the protocol does.
+            exchange.lose()
             # Nothing can be sent any more: aiohttp finds the connection closed.
             return web.Response()
         finally:

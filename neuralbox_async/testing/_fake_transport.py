@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections import deque
@@ -66,7 +67,7 @@ class FakeResponse:
         if self._chunks:
             self._chunks.popleft()
         if isinstance(chunk, BaseException):
-            raise chunk
+            raise copy.copy(chunk) if isinstance(chunk, NeuralBoxError) else chunk
         assert isinstance(chunk, bytes), "chunks are bytes, exceptions or ..."  # noqa: S101 - of the test that wrote it
         return chunk
 
@@ -80,8 +81,9 @@ class FakeTransport:
     """
     A `neuralbox_async.Transport` that gives *answers* one after the other; the last one again and again.
 
-    An answer is a `FakeResponse`, a dict (its JSON with status 200), or an exception to raise: `NeuralBoxError` kinds as
-    the real transport would. *requests* holds what was sent, *responses* what was answered, *closed* whether it was closed.
+    An answer is a `FakeResponse`, a dict (its JSON with status 200), or an exception to raise: `NeuralBoxError` kinds
+    as the real transport would. *requests* holds what was sent, *responses* what was answered, *closed* whether it was
+    closed.
     """
 
     def __init__(self, *answers: FakeResponse | Mapping[str, Any] | BaseException) -> None:
@@ -99,7 +101,8 @@ class FakeTransport:
         answer = self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, BaseException):
             delivery.stage = "sent" if isinstance(answer, NeuralBoxError) and answer.request_sent else "connecting"
-            raise answer
+            # A copy: a client puts facts of its own on what it raises.
+            raise copy.copy(answer) if isinstance(answer, NeuralBoxError) else answer
         delivery.stage = "sent"
         response = FakeResponse(json.dumps(answer).encode()) if isinstance(answer, Mapping) else answer
         self.responses.append(response)

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import anyio
+import anyio.lowlevel
 
 from neuralbox_async.testing._thread import ServerThread
 
@@ -81,6 +82,7 @@ class Lifecycle:
     async def __aenter__(self) -> Self:
         self._launch()
         try:
+            await anyio.lowlevel.checkpoint()
             # Not waited for in a worker thread: that would outlive the test, which may look for leaked threads.
             while not self._has_started():  # noqa: ASYNC110 - another thread's progress
                 await anyio.sleep(_POLL_SECONDS)

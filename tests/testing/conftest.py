@@ -53,7 +53,10 @@ class Caller:
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         given = {"Authorization": f"Bearer {self.server.api_key}", **named}
-        connection.request(method, f"/api/v2{path}", data, given)
+        with contextlib.ExitStack() as on_error:
+            on_error.callback(connection.close)
+            connection.request(method, f"/api/v2{path}", data, given)
+            on_error.pop_all()
         return connection
 
     def ask(self, method, path, body=None, **headers):
@@ -98,6 +101,12 @@ def serve():
 def caller(serve):
     """A client of a server without options."""
     return serve()
+
+
+@pytest.fixture
+def calling():
+    """Make a client of a server that the test itself starts and stops."""
+    return Caller
 
 
 @pytest.fixture

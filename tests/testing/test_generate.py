@@ -135,7 +135,7 @@ def test_reply_that_raises_is_a_500(serve, caplog):
 
 
 def test_prices_are_those_of_the_catalogue(serve):
-    """A generation costs what the catalogue says, 1 if it has no such model, and what the server was told before all."""
+    """A generation costs what the server was told, else what the catalogue says, else 1."""
     caller = serve(prices={"gpt-5": 7})
     assert 39 == caller.say(model="gpt-5.2-pro").json["tokens_used"]
     assert 1 == caller.say(model="never-heard-of").json["tokens_used"]
@@ -225,7 +225,7 @@ def test_keys_can_rotate(caller):
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
+    "method, path",
     [
         ("GET", ""),
         ("GET", "/generate"),

@@ -68,7 +68,7 @@ def test_both_paths_know_both_ids(caller):
     assert 404 == caller.get("/generate/gen_18473").status
 
 
-@pytest.mark.parametrize(("paths", "expected"), [(["a"], [200, 404]), (["b"], [404, 200]), ([], [404, 404])])
+@pytest.mark.parametrize("paths, expected", [(["a"], [200, 404]), (["b"], [404, 200]), ([], [404, 404])])
 def test_a_status_path_may_be_missing(serve, paths, expected):
     """A server may have one status path only, or none."""
     caller = serve(status_paths=paths)

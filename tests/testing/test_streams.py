@@ -128,7 +128,8 @@ def test_an_endless_stream_waits_for_its_reader(serve):
 
     def reply(_):
         nonlocal said
-        for said in itertools.count():
+        while True:
+            said += 1
             yield "x" * 1000
 
     caller = serve(reply=reply)

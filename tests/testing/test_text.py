@@ -16,7 +16,7 @@ def test_pieces_join_to_the_text(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    "text, expected",
     [
         ("", []),
         ("   ", ["   "]),

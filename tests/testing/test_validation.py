@@ -20,7 +20,7 @@ def test_what_is_not_json_is_a_400(caller, body):
 
 
 @pytest.mark.parametrize(
-    ("body", "field"),
+    "body, field",
     [
         ([], "body"),
         (None, "body"),

@@ -1,0 +1,361 @@
+"""`neuralbox generate` against a local server."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from neuralbox_async import data_url
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
+SECRET = "nb_secret_0123456789"
+
+
+def body_of(server):
+    """The JSON of the only request."""
+    (request,) = server.requests
+    return request.json
+
+
+class TestPrompt:
+    def test_argument(self, run, server):
+        """The prompt is the argument, and the text comes back, with one line break at its end."""
+        assert "You said: Hello wide world\n" == run("generate", "Hello wide world").out
+        assert [{"role": "user", "content": "Hello wide world"}] == body_of(server)["messages"]
+
+    @pytest.mark.parametrize("arguments", [(), ("-",)])
+    def test_stdin(self, run, server, arguments):
+        """The prompt is read from stdin, without the line break that files and `echo` end with."""
+        run("generate", *arguments, stdin="\ufeffZwei\nZeilen ☃\r\n".encode())
+
+        assert "Zwei\nZeilen ☃" == body_of(server)["messages"][0]["content"]
+
+    def test_argument_before_stdin(self, run, server):
+        """An argument that is there makes stdin nobody's business."""
+        assert "You said: this\n" == run("generate", "this", stdin=b"that").out
+        assert "this" == body_of(server)["messages"][0]["content"]
+
+    @pytest.mark.parametrize(
+        "arguments,stdin,wanted",
+        [
+            ((), b"", "prompt is empty"),
+            (("-",), b"\n", "prompt is empty"),
+            (("",), b"Hi", "prompt is empty"),
+            ((), b"caf\xe9", "not UTF-8 text: byte 3"),
+        ],
+    )
+    def test_useless(self, run, server, arguments, stdin, wanted):
+        """No money is spent on a prompt that is empty or cannot be read."""
+        done = run("generate", *arguments, stdin=stdin)
+
+        assert (2, "") == (done.status, done.out)
+        assert wanted in done.line
+        assert () == server.requests
+
+    def test_stdin_closed(self, run, server):
+        """A process that was started without stdin is told that there is no prompt."""
+        assert "There is no prompt" in run("generate", stdin=None).line
+        assert () == server.requests
+
+    def test_undecodable_argument(self, run, server):
+        """An argument that is no text is refused before anything is sent."""
+        done = run("generate", "caf\udce9")
+
+        assert 2 == done.status
+        assert "surrogates" in done.line
+        assert () == server.requests
+
+
+class TestRequest:
+    def test_options(self, run, server):
+        """Each option arrives at the API under its name."""
+        options = ("--model", "gemini-3-pro", "--system", "Briefly.", "--temperature", "0", "--max-tokens", "7")
+
+        assert 0 == run("generate", "Hi", *options).status
+        expected = {
+            "model": "gemini-3-pro",
+            "messages": [{"role": "user", "content": "Hi"}],
+            "system": "Briefly.",
+            "temperature": 0.0,
+            "max_tokens": 7,
+        }
+        assert expected == {name: body_of(server).get(name) for name in expected}
+
+    def test_defaults(self, run, server):
+        """What was not asked for is left to the API, but for the model."""
+        run("generate", "Hi")
+
+        sent = {name: value for name, value in body_of(server).items() if value is not None and value is not False}
+        assert {"model": "gpt-5", "messages": [{"role": "user", "content": "Hi"}]} == sent
+
+    def test_images(self, run, server, tmp_path):
+        """Pictures are sent along, in their order, before the prompt."""
+        first, second = tmp_path / "a.png", tmp_path / "b"
+        first.write_bytes(PNG)
+        second.write_bytes(b"GIF89a" + bytes(8))
+
+        assert 0 == run("generate", "Look", "--image", str(first), "--image", str(second)).status
+        (message,) = body_of(server)["messages"]
+        assert [
+            {"type": "image_url", "image_url": {"url": data_url(first)}},
+            {"type": "image_url", "image_url": {"url": data_url(second)}},
+            {"type": "text", "text": "Look"},
+        ] == message["content"]
+
+    @pytest.mark.parametrize("options,streams", [((), False), (("--no-stream",), False), (("--stream",), True)])
+    def test_streaming(self, run, server, options, streams):
+        """Where nobody watches, the text is streamed only on demand; it is the same."""
+        assert "You said: Hi\n" == run("generate", "Hi", *options).out
+        assert streams == bool(body_of(server).get("stream"))
+
+    def test_pending(self, run, serve):
+        """A generation that the API answers as pending is waited for."""
+        server = serve(pending_models=["slow"], pending_seconds=0.01)
+
+        # The last question is asked shortly before time is over.
+        assert "You said: Hi\n" == run("generate", "Hi", "--model", "slow", "--timeout", "0.8").out
+        assert 1 == len(server.billed)
+
+    def test_local(self, run, server):
+        """A local call needs no key and reaches nobody but a server of its own."""
+        done = run("generate", "Hi", "--local")
+
+        assert (0, "You said: Hi\n", "") == (done.status, done.out, done.err)
+        assert () == server.requests
+
+
+class TestOutput:
+    @pytest.mark.parametrize(
+        "reply,shown", [("a\n", "a\n"), ("a\n\n", "a\n\n"), ("a", "a\n"), ("\x1b[1mä", "\x1b[1mä\n")]
+    )
+    @pytest.mark.parametrize("how", ["--stream", "--no-stream"])
+    def test_text(self, run, serve, reply, shown, how):
+        """A pipe gets the text as it is, ended by a line break."""
+        serve(reply=reply)
+
+        assert (shown, "") == ((done := run("generate", "Hi", how)).out, done.err)
+
+    def test_json(self, run, server):
+        """One JSON object has every attribute of the generation."""
+        done = run("generate", "Grüße", "--json")
+        told = json.loads(done.out)
+
+        (billed,) = server.billed
+        assert {"status": "completed", "model": "gpt-5", "content": "You said: Grüße"}.items() <= told.items()
+        assert billed.id == told["id"]
+        assert server.balance == told["balance_remaining"]
+        assert 1_000_000 - server.balance == told["tokens_used"]
+        assert {"prompt_tokens", "completion_tokens", "total_tokens"} == set(told["usage"])
+        assert told["created_at"].endswith("+00:00")
+        assert told["url"] is None
+        assert "raw" not in told
+        assert "Grüße" in done.out
+        assert 1 == done.out.count("\n")
+
+    def test_json_stream(self, run, server):
+        """A stream is one JSON object a line, each with its type."""
+        events = [json.loads(line) for line in run("generate", "Hi", "--json", "--stream").out.splitlines()]
+
+        (billed,) = server.billed
+        assert {"type": "generation_start", "id": billed.id, "model": "gpt-5"} == events[0]
+        assert ["You ", "said: ", "Hi"] == [event["delta"] for event in events if event["type"] == "content_delta"]
+        assert {"type": "generation_end", "id": billed.id, "balance_remaining": server.balance}.items() <= events[
+            -1
+        ].items()
+
+    def test_unknown_event(self, run, server):
+        """An event that this version does not know is printed as it came."""
+        event = {"type": "weather", "rain": [1, 2]}
+        end = {"type": "generation_end", "id": 1}
+        stream = "".join(f"data: {json.dumps(data)}\n\n" for data in (event, end))
+        server.fail(200, body=stream, headers={"Content-Type": "text/event-stream"})
+
+        assert event == json.loads(run("generate", "Hi", "--json", "--stream").out.splitlines()[0])
+
+    @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
+    def test_encoding(self, start, serve, encoding, monkeypatch):
+        """The output is UTF-8 whatever the locale says, and no character stops it."""
+        serve(reply="Grüße ☃ \ud83d")
+        monkeypatch.setenv("PYTHONIOENCODING", encoding)
+
+        done = start("generate", "Hi").end()
+
+        assert (0, "Grüße ☃ ?\n", "") == (done.status, done.out, done.err)
+
+    def test_stdout_closed(self, start, server):
+        """Without stdout the text has nowhere to go, and nothing else happens."""
+        command = ("sh", "-c", '"$0" -m neuralbox_async generate Hi >&-', sys.executable)
+
+        assert (0, "", "") == ((done := start(command=command).end()).status, done.out, done.err)
+        assert 1 == len(server.billed)
+
+
+class TestFailure:
+    @pytest.mark.parametrize(
+        "options,wanted",
+        [
+            (("--temperature", "9"), "'--temperature': 9.0 is not in the range"),
+            (("--temperature", "nan"), "temperature must be a number from 0.0 to 2.0"),
+            (("--temperature", "warm"), "'warm' is not a valid float"),
+            (("--max-tokens", "0"), "--max-tokens"),
+            (("--timeout", "0"), "--timeout"),
+            (("--timeout", "nan"), "timeout must be a number of seconds above 0"),
+            (("--model", ""), "model must be a model slug"),
+            (("--image", "no such.png"), "'no such.png' does not exist"),
+            (("--image", "."), "'.' is a directory"),
+            (("--image", __file__), "is not an image"),
+        ],
+    )
+    def test_wrong_option(self, run, server, options, wanted):
+        """A wrong value is told in one line, before anything is sent."""
+        done = run("generate", "Hi", *options)
+
+        assert (2, "") == (done.status, done.out)
+        assert wanted in done.line
+        assert () == server.requests
+
+    def test_unreadable_image(self, run, server, tmp_path, monkeypatch):
+        """A picture that goes away between the look and the reading is an error like any other."""
+        picture = tmp_path / "a.png"
+        picture.write_bytes(PNG)
+        monkeypatch.setattr("click.Path.convert", lambda _self, value, *_: picture.unlink() or value)
+
+        assert "cannot be read: No such file" in run("generate", "Hi", "--image", str(picture)).line
+        assert () == server.requests
+
+    def test_no_key(self, run):
+        """Without a key one line says where to put it."""
+        done = run("generate", "Hi")
+
+        assert (2, "") == (done.status, done.out)
+        assert "NEURALBOX_API_KEY" in done.line
+        assert "--local" in done.line
+
+    @pytest.mark.parametrize("key", [f"{SECRET}\n{SECRET}", f" {SECRET}", f"{SECRET}é"])
+    def test_impossible_key(self, run, monkeypatch, key):
+        """A key that cannot be sent is refused by the name of its variable, and not shown."""
+        monkeypatch.setenv("NEURALBOX_API_KEY", key)
+        done = run("generate", "Hi")
+
+        assert 2 == done.status
+        assert "NEURALBOX_API_KEY must be" in done.line
+        assert SECRET not in done.err
+
+    def test_impossible_address(self, run, monkeypatch):
+        """An address that cannot be used is refused by the name of its variable."""
+        monkeypatch.setenv("NEURALBOX_API_KEY", SECRET)
+        monkeypatch.setenv("NEURALBOX_BASE_URL", "http://example.com/api")
+        done = run("generate", "Hi")
+
+        assert 2 == done.status
+        assert "NEURALBOX_BASE_URL must be https" in done.line
+        assert SECRET not in done.err
+
+    @pytest.mark.parametrize(
+        "status,wanted",
+        [
+            (401, "401 not_authenticated"),
+            (402, "402 insufficient_tokens"),
+            (404, "404"),
+            (422, "422"),
+            (502, "it may have been billed"),
+        ],
+    )
+    @pytest.mark.parametrize("how", ["--stream", "--no-stream"])
+    def test_api_error(self, run, server, status, wanted, how):
+        """What the API refuses is told in one line."""
+        server.fail(status, times=3)
+        done = run("generate", "Hi", how)
+
+        assert (1, "") == (done.status, done.out)
+        assert wanted in done.line
+        assert server.api_key not in done.err
+
+    def test_rate_limit(self, run, server):
+        """Who has reached a limit is told how long to wait."""
+        server.fail(429, retry_after=847)
+
+        assert "try again in 847 s" in run("generate", "Hi").line
+
+    def test_echoed_key(self, run, server):
+        """A key that an answer repeats is not shown, and no answer makes more than one line, or a coloured one."""
+        server.fail(401, message=f"No such key:\n\x1b[31m{server.api_key}\x07")
+        done = run("generate", "Hi")
+
+        assert done.line.endswith("No such key: \ufffd[31m***\ufffd")
+
+    def test_no_connection(self, run, server):
+        """A server that is not there is told in one line, and nothing else is said to have happened."""
+        server.close()
+        done = run("generate", "Hi", "--timeout", "0.9")
+
+        assert (1, "") == (done.status, done.out)
+        assert "no connection" in done.line
+        assert "billed" not in done.line
+
+    @pytest.mark.parametrize("how", ["--stream", "--no-stream"])
+    def test_timeout(self, run, serve, how):
+        """A call ends when its time is over, and says that it may cost something."""
+        server = serve(latency=30, stop_on_disconnect=True)
+        done = run("generate", "Hi", how, "--timeout", "0.1")
+
+        assert (1, "") == (done.status, done.out)
+        assert "it may have been billed" in done.line
+        server.wait_for_disconnect()
+
+    def test_failed(self, run, serve):
+        """A generation that failed is a failure, and free."""
+        serve(failing_models=["gpt-5"])
+        done = run("generate", "Hi")
+
+        assert (1, "") == (done.status, done.out)
+        assert "policy violation" in done.line
+        assert "billed" not in done.line
+
+    @pytest.mark.parametrize("how", ["eof", "close", "reset"])
+    def test_broken_stream(self, run, server, how):
+        """The text that came before a stream broke stays, in lines of its own; the error says how to get the whole."""
+        server.cut(3, how=how, finish=True)
+        server.fail(403, method="GET", times=2)
+        done = run("generate", "one two three", "--stream")
+
+        assert (1, "You said: \n") == (done.status, done.out)
+        (billed,) = server.billed
+        assert f"`neuralbox retrieve {billed.id}`" in done.line
+        assert "You said: one two three\n" == run("retrieve", billed.id).out
+
+    def test_failed_stream(self, run, server):
+        """The text that came before a generation failed stays; there is no more of it to be had, and nothing to pay."""
+        server.cut(3)
+        done = run("generate", "one two three", "--stream")
+
+        assert (1, "You said: \n", ()) == (done.status, done.out, server.billed)
+        assert done.line.endswith(" was not billed")
+
+    def test_broken_stream_as_json(self, run, server):
+        """The events that came before a stream broke are whole lines."""
+        server.cut(3)
+        done = run("generate", "one two three", "--json", "--stream")
+
+        assert 1 == done.status
+        events = [json.loads(line) for line in done.out.splitlines()]
+        assert ["generation_start", "content_delta", "content_delta"] == [event["type"] for event in events]
+        assert events[0]["id"] in done.line
+
+    def test_mended_stream(self, run, server):
+        """A stream that broke after the generation was finished is completed, and nobody notices."""
+        server.cut(3, finish=True)
+        done = run("generate", "one two three", "--stream")
+
+        assert (0, "You said: one two three\n", "") == (done.status, done.out, done.err)
+
+    def test_strange_answer(self, run, server):
+        """The text of an answer that is wrong elsewhere is printed all the same: it is paid for."""
+        server.fail(200, body={"id": "gen_1", "status": "completed", "content": "The text.", "tokens_used": "many"})
+        done = run("generate", "Hi")
+
+        assert (1, "The text.\n") == (done.status, done.out)
+        assert "tokens_used" in done.line
+        assert "neuralbox retrieve gen_1" in done.line

@@ -1,0 +1,235 @@
+"""
+A server of raw sockets that does what no HTTP library would: half heads, lies about lengths, resets at any byte.
+
+It runs an event loop in a thread of its own, so that a test's loop may stall without the server stalling too. What a connection does is
+a *script*: an async function of the `Connection`. The nth connection runs the nth script, further ones the last. What came of it is
+on the connection: the requests that arrived whole (each of which a real server would bill), and how the client left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import threading
+import time
+
+import attrs
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+_PATIENCE = 3.0
+
+
+@attrs.frozen
+class Request:
+    """One request that arrived whole."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@attrs.define(eq=False)
+class Connection:
+    """What a script works with; times are `time.monotonic`."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    number: int = 0
+    requests: list[Request] = attrs.field(factory=list)
+    log: list[tuple[float, str]] = attrs.field(factory=list)
+    ended: str | None = None  # "fin" or "reset": how the client left; "by the server": it was not asked
+
+    def note(self, what):
+        """Put *what* in the log."""
+        self.log.append((time.monotonic(), what))
+
+    async def head(self):
+        """Read the head of a request, without its body."""
+        lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, path, _ = lines[0].split(" ", 2)
+        fields = (line.partition(":") for line in lines[1:] if line)
+        return Request(method, path, {name.lower(): value.strip() for name, _, value in fields}, b"")
+
+    async def request(self):
+        """Read a whole request: from here on it costs money."""
+        request = await self.head()
+        body = await self.reader.readexactly(int(request.headers.get("content-length", "0")))
+        self.requests.append(attrs.evolve(request, body=body))
+        self.note("request")
+        return self.requests[-1]
+
+    async def send(self, *pieces, every=0.0):
+        """Send *pieces* one by one, *every* so many seconds."""
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+            await asyncio.sleep(every)
+
+    def finish(self):
+        """Send FIN: there will be no more bytes."""
+        self.writer.write_eof()
+
+    def reset(self):
+        """Send RST instead of what is left."""
+        connection = self.writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.ended = "by the server"
+        self.writer.transport.abort()
+
+    async def until_left(self):
+        """Read, and forget, until the client has closed."""
+        while await self.reader.read(65536):
+            pass
+
+
+class FaultServer:
+    """Serve *scripts* on a port of the loopback; a context manager. *tls*: the server's `ssl.SSLContext`."""
+
+    def __init__(self, *scripts, tls=None, scheme=None):
+        self.scripts = scripts
+        self.connections = []
+        self.failures = []
+        self._tls = tls
+        self._scheme = scheme or ("https" if tls else "http")
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._loop = asyncio.new_event_loop()
+        self._over = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="FaultServer", daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        assert not self.failures, self.failures  # a script is wrong, not the client
+
+    @property
+    def url(self):
+        """The base URL for a client."""
+        return f"{self._scheme}://127.0.0.1:{self.port}/api/v2"
+
+    @property
+    def requests(self):
+        """The requests that arrived whole, of all connections."""
+        return [request for connection in list(self.connections) for request in connection.requests]
+
+    @property
+    def posts(self):
+        """How many generations a real server would have billed."""
+        return sum(request.method == "POST" for request in self.requests)
+
+    @property
+    def ends(self):
+        """How the client left each connection; None where it is still there."""
+        return [connection.ended for connection in list(self.connections)]
+
+    async def all_left(self):
+        """Wait, in the test's loop, until no connection is open; say whether that came to pass."""
+        return await eventually(lambda: None not in self.ends)
+
+    def _run(self):
+        with contextlib.closing(self._loop):
+            self._loop.run_until_complete(self._serve())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+
+    async def _serve(self):
+        server = await asyncio.start_server(self._connected, sock=self._listener, ssl=self._tls, limit=2**26)
+        await self._over.wait()
+        server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _connected(self, reader, writer):
+        connection = Connection(reader, writer, len(self.connections))
+        connection.note("accepted")
+        self.connections.append(connection)
+        try:
+            await self.scripts[min(connection.number, len(self.scripts) - 1)](connection)
+            await connection.until_left()
+            connection.ended = connection.ended or "fin"
+        except (ConnectionError, asyncio.IncompleteReadError) as error:
+            connection.ended = connection.ended or ("reset" if isinstance(error, ConnectionError) else "fin")
+        except asyncio.CancelledError:
+            return  # the server ends; a handler that ends as cancelled is reported by asyncio
+        except Exception as error:  # noqa: BLE001 - the test is to hear of it
+            self.failures.append(error)
+        finally:
+            connection.note(connection.ended or "left open")
+            writer.transport.abort()
+
+
+async def eventually(condition):
+    """Look until *condition* is true or some seconds are over; return what it was last."""
+    end = time.monotonic() + _PATIENCE
+    while not (seen := condition()) and time.monotonic() < end:
+        await asyncio.sleep(0.005)
+    return seen
+
+
+# ------------------------------------------------------------------------------------------------------ bytes and scripts
+
+
+def answer(body, *headers, status="200 OK", kind="application/json"):
+    """Return the bytes of a correct answer; *body* is bytes or something for JSON."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(data)}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + data
+
+
+def generation(content="Hello", **members):
+    """Return the JSON object of a completed generation."""
+    return {"id": "gen_1", "status": "completed", "model": "gpt-5", "content": content, "tokens_used": 3, **members}
+
+
+def event(**members):
+    """Return one event of a stream."""
+    return b"data: " + json.dumps(members).encode() + b"\n\n"
+
+
+def events(*deltas, start=True, end=True):
+    """Return the events of a stream whose text is *deltas*."""
+    pieces = [event(type="content_delta", delta=delta) for delta in deltas]
+    first = [event(type="generation_start", id="gen_1", model="gpt-5")] if start else []
+    last = [event(type="generation_end", id="gen_1", tokens_used=3), b"data: [DONE]\n\n"] if end else []
+    return b"".join([*first, *pieces, *last])
+
+
+def replies(*pieces, then="fin", every=0.0):
+    """Return a script: read a request, send *pieces*, then ``"fin"``, ``"reset"``, ``"stall"``; for one connection, one request."""
+
+    async def script(connection):
+        await connection.request()
+        await connection.send(*pieces, every=every)
+        if then == "fin":
+            connection.finish()
+        elif then == "reset":
+            await asyncio.sleep(0.02)  # so that what was sent arrives before it
+            connection.reset()
+
+    return script
+
+
+def serves(*answers):
+    """Return a script: answer each request of a kept connection with the next of *answers*; the last one serves for all further."""
+
+    async def script(connection):
+        for number in range(10**6):
+            await connection.request()
+            await connection.send(answers[min(number, len(answers) - 1)])
+
+    return script
+
+
+async def reads_and_stalls(connection):
+    """Take the request and say nothing."""
+    await connection.request()
