@@ -135,6 +135,16 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         self._caller.shared.closed = True
         await self._caller.shared.transport.aclose()
 
+    def forget_inherited(self) -> None:
+        """
+        In a forked child: give up the parent's connections, without a word to the servers; new ones are made.
+
+        For a client that the parent used before the fork; `neuralbox_sync.NeuralBox` does it by itself. Synchronous.
+        """
+        forget = getattr(self._caller.shared.transport, "forget_inherited", None)
+        if forget is not None:
+            forget()
+
     @property
     def closed(self) -> bool:
         """Whether the client was closed; its methods then raise `ClientClosedError`."""

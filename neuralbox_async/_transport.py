@@ -16,6 +16,7 @@ import threading
 import weakref
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -69,11 +70,6 @@ class _Session:
     responses: weakref.WeakSet[_AiohttpResponse] = attrs.field(factory=lambda: weakref.WeakSet[_AiohttpResponse]())  # noqa: PLW0108 - defined further down
     keeper: AsyncGenerator[None] | None = None
 
-    def close_responses(self) -> None:
-        # session.close() alone would leave their readers waiting for ever.
-        for response in list(self.responses):
-            response.close_under_reader()
-
 
 class AiohttpTransport:
     """A `Transport` on aiohttp: for asyncio (uvloop included), for any number of loops, in any number of threads."""
@@ -107,7 +103,7 @@ class AiohttpTransport:
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             raise self._translated(error, delivery) from error.with_traceback(None)
         delivery.stage = "sent"
-        response = _AiohttpResponse(raw, self)
+        response = _AiohttpResponse(raw)
         session.responses.add(response)
         return response
 
@@ -118,7 +114,6 @@ class AiohttpTransport:
         here = _running_loop()
         for loop, session in sessions.items():
             if loop is here:
-                session.close_responses()
                 with anyio.move_on_after(_CLOSING_TIME, shield=True):
                     await _close_keeper(session)
             elif not loop.is_closed():
@@ -147,24 +142,17 @@ class AiohttpTransport:
         if self.closed:
             raise ClientClosedError(_CLOSED)
         loop = _running_loop()
-        session = _Session(loop, _new_http_session(self._options, self._new_socket))
+        session = _Session(loop, _new_http_session(self._options, partial(_new_socket, self._sockets)))
         # A generator that has begun is closed by its loop when that ends (asyncio.run, anyio.run, pytest-asyncio do
         # that), and with it the session: no warning, no task of ours, in however many loops one client is used.
-        session.keeper = _keep(session)
+        # It holds no reference back: a client that is dropped is then freed at once, which closes this as well.
+        session.keeper = _keep(session.http, session.responses)
         await anext(session.keeper)
         with self._lock:
             for dead in [other for other in self._sessions if other.is_closed()]:
                 del self._sessions[dead]
             self._sessions[loop] = session
         return session
-
-    def _new_socket(self, address: tuple[Any, ...]) -> socket.socket:
-        family, kind, protocol, *_ = address
-        connection = socket.socket(family, kind, protocol)
-        connection.setblocking(False)  # noqa: FBT003 - the standard library's
-        _keep_alive(connection)
-        self._sockets.add(connection)
-        return connection
 
     def _translated(self, error: Exception, delivery: Delivery) -> NeuralBoxError:
         return _closed_during_call(delivery) if self.closed else translated(error, delivery)
@@ -287,6 +275,15 @@ def _look_up(host: str, port: int, family: int) -> list[Any]:
     )
 
 
+def _new_socket(made: weakref.WeakSet[socket.socket], address: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, *_ = address
+    connection = socket.socket(family, kind, protocol)
+    connection.setblocking(False)  # noqa: FBT003 - the standard library's
+    _keep_alive(connection)
+    made.add(connection)
+    return connection
+
+
 def _keep_alive(connection: socket.socket) -> None:
     # A peer that vanished without a word is noticed after 60 + 5 * 60 s, even by a call without a timeout.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -295,12 +292,14 @@ def _keep_alive(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-async def _keep(session: _Session) -> AsyncGenerator[None]:
+async def _keep(http: aiohttp.ClientSession, responses: weakref.WeakSet[_AiohttpResponse]) -> AsyncGenerator[None]:
     try:
         yield
     finally:
-        session.close_responses()
-        await session.http.close()
+        # The session alone would leave their readers waiting for ever.
+        for response in list(responses):
+            response.close_under_reader()
+        await http.close()
 
 
 async def _close_keeper(session: _Session) -> None:
@@ -309,7 +308,6 @@ async def _close_keeper(session: _Session) -> None:
 
 
 def _close_from_its_loop(session: _Session) -> None:
-    session.close_responses()
     task = session.loop.create_task(_close_keeper(session))
     _closing.add(task)
     task.add_done_callback(_closing.discard)
@@ -322,11 +320,10 @@ _closing: set[asyncio.Task[None]] = set()
 
 
 class _AiohttpResponse:
-    def __init__(self, raw: aiohttp.ClientResponse, transport: AiohttpTransport) -> None:
+    def __init__(self, raw: aiohttp.ClientResponse) -> None:
         self.status = raw.status
         self.headers = {name.lower(): value for name, value in raw.headers.items()}
         self._raw = raw
-        self._transport = transport
         self._closed: str | None = None  # by whom: "us", "deadline", "client"
         self._failure: NeuralBoxError | None = None
         self._received: list[bytes] = []

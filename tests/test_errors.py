@@ -59,14 +59,16 @@ def test_pickles(error):
 
 def test_every_class_has_an_example():
     """No error class is left out of these tests, and each is a `NeuralBoxError`."""
-    classes = {kind for kind in vars(neuralbox_async).values() if isinstance(kind, type) and issubclass(kind, Exception)}
+    classes = {
+        kind for kind in vars(neuralbox_async).values() if isinstance(kind, type) and issubclass(kind, Exception)
+    }
 
     assert classes - {NeuralBoxError} == {type(error) for error in EXAMPLES}
     assert all(issubclass(kind, NeuralBoxError) for kind in classes)
 
 
 @pytest.mark.parametrize(
-    ("error", "sent", "billed"),
+    "error, sent, billed",
     [
         (InvalidParameterError("model", "", "a slug"), False, "no"),
         (APIConnectionError("refused"), False, "no"),

@@ -43,7 +43,7 @@ def test_generate_and_stream_differ_in_one_member():
 
 
 @pytest.mark.parametrize(
-    ("generation_id", "path"),
+    "generation_id, path",
     [(18473, "/generate/18473"), ("gen_1", "/generate/gen_1"), ("../a?b#c/d e", "/generate/..%2Fa%3Fb%23c%2Fd%20e")],
 )
 def test_retrieve(generation_id, path):
@@ -89,8 +89,8 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize(("status", "code", "kind", "billed"), KINDS)
-@pytest.mark.parametrize(("shape", "message"), SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("status, code, kind, billed", KINDS)
+@pytest.mark.parametrize("shape, message", SHAPES.values(), ids=SHAPES)
 def test_errors(status, code, kind, billed, shape, message):
     """Status and code decide the class; code and message are found in every shape of body."""
     body = json.dumps(shape).replace("{code}", code).encode()
@@ -103,7 +103,7 @@ def test_errors(status, code, kind, billed, shape, message):
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    "body, message",
     [
         (b"", "401"),
         (b"<html><body>Nope</body></html>", "401: <html><body>Nope</body></html>"),
@@ -152,7 +152,7 @@ NOW = datetime(2026, 3, 8, 12, tzinfo=UTC).timestamp()
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"),
+    "value, seconds",
     [
         ("3", 3.0),
         (" 3 ", 3.0),
@@ -188,7 +188,7 @@ def test_any_retry_after(value):
 
 
 @pytest.mark.parametrize(
-    ("headers", "body", "seconds"),
+    "headers, body, seconds",
     [
         ({"retry-after": "5"}, {"retry_after": 7}, 5.0),
         ({"retry-after": "soon"}, {"retry_after": 7}, 7.0),
@@ -204,7 +204,10 @@ def test_where_the_wait_is_told(headers, body, seconds):
     assert seconds == _protocol.error_from(503, headers, json.dumps(body).encode()).retry_after
 
 
-@given(st.integers(300, 599), st.binary() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps).map(str.encode))
+@given(
+    st.integers(300, 599),
+    st.binary() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps).map(str.encode),
+)
 def test_any_error_body(status, body):
     """Any status with any body is an `APIStatusError` with a bounded message."""
     error = _protocol.error_from(status, {}, body)
@@ -226,7 +229,9 @@ def test_a_generation_without_status():
     assert "unknown" == _protocol.load_generation(200, {}, b'{"id": 1}').status
 
 
-@pytest.mark.parametrize(("status", "success"), [(101, False), (200, True), (201, True), (202, True), (300, False), (404, False)])
+@pytest.mark.parametrize(
+    "status, success", [(101, False), (200, True), (201, True), (202, True), (300, False), (404, False)]
+)
 def test_success(status, success):
     """Any 2xx should tell of a generation."""
     assert success == _protocol.is_success(status)
@@ -235,10 +240,17 @@ def test_success(status, success):
 def test_failed():
     """A generation that failed is an error that keeps reason and generation, and cost nothing."""
     with pytest.raises(GenerationFailedError, match="content policy") as caught:
-        _protocol.load_generation(200, {}, b'{"id": 7, "status": "failed", "error": "content policy", "tokens_spent": 0}')
+        _protocol.load_generation(
+            200, {}, b'{"id": 7, "status": "failed", "error": "content policy", "tokens_spent": 0}'
+        )
 
     error = caught.value
-    assert ("content policy", 7, "no", 0) == (error.reason, error.generation_id, error.billed, error.generation.tokens_used)
+    assert ("content policy", 7, "no", 0) == (
+        error.reason,
+        error.generation_id,
+        error.billed,
+        error.generation.tokens_used,
+    )
 
 
 @pytest.mark.parametrize("body", [b'{"error": "oops", "message": "Something"}', b'{"error": {"message": "Something"}}'])

@@ -57,9 +57,9 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize(("error", "post", "post_unknown", "get"), ROWS.values(), ids=ROWS)
+@pytest.mark.parametrize("error, post, post_unknown, get", ROWS.values(), ids=ROWS)
 def test_what_is_repeated(error, post, post_unknown, get):
-    """What surely cost nothing is repeated; what may have been billed only when the user said so; a GET costs nothing."""
+    """What surely cost nothing is repeated, what may have been billed only when told to; a GET costs nothing."""
     bold = RetryPolicy(retry_unknown=True)
 
     assert post == (POLICY.delay(1, error) is not None)
@@ -68,7 +68,7 @@ def test_what_is_repeated(error, post, post_unknown, get):
 
 
 @pytest.mark.parametrize(
-    ("error", "waits"),
+    "error, waits",
     [
         (APIConnectionError("refused"), [0.5, 1, 2, 4, 8, 8]),
         (ProviderError("", status=500), [0.5, 1, 2, 4, 8, 8]),
@@ -92,7 +92,7 @@ def test_full_jitter(attempt):
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "wait"), [(0.0, 1.0), (2.0, 2.2), (60.0, 61.0), (60.5, None), (847.0, None), (None, 1.0)]
+    "retry_after, wait", [(0.0, 1.0), (2.0, 2.2), (60.0, 61.0), (60.5, None), (847.0, None), (None, 1.0)]
 )
 def test_retry_after(retry_after, wait):
     """The server's wish is a lower bound, a little is added, and above the ceiling the error is raised at once."""
@@ -106,13 +106,13 @@ def test_the_ceiling_is_a_setting():
     assert 847.0 == patient.delay(1, RateLimitError("", status=429, retry_after=847.0))
 
 
-@pytest.mark.parametrize(("remaining", "repeated"), [(None, True), (10.0, True), (1.6, True), (1.4, False), (-1.0, False)])
+@pytest.mark.parametrize("remaining, repeated", [(None, True), (10.0, True), (1.6, True), (1.4, False), (-1.0, False)])
 def test_deadline(remaining, repeated):
     """No wait is begun that would not leave a second for the attempt."""
     assert repeated == (POLICY.delay(1, APIConnectionError("refused"), remaining=remaining) is not None)
 
 
-@pytest.mark.parametrize(("max_retries", "delays"), [(0, [False]), (1, [True, False]), (2, [True, True, False])])
+@pytest.mark.parametrize("max_retries, delays", [(0, [False]), (1, [True, False]), (2, [True, True, False])])
 def test_max_retries(max_retries, delays):
     """There are at most *max_retries* further attempts."""
     policy = RetryPolicy(max_retries=max_retries)

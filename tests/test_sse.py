@@ -41,7 +41,10 @@ RULES = {
     "the value may have colons": (b"data: a: b\n\n", [("a: b", "message", "")]),
     "an event cut off at the end is none": (b"data: a\n\ndata: b\n", [("a", "message", "")]),
     "invalid UTF-8 is replaced": (b"data: \xff\xc3\xe2\x82\n\n", [("\ufffd\ufffd\ufffd", "message", "")]),
-    "UTF-8 may be cut anywhere": ("data: \u00e9\u20ac\U0001f600\n\n".encode(), [("\u00e9\u20ac\U0001f600", "message", "")]),
+    "UTF-8 may be cut anywhere": (
+        "data: \u00e9\u20ac\U0001f600\n\n".encode(),
+        [("\u00e9\u20ac\U0001f600", "message", "")],
+    ),
     "retry alone is no event": (b"retry: 10\n\ndata: a\n\n", [("a", "message", "")]),
     "blank lines do nothing": (b"\n\r\n\rdata: a\n\n\n\n", [("a", "message", "")]),
 }
@@ -56,7 +59,7 @@ def cut(stream: bytes, step: int) -> list[bytes]:
     return [stream[i : i + step] for i in range(0, len(stream), step)]
 
 
-@pytest.mark.parametrize(("stream", "events"), RULES.values(), ids=RULES)
+@pytest.mark.parametrize("stream, events", RULES.values(), ids=RULES)
 def test_rules(stream, events):
     """Each rule holds wherever the network cuts the bytes."""
     for step in range(1, len(stream) + 1):
@@ -66,7 +69,11 @@ def test_rules(stream, events):
 
 
 @given(
-    st.lists(st.sampled_from([b"data", b":", b" ", b"\r", b"\n", b"\r\n", b"\xef\xbb\xbf", b"id", b"\0", b"x", b"event", b"\xe2"])),
+    st.lists(
+        st.sampled_from(
+            [b"data", b":", b" ", b"\r", b"\n", b"\r\n", b"\xef\xbb\xbf", b"id", b"\0", b"x", b"event", b"\xe2"]
+        )
+    ),
     st.data(),
 )
 def test_any_cut(pieces, data):
@@ -79,7 +86,8 @@ def test_any_cut(pieces, data):
 
 
 @pytest.mark.parametrize(
-    ("value", "retry"), [(b"10", 10), (b"007", 7), (b"", None), (b"-1", None), (b"1.5", None), (b"x", None), (b"\xb2", None)]
+    "value, retry",
+    [(b"10", 10), (b"007", 7), (b"", None), (b"-1", None), (b"1.5", None), (b"x", None), (b"\xb2", None)],
 )
 def test_retry(value, retry):
     """Only ASCII digits set the reconnection time."""
@@ -101,7 +109,7 @@ def test_endless_retry_digits():
 @pytest.mark.parametrize("step", [1, 7, 64, 1000])
 @pytest.mark.parametrize("large", [b"data: " + b"x" * 200, b"data: x\n" * 100, b": " + b"x" * 200, b"x" * 200])
 def test_bounded(large, step):
-    """An event larger than allowed is an error wherever it is cut, after the events before it; so is an endless line."""
+    """An event or line larger than allowed is an error wherever it is cut, after the events before it."""
     decoder = SSEDecoder(max_event_bytes=100)
     events = []
 

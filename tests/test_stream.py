@@ -7,6 +7,7 @@ import gc
 import json
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from neuralbox_async import (
@@ -122,7 +123,9 @@ async def test_ends(make_client, chunks):
 async def test_events_of_unknown_type(make_client):
     """Events that this version does not know are passed on; the text goes on without them."""
     thinking = {"type": "thinking", "x": 1}
-    async with make_client(FakeTransport(stream_of(sse(START, thinking, delta("Hi"), END)))).stream("m", "Hi") as stream:
+    async with make_client(FakeTransport(stream_of(sse(START, thinking, delta("Hi"), END)))).stream(
+        "m", "Hi"
+    ) as stream:
         assert UnknownEvent("thinking", thinking) in [event async for event in stream]
     assert "Hi" == stream.generation.content
 
@@ -134,7 +137,7 @@ async def test_usage(make_client):
         assert Usage(total_tokens=5) == (await stream.until_done()).usage
 
 
-# ---------------------------------------------------------------------------------------------------- streams that break
+# ------------------------------------------------------------------------------------------------- streams that break
 
 BREAKS = {
     "cut by EOF": ([], "the connection was closed", StreamInterruptedError),
@@ -146,11 +149,15 @@ BREAKS = {
     "error event without words": ([sse({"type": "error"})], '"error"', StreamInterruptedError),
     "garbage": ([b"data: {garbage}\n\n"], "not JSON", StreamInterruptedError),
     "an array": ([b"data: []\n\n"], "array", StreamInterruptedError),
-    "a delta that is no text": ([sse({"type": "content_delta", "delta": 5})], "expected a string", StreamInterruptedError),
+    "a delta that is no text": (
+        [sse({"type": "content_delta", "delta": 5})],
+        "expected a string",
+        StreamInterruptedError,
+    ),
 }
 
 
-@pytest.mark.parametrize(("chunks", "message", "kind"), BREAKS.values(), ids=BREAKS)
+@pytest.mark.parametrize("chunks, message, kind", BREAKS.values(), ids=BREAKS)
 async def test_breaks(make_client, chunks, message, kind):
     """A stream that ends otherwise raises, with exactly the text that was delivered, and goes on raising the same."""
     response = stream_of(sse(START, delta("Hello"), delta(", ")), *chunks)
@@ -158,7 +165,7 @@ async def test_breaks(make_client, chunks, message, kind):
         events = []
         with pytest.raises(kind, match=message) as caught:
             async for event in stream:
-                events.append(event)  # noqa: PERF401 - the loop ends by an exception
+                events.append(event)
         for read in (stream.read_batch, stream.until_done, stream.__anext__):
             with pytest.raises(kind) as again:
                 await read()
@@ -201,7 +208,7 @@ async def test_event_too_large(make_client):
     assert "Hello" == caught.value.text
 
 
-# -------------------------------------------------------------------------------------------------------------- recovery
+# ----------------------------------------------------------------------------------------------------------- recovery
 
 
 async def recovered(make_client, *answers, **options):
@@ -217,7 +224,13 @@ async def recovered(make_client, *answers, **options):
 
 async def test_recovers_the_rest(make_client):
     """A broken stream goes on with the rest of the generation that the API finished; nothing is posted again."""
-    whole = {"id": "gen_1", "status": "completed", "content": "Hello, world", "tokens_used": 3, "balance_remaining": 297}
+    whole = {
+        "id": "gen_1",
+        "status": "completed",
+        "content": "Hello, world",
+        "tokens_used": 3,
+        "balance_remaining": 297,
+    }
     transport, stream, events = await recovered(make_client, whole)
 
     assert [*EVENTS[:2], ContentDelta(", world"), EVENTS[-1]] == events
@@ -234,7 +247,7 @@ async def test_recovers_when_nothing_is_missing(make_client):
 
 
 @pytest.mark.parametrize(
-    ("answer", "billed"),
+    "answer, billed",
     [
         ({"id": "gen_1", "status": "completed", "content": "Good day"}, "unknown"),
         ({"id": "gen_1", "status": "failed", "error": "policy"}, "no"),
@@ -280,7 +293,7 @@ async def test_no_recovery_without_an_id(make_client):
     assert 1 == len(transport.requests)
 
 
-# ------------------------------------------------------------------------------------- answers that are no event stream
+# ----------------------------------------------------------------------------------- answers that are no event stream
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8", "text/plain", ""])
@@ -294,7 +307,7 @@ async def test_json_instead_of_events(make_client, content_type):
 
 
 @pytest.mark.parametrize(
-    ("body", "message", "billed"),
+    "body, message, billed",
     [
         (b"<html>Sign in</html>", "Sign in", "unknown"),
         (b'{"id": 7, "status": "failed", "error": "policy"}', "policy", "no"),
@@ -323,7 +336,7 @@ async def test_events_under_another_content_type(make_client):
         assert COMPLETE == await stream.until_done()
 
 
-# --------------------------------------------------------------------------------------------- who reads, opens and closes
+# ---------------------------------------------------------------------------------------- who reads, opens and closes
 
 
 async def test_cancelled_read_loses_nothing(make_client):
@@ -355,7 +368,7 @@ async def test_leaving_closes(make_client):
     assert "incomplete" == stream.generation.status
     with pytest.raises(ZeroDivisionError):
         async with client.stream("gpt-5", "Hi") as stream:
-            1 / 0  # noqa: B018
+            1 / 0
     with anyio.move_on_after(0.01):
         async with client.stream("gpt-5", "Hi") as stream:
             await stream.until_done()
@@ -394,7 +407,7 @@ async def test_closed_while_opening(make_client):
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_open_expecting_close, stream)
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         await stream.aclose()
 
     assert response.closed
@@ -458,7 +471,7 @@ async def test_no_task_for_a_dropped_generator(make_client):
     assert [] == tasks
 
 
-# ---------------------------------------------------------------------------------------------------------------- clocks
+# ------------------------------------------------------------------------------------------------------------- clocks
 
 
 class Ticking(FakeResponse):
@@ -490,7 +503,7 @@ PING, EMPTY, OTHER = b": ping\n\n", sse(delta("")), sse({"type": "ping"})
 
 
 @pytest.mark.parametrize(
-    ("chunks", "seconds", "limits", "phase"),
+    "chunks, seconds, limits, phase",
     [
         ([sse(START)] + [sse(delta("a"))] * 50 + [sse(END)], 9, {"stall_timeout": 10}, None),
         ([sse(START), sse(delta("a")), sse(END)], 11, {"stall_timeout": 10, "first_event_timeout": 60}, "stall"),

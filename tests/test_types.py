@@ -62,7 +62,7 @@ INVALID = [
 ]
 
 
-@pytest.mark.parametrize(("parameter", "changes", "rule"), INVALID)
+@pytest.mark.parametrize("parameter, changes, rule", INVALID)
 def test_invalid(parameter, changes, rule):
     """What breaks a rule is refused with the parameter's name, its value and the rule."""
     with pytest.raises(InvalidParameterError) as caught:
@@ -143,7 +143,7 @@ def test_any_text_passes_or_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    ("data", "media_type"),
+    "data, media_type",
     [
         (b"\x89PNG\r\n\x1a\n...", "image/png"),
         (b"\xff\xd8\xff\xe0...", "image/jpeg"),
@@ -189,7 +189,7 @@ def test_values_are_frozen_and_hide_what_is_long():
 
 
 @pytest.mark.parametrize(
-    ("status", "completed", "finished"),
+    "status, completed, finished",
     [("completed", True, True), ("failed", False, True), ("pending", False, False), ("queued", False, False)],
 )
 def test_status(status, completed, finished):
