@@ -48,6 +48,7 @@ _RECOVERY_INTERVAL = 0.5
 _LONGEST_ETA = 30.0
 _MAX_ERROR_BYTES = 1024 * 1024
 _ERROR_BODY_TIME = 5.0
+_QUESTION_TIME = 30.0
 _NAP = 0.5
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -197,8 +198,8 @@ class Caller:
     async def _key(self) -> Secret:
         if isinstance(self.api_key, Secret):
             return self.api_key
-        found = self.api_key()
-        return _options.check_key(await found if isinstance(found, Awaitable) else found)
+        found = _options.conceal(self.api_key())
+        return _options.check_key(_options.conceal(await found) if isinstance(found, Awaitable) else found)
 
     # -------------------------------------------------------------------------------------------------------- polling
 
@@ -247,7 +248,9 @@ class Caller:
                 self._check_open()
             at_once = False
             try:
-                state = await self.retrieve(id_of(state), options, deadline, options.headers)
+                # A clock for each question: one that is never answered must not use up all the time.
+                soon = min(deadline, anyio.current_time() + _QUESTION_TIME)
+                state = await self.retrieve(id_of(state), options, soon, options.headers)
             except (APIConnectionError, APIStatusError) as error:
                 if not is_transient(error):
                     raise

@@ -15,10 +15,9 @@ import attrs
 
 from neuralbox_async import _options, _protocol, _sse
 from neuralbox_async._calls import POLL_INTERVAL, Caller, Shared, deadline_after, id_of
-from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._errors import GenerationFailedError, InvalidParameterError, NeuralBoxError
 from neuralbox_async._logging import listen_as_told
 from neuralbox_async._options import UNSET, ApiKey, CallOptions, Unset
-from neuralbox_async._secret import Secret
 from neuralbox_async._source import StreamLimits
 from neuralbox_async._stream import AsyncStream
 from neuralbox_async._transport import AiohttpTransport, ConnectionOptions
@@ -83,9 +82,8 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         allow_insecure: bool = False,
         transport: Transport | None = None,
     ) -> None:
-        api_key = (
-            Secret(api_key) if isinstance(api_key, str) else api_key
-        )  # before anything can raise with it in a frame
+        # Before anything can raise with them in a frame.
+        api_key, base_url, proxy = _options.conceal(api_key), _options.conceal(base_url), _options.conceal(proxy)
         listen_as_told()
         self._options = CallOptions().changed(
             timeout=timeout,
@@ -228,9 +226,16 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         request = _protocol.generate(asked, self._headers(options, extra_headers, idempotency_key))
         deadline = deadline_after(options.timeout)
         generation = await self._caller.generation(request, options, deadline)
-        if wait and not generation.finished:
+        if not wait or generation.finished:
+            return generation
+        try:
             return await self._caller.wait(generation, options, deadline)
-        return generation
+        except GenerationFailedError:
+            raise
+        except NeuralBoxError as error:
+            # Of the questions, which cost nothing; but what they ask for may be billed when it is completed.
+            error.billed, error.generation_id = "unknown", generation.id
+            raise
 
     def stream(
         self,
@@ -285,12 +290,11 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         )
         caller = self._caller  # the stream needs no more of the client
         request = _protocol.stream(asked, self._headers(options, extra_headers, idempotency_key))
+        mending = options.changed(timeout=self._options.timeout, headers=extra_headers)
         return AsyncStream(
             lambda: caller.response(request, options),
             limits,
-            (lambda generation_id, deadline: caller.recover(generation_id, self._options, deadline))
-            if recover
-            else None,
+            (lambda generation_id, deadline: caller.recover(generation_id, mending, deadline)) if recover else None,
         )
 
     async def retrieve(

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -17,6 +17,8 @@ from neuralbox_async._errors import NO_HEADERS, InvalidParameterError
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._secret import Secret
 from neuralbox_async._types import is_mapping
+
+T = TypeVar("T")
 
 DEFAULT_BASE_URL = "https://neuralbox.top/api/v2"
 
@@ -83,18 +85,21 @@ def check_key(key: object) -> Secret:
     return secret
 
 
+def conceal(value: T) -> T:
+    """Return *value*, when it is a string as a `Secret`, so that no frame of a traceback shows it."""
+    return cast("T", Secret(value)) if isinstance(value, str) else value
+
+
 def resolve_key(api_key: ApiKey | None) -> Secret | Callable[[], str] | Callable[[], Awaitable[str]]:
     """Return *api_key*, or the environment's NEURALBOX_API_KEY. Raises `InvalidParameterError` if there is neither."""
-    concealed = Secret(api_key) if isinstance(api_key, str) else api_key
+    found = conceal(api_key)
     del api_key
-    if concealed is None:
-        found = os.environ.get("NEURALBOX_API_KEY")
-        if not found:
-            rule = "given, or set in the environment as NEURALBOX_API_KEY"
-            raise InvalidParameterError("api_key", None, rule)
-        concealed = Secret(found)
-        del found
-    return concealed if callable(concealed) else check_key(concealed)
+    if found is None:
+        found = conceal(os.environ.get("NEURALBOX_API_KEY"))
+    if not found:
+        rule = "given, or set in the environment as NEURALBOX_API_KEY"
+        raise InvalidParameterError("api_key", None, rule, show=False)
+    return found if callable(found) else check_key(found)
 
 
 def check_base_url(base_url: str | None, *, allow_insecure: bool) -> str:
@@ -104,20 +109,26 @@ def check_base_url(base_url: str | None, *, allow_insecure: bool) -> str:
     Plain http is only for loopback, unless *allow_insecure*: the key would be readable on the way. Raises
     `InvalidParameterError`.
     """
-    url = base_url or os.environ.get("NEURALBOX_BASE_URL") or DEFAULT_BASE_URL
+    url = conceal(base_url or os.environ.get("NEURALBOX_BASE_URL") or DEFAULT_BASE_URL)
+    del base_url
+    rule = _broken_rule(url, allow_insecure=allow_insecure)
+    if rule is not None:
+        has_credentials = "@" in str(url)
+        raise InvalidParameterError("base_url", None if has_credentials else str(url), rule, show=not has_credentials)
+    return str(url).rstrip("/")
+
+
+def _broken_rule(url: str, *, allow_insecure: bool) -> str | None:
     try:
         parts = urlsplit(url)
-        port_is_valid = parts.port is None or parts.port > 0
+        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
     except (ValueError, AttributeError, TypeError):
-        raise InvalidParameterError("base_url", None, "a valid URL", show=False) from None
-    plain = parts.query or parts.fragment or parts.username or parts.password or re.search(r"[\s\x00-\x1f]", url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid or plain:
-        rule = "an http(s) URL with a host, without credentials, query or fragment"
-        raise InvalidParameterError("base_url", url, rule, show=not parts.password)
-    if parts.scheme == "http" and not allow_insecure and not _is_loopback(parts.hostname):
-        rule = "https (the key would be readable on the way; allow_insecure=True lifts this)"
-        raise InvalidParameterError("base_url", url, rule)
-    return url.rstrip("/")
+        return "a valid URL"
+    if not usable or parts.query or parts.fragment or "@" in parts.netloc or re.search(r"[\s\x00-\x1f]", url):
+        return "an http(s) URL with a host, without credentials, query or fragment"
+    if parts.scheme == "http" and not allow_insecure and not _is_loopback(parts.hostname or ""):
+        return "https (the key would be readable on the way; allow_insecure=True lifts this)"
+    return None
 
 
 def _is_loopback(host: str) -> bool:
@@ -131,17 +142,25 @@ def split_proxy(proxy: str | None) -> tuple[str | None, dict[str, str] | None]:
     """Return *proxy* without its credentials, and the header that carries them. Raises `InvalidParameterError`."""
     if proxy is None:
         return None, None
+    url, headers = _split(proxy)
+    if url is None:
+        raise InvalidParameterError("proxy", None, "an http(s) URL with a host", show=False)
+    return url, headers
+
+
+def _split(proxy: str) -> tuple[str | None, dict[str, str] | None]:
     try:
         parts = urlsplit(proxy)
-        host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
-        where = host if parts.port is None else f"{host}:{parts.port}"
+        host, port = parts.hostname, parts.port
     except (ValueError, AttributeError, TypeError):
-        raise InvalidParameterError("proxy", None, "an http(s) URL", show=False) from None
+        return None, None
     if parts.scheme not in {"http", "https"} or not host:
-        raise InvalidParameterError("proxy", None, "an http(s) URL with a host", show=False)
+        return None, None
+    host = f"[{host}]" if ":" in host else host
+    url = f"{parts.scheme}://{host}" if port is None else f"{parts.scheme}://{host}:{port}"
     if parts.username is None:
-        return f"{parts.scheme}://{where}", None
-    return f"{parts.scheme}://{where}", {"Proxy-Authorization": _basic(parts.username, parts.password or "")}
+        return url, None
+    return url, {"Proxy-Authorization": _basic(parts.username, parts.password or "")}
 
 
 def _basic(user: str, password: str) -> Secret:

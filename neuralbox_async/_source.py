@@ -10,7 +10,7 @@ import anyio
 import attrs
 
 from neuralbox_async import _sse
-from neuralbox_async._errors import APITimeoutError
+from neuralbox_async._errors import APIConnectionError, APITimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -81,10 +81,15 @@ class Source:
 
     async def read_body(self, deadline: float) -> bytes:
         """Return the whole body of an answer that is no stream. Raises `APIConnectionError` or `ResponseError`."""
-        with anyio.CancelScope(deadline=deadline):
-            return self._ahead + await self.response.read(self._limits.max_response_bytes)
         msg = "no data came in time"
-        raise APITimeoutError(msg, phase="stall", request_sent=True)
+        failure: APIConnectionError = APITimeoutError(msg, phase="stall", request_sent=True)
+        with anyio.CancelScope(deadline=deadline):
+            try:
+                return self._ahead + await self.response.read(self._limits.max_response_bytes)
+            except APIConnectionError as error:
+                failure = error
+        failure.body = self._ahead + self.response.received
+        raise failure
 
     def close(self) -> None:
         """Close the connection, unless it was read to its end, and the generator. Never waits."""

@@ -88,6 +88,9 @@ class AiohttpTransport:
         session = self._sessions.get(_running_loop()) or await self._open_session()
         import aiohttp
 
+        proxy_headers = self._options.proxy_headers
+        if proxy_headers and url.startswith("http:"):
+            headers = {**headers, **proxy_headers}  # aiohttp sends them with CONNECT only
         _delivery.set(delivery)
         try:
             raw = await session.http.request(
@@ -97,7 +100,7 @@ class AiohttpTransport:
                 headers=headers,
                 allow_redirects=False,
                 proxy=self._options.proxy,
-                proxy_headers=self._options.proxy_headers,
+                proxy_headers=proxy_headers,
                 ssl=self._options.ssl_context or True,
             )
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
@@ -177,14 +180,17 @@ _delivery: ContextVar[Delivery] = ContextVar("neuralbox_delivery")
 def _new_http_session(options: ConnectionOptions, socket_factory: Any) -> aiohttp.ClientSession:
     import aiohttp
 
+    connector = _connector_class()(
+        limit=options.max_connections,
+        resolver=_resolver_class()(options.connect_timeout),
+        socket_factory=socket_factory,
+        keepalive_timeout=_KEEP_ALIVE if options.reuse_connections else None,
+        force_close=not options.reuse_connections,
+    )
+    if options.proxy is not None:
+        connector.proxy_timeout = options.connect_timeout
     return aiohttp.ClientSession(
-        connector=_connector_class()(
-            limit=options.max_connections,
-            resolver=_resolver_class()(options.connect_timeout),
-            socket_factory=socket_factory,
-            keepalive_timeout=_KEEP_ALIVE if options.reuse_connections else None,
-            force_close=not options.reuse_connections,
-        ),
+        connector=connector,
         # The deadline is the client's own: aiohttp's total kills healthy streams and can swallow a cancellation.
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout, ceil_threshold=math.inf),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -193,7 +199,7 @@ def _new_http_session(options: ConnectionOptions, socket_factory: Any) -> aiohtt
     )
 
 
-def _connector_class() -> type[aiohttp.TCPConnector]:
+def _connector_class() -> Any:
     global _connector  # noqa: PLW0603 - made once, when aiohttp is there
     if _connector is None:
         from aiohttp import ClientConnectionError, TCPConnector
@@ -203,15 +209,17 @@ def _connector_class() -> type[aiohttp.TCPConnector]:
 
             # aiohttp's own way to learn it, a TraceConfig, costs 16 us a call.
 
+            proxy_timeout: float | None = None
+
             async def connect(self, *args: Any, **kwargs: Any) -> Any:
                 delivery = _delivery.get()
                 delivery.stage = "connecting"
                 try:
-                    connection = await super().connect(*args, **kwargs)
+                    connection = await self._acquire(*args, **kwargs)
                     while connection.protocol is not None and connection.protocol.should_close:
                         # Something came while it was idle (a gateway's 408, say): it would be taken for our answer.
                         connection.close()
-                        connection = await super().connect(*args, **kwargs)
+                        connection = await self._acquire(*args, **kwargs)
                 except asyncio.CancelledError:
                     # A connector that closes cancels those who wait for a connection, as if their callers had been.
                     if self.closed and not _is_cancelled():
@@ -220,11 +228,18 @@ def _connector_class() -> type[aiohttp.TCPConnector]:
                 delivery.stage = "sent"
                 return connection
 
+            async def _acquire(self, *args: Any, **kwargs: Any) -> Any:
+                if self.proxy_timeout is None:
+                    return await super().connect(*args, **kwargs)
+                # The wait for a proxy's answer to CONNECT has no other clock.
+                async with asyncio.timeout(self.proxy_timeout):
+                    return await super().connect(*args, **kwargs)
+
         _connector = Connector
     return _connector
 
 
-_connector: type[aiohttp.TCPConnector] | None = None
+_connector: Any = None
 _CLOSED = "the client is closed"
 
 
@@ -361,15 +376,45 @@ class _AiohttpResponse:
             raise self._failure from error.with_traceback(None)
 
     async def _wait_for_chunk(self, deadline: float) -> bytes:
-        if deadline == math.inf:
-            return await self._raw.content.readany()
+        lost = self._connection_lost()
         # A timer that closes the connection, not a scope that cancels the reader: 1 us instead of 27 for each wait of a
         # live stream.
-        timer = asyncio.get_running_loop().call_at(deadline, self._close_by, "deadline")
+        timer = None
+        if deadline != math.inf:
+            timer = asyncio.get_running_loop().call_at(deadline, self._close_by, "deadline")
         try:
             return await self._raw.content.readany()
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
+            if lost is not None:
+                lost.remove_done_callback(self._wake_reader)
+
+    def _connection_lost(self) -> asyncio.Future[None] | None:
+        """
+        Have the reader woken when the connection is lost; return what tells of that.
+
+        aiohttp does so itself, but for a malformed chunk: then it closes the connection and forgets the reader.
+        """
+        connection = self._raw.connection
+        if connection is None or connection.protocol is None:
+            return None
+        lost = connection.protocol.closed
+        if lost is None:
+            self._wake_reader()
+            return None
+        if lost not in _watched:
+            _watched.add(lost)
+            lost.add_done_callback(_look_at)
+        lost.add_done_callback(self._wake_reader)
+        return lost
+
+    def _wake_reader(self, _lost: object = None) -> None:
+        import aiohttp
+
+        content = self._raw.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection was closed in the middle of the body"))
 
     def _salvaged(self) -> bytes:
         # aiohttp raises a connection's failure before the bytes that had arrived, which have been paid for.
@@ -396,6 +441,14 @@ class _AiohttpResponse:
     def _close_by(self, who: str) -> None:
         self._closed = self._closed or who
         self._raw.close()
+
+
+_watched: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+
+
+def _look_at(lost: asyncio.Future[None]) -> None:
+    if not lost.cancelled():
+        lost.exception()  # asyncio complains of exceptions that nobody has looked at
 
 
 _SENT = Delivery()
@@ -433,7 +486,9 @@ def translated(error: Exception, delivery: Delivery) -> APIConnectionError:  # n
             return APIConnectionError(f"no usable URL: {reason}", retryable=False)
         case aiohttp.ClientResponseError():
             # What aiohttp raises for malformed heads, with a status of 400 that is not the API's.
-            return APIConnectionError(f"the answer is not HTTP: {error.message}", request_sent=True)
+            # (Or as a proxy's answer to CONNECT: then nothing has been forwarded.)
+            sent = delivery.stage != "connecting"
+            return APIConnectionError(f"the answer is not HTTP: {error.message}", request_sent=sent)
         case _:
             pass
     # A mocked session never gets as far as a connection: then the error alone tells, and it says that something was
