@@ -262,14 +262,13 @@ def _id_in(members: Mapping[str, Any]) -> str | int | None:
 
 
 def excerpt(body: bytes) -> str:
-    """Return the beginning of *body* as one printable line."""
+    """Return the beginning of *body* as one line."""
     return _one_line(body[: 4 * _SHOWN_BODY].decode("utf-8", "replace"))
 
 
 def _one_line(text: str) -> str:
     line = " ".join(text.split())
-    shown = line if len(line) <= _SHOWN_BODY else f"{line[:_SHOWN_BODY]}..."
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in shown)
+    return line if len(line) <= _SHOWN_BODY else f"{line[:_SHOWN_BODY]}..."
 
 
 def _kind_of(value: object) -> str:

@@ -71,11 +71,17 @@ class NeuralBoxError(Exception):
     text: str = ""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        # Much of it comes from outside: no line break or escape sequence of a server gets into a log or a terminal.
+        self.message = message if message.isprintable() else _printable(message)
+        super().__init__(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.message, self.__dict__)
+
+
+def _printable(text: str) -> str:
+    line = " ".join(text.split())
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
 def _restore(kind: type[NeuralBoxError], message: str, facts: dict[str, Any]) -> NeuralBoxError:

@@ -209,10 +209,15 @@ def _is_array(value: object) -> TypeGuard[list[Any]]:
 
 def _detail_line(item: object) -> str:
     if not _codec.is_object(item):
-        return str(item)[:_LONGEST_MESSAGE]
+        return _scalar(item)
     place = item.get("loc")
-    where = ".".join(str(step) for step in place) if _is_array(place) else ""
-    return f"{where}: {item.get('msg', '')}".strip(": ")[:_LONGEST_MESSAGE]
+    where = ".".join(_scalar(step) for step in place[:10]) if _is_array(place) else ""
+    return f"{where}: {_scalar(item.get('msg'))}".strip(": ")
+
+
+def _scalar(value: object) -> str:
+    # Nothing nested: it may be nested more deeply than str() can follow.
+    return str(value)[:_LONGEST_MESSAGE] if isinstance(value, str | int | float) else ""
 
 
 def _take_limits(error: RateLimitError, members: Mapping[str, Any]) -> None:

@@ -208,7 +208,7 @@ class _Demo:
         return Progress(*columns, console=self._console, disable=not self._console.is_terminal)
 
     def _farewell(self, seconds: float) -> None:
-        billed = f"{len(self._server.billed):,} generations over real HTTP, and a bill that nobody gets."
+        billed = f"{len(self._server.billed):,} generations over real HTTP, not one of them paid for."
         self._write(f"\nDone in {seconds:.1f} s: ", "bold", end="")
         self._write(billed)
         self._write('Next: neuralbox generate "Hello" --local · neuralbox serve · neuralbox --help', "dim")

@@ -124,7 +124,7 @@ def _prompt(argument: str | None) -> str:
 def _stdin(*, even_terminal: bool) -> str:
     stdin: TextIO | None = sys.stdin  # None: the process was started with it closed
     if stdin is None or (stdin.isatty() and not even_terminal):
-        raise click.UsageError('There is no prompt: give one as an argument, or on stdin ("-" for typing it there).')
+        raise click.UsageError("There is no prompt: give one as an argument, or on stdin.")
     try:
         # Not the locale's encoding: what a prompt means must not depend on the machine.
         return stdin.buffer.read().decode("utf-8-sig").rstrip("\r\n")

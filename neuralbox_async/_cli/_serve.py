@@ -21,8 +21,8 @@ _LIMIT: Final = click.IntRange(min=0)
 
 
 def _key(_context: click.Context, parameter: click.Parameter, key: str | None) -> str | None:
-    if key is not None and not (key.strip() == key != "" and key.isascii() and key.isprintable()):
-        raise click.BadParameter("it must be printable ASCII, without spaces around it.", param=parameter)
+    if key is not None and (not key or " " in key or not key.isascii() or not key.isprintable()):
+        raise click.BadParameter("it must be printable ASCII without spaces.", param=parameter)
     return key
 
 
@@ -57,6 +57,9 @@ def serve(**options: Any) -> None:
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     server.run(ready=_announce)
+    if sys.stdout.isatty():
+        # The terminal has just shown ^C there.
+        click.echo()
 
 
 def _announce(server: NeuralBoxServer) -> None:
@@ -64,7 +67,8 @@ def _announce(server: NeuralBoxServer) -> None:
     for everywhere, loopback in _LOOPBACK.items():
         url = url.replace(everywhere, loopback)
     lines = (
-        f"The local server answers at {url} with the key {server.api_key}",
+        f"A local server answers at {url}",
+        f"with the key {server.api_key}",
         "",
         f"export NEURALBOX_BASE_URL={shlex.quote(url)}",
         f"export NEURALBOX_API_KEY={shlex.quote(server.api_key)}",
