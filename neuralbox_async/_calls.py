@@ -10,6 +10,7 @@ import itertools
 import math
 import platform
 import random
+import threading
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
@@ -31,7 +32,7 @@ from neuralbox_async._errors import (
 )
 from neuralbox_async._logging import logger
 from neuralbox_async._retry import RetryBudget
-from neuralbox_async._seam import Delivery
+from neuralbox_async._seam import Delivery, now
 from neuralbox_async._secret import Secret
 from neuralbox_async._types import Generation
 from neuralbox_async._version import __version__
@@ -39,7 +40,7 @@ from neuralbox_async._version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from neuralbox_async._options import CallOptions
+    from neuralbox_async._options import CallOptions, ConnectionOptions
     from neuralbox_async._seam import Response, Transport
     from neuralbox_async._types import GenerationId
 
@@ -60,10 +61,43 @@ _USER_AGENT = f"neuralbox-python/{__version__} {platform.python_implementation()
 class Shared:
     """What a client and those derived from it have in common."""
 
-    transport: Transport
+    connections: ConnectionOptions
+    given_transport: Transport | None = None
     budget: RetryBudget = attrs.field(factory=RetryBudget)
     status_paths: tuple[str, ...] = _protocol.STATUS_PATHS  # the one that worked last comes first
     closed: bool = False
+    _transport: Transport | None = attrs.field(default=None, init=False)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+
+    @property
+    def transport(self) -> Transport:
+        """What carries the requests: made, and aiohttp loaded, when the first one is sent."""
+        return self._transport or self._new_transport()
+
+    def _new_transport(self) -> Transport:
+        with self._lock:
+            if self._transport is None:
+                self._transport = self.given_transport or _aiohttp_transport(self.connections)
+            return self._transport
+
+    async def aclose(self) -> None:
+        """Close everything, for good."""
+        self.closed = True
+        if self._transport is not None or self.given_transport is not None:
+            await self.transport.aclose()
+
+    def forget_inherited(self) -> None:
+        """In a forked child: give up the parent's connections."""
+        self._lock = threading.Lock()
+        forget = getattr(self._transport, "forget_inherited", None)
+        if forget is not None:
+            forget()
+
+
+def _aiohttp_transport(connections: ConnectionOptions) -> Transport:
+    from neuralbox_async._transport import AiohttpTransport  # aiohttp takes longer to load than all else together
+
+    return AiohttpTransport(connections)
 
 
 @attrs.define(eq=False)
@@ -73,7 +107,7 @@ class _Call:
     request: _protocol.Request
     options: CallOptions
     deadline: float
-    started: float = attrs.field(factory=anyio.current_time)
+    started: float = attrs.field(factory=now)
     attempts: int = 0
     delivery: Delivery = attrs.field(factory=Delivery)
     response: Response | None = None
@@ -82,7 +116,7 @@ class _Call:
     def describe(self, error: NeuralBoxError) -> NeuralBoxError:
         """Put on *error* what is known of the call, and return it."""
         error.attempts = self.attempts
-        error.elapsed = anyio.current_time() - self.started
+        error.elapsed = now() - self.started
         error.idempotency_key = self.request.headers.get("Idempotency-Key")
         if self.request.idempotent:
             error.billed = "no"
@@ -158,16 +192,16 @@ class Caller:
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, and wake up soon when the client is closed, by whichever loop or thread."""
-        end = anyio.current_time() + seconds
+        end = now() + seconds
         # No event: that would belong to one loop, and a client to many.
-        while (left := end - anyio.current_time()) > 0 and not self.shared.closed:  # noqa: ASYNC110
+        while (left := end - now()) > 0 and not self.shared.closed:  # noqa: ASYNC110
             await anyio.sleep(min(left, _NAP))
 
     def _delay(self, call: _Call, error: NeuralBoxError) -> float | None:
         logger.debug(
             "%s %s: attempt %d: %s", call.request.method, call.request.path, call.attempts, type(error).__name__
         )
-        remaining = call.deadline - anyio.current_time()
+        remaining = call.deadline - now()
         return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
 
     async def _attempt(self, call: _Call) -> Response:
@@ -240,7 +274,7 @@ class Caller:
         at_once: bool = False,
     ) -> Generation:
         """Poll until the generation is finished, or *deadline*; *at_once*: ask first, then wait."""
-        started = anyio.current_time()
+        started = now()
         failures = 0
         while not state.finished:
             if not at_once:
@@ -249,7 +283,7 @@ class Caller:
             at_once = False
             try:
                 # A clock for each question: one that is never answered must not use up all the time.
-                soon = min(deadline, anyio.current_time() + _QUESTION_TIME)
+                soon = min(deadline, now() + _QUESTION_TIME)
                 state = await self.retrieve(id_of(state), options, soon, options.headers)
             except (APIConnectionError, APIStatusError) as error:
                 if not is_transient(error):
@@ -257,8 +291,8 @@ class Caller:
                 failures = min(failures + 1, 3)
             else:
                 failures = 0
-            if not state.finished and anyio.current_time() >= deadline:
-                raise _waited_out(state, anyio.current_time() - started)
+            if not state.finished and now() >= deadline:
+                raise _waited_out(state, now() - started)
         if state.status == "failed":
             raise _protocol.failed(state)
         return state
@@ -271,8 +305,8 @@ class Caller:
 
 
 def deadline_after(seconds: float | None) -> float:
-    """Return the moment (`anyio.current_time`) that is *seconds* away, or infinity for None."""
-    return math.inf if seconds is None else anyio.current_time() + seconds
+    """Return the moment (of `now`) that is *seconds* away, or infinity for None."""
+    return math.inf if seconds is None else now() + seconds
 
 
 def id_of(generation: Generation | GenerationId) -> GenerationId:
@@ -295,7 +329,7 @@ def _pause(state: Generation, interval: float, deadline: float) -> float:
     # Jitter: a thousand generations started together are not asked for together.
     eta = min(_LONGEST_ETA, state.eta_seconds or 0.0)
     pause = max(interval, eta) * random.uniform(0.9, 1.1)  # noqa: S311 - no secret
-    return max(0.0, min(pause, deadline - anyio.current_time()))
+    return max(0.0, min(pause, deadline - now()))
 
 
 def _waited_out(state: Generation, elapsed: float) -> WaitTimeoutError:
@@ -333,9 +367,9 @@ def _redirect(request: _protocol.Request, url: str, response: Response) -> str |
 
 async def _error_of(response: Response, deadline: float) -> APIStatusError:
     # The status has come and says what matters: a body that does not come, or not in time, must not hide it.
-    now = anyio.current_time()
+    started = now()
     try:
-        with anyio.CancelScope(deadline=now + min(_ERROR_BODY_TIME, 0.9 * (deadline - now))):
+        with anyio.CancelScope(deadline=started + min(_ERROR_BODY_TIME, 0.9 * (deadline - started))):
             await response.read(_MAX_ERROR_BYTES, truncate=True)
     except NeuralBoxError as error:
         logger.debug("the body of an answer with status %d broke off: %s", response.status, type(error).__name__)

@@ -6,7 +6,7 @@ Each method checks, forms a request and hands it on; the work is done by `Caller
 
 from __future__ import annotations
 
-import uuid
+import os
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -20,7 +20,6 @@ from neuralbox_async._logging import listen_as_told
 from neuralbox_async._options import UNSET, ApiKey, CallOptions, Unset
 from neuralbox_async._source import StreamLimits
 from neuralbox_async._stream import AsyncStream
-from neuralbox_async._transport import AiohttpTransport, ConnectionOptions
 from neuralbox_async._types import GenerateRequest, Generation, GenerationId, Messages
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         )
         self._max_event_bytes = _options.check_count("max_event_bytes", max_event_bytes, least=1)
         proxy_url, proxy_headers = _options.split_proxy(proxy)
-        connections = ConnectionOptions(
+        connections = _options.ConnectionOptions(
             connect_timeout=_options.check_seconds("connect_timeout", connect_timeout),
             max_connections=_options.check_count("max_connections", max_connections, least=1),
             reuse_connections=reuse_connections,
@@ -104,7 +103,7 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
             ssl_context=ssl_context,
         )
         self._caller = Caller(
-            shared=Shared(transport or AiohttpTransport(connections)),
+            shared=Shared(connections, transport),
             api_key=_options.resolve_key(api_key),
             base_url=_options.check_base_url(base_url, allow_insecure=allow_insecure),
             max_response_bytes=_options.check_count("max_response_bytes", max_response_bytes, least=1),
@@ -130,8 +129,7 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
 
         Clients that `with_options` derived from this one, or this one from them, are closed with it.
         """
-        self._caller.shared.closed = True
-        await self._caller.shared.transport.aclose()
+        await self._caller.shared.aclose()
 
     def forget_inherited(self) -> None:
         """
@@ -139,9 +137,7 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
 
         For a client that the parent used before the fork; `neuralbox_sync.NeuralBox` does it by itself. Synchronous.
         """
-        forget = getattr(self._caller.shared.transport, "forget_inherited", None)
-        if forget is not None:
-            forget()
+        self._caller.shared.forget_inherited()
 
     @property
     def closed(self) -> bool:
@@ -348,6 +344,9 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         self, options: CallOptions, extra_headers: Mapping[str, str] | None, idempotency_key: str | None
     ) -> dict[str, str]:
         """Return the headers of a POST: one key for all attempts of one call."""
-        key = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
-        _options.check_headers("idempotency_key", {"Idempotency-Key": key})
-        return {**options.headers, **_options.check_headers("extra_headers", extra_headers), "Idempotency-Key": key}
+        if idempotency_key is None:
+            idempotency_key = os.urandom(16).hex()
+        else:
+            _options.check_headers("idempotency_key", {"Idempotency-Key": idempotency_key})
+        extra = _options.check_headers("extra_headers", extra_headers)
+        return {**options.headers, **extra, "Idempotency-Key": idempotency_key}

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -17,6 +17,9 @@ from neuralbox_async._errors import NO_HEADERS, InvalidParameterError
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._secret import Secret
 from neuralbox_async._types import is_mapping
+
+if TYPE_CHECKING:
+    import ssl
 
 T = TypeVar("T")
 
@@ -209,3 +212,15 @@ def check_policy(policy: object) -> RetryPolicy:
     if not isinstance(policy, RetryPolicy):
         raise InvalidParameterError("retry_policy", policy, "a RetryPolicy")
     return policy
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionOptions:
+    """How connections are made; see `AsyncNeuralBox` for each."""
+
+    connect_timeout: float | None = 10.0
+    max_connections: int = 1000
+    reuse_connections: bool = True
+    proxy: str | None = attrs.field(default=None, repr=False)
+    proxy_headers: Mapping[str, str] | None = attrs.field(default=None, repr=False)
+    ssl_context: ssl.SSLContext | None = None

@@ -79,18 +79,21 @@ def is_success(status: int) -> bool:
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """One HTTP request, without the key and without the host. *headers* go out besides the client's own."""
+    """One HTTP request, without the key and without the host. *headers* go out besides the client's own; *free*: a POST
+    that only asks.
+    """
 
     method: str
     path: str
     body: bytes | None = attrs.field(default=None, repr=False)
     headers: Mapping[str, str] = attrs.field(default=NO_HEADERS, repr=False)
     stream: bool = False
+    free: bool = False
 
     @property
     def idempotent(self) -> bool:
         """Whether repeating it costs nothing."""
-        return self.method == "GET"
+        return self.free or self.method == "GET"
 
 
 def generate(request: GenerateRequest, headers: Mapping[str, str]) -> Request:
@@ -107,6 +110,40 @@ def stream(request: GenerateRequest, headers: Mapping[str, str]) -> Request:
 def retrieve(generation_id: GenerationId, path: str, headers: Mapping[str, str]) -> Request:
     """Return the GET of one generation's state, under one of `STATUS_PATHS`."""
     return Request(method="GET", path=path.format(id=quote(str(generation_id), safe="")), headers=headers)
+
+
+def balance(headers: Mapping[str, str]) -> Request:
+    """Return the GET of the account's token balance. Source: the vendor's page "Balance" (GET /balance)."""
+    return Request(method="GET", path="/balance", headers=headers)
+
+
+def load_balance(status: int, headers: Mapping[str, str], body: bytes) -> int:
+    """Return the NeuralBox tokens that the answer to `balance` tells. Raises `ResponseError`."""
+    return _load_count("token_balance", status, headers, body)
+
+
+def price(model: str, headers: Mapping[str, str]) -> Request:
+    """Return the question what a generation of *model* costs; asking is free."""
+    path = f"/models/{quote(model, safe='')}/calculate-price"
+    body = _codec.dumps({"params": {}, "count": 1})
+    return Request(method="POST", path=path, body=body, headers=headers, free=True)
+
+
+def load_price(status: int, headers: Mapping[str, str], body: bytes) -> int:
+    """
+    Return the most that one generation costs, in NeuralBox tokens, from the answer to `price`. Raises `ResponseError`.
+
+    Source: the vendor's page "Calculate price" (POST /models/{slug}/calculate-price, ``max_token_cost``).
+    """
+    return _load_count("max_token_cost", status, headers, body)
+
+
+def _load_count(name: str, status: int, headers: Mapping[str, str], body: bytes) -> int:
+    count = _codec.load_object(body).get(name)
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        msg = f"expected a whole number @ $.{name}: {_codec.excerpt(body)}"
+        raise ResponseError(msg, path=f"$.{name}", body=body, status=status, headers=headers, billed="no")
+    return count
 
 
 def load_generation(status: int, headers: Mapping[str, str], body: bytes) -> Generation:

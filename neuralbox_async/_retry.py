@@ -39,6 +39,7 @@ class RetryPolicy:
       *retry_after*.
     * *retry_unknown*: repeat also what may have run already (a connection that broke after the request was sent, a 5xx
       that is not documented as free). That can bill twice; off by default.
+    * *retry_rate_limits*: repeat after a 429; off for those who wait for the limit themselves.
 
     A request that never left the machine is repeated; so are 429, 500 ``provider_error`` and 503 ``model_unavailable``,
     which the vendor documents as never charged; and every transient failure of a GET, which costs nothing.
@@ -50,6 +51,7 @@ class RetryPolicy:
     max_backoff: float = 8.0
     max_retry_after: float = 60.0
     retry_unknown: bool = False
+    retry_rate_limits: bool = True
     uniform: Callable[[float, float], float] = attrs.field(default=random.uniform, repr=False, eq=False)
 
     def delay(
@@ -73,7 +75,9 @@ class RetryPolicy:
         match error:
             case APIStatusError(headers={"x-should-retry": "false"}):
                 return False
-            case RateLimitError() | ProviderError() | ModelUnavailableError():
+            case RateLimitError():
+                return self.retry_rate_limits
+            case ProviderError() | ModelUnavailableError():
                 return True
             case APIStatusError():
                 return error.status == _TOO_EARLY or (repeatable and error.status in _SAFE_TO_REPEAT_STATUSES)

@@ -6,11 +6,30 @@ aiohttp stands behind it in `_transport`, `neuralbox_async.testing.FakeTransport
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING, Protocol
 
+from neuralbox_async._errors import UnsupportedEventLoopError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+def now() -> float:
+    """
+    Return the time of the running event loop, in seconds.
+
+    `anyio.current_time` is the same clock at eight times the cost. Raises `UnsupportedEventLoopError` outside asyncio.
+    """
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        msg = (
+            "AsyncNeuralBox runs on asyncio (uvloop included), and no asyncio event loop is running here;"
+            " from trio, call neuralbox_sync.NeuralBox through trio.to_thread.run_sync"
+        )
+        raise UnsupportedEventLoopError(msg) from None
 
 
 class Delivery:
@@ -57,7 +76,7 @@ class Response(Protocol):
         """
         Return the next bytes, at least one; ``b""`` at the end of the body.
 
-        A cancelled read loses nothing. When none came by *deadline* (`anyio.current_time`), the connection is closed
+        A cancelled read loses nothing. When none came by *deadline* (of `now`), the connection is closed
         and `APITimeoutError` raised; when it broke, `APIConnectionError`, after the bytes that had arrived.
         """
         ...

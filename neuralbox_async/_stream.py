@@ -16,8 +16,6 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, Self
 
-import anyio
-
 from neuralbox_async import _codec, _protocol
 from neuralbox_async._errors import (
     APIConnectionError,
@@ -30,6 +28,7 @@ from neuralbox_async._errors import (
     StreamStateError,
     StreamTimeoutError,
 )
+from neuralbox_async._seam import now
 from neuralbox_async._source import Source, StreamLimits
 from neuralbox_async._types import ContentDelta, Generation, GenerationEnd, GenerationStart, StreamEvent
 
@@ -92,9 +91,9 @@ class AsyncStream:
             msg = "a stream is opened once; call stream() again for another generation"
             raise StreamStateError(msg)
         self._state = "opening"
-        now = anyio.current_time()
-        self._deadline = now + _or_forever(self._limits.timeout)
-        self._first_deadline = now + _or_forever(self._limits.first_event_timeout)
+        started = now()
+        self._deadline = started + _or_forever(self._limits.timeout)
+        self._first_deadline = started + _or_forever(self._limits.first_event_timeout)
         self._source = Source(await self._open_response(), self._limits)
         if self._is_closed():
             self._source.close()
@@ -229,11 +228,11 @@ class AsyncStream:
         await self._mend(source, self._broken)
 
     async def _read_next(self, source: Source) -> None:
-        now = anyio.current_time()
-        if now >= self._deadline:
+        started = now()
+        if started >= self._deadline:
             msg = "the time for the whole stream is over"
             raise APITimeoutError(msg, phase="total", request_sent=True)
-        if await source.is_no_stream(self._next_deadline(now)[1]):
+        if await source.is_no_stream(self._next_deadline(started)[1]):
             await self._read_whole(source)
         else:
             await self._read_events(source)
@@ -241,14 +240,14 @@ class AsyncStream:
     async def _read_whole(self, source: Source) -> None:
         """Read an answer that is no event stream, as of a server that ignores ``stream``: one delta, and the end."""
         response = source.response
-        body = await source.read_body(min(self._deadline, anyio.current_time() + self._patience))
+        body = await source.read_body(min(self._deadline, now() + self._patience))
         whole = _protocol.load_generation(response.status, response.headers, body)
         if not whole.finished and whole.id is not None and self._recover is not None:
             whole = await self._recover(whole.id, self._deadline)
         self._take_whole(whole)
 
     async def _read_events(self, source: Source) -> None:
-        started = anyio.current_time()
+        started = now()
         phase, deadline = self._next_deadline(started)
         try:
             events = await source.next_events(deadline)
@@ -258,15 +257,17 @@ class AsyncStream:
             raise
         finally:
             # Also when the wait was cancelled: a reader that polls with short timeouts waits as well.
-            self._restart_clocks(anyio.current_time() - started)
+            self._restart_clocks(now() - started)
         if not events:
             msg = "the connection was closed"
             raise APIConnectionError(msg, request_sent=True)
 
-    def _next_deadline(self, now: float) -> tuple[str, float]:
+    def _next_deadline(self, started: float) -> tuple[str, float]:
         # The clocks run only while a read waits: a slow reader is not a stalled server.
         content = (
-            ("stall", now + self._patience) if self._first_deadline is None else ("first_event", self._first_deadline)
+            ("stall", started + self._patience)
+            if self._first_deadline is None
+            else ("first_event", self._first_deadline)
         )
         return min(("total", self._deadline), content, key=lambda clock: clock[1])
 
@@ -307,7 +308,7 @@ class AsyncStream:
     async def _drain(self, source: Source) -> None:
         """After the last event: read what is left, for a moment, so that the connection can be used again."""
         with suppress(NeuralBoxError):  # all has been delivered: nothing that happens now is of interest
-            deadline = anyio.current_time() + _DRAIN_TIME
+            deadline = now() + _DRAIN_TIME
             while await source.next_events(deadline):
                 pass
         self.close()

@@ -29,6 +29,7 @@ GenerationId: TypeAlias = str | int
 
 _ROLES: frozenset[str] = frozenset(get_args(Role))
 _MAX_TEMPERATURE = 2.0
+_KEY_RULE = "a non-empty string, or None"
 
 
 def _no_extra() -> Mapping[str, Any]:
@@ -241,6 +242,11 @@ def _check_system(_self: Any, _attribute: Any, value: Any) -> None:
         checked_text("system", value, "a string or None")
 
 
+def _check_key(_self: Any, _attribute: Any, value: Any) -> None:
+    if value is not None and not checked_text("key", value, _KEY_RULE):
+        raise InvalidParameterError("key", value, _KEY_RULE)
+
+
 def _check_extra_body(_self: Any, _attribute: Any, value: Any) -> None:
     if not is_mapping(value) or not _has_only_names(value):
         raise InvalidParameterError("extra_body", value, "a mapping from strings to JSON values")
@@ -259,6 +265,7 @@ class GenerateRequest:
     * *temperature*: 0.0 to 2.0; None leaves the API's default (0.7).
     * *max_tokens*: at least 1; None leaves the model's default.
     * *extra_body*: further top-level wire members, sent as they are.
+    * *key*: the caller's own name for it, by which `AsyncNeuralBox.generate_many` knows it again; not sent.
 
     Source: the vendor's page "Text Generation".
     """
@@ -269,6 +276,7 @@ class GenerateRequest:
     temperature: float | None = attrs.field(default=None, kw_only=True, validator=_check_temperature)
     max_tokens: int | None = attrs.field(default=None, kw_only=True, validator=_check_max_tokens)
     extra_body: Mapping[str, Any] = attrs.field(factory=_no_extra, kw_only=True, validator=_check_extra_body)
+    key: str | None = attrs.field(default=None, kw_only=True, validator=_check_key)
 
 
 # ---------------------------------------------------------------------------------------------------------- responses

@@ -1,11 +1,9 @@
 """Blocking twins of asynchronous methods, with their signatures and docstrings, for `help()` and for type checkers."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Protocol, Self, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast
 
 from neuralbox_sync._loop import EventLoop
 
@@ -16,10 +14,12 @@ S = TypeVar("S")
 
 
 class View(Generic[S]):
-    """Owns an asynchronous object; shares the event loop with the views that come from it. A context manager."""
+    """An asynchronous object, the loop it is used on, and what must live as long; a context manager."""
 
-    def __init__(self, subject: S, loop: EventLoop) -> None:
-        self._subject, self._loop = subject, loop
+    close: Callable[[], None]
+
+    def __init__(self, subject: S, loop: EventLoop, owner: object = None) -> None:
+        self._subject, self._loop, self._owner = subject, loop, owner
 
     def __enter__(self) -> Self:
         return self
@@ -27,19 +27,10 @@ class View(Generic[S]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: make one in each process")
-
-    def close(self) -> None:
-        raise NotImplementedError
-
 
 class Blocking(Protocol[S, P, R_co]):
-    """A function in the body of a `View[S]`; in so many words, because checkers bind no plain `Callable`."""
+    """What a function in a class body is; in so many words, because some checkers bind no plain `Callable`."""
 
-    @overload
-    def __get__(self, view: None, owner: type[View[S]]) -> Callable[Concatenate[View[S], P], R_co]: ...
-    @overload
     def __get__(self, view: View[S], owner: type[View[S]]) -> Callable[P, R_co]: ...
 
 
@@ -48,7 +39,8 @@ def blocking(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Blo
 
     @functools.wraps(method)
     def twin(self: View[S], *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._loop.call(functools.partial(method, self._subject, *args, **kwargs))
+        # pyright does not know that this becomes a method of the class.
+        return self._loop.call(functools.partial(method, self._subject, *args, **kwargs))  # pyright: ignore[reportPrivateUsage]
 
     return cast("Blocking[S, P, R]", twin)
 
@@ -57,10 +49,8 @@ def like(method: Callable[Concatenate[Any, P], Any]) -> Callable[[Callable[..., 
     """Return a decorator that gives a twin of *method* its parameters and docstring."""
 
     def dress(twin: Callable[..., R]) -> Callable[Concatenate[Any, P], R]:
-        returned = inspect.signature(twin).return_annotation
-        vars(functools.update_wrapper(twin, method))["__signature__"] = inspect.signature(method).replace(
-            return_annotation=returned
-        )
+        signature = inspect.signature(method).replace(return_annotation=inspect.signature(twin).return_annotation)
+        vars(functools.update_wrapper(twin, method))["__signature__"] = signature
         return twin
 
     return dress

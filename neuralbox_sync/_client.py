@@ -1,8 +1,7 @@
 """`NeuralBox`: what a user whose code blocks calls."""
 
-from __future__ import annotations
-
-from typing import Any, Self
+import weakref
+from typing import Any, Literal, Self
 
 from neuralbox_async import AsyncNeuralBox, ClientClosedError
 from neuralbox_sync._blocking import View, blocking, like
@@ -14,8 +13,8 @@ class NeuralBox(View[AsyncNeuralBox]):
     """
     The blocking view of an `AsyncNeuralBox`, on an event loop of its own; parameters, methods and errors are the same.
 
-    Make one and share it: it is safe for any number of threads, and in processes forked from this one. Ctrl-C ends the call it hits,
-    on the server too. Close it with ``with`` or `close`.
+    Make one and share it: it is safe for any number of threads, and in processes forked from this one. Ctrl-C ends the
+    call it hits, on the server too. Close it with ``with`` or `close`.
     """
 
     @like(AsyncNeuralBox.__init__)
@@ -24,7 +23,10 @@ class NeuralBox(View[AsyncNeuralBox]):
             client = AsyncNeuralBox(*args, **options)
         finally:
             del args, options  # no frame of a traceback shall hold the key
-        super().__init__(client, EventLoop(client.aclose, client.forget_inherited, _closed_error))
+        transport = client._caller.shared.transport  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        forget = getattr(transport, "forget_inherited", lambda: None)  # one of the user's may hold nothing open
+        super().__init__(client, EventLoop(client.aclose, forget, _closed_error))
+        weakref.finalize(self, self._loop.drop).atexit = False
 
     def __repr__(self) -> str:
         return repr(self._subject).removeprefix("Async")
@@ -35,12 +37,15 @@ class NeuralBox(View[AsyncNeuralBox]):
 
     @like(AsyncNeuralBox.stream)
     def stream(self, *args: Any, **options: Any) -> Stream:
-        return Stream(self._subject.stream(*args, **options), self._loop)
+        return Stream(self._subject.stream(*args, **options), self._loop, self)
 
     @like(AsyncNeuralBox.with_options)
     def with_options(self, **options: Any) -> Self:
         derived = object.__new__(type(self))
-        View.__init__(derived, self._subject.with_options(**options), self._loop)
+        try:
+            super(NeuralBox, derived).__init__(self._subject.with_options(**options), self._loop, self)
+        finally:
+            del options  # as above
         return derived
 
     @property
@@ -53,7 +58,8 @@ class NeuralBox(View[AsyncNeuralBox]):
         self._loop.close()
 
 
-def _closed_error(begun: bool) -> ClientClosedError:
-    error = ClientClosedError("the client was closed during the call" if begun else "the client is closed")
-    error.request_sent, error.billed = begun, "unknown" if begun else "no"
+def _closed_error(when: Literal["before", "during"]) -> ClientClosedError:
+    error = ClientClosedError(f"the client was closed {when} the call")
+    if when == "during":
+        error.request_sent, error.billed = True, "unknown"
     return error

@@ -1,8 +1,8 @@
 """
 A private event loop in a daemon thread, for callers that block.
 
-It starts with the first call, runs between calls (so that it notices when a server closes an idle connection), and never
-holds the interpreter. No wait is unbounded: a signal that comes just before a wait begins is seen only when it ends.
+It runs between calls too, to notice when a server closes an idle connection, and never holds the interpreter.
+No wait is unbounded: a signal that comes just before a wait begins is seen only when it ends.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import anyio.from_thread
-import attrs
 
 T = TypeVar("T")
+Closed = Callable[[Literal["before", "during"]], Exception]
 
 _MAIN_POLL, _POLL = 0.1, 1.0  # seconds; only the main thread sees signals
 _UNWIND, _START, _CLOSE = 1.0, 10.0, 2.0  # the longest waits: for an interrupted call, the loop's start, its end
@@ -38,13 +38,11 @@ class EventLoop:
     """
     Runs coroutines for any number of threads, on one loop in each process that it is forked into.
 
-    *aclose* is awaited before the loop ends, for 1 s at most. *forget* is called in a forked child, where what is open is the
-    parent's. *closed_error* makes the error of a call that came too late (False) or was cut short (True).
+    *aclose* is awaited before the loop ends, for 1 s at most. *forget* is called in a forked child, where what is open
+    is the parent's. *closed_error* makes the error of a call, told whether the loop was closed before or during it.
     """
 
-    def __init__(
-        self, aclose: Callable[[], Awaitable[None]], forget: Callable[[], None], closed_error: Callable[[bool], Exception]
-    ) -> None:
+    def __init__(self, aclose: Callable[[], Awaitable[None]], forget: Callable[[], None], closed_error: Closed) -> None:
         self._aclose, self._forget, self._closed_error = aclose, forget, closed_error
         self._loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
@@ -53,7 +51,7 @@ class EventLoop:
         """
         Return what the coroutine function *function* returns; it sees the caller's context variables.
 
-        When the wait is interrupted (Ctrl-C, a cancelled `anyio.to_thread`), it is cancelled and has 1 s to unwind.
+        An interrupt of the wait (Ctrl-C, a cancelled `anyio.to_thread`) cancels it, and lets it unwind for 1 s at most.
         Raises `RuntimeError` on the loop's own thread, where the wait would never end.
         """
         loop = self._live_loop()
@@ -65,28 +63,22 @@ class EventLoop:
             raise
         if call.errors:
             raise call.errors.pop()  # kept there, it would keep this frame alive, and with it the client
-        return call.result
+        return call.results.pop()
 
-    def close(self) -> None:
-        """End the loop and what runs on it, within 2 s; from any thread, any number of times."""
+    def close(self, timeout: float = _CLOSE) -> None:
+        """End the loop and what runs on it; wait for that *timeout* seconds at most. Idempotent, from any thread."""
         with _lock:
             self.closed = True
-        self.stop()
-        self.join(_CLOSE)
-
-    def stop(self) -> None:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it has ended
                 self._loop.call_soon_threadsafe(self._stopping.set)
-
-    def join(self, timeout: float) -> None:
-        if self._loop is not None and threading.get_ident() != self._thread.ident:
-            self._thread.join(timeout)
+            if threading.get_ident() != self._thread.ident:
+                self._thread.join(timeout)
 
     def drop(self) -> None:
-        """End the loop of a client that is gone."""
+        """Close, without waiting, because the client is gone."""
         if self in _started and not self.closed:
-            self.stop()
+            self.close(timeout=0)
             warnings.warn("a client was never closed: use it in a `with` block", ResourceWarning, stacklevel=2)
 
     def disown(self) -> None:
@@ -100,7 +92,7 @@ class EventLoop:
     def _live_loop(self) -> asyncio.AbstractEventLoop:
         with _lock:
             if self.closed or _exiting.is_set():
-                raise self._closed_error(False)
+                raise self._closed_error("before")
             loop = self._start() if self._loop is None or self._loop.is_closed() else self._loop
         if threading.get_ident() == self._thread.ident:
             message = "a blocking call on its own event loop never returns: await there, or use asyncio.to_thread"
@@ -108,9 +100,9 @@ class EventLoop:
         return loop
 
     def _start(self) -> asyncio.AbstractEventLoop:
-        self._selector = selectors.DefaultSelector()
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()  # the loop's own references are weak
+        self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)  # the one kind that shows its descriptor, for `disown`
         self._thread = threading.Thread(target=self._run, args=(self._loop,), name="neuralbox", daemon=True)
         _started.add(self)
@@ -121,22 +113,25 @@ class EventLoop:
         try:
             loop.call_soon_threadsafe(self._spawn, call, context=call.context)
         except RuntimeError:  # it has just been closed
-            raise self._closed_error(False) from None
+            raise self._closed_error("before") from None
         poll = _MAIN_POLL if threading.current_thread() is threading.main_thread() else _POLL
         while not call.done:
+            closed = loop.is_closed()
             with contextlib.suppress(queue.Empty):
-                return call.answer.get(timeout=poll)
+                call.answer.get(timeout=poll)
+                break
             with contextlib.suppress(anyio.NoEventLoopError):  # this is no worker thread of anyio
                 anyio.from_thread.check_cancelled()
-            if loop.is_closed() and not call.done and not _exiting.is_set():
-                raise self._closed_error(True)
+            if closed and not _exiting.is_set():
+                raise self._closed_error("during")
             if not loop.is_running() and time.monotonic() > call.born + _START:
                 self._loop = None
                 raise RuntimeError("the event loop's thread does not start; uWSGI needs --enable-threads for that")
 
     def _spawn(self, call: _Call[Any]) -> None:
         if self._stopping.is_set():
-            return call.finish(self._closed_error(False))
+            call.finish(self._closed_error("before"))
+            return
         task = asyncio.get_running_loop().create_task(self._answer(call), context=call.context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -145,17 +140,16 @@ class EventLoop:
         try:
             with anyio.CancelScope() as call.scope:
                 if not call.cancelled:
-                    call.result = await call.function()
+                    call.results.append(await call.function())
             call.finish()
         except asyncio.CancelledError:  # by the end of the loop: nobody else has the task
-            call.finish(self._closed_error(True))
+            call.finish(self._closed_error("during"))
         except BaseException as error:  # noqa: BLE001 - SystemExit is for this caller, and would end the loop of all
             call.finish(error)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         # In an empty context: since Python 3.14 a thread may inherit one, and with it "inside trio".
-        options = {"loop_factory": lambda: loop}
-        contextvars.Context().run(anyio.run, self._main, backend="asyncio", backend_options=options)
+        contextvars.Context().run(lambda: anyio.run(self._main, backend_options={"loop_factory": lambda: loop}))
 
     async def _main(self) -> None:
         with contextlib.suppress(ImportError):
@@ -171,16 +165,15 @@ class EventLoop:
 
 
 class _Call(Generic[T]):
-    """One coroutine and its answer; made before it is submitted, so that an interrupt always has something to cancel."""
-
-    result: T
+    """A coroutine and its answer; made before it is submitted, so that an interrupt always has something to cancel."""
 
     def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
         self.function = function
-        self.born = time.monotonic()
         self.context = contextvars.copy_context()
+        self.born = time.monotonic()
         self.scope: anyio.CancelScope | None = None
         self.cancelled = self.done = False
+        self.results: list[T] = []
         self.errors: list[BaseException] = []
         # A signal cannot break it; one in a Condition's wait can leave its lock held, and the loop would freeze on it.
         self.answer: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -192,7 +185,6 @@ class _Call(Generic[T]):
             self.answer.put(None)
 
     def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Cancel, and wait for the unwinding, but not for long."""
         with contextlib.suppress(RuntimeError, queue.Empty):  # RuntimeError: the loop has ended, and the call with it
             loop.call_soon_threadsafe(self._cancel)
             if not self.done:
@@ -204,23 +196,22 @@ class _Call(Generic[T]):
 
 
 @atexit.register
-def _stop_all() -> None:
+def _close_all() -> None:
     _exiting.set()
     until = time.monotonic() + _CLOSE
     loops = list(_started)
     for loop in loops:
-        loop.stop()
+        loop.close(timeout=0)
     for loop in loops:
-        loop.join(max(0.0, until - time.monotonic()))
+        loop.close(max(0.0, until - time.monotonic()))
 
 
 def _after_fork() -> None:
-    global _lock  # noqa: PLW0603 - a thread of the parent may have held it
-    _lock = threading.RLock()
     for loop in _started:
         loop.disown()
     _started.clear()
+    _lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork)

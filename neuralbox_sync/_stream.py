@@ -1,7 +1,5 @@
 """`Stream`: the blocking view of an `AsyncStream`."""
 
-from __future__ import annotations
-
 import contextlib
 import operator
 from collections import deque
@@ -17,12 +15,12 @@ class Stream(View[AsyncStream]):
     """
     The events of one generation, once each and in order: a context manager and an iterator, for any thread.
 
-    Entering sends the request; leaving closes the connection, so that the server stops generating; so does dropping the stream.
-    Iterate it for every event, or `text` for the pieces of text. Raises what `AsyncStream` raises, after the events before.
+    Entering sends the request; leaving it, or dropping it, closes the connection, so that the server stops generating.
+    Iterate it for every event, or `text` for the pieces of text. Errors are those of `AsyncStream`.
     """
 
-    def __init__(self, subject: AsyncStream, loop: EventLoop) -> None:
-        super().__init__(subject, loop)
+    def __init__(self, subject: AsyncStream, loop: EventLoop, owner: object) -> None:
+        super().__init__(subject, loop, owner)
         self._events: deque[StreamEvent] = deque()
 
     def __enter__(self) -> Self:
@@ -47,8 +45,8 @@ class Stream(View[AsyncStream]):
     @property
     def text(self) -> Iterator[str]:
         """The pieces of text, without the other events."""
-        # Not a generator: an interrupt would finish that, and the next read would look like the stream's end.
-        return map(operator.attrgetter("delta"), filter(_has_text, self))
+        # No generator: an interrupt would finish it, and the next read would look like the end of the stream.
+        return map(operator.attrgetter("delta"), filter(lambda event: isinstance(event, ContentDelta), self))
 
     @property
     def generation(self) -> Generation:
@@ -65,9 +63,5 @@ class Stream(View[AsyncStream]):
 
     async def _fill(self) -> bool:
         batch = await self._subject.read_batch()
-        self._events.extend(batch)  # on the loop, where no interrupt can lose them
+        self._events.extend(batch)  # here, on the loop, no interrupt can lose them
         return bool(batch)
-
-
-def _has_text(event: StreamEvent) -> bool:
-    return isinstance(event, ContentDelta)

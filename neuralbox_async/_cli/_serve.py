@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from neuralbox_async._cli._terminal import console
-
 if TYPE_CHECKING:
     from neuralbox_async.testing import NeuralBoxServer
 
@@ -75,6 +73,4 @@ def _announce(server: NeuralBoxServer) -> None:
         "",
         "Ctrl-C stops it.",
     )
-    console(sys.stdout).print("\n".join(lines))
-    # Whoever started it may wait for these lines in a pipe.
-    sys.stdout.flush()
+    click.echo("\n".join(lines))

@@ -74,10 +74,14 @@ def console(stream: IO[str]) -> Console:
     """Return a rich console on *stream* that wraps nothing, and without colours where there is NO_COLOR."""
     from rich.console import Console
 
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - the BrokenPipeError that rich has caught; it would exit with a status of its own
+
     color_system: Literal["auto"] | None
     # Without a colour system rich leaves out faint and bold as well, which otherwise stay.
     color_system = None if os.environ.get("NO_COLOR") else "auto"
-    return Console(file=stream, color_system=color_system, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    return _Console(file=stream, color_system=color_system, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 @contextmanager

@@ -63,13 +63,13 @@ class Process:
 class Terminal:
     """A run at a terminal, which shows stdout and stderr alike."""
 
-    def __init__(self, *arguments, columns=80):
+    def __init__(self, *arguments):
         import fcntl
         import struct
         import termios
 
         self._master, slave = os.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
         command = (sys.executable, "-S", "-E", "-c", AT_TERMINAL, *COMMAND[1:], *arguments)
         self.popen = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave)
         os.close(slave)
@@ -158,6 +158,12 @@ def run(capsys, monkeypatch):
 
 
 @pytest.fixture
+def impatient(monkeypatch):
+    """Pending generations are asked for again after a moment, not after 5 s."""
+    monkeypatch.setattr("neuralbox_async._calls._pause", lambda *_: 0.02)
+
+
+@pytest.fixture
 def start():
     """Start the command in a process of its own."""
     processes = []
@@ -178,8 +184,8 @@ def at_terminal():
     """Start the command at a terminal."""
     with contextlib.ExitStack() as stack:
 
-        def start(*arguments, **options):
-            terminal = Terminal(*arguments, **options)
+        def start(*arguments):
+            terminal = Terminal(*arguments)
             stack.callback(terminal.close)
             return terminal
 

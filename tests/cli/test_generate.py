@@ -110,12 +110,12 @@ class TestRequest:
         assert "You said: Hi\n" == run("generate", "Hi", *options).out
         assert streams == bool(body_of(server).get("stream"))
 
+    @pytest.mark.usefixtures("impatient")
     def test_pending(self, run, serve):
         """A generation that the API answers as pending is waited for."""
         server = serve(pending_models=["slow"], pending_seconds=0.01)
 
-        # The last question is asked shortly before time is over.
-        assert "You said: Hi\n" == run("generate", "Hi", "--model", "slow", "--timeout", "0.8").out
+        assert "You said: Hi\n" == run("generate", "Hi", "--model", "slow").out
         assert 1 == len(server.billed)
 
     def test_local(self, run, server):
@@ -312,13 +312,13 @@ class TestFailure:
 
         assert (1, "") == (done.status, done.out)
         assert "policy violation" in done.line
-        assert "billed" not in done.line
+        assert done.line.endswith(" was not billed")
 
     @pytest.mark.parametrize("how", ["eof", "close", "reset"])
     def test_broken_stream(self, run, server, how):
         """The text that came before a stream broke stays, in lines of its own; the error says how to get the whole."""
         server.cut(3, how=how, finish=True)
-        server.fail(403, method="GET", times=2)
+        server.fail(403, method="GET")
         done = run("generate", "one two three", "--stream")
 
         assert (1, "You said: \n") == (done.status, done.out)

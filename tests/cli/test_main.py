@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import pytest
@@ -82,7 +83,7 @@ def test_without_the_extra(start, lacking, argument):
         (("retrieve",), "Missing argument 'ID'"),
         (("serve", "--port", "65536"), "--port"),
         (("serve", "--api-key", ""), "--api-key"),
-        (("serve", "--api-key", "nb key\n"), "--api-key"),
+        (("serve", "--api-key", "nb key"), "--api-key"),
         (("serve", "--pace", "nan"), "pace must be at least 0"),
         (("demo", "--count", "0"), "--count"),
         (("demo", "--concurrency", "many"), "--concurrency"),
@@ -95,3 +96,12 @@ def test_wrong_call(run, arguments, wanted):
     assert (2, "") == (done.status, done.out)
     assert wanted in done.line
     assert "--help" in done.line
+
+
+def test_other_stdout(run, monkeypatch):
+    """Where stdout is none of the operating system's, as in notebooks, it is written to as it is."""
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    done = run("--version")
+
+    assert 0 == done.status
+    assert __version__ in sys.stdout.getvalue()

@@ -1,9 +1,10 @@
 """
 A server of raw sockets that does what no HTTP library would: half heads, lies about lengths, resets at any byte.
 
-It runs an event loop in a thread of its own, so that a test's loop may stall without the server stalling too. What a connection does is
-a *script*: an async function of the `Connection`. The nth connection runs the nth script, further ones the last. What came of it is
-on the connection: the requests that arrived whole (each of which a real server would bill), and how the client left.
+It runs an event loop in a thread of its own, so that a test's loop may stall without the server stalling too. What a
+connection does is a *script*: an async function of the `Connection`. The nth connection runs the nth script, further
+ones the last. What came of it is on the connection: the requests that arrived whole (each of which a real server would
+bill), and how the client left.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class FaultServer:
         self.port = self._listener.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._over = asyncio.Event()
+        self._handlers = set()
         self._thread = threading.Thread(target=self._run, name="FaultServer", daemon=True)
 
     def __enter__(self):
@@ -144,12 +146,14 @@ class FaultServer:
         server = await asyncio.start_server(self._connected, sock=self._listener, ssl=self._tls, limit=2**26)
         await self._over.wait()
         server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        # A connection that is just being accepted first becomes a handler: cancelled before, it would leak its socket.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others & self._handlers:
+                task.cancel()
+            await asyncio.wait(others, timeout=0.05)
 
     async def _connected(self, reader, writer):
+        self._handlers.add(asyncio.current_task())
         connection = Connection(reader, writer, len(self.connections))
         connection.note("accepted")
         self.connections.append(connection)
@@ -157,8 +161,8 @@ class FaultServer:
             await self.scripts[min(connection.number, len(self.scripts) - 1)](connection)
             await connection.until_left()
             connection.ended = connection.ended or "fin"
-        except (ConnectionError, asyncio.IncompleteReadError) as error:
-            connection.ended = connection.ended or ("reset" if isinstance(error, ConnectionError) else "fin")
+        except (OSError, asyncio.IncompleteReadError) as error:
+            connection.ended = connection.ended or ("reset" if isinstance(error, OSError) else "fin")
         except asyncio.CancelledError:
             return  # the server ends; a handler that ends as cancelled is reported by asyncio
         except Exception as error:  # noqa: BLE001 - the test is to hear of it
@@ -176,7 +180,7 @@ async def eventually(condition):
     return seen
 
 
-# ------------------------------------------------------------------------------------------------------ bytes and scripts
+# ---------------------------------------------------------------------------------------------------- bytes and scripts
 
 
 def answer(body, *headers, status="200 OK", kind="application/json"):
@@ -205,7 +209,7 @@ def events(*deltas, start=True, end=True):
 
 
 def replies(*pieces, then="fin", every=0.0):
-    """Return a script: read a request, send *pieces*, then ``"fin"``, ``"reset"``, ``"stall"``; for one connection, one request."""
+    """Return a script for one request: read it, send *pieces*, and then ``"fin"``, ``"reset"`` or ``"stall"``."""
 
     async def script(connection):
         await connection.request()
@@ -220,7 +224,7 @@ def replies(*pieces, then="fin", every=0.0):
 
 
 def serves(*answers):
-    """Return a script: answer each request of a kept connection with the next of *answers*; the last one serves for all further."""
+    """Return a script that answers each request of a kept connection with the next of *answers*; the last one stays."""
 
     async def script(connection):
         for number in range(10**6):

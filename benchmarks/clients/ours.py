@@ -1,0 +1,72 @@
+"""neuralbox, asynchronous and blocking, as its users use it: everything that is on by default is on."""
+
+from __future__ import annotations
+
+from neuralbox_async import AsyncNeuralBox, ContentDelta
+
+from benchmarks.clients.adapter import KEY, NEURALBOX_PATH, PROMPT, Take, base_url
+from neuralbox_sync import NeuralBox
+
+
+class Async:
+    """`AsyncNeuralBox`; streams are read by their pieces of text."""
+
+    def __init__(self, port: int, connections: int) -> None:
+        self.client = AsyncNeuralBox(KEY, base_url=base_url(port, NEURALBOX_PATH), max_connections=connections)
+
+    async def call(self, model: str) -> str:
+        """Generate something and return the id of the answer."""
+        return str((await self.client.generate(model, PROMPT)).id)
+
+    async def stream(self, model: str, take: Take) -> None:
+        """Hand each piece of a stream to *take*."""
+        async with self.client.stream(model, PROMPT) as stream:
+            async for text in stream.text:
+                take(text)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self.client.aclose()
+
+
+class AsyncEvents(Async):
+    """The same; streams are read by their events."""
+
+    async def stream(self, model: str, take: Take) -> None:
+        """Hand each piece of a stream to *take*."""
+        async with self.client.stream(model, PROMPT) as stream:
+            async for event in stream:
+                if isinstance(event, ContentDelta):
+                    take(event.delta)
+
+
+class Blocking:
+    """`NeuralBox`; streams are read by their pieces of text."""
+
+    def __init__(self, port: int, connections: int) -> None:
+        self.client = NeuralBox(KEY, base_url=base_url(port, NEURALBOX_PATH), max_connections=connections)
+
+    def call(self, model: str) -> str:
+        """Generate something and return the id of the answer."""
+        return str(self.client.generate(model, PROMPT).id)
+
+    def stream(self, model: str, take: Take) -> None:
+        """Hand each piece of a stream to *take*."""
+        with self.client.stream(model, PROMPT) as stream:
+            for text in stream.text:
+                take(text)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.client.close()
+
+
+class BlockingEvents(Blocking):
+    """The same; streams are read by their events."""
+
+    def stream(self, model: str, take: Take) -> None:
+        """Hand each piece of a stream to *take*."""
+        with self.client.stream(model, PROMPT) as stream:
+            for event in stream:
+                if isinstance(event, ContentDelta):
+                    take(event.delta)

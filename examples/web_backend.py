@@ -1,0 +1,56 @@
+"""A web backend that passes a text on while it is generated: ``curl --no-buffer --data 'Hi' localhost:8080/chat``."""
+
+import math
+import os
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from neuralbox_async import AsyncNeuralBox, InvalidParameterError, NeuralBoxError, RateLimitError
+
+CLIENT = web.AppKey("client", AsyncNeuralBox)
+
+
+async def client_of(app: web.Application) -> AsyncIterator[None]:
+    """Open one client with the application and close it with it: all requests share its connections."""
+    async with AsyncNeuralBox(first_event_timeout=30) as client:
+        app[CLIENT] = client
+        yield
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    """Answer the prompt in the body."""
+    prompt = await request.text()
+    response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+    try:
+        # Entering sends the request; what fails before the text begins can still become a status.
+        async with request.app[CLIENT].stream("gpt-5", prompt) as stream:
+            async for text in stream.text:
+                if not response.prepared:
+                    await response.prepare(request)
+                await response.write(text.encode())
+    except NeuralBoxError as error:
+        if response.prepared:
+            raise  # too late for a status: the broken connection tells the browser that the text is not whole
+        raise refusal(error) from error
+    return response
+
+
+def refusal(error: NeuralBoxError) -> web.HTTPException:
+    """Return the answer that stands for *error*, without telling a stranger more than needed."""
+    match error:
+        case InvalidParameterError():
+            return web.HTTPBadRequest(text=str(error))
+        case RateLimitError():
+            return web.HTTPServiceUnavailable(headers={"Retry-After": str(math.ceil(error.retry_after or 60))})
+        case _:
+            return web.HTTPBadGateway(text="The text could not be generated.")
+
+
+app = web.Application()
+app.cleanup_ctx.append(client_of)
+app.router.add_post("/chat", chat)
+
+if __name__ == "__main__":
+    # handler_cancellation: a browser that leaves ends its handler, and with it the stream and the generation.
+    web.run_app(app, port=int(os.environ.get("PORT", "8080")), handler_cancellation=True)

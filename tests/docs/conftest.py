@@ -1,0 +1,56 @@
+"""What runs the code that a user reads: against a local server, never against the API."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from neuralbox_async.testing import NeuralBoxServer
+
+# Test folders are no packages; this one has a module of its own besides its tests.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from documents import ROOT
+
+JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
+PATIENCE = 20.0  # seconds until something that does not come fails a test
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch, tmp_path):
+    """A key that nobody knows, an address where nobody listens, a folder of its own with a picture."""
+    for name in list(os.environ):
+        if name.startswith("NEURALBOX_") or name in {"FORCE_COLOR", "NO_COLOR"}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NEURALBOX_API_KEY", "nb_nobody")
+    monkeypatch.setenv("NEURALBOX_BASE_URL", "http://127.0.0.1:9/api/v2")
+    # Not installed, the packages are found all the same.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").write_bytes(JPEG)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server to which the environment points."""
+    with NeuralBoxServer() as server:
+        monkeypatch.setenv("NEURALBOX_API_KEY", server.api_key)
+        monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
+        yield server
+
+
+@pytest.fixture
+def run():
+    """Run a command to its end and return it, with its output as text."""
+
+    def run(*command, stdin="", **options):
+        return subprocess.run(
+            command, input=stdin, capture_output=True, text=True, timeout=PATIENCE, check=False, **options
+        )
+
+    return run

@@ -1,0 +1,83 @@
+"""The pages a user reads, taken apart: code blocks, tables, links, headings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import attrs
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+_BLOCK = re.compile(
+    r"(?:<!-- (?P<source>\S+) -->\n\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
+)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_ROW = re.compile(r"^\|(.+)\|$")
+
+
+@attrs.frozen
+class Block:
+    """A block of code: on which *page*, from which *line*, and the file that it is said to be a copy of, if any."""
+
+    page: Path
+    line: int
+    language: str
+    code: str
+    source: str | None
+
+    def __str__(self):
+        return f"{self.page.name}:{self.line}"
+
+
+def read(page):
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page, *languages):
+    """Return the blocks of *page* in one of *languages*."""
+    text = read(page)
+    found = (
+        Block(page, text.count("\n", 0, match.start("code")), match["language"], match["code"], match["source"])
+        for match in _BLOCK.finditer(text)
+    )
+    return [block for block in found if block.language in languages]
+
+
+def prose(page):
+    """Return *page* without its blocks of code."""
+    return _BLOCK.sub("", read(page))
+
+
+def links(page):
+    return _LINK.findall(prose(page))
+
+
+def anchors(page):
+    """Return what the headings of *page* are linked by, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def table(page, *headings):
+    """Return the rows of the only table on *page* whose headings begin with *headings*, as dicts by heading."""
+    lines = prose(page).split("\n")
+    (start,) = (number for number, line in enumerate(lines) if line.startswith(f"| {' | '.join(headings)} |"))
+    names = _cells(lines[start])
+    rows = []
+    for line in lines[start + 2 :]:
+        if not _ROW.match(line):
+            break
+        rows.append(dict(zip(names, _cells(line), strict=True)))
+    assert rows
+    return rows
+
+
+def _cells(line):
+    return [cell.strip() for cell in _ROW.match(line)[1].split("|")]
+
+
+def code_in(cell):
+    """Return what is set as code in *cell*."""
+    return re.findall(r"`([^`]+)`", cell)

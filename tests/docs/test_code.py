@@ -1,0 +1,81 @@
+"""Every block of Python on every page runs as printed."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import os
+import re
+import sys
+
+import pytest
+from documents import PAGES, ROOT, blocks
+
+from neuralbox_async import AsyncNeuralBox
+
+BLOCKS = [block for page in PAGES for block in blocks(page, "python")]
+COPIES = [block for block in BLOCKS if block.source is not None]
+TESTS = [block for block in BLOCKS if re.search(r"^(async )?def test_", block.code, re.MULTILINE)]
+PIECES = [block for block in BLOCKS if block not in COPIES and block not in TESTS]
+
+SETTINGS = """\
+[pytest]
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+"""
+
+
+def test_each_kind_is_there():
+    """The pages have whole programs, pieces of code and tests."""
+    assert {"examples/web_backend.py", "examples/batch.py", "examples/blocking.py"} == {copy.source for copy in COPIES}
+    assert len(PIECES) >= 15
+    assert len(TESTS) >= 5
+
+
+@pytest.mark.parametrize("copy", COPIES, ids=str)
+def test_copy(copy):
+    """A program on a page is the file that is tested, to the letter."""
+    assert (ROOT / copy.source).read_text(encoding="utf-8") == copy.code
+
+
+@pytest.mark.parametrize("piece", PIECES, ids=str)
+def test_piece(piece, server, capsys):
+    """A piece runs alone, given an open client if it awaits at top level, and complains of nothing."""
+    code = compile(piece.code, str(piece), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    names = {"__name__": "__main__"}
+    if code.co_flags & inspect.CO_COROUTINE:
+        asyncio.run(_run_with_client(code, names))
+    else:
+        exec(code, names)  # noqa: S102 - the pages are our own
+
+    assert "" == capsys.readouterr().err
+
+
+async def _run_with_client(code, names):
+    async with AsyncNeuralBox() as client:
+        names["client"] = client
+        await eval(code, names)  # noqa: S307 - the pages are our own
+
+
+def test_tests(run, tmp_path):
+    """The tests on the pages pass, in a project of their own; each really is one."""
+    (tmp_path / "pytest.ini").write_text(SETTINGS, encoding="utf-8")
+    for number, block in enumerate(TESTS):
+        (tmp_path / f"test_{number}.py").write_text(block.code, encoding="utf-8")
+    # Only these plugins, ours once: where the package is installed, its entry point would load it a second time.
+    plugins = ("-p", "neuralbox_async.testing._pytest_plugin", "-p", "pytest_asyncio.plugin")
+    done = run(sys.executable, "-m", "pytest", "-q", *plugins, env=_without_plugins())
+
+    assert 0 == done.returncode, done.stdout
+    passed = sum(len(re.findall(r"^(?:async )?def test_", block.code, re.MULTILINE)) for block in TESTS)
+    assert f"{passed} passed" in done.stdout
+
+
+def _without_plugins():
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    # In that process warnings are pytest's business, and aioresponses lets nothing through to the API.
+    for name in ("PYTHONWARNINGS", "NEURALBOX_BASE_URL"):
+        del environment[name]
+    return environment

@@ -1,0 +1,250 @@
+"""Every example runs as a program of its own, against a local server, and does what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import PATIENCE
+from documents import ROOT
+
+from neuralbox_async.testing import NeuralBoxServer
+
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Start a server with options, and let the environment point to it."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**options):
+            server = stack.enter_context(NeuralBoxServer(**options))
+            monkeypatch.setenv("NEURALBOX_API_KEY", server.api_key)
+            monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def example(run):
+    """Run an example and return its lines."""
+
+    def run_example(name, *arguments, status=0, **options):
+        done = run(sys.executable, str(EXAMPLES / name), *arguments, **options)
+        assert (status, "") == (done.returncode, done.stderr)
+        return done.stdout.splitlines()
+
+    return run_example
+
+
+def test_every_example_is_tested():
+    """There is no example without a test here."""
+    tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+
+    assert set() == {example.stem for example in EXAMPLES.glob("*.py")} - tested
+
+
+def test_generate(server, example):
+    """The text, then what it cost."""
+    text, costs = example("generate.py")
+
+    assert "You said: Write a haiku about rivers" == text
+    assert f"4 tokens used, {server.balance} left, generation {server.billed[0].id}" == costs
+    assert {"system": "Be brief.", "temperature": 0.5, "max_tokens": 100}.items() <= server.requests[0].json.items()
+
+
+def test_stream(server, example):
+    """The text as it comes, then each event."""
+    server.cut(3, finish=True)
+    text, end, start, *deltas, complete = example("stream.py")
+
+    assert "You said: Tell a story about a lighthouse" == text
+    assert "completed: 2 tokens used" == end
+    assert f"generation {server.billed[1].id} begins" == start
+    assert "text 'You '" == deltas[0]
+    assert f"complete, {server.balance} tokens left" == complete
+
+
+def test_stream_that_is_interrupted(server, example):
+    """What came is there, and what is known of the bill."""
+    server.cut(3)
+    text, end, *_ = example("stream.py")
+
+    assert text.startswith("You said: ... (")
+    assert text.endswith("; billed: no)")
+    assert "incomplete: None tokens used" == end
+
+
+def test_chat(server, example):
+    """Each turn is sent with all turns before it."""
+    first, second = example("chat.py", stdin="My name is Ivan\nWhat is my name?\n")
+
+    assert ["You said: My name is Ivan", "You said: What is my name?"] == [first, second]
+    assert [
+        {"role": "user", "content": "My name is Ivan"},
+        {"role": "assistant", "content": "You said: My name is Ivan"},
+        {"role": "user", "content": "What is my name?"},
+    ] == server.requests[1].json["messages"]
+
+
+def test_chat_with_a_failed_turn(server, run):
+    """A turn without an answer is reported and stays out of the history."""
+    server.fail(400)
+    done = run(sys.executable, str(EXAMPLES / "chat.py"), stdin="One\nTwo\n")
+
+    assert done.stderr.strip().startswith("400 ")
+    assert "You said: Two" == done.stdout.strip()
+    assert [{"role": "user", "content": "Two"}] == server.requests[1].json["messages"]
+
+
+@pytest.mark.parametrize(
+    "arguments, url", [(["photo.jpg"], "data:image/jpeg;base64,"), ([], "https://example.com/image.jpg")]
+)
+def test_vision(server, example, arguments, url):
+    """A file is sent inside the request, a URL as it is."""
+    assert ["You said: What is in this picture? [1 image]"] == example("vision.py", *arguments)
+
+    (message,) = server.requests[0].json["messages"]
+    assert message["content"][0]["image_url"]["url"].startswith(url)
+
+
+def test_jobs(serve, example):
+    """A pending generation is waited for."""
+    server = serve(pending_models=["slow"], pending_seconds=0)
+    pending, done = example("jobs.py", "slow")
+
+    assert f"generation {server.billed[0].id} is pending" == pending
+    assert f"generation {server.billed[0].id} is completed: You said: Write a long report" == done
+
+
+def test_jobs_without_waiting(server, example):
+    """A generation that is complete at once is not waited for."""
+    assert "You said: Write a long report" == example("jobs.py")[-1]
+    assert ["POST"] == [request.method for request in server.requests]
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    """Write a file of so many prompts."""
+
+    def write(count):
+        path = tmp_path / "prompts.txt"
+        path.write_text("".join(f"Prompt {number}\n" for number in range(count)), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_batch(serve, example, prompts):
+    """One result for each line, of all; one that fails does not stop the others."""
+    server = serve(latency=0.05)
+    server.fail(500, code="internal")
+    results = [json.loads(line) for line in example("batch.py", prompts(200))]
+
+    assert list(range(200)) == sorted(result["number"] for result in results)
+    assert 199 == len(server.billed) == sum(result.get("tokens_used", 0) for result in results)
+    (failed,) = (result for result in results if "error" in result)
+    assert "unknown" == failed["billed"]
+    assert 50 >= server.peak_in_flight > 1
+
+
+def test_batch_that_is_hopeless(serve, example, prompts):
+    """When the balance is used up, no further prompts are sent; those under way are finished."""
+    server = serve(balance=20)
+    results = [json.loads(line) for line in example("batch.py", prompts(1000))]
+
+    assert 20 == len(server.billed) == sum("content" in result for result in results)
+    assert len(results) == len(server.requests) < 200
+    assert {"no"} == {result["billed"] for result in results if "error" in result}
+
+
+def test_blocking(server, example):
+    """Once, as a stream, and from threads, in the order of the questions."""
+    text, story, costs, *definitions = example("blocking.py")
+
+    assert "You said: Write a haiku about rivers" == text
+    assert "You said: Tell a story about a lighthouse" == story
+    assert "2 tokens used" == costs
+    assert [f"You said: Define: {word}" for word in ("river", "bridge", "lighthouse")] == definitions
+    assert 5 == len(server.billed)
+
+
+def test_blocking_without_tokens(serve, run):
+    """An error that a program knows gets words of its own."""
+    serve(balance=0)
+    done = run(sys.executable, str(EXAMPLES / "blocking.py"))
+
+    assert "The balance is used up.\n" == done.stdout
+
+
+@pytest.fixture
+def backend(monkeypatch):
+    """Run the web backend, and make connections to it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("PORT", str(port))
+    command = [sys.executable, str(EXAMPLES / "web_backend.py")]
+    with contextlib.ExitStack() as stack:
+        # It writes of its requests to stderr only when one fails.
+        process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        stack.callback(process.send_signal, signal.SIGINT)
+        _wait_for(process, port)
+
+        def post(prompt):
+            connection = stack.enter_context(
+                contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE))
+            )
+            connection.request("POST", "/chat", prompt)
+            return connection
+
+        yield post
+    assert 0 == process.returncode
+
+
+def _wait_for(process, port):
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.02)
+    pytest.fail("the backend does not listen")
+
+
+def test_web_backend(server, backend):
+    """Text comes as it is generated; errors become statuses while they can; a text that is cut is seen to be cut."""
+    response = backend("Tell a story").getresponse()
+    assert (200, b"You said: Tell a story") == (response.status, response.read())
+
+    server.fail(429, retry_after=847)
+    response = backend("Tell a story").getresponse()
+    assert (503, "847") == (response.status, response.headers["Retry-After"])
+
+    server.fail(401)
+    assert 502 == backend("Tell a story").getresponse().status
+
+    server.cut(3)
+    response = backend("Tell a story").getresponse()
+    assert 200 == response.status
+    with pytest.raises(http.client.IncompleteRead) as caught:
+        response.read()
+    assert b"You said: " == caught.value.partial
+
+
+def test_web_backend_whose_browser_leaves(server, backend):
+    """A browser that leaves in the middle of a text ends the generation, which is not billed."""
+    server.stall(3)
+    connection = backend("Tell a story")
+    assert b"You " == connection.getresponse().read(4)
+    connection.close()
+
+    server.wait_for_disconnect(timeout=PATIENCE)
+    assert () == server.billed

@@ -1,0 +1,111 @@
+"""The end of the interpreter, whatever its clients are doing: soon, and without a word on standard error."""
+
+import textwrap
+
+import pytest
+
+BOUND = 2.5  # seconds
+
+PREAMBLE = """
+import atexit, threading, time
+from neuralbox_sync import ClientClosedError, NeuralBox
+
+def ready():
+    print("ready", flush=True)
+
+client = NeuralBox()
+"""
+
+STATES = {
+    "unused": """
+        ready()
+    """,
+    "idle": """
+        client.generate("gpt-5", "Hi")
+        ready()
+    """,
+    "closed": """
+        client.generate("gpt-5", "Hi")
+        client.close()
+        ready()
+    """,
+    "on SystemExit": """
+        client.generate("gpt-5", "Hi")
+        ready()
+        raise SystemExit(0)
+    """,
+    "a call on a daemon thread": """
+        threading.Thread(target=client.retrieve, args=("held up",), daemon=True).start()
+        client.generate("gpt-5", "Hi")
+        time.sleep(0.1)
+        ready()
+    """,
+    "calls of several clients on daemon threads": """
+        clients = [NeuralBox() for _ in range(8)]
+        for client in clients:
+            threading.Thread(target=client.retrieve, args=("held up",), daemon=True).start()
+        for client in clients:
+            client.generate("gpt-5", "Hi")
+        ready()
+    """,
+    "a stream half read": """
+        stream = client.stream("gpt-5", "one two three four five six").__enter__()
+        next(stream)
+        ready()
+    """,
+    "a stream being read on a daemon thread": """
+        begun = threading.Event()
+
+        def read():
+            with client.stream("gpt-5", "one two three four five six") as stream:
+                for _ in stream:
+                    begun.set()
+
+        threading.Thread(target=read, daemon=True).start()
+        begun.wait()
+        ready()
+    """,
+    "a call on a thread that outlives the main one": """
+        def call():
+            threading.main_thread().join()
+            assert client.generate("gpt-5", "late").content == "You said: late"
+            ready()
+
+        threading.Thread(target=call).start()
+    """,
+    "a call at exit": """
+        @atexit.register
+        def call():
+            assert client.generate("gpt-5", "last").content == "You said: last"
+            ready()
+    """,
+    "a call in a finaliser": """
+        class Late:
+            def __del__(self, error=ClientClosedError, ready=ready):
+                try:
+                    self.client.generate("gpt-5", "too late")
+                except error:
+                    ready()
+
+        late = Late()
+        late.client = client
+        client.generate("gpt-5", "Hi")
+    """,
+}
+
+
+@pytest.mark.neuralbox_server(pace=0.2)
+@pytest.mark.parametrize(
+    "state, options",
+    [(state, ()) for state in STATES] + [("idle", ("-W", "always")), ("a stream half read", ("-W", "always"))],
+)
+def test_exit(start, neuralbox_server, state, options):
+    """The interpreter ends within its bound and says nothing."""
+    neuralbox_server.delay(30, times=8, method="GET")
+    script = start(PREAMBLE + textwrap.dedent(STATES[state]), *options)
+
+    script.wait_for("ready")
+    ended = script.end()
+
+    assert (0, [], "") == (ended.status, ended.lines, ended.errors)
+    assert ended.seconds < BOUND

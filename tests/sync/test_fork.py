@@ -1,0 +1,147 @@
+"""Clients and forks: a client made before works on both sides, and the child never touches what is the parent's."""
+
+import pytest
+
+# Since 3.12 forking a process with threads warns; that it is done all the same is the point here.
+OPTIONS = ("-W", "ignore:.*fork:DeprecationWarning")
+
+PREAMBLE = """
+import gc, multiprocessing, os, sys, threading, time
+from neuralbox_sync import InsufficientTokensError, NeuralBox
+
+client = NeuralBox()
+
+def say(text):
+    return client.generate("gpt-5", text).content.removeprefix("You said: ")
+
+def fork(child):
+    pid = os.fork()
+    if pid == 0:
+        child()
+        sys.exit(0)
+    return os.waitpid(pid, 0)[1]
+"""
+
+
+def run(start, code):
+    """Run *code* in a script, which must end well and say nothing; return the lines that it prints."""
+    ended = start(PREAMBLE + code, *OPTIONS).end()
+    assert (0, "") == (ended.status, ended.errors)
+    assert ended.seconds < 10
+    return ended.lines
+
+
+CHILDREN = {
+    "nothing": "pass",
+    "a call": 'assert say("child") == "child"',
+    "close": "client.close()",
+    "a call and close": 'assert say("child") == "child"; client.close()',
+    "collection": "global client; del client; gc.collect()",
+    "a fork and a call": 'assert fork(lambda: say("grandchild")) == 0',
+    "a thread": "thread = threading.Thread(target=say, args=('child',)); thread.start(); thread.join()",
+    "a hard exit": "os._exit(0)",
+}
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_the_parent_is_unharmed(start, neuralbox_server, child):
+    """Whatever the child does, the parent goes on with the connection that it had."""
+    lines = run(
+        start,
+        f"""
+def child():
+    {CHILDREN[child]}
+
+assert say("parent") == "parent"
+status = fork(child)
+print(status, say("again"))
+assert client.retrieve(client.generate("gpt-5", "third")).completed
+        """,
+    )
+
+    own = 1 if "call" in child or "thread" in child else 0
+    assert ["0 again"] == lines
+    assert 1 + own == neuralbox_server.connections_accepted
+
+
+def test_a_client_not_used_before(start):
+    """A client made in the parent and first used in a child works there, and in the parent afterwards."""
+    assert ["0 parent"] == run(start, 'print(fork(lambda: say("child")), say("parent"))')
+
+
+def test_fork_during_a_call(start, neuralbox_server):
+    """A fork while other threads are in calls holds up neither the child nor those calls."""
+    neuralbox_server.delay(0.5)
+    lines = run(
+        start,
+        """
+thread = threading.Thread(target=lambda: print(say("thread"), flush=True))
+thread.start()
+time.sleep(0.3)
+print(fork(lambda: say("child")), flush=True)
+thread.join()
+""",
+    )
+
+    assert ["0", "thread"] == lines
+
+
+@pytest.mark.neuralbox_server(pace=0.01)
+def test_fork_during_a_stream(start):
+    """A stream goes on in the parent, whatever happened to its copy in the child."""
+    lines = run(
+        start,
+        """
+def child():
+    global stream
+    del stream
+    gc.collect()
+    assert say("child") == "child"
+
+with client.stream("gpt-5", "one two three") as stream:
+    next(stream)
+    print(fork(child), "".join(stream.text))
+""",
+    )
+
+    assert ["0 You said: one two three"] == lines
+
+
+def test_forks_under_load(start):
+    """Forks while eight threads make their first calls hang nobody."""
+    lines = run(
+        start,
+        """
+clients = [NeuralBox() for _ in range(8)]
+threads = [threading.Thread(target=other.generate, args=("gpt-5", "Hi")) for other in clients]
+say("import")
+for thread in threads:
+    thread.start()
+print({fork(lambda: say("child")) for _ in range(10)})
+for thread in threads:
+    thread.join()
+""",
+    )
+
+    assert ["{0}"] == lines
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_pools(start, neuralbox_server, method):
+    """The processes of a pool call with clients of their own, and the SDK's errors come back from there."""
+    neuralbox_server.balance = 7
+    lines = run(
+        start,
+        f"""
+if __name__ == "__main__":
+    say("parent")
+    with multiprocessing.get_context("{method}").Pool(2) as pool:
+        print(pool.map(say, ["a", "b"]))
+        try:
+            pool.map(say, ["c", "d", "e", "f"])
+        except InsufficientTokensError as error:
+            print(error.billed)
+""",
+    )
+
+    assert ["['a', 'b']", "no"] == lines

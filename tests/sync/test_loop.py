@@ -1,0 +1,302 @@
+"""The private event loop, with coroutines of its own: threads, interrupts, contexts, ends."""
+
+import asyncio
+import contextvars
+import gc
+import threading
+import time
+import traceback
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import anyio
+import anyio.to_thread
+import pytest
+
+THREADS = 64
+
+
+async def echo(value):
+    """Return *value* after a turn of the loop."""
+    await asyncio.sleep(0)
+    return value
+
+
+async def nothing():
+    """Do nothing."""
+
+
+def in_threads(count, function):
+    """Call *function* with 0 to *count* - 1, each in a thread, all at the same time; return the results or errors."""
+    together = threading.Barrier(count)
+
+    def run(number):
+        together.wait()
+        try:
+            return function(number)
+        except Exception as error:  # noqa: BLE001 - it is a result here
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
+
+
+def test_result(loop):
+    """A call returns what the coroutine returns."""
+    assert 5 == loop.call(partial(echo, 5))
+
+
+def test_nothing_is_started_early(make_loop, loop_threads):
+    """No thread is started before the first call."""
+    make_loop()
+
+    assert [] == loop_threads()
+
+
+def test_first_calls_at_once(loop, loop_threads):
+    """However many threads make the first call at the same time, there is one loop."""
+    assert list(range(THREADS)) == in_threads(THREADS, lambda number: loop.call(partial(echo, number)))
+    assert 1 == len(loop_threads())
+
+
+def test_many_calls_of_many_threads(loop):
+    """Ten thousand calls of 64 threads each get their own answer."""
+    each = 160
+
+    def call(number):
+        return [loop.call(partial(echo, (number, turn))) for turn in range(each)]
+
+    assert [[(number, turn) for turn in range(each)] for number in range(THREADS)] == in_threads(THREADS, call)
+
+
+def test_exception(loop):
+    """What the coroutine raises is raised, with its own traceback and at most two frames of the loop's."""
+
+    async def fail():
+        raise LookupError("lost")
+
+    with pytest.raises(LookupError, match="lost") as caught:
+        loop.call(fail)
+
+    files = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert files[-1] == __file__
+    assert sum(file.endswith("_loop.py") and "neuralbox_sync" in file for file in files) <= 2
+
+
+def test_exceptions_keep_nothing_alive(loop):
+    """An error that is handled leaves nothing for the garbage collector."""
+
+    class Thing:
+        pass
+
+    async def fail(thing):
+        raise LookupError(thing)
+
+    thing = Thing()
+    alive = weakref.ref(thing)
+    gc.disable()
+    try:
+        with pytest.raises(LookupError):
+            loop.call(partial(fail, thing))
+        del thing
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
+def test_exceptions_that_end_loops(loop, kind):
+    """SystemExit and its like in one coroutine are no matter of other callers."""
+
+    async def fail():
+        await asyncio.sleep(0.01)
+        raise kind
+
+    def call(number):
+        if number:
+            return loop.call(partial(echo, number)), loop.call(partial(asyncio.sleep, 0.02, number))
+        expected = ConnectionError if kind is asyncio.CancelledError else kind
+        with pytest.raises(expected):
+            loop.call(fail)
+        return None
+
+    assert [None, *((number, number) for number in range(1, 8))] == in_threads(8, call)
+
+
+def test_context(loop):
+    """A coroutine sees its caller's context variables; what it sets stays with it."""
+    name = contextvars.ContextVar("name", default="nobody")
+
+    async def rename():
+        seen = name.get()
+        name.set("coroutine")
+        return seen
+
+    def call(number):
+        name.set(number)
+        return loop.call(rename), name.get()
+
+    assert [(number, number) for number in range(4)] == in_threads(4, call)
+
+
+def test_call_on_own_thread(loop):
+    """A call from the loop's own thread is refused: it would wait for itself."""
+
+    async def call():
+        return loop.call(nothing)
+
+    with pytest.raises(RuntimeError, match=r"await there, or use asyncio\.to_thread"):
+        loop.call(call)
+    assert 1 == loop.call(partial(echo, 1))
+
+
+def test_call_from_worker_thread_of_the_loop(loop):
+    """A call from another thread that the loop waits for is served."""
+
+    async def call():
+        return await anyio.to_thread.run_sync(loop.call, partial(echo, 7))
+
+    assert 7 == loop.call(call)
+
+
+async def test_call_inside_a_running_loop(loop):
+    """A call inside another running loop works, and holds that loop up."""
+    assert 3 == loop.call(partial(echo, 3))
+
+
+async def test_cancelled_worker_thread(loop):
+    """A cancelled scope around `anyio.to_thread` ends the call in that thread."""
+    ended = threading.Event()
+
+    async def sleep():
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.set()
+
+    with anyio.move_on_after(0.05) as scope:
+        await anyio.to_thread.run_sync(loop.call, sleep)
+
+    assert scope.cancelled_caught
+    assert ended.is_set()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_loop(loop):
+    """When the loop dies under a call, the call fails, and the next one gets a new loop."""
+
+    def die():
+        raise SystemExit
+
+    async def kill():
+        asyncio.get_running_loop().call_soon(die)
+        await asyncio.sleep(30)
+
+    began = time.monotonic()
+    with pytest.raises(ConnectionError, match="during"):
+        loop.call(kill)
+    assert time.monotonic() - began < 5
+    assert 1 == loop.call(partial(echo, 1))
+
+
+def test_closed(loop, loop_threads):
+    """A closed loop refuses calls, its thread is gone, and closing again does nothing."""
+    loop.call(nothing)
+
+    loop.close()
+    loop.close()
+
+    assert [] == loop_threads()
+    with pytest.raises(ConnectionError, match="before"):
+        loop.call(nothing)
+
+
+def test_closed_unused(loop):
+    """A loop can be closed before it was used, and is then closed."""
+    loop.close()
+
+    with pytest.raises(ConnectionError, match="before"):
+        loop.call(nothing)
+
+
+def test_close_ends_calls(loop):
+    """Closing ends the calls under way."""
+    running = threading.Semaphore(0)
+
+    async def sleep():
+        running.release()
+        await asyncio.sleep(30)
+
+    def call(number):
+        if number:
+            return loop.call(sleep)
+        for _ in range(4):
+            running.acquire()
+        return loop.close()
+
+    assert [None, *["closed during"] * 4] == [None if e is None else str(e) for e in in_threads(5, call)]
+
+
+def test_close_on_own_thread(loop):
+    """A coroutine may close the loop that it runs on."""
+
+    async def close():
+        loop.close()
+        await asyncio.sleep(30)
+
+    with pytest.raises(ConnectionError, match="during"):
+        loop.call(close)
+
+
+def test_close_is_bounded(loop):
+    """Closing does not wait for a coroutine that ignores its cancellation."""
+    released = threading.Event()
+
+    async def stay():
+        while not released.is_set():
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                continue
+
+    caller = threading.Thread(target=lambda: in_threads(1, lambda _: loop.call(stay)))
+    caller.start()
+    loop.call(nothing)
+    began = time.monotonic()
+
+    loop.close(timeout=0.1)
+
+    assert time.monotonic() - began < 2
+    released.set()
+    caller.join()
+
+
+@pytest.mark.parametrize("round_", range(40))
+def test_close_race(make_loop, round_):
+    """Closing while eight threads call leaves nobody waiting, and gives all the same kind of error."""
+    loop = make_loop()
+    loop.call(nothing)
+
+    def call(number):
+        if number == 0:
+            time.sleep(round_ * 0.00005)
+            return loop.close()
+        while True:
+            loop.call(nothing)
+
+    assert [None, *[ConnectionError] * 8] == [e and type(e) for e in in_threads(9, call)]
+
+
+def test_dropped(make_loop, loop_threads):
+    """A loop that is dropped because its client is gone ends, with one warning."""
+    loop = make_loop()
+    loop.call(nothing)
+
+    with pytest.warns(ResourceWarning, match="never closed") as warned:
+        loop.drop()
+        loop.drop()
+
+    assert 1 == len(warned)
+    while loop_threads():
+        time.sleep(0.001)
