@@ -6,8 +6,11 @@ PIP := bin/python -m pip install --quiet --quiet --no-input --disable-pip-versio
 # An editable install holds the version and the requirements as they were when it was made.
 METADATA := pyproject.toml neuralbox_async/_version.py
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+# What others use or make, each in an environment of its own.
+PEERS := requests httpx openai anthropic
 
-.PHONY: help demo test test-all lint format dist clean
+.PHONY: help demo test test-all lint format bench bench-peers dist clean
 # Otherwise make takes this stamp, which only a pattern names, for a file to be removed at the end.
 .PRECIOUS: .venv-%/.test
 
@@ -44,13 +47,19 @@ format: .venv/.dev ## let ruff format the code and mend what it can
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
+bench: .venv/.bench ## measure the speed, a few minutes (BENCH_ARGS="--only call stream": only these; see benchmarks/README.md)
+	.venv/bin/python -m benchmarks $(BENCH_ARGS)
+
+bench-peers: .venv/.bench $(PEERS:%=.venv-peer-%/.peer) ## the same with the SDKs of others, in environments of their own
+	.venv/bin/python -m benchmarks --peers $(BENCH_ARGS)
+
 dist: .venv/.dev ## build sdist and wheel, and try the wheel in a clean environment
 	rm -rf dist
 	.venv/bin/python -m build --quiet
 	.venv/bin/python .ci/check_dist.py dist
 
 clean: ## remove what these commands have made
-	rm -rf .venv .venv-3.* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 .venv/bin/python:
 	@python=$$(.ci/interpreters --first) && .ci/make-venv "$$python" .venv
@@ -64,6 +73,17 @@ clean: ## remove what these commands have made
 .venv/.demo: $(METADATA) | .venv/bin/python
 	@echo 'installing what the demo needs into .venv'
 	@.venv/$(PIP) --editable '.[cli,speed]'
+	@touch $@
+
+.venv/.bench: $(METADATA) | .venv/bin/python
+	@echo 'installing what the benchmarks need into .venv'
+	@.venv/$(PIP) --editable '.[speed]' urllib3
+	@touch $@
+
+.venv-peer-%/.peer: | .venv/bin/python
+	@.ci/make-venv .venv/bin/python $(@D)
+	@echo 'installing $* into $(@D)'
+	@$(@D)/$(PIP) $*
 	@touch $@
 
 # Not what the linters need: they run once, in .venv.

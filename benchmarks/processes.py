@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +47,7 @@ def run(main: Coroutine[Any, Any, T], *, uvloop: bool) -> T:
 
 
 @contextlib.contextmanager
-def server(core: int | None = None) -> Iterator[int]:
+def server(core: int | None = None) -> Generator[int]:
     """Run the server in a process of its own while the block runs; gives its port."""
     command = [sys.executable, "-m", "benchmarks.server"]
     if core is not None:

@@ -33,7 +33,6 @@ _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _MODEL = re.compile(rb'"model": ?"([^"]*)"')
 _TICK = 0.001  # seconds; both event loops' timers are no finer
-_GOLDEN = 0.618  # of a period: spreads streams evenly, however many they are
 _SEGMENT = 64 * 1024
 _TEXT = b" ocean"
 
@@ -47,12 +46,15 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin (asyncio calls it)."""
         self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's own are not of that class
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """End (asyncio calls it)."""
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
+        """Answer the requests that *data* completes (asyncio calls it)."""
         self._buffer += data
         while (end := self._buffer.find(_HEAD_END)) >= 0:
             head = self._buffer[:end]
@@ -138,8 +140,8 @@ class CannedServer:
         """Stream *rate* events a second."""
         connection.write(wire.STREAM_HEAD + wire.segment(way.begin))
         period = 1 / rate
-        # Streams of independent origin are not in step.
-        due = time.monotonic() + period * (1 + self.served * _GOLDEN % 1)
+        # In step with all others of this rate: the worst case for how long an event waits for its turn.
+        due = period * (time.monotonic() // period + 1)
         if not self.streams:
             asyncio.get_running_loop().call_soon(self._tick)
         self.streams.append(LiveStream(connection, way, events, period, due))

@@ -12,7 +12,7 @@ import platform
 import random
 import threading
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import anyio
@@ -28,11 +28,13 @@ from neuralbox_async._errors import (
     InvalidParameterError,
     NeuralBoxError,
     NotFoundError,
+    RateLimitError,
     WaitTimeoutError,
 )
 from neuralbox_async._logging import logger
+from neuralbox_async._pacing import RateLimits
 from neuralbox_async._retry import RetryBudget
-from neuralbox_async._seam import Delivery, now
+from neuralbox_async._seam import Deadline, Delivery, now
 from neuralbox_async._secret import Secret
 from neuralbox_async._types import Generation
 from neuralbox_async._version import __version__
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from neuralbox_async._options import CallOptions, ConnectionOptions
     from neuralbox_async._seam import Response, Transport
     from neuralbox_async._types import GenerationId
+
+T = TypeVar("T")
 
 POLL_INTERVAL = 5.0
 _RECOVERY_INTERVAL = 0.5
@@ -64,6 +68,7 @@ class Shared:
     connections: ConnectionOptions
     given_transport: Transport | None = None
     budget: RetryBudget = attrs.field(factory=RetryBudget)
+    limits: RateLimits = attrs.field(factory=RateLimits)  # what the answers told of them
     status_paths: tuple[str, ...] = _protocol.STATUS_PATHS  # the one that worked last comes first
     closed: bool = False
     _transport: Transport | None = attrs.field(default=None, init=False)
@@ -101,7 +106,7 @@ def _aiohttp_transport(connections: ConnectionOptions) -> Transport:
 
 
 @attrs.define(eq=False)
-class _Call:
+class Call:
     """The same request on each attempt, and what is known of the attempts."""
 
     request: _protocol.Request
@@ -112,11 +117,21 @@ class _Call:
     delivery: Delivery = attrs.field(factory=Delivery)
     response: Response | None = None
     earlier: NeuralBoxError | None = None  # the failure of the attempt before this one
+    key: Secret = attrs.field(default=Secret(), repr=False)  # what the attempt was authorised with
+
+    @property
+    def maybe_billed(self) -> bool:
+        """Whether what has been done so far may have been billed, if it goes no further."""
+        if self.request.idempotent:
+            return False
+        return self.delivery.sent or (self.earlier is not None and self.earlier.billed == "unknown")
 
     def describe(self, error: NeuralBoxError) -> NeuralBoxError:
         """Put on *error* what is known of the call, and return it."""
         error.attempts = self.attempts
         error.elapsed = now() - self.started
+        if self.key:
+            error.redact(self.key)
         error.idempotency_key = self.request.headers.get("Idempotency-Key")
         if self.request.idempotent:
             error.billed = "no"
@@ -148,12 +163,15 @@ class Caller:
 
     async def generation(self, request: _protocol.Request, options: CallOptions, deadline: float) -> Generation:
         """Carry out *request* to the last byte of its answer and return the generation in it."""
-        call = _Call(request, options, deadline)
-        with anyio.CancelScope(deadline=deadline):
+        return await self.answer(Call(request, options, deadline), _protocol.load_generation)
+
+    async def answer(self, call: Call, load: Callable[[int, Mapping[str, str], bytes], T]) -> T:
+        """Carry out *call* to the last byte of its answer and return what *load* finds in it."""
+        with Deadline(call.deadline):
             response = await self._send(call)
             try:
                 body = await response.read(self.max_response_bytes)
-                return _protocol.load_generation(response.status, response.headers, body)
+                return load(response.status, response.headers, body)
             except NeuralBoxError as error:
                 if isinstance(error, APIConnectionError):
                     error.body = response.received
@@ -166,12 +184,12 @@ class Caller:
     async def response(self, request: _protocol.Request, options: CallOptions) -> Response:
         """Carry out *request* to the head of its answer, for a stream."""
         total, first = (deadline_after(seconds) for seconds in (options.timeout, options.first_event_timeout))
-        call = _Call(request, options, min(total, first))
-        with anyio.CancelScope(deadline=call.deadline):
+        call = Call(request, options, min(total, first))
+        with Deadline(call.deadline):
             return await self._send(call)
         raise call.timed_out("total" if total <= first else "first_event")
 
-    async def _send(self, call: _Call) -> Response:
+    async def _send(self, call: Call) -> Response:
         """Attempt *call* until an answer with status 200 comes, or a failure that is not repeated."""
         refund = 1
         for call.attempts in itertools.count(1):
@@ -182,7 +200,7 @@ class Caller:
                 delay = self._delay(call, error)
                 if delay is None or (cost := self.shared.budget.take(error)) is None:
                     raise
-                refund, call.earlier = cost, error
+                refund, call.earlier, call.delivery = cost, error, Delivery()
             else:
                 self.shared.budget.give_back(refund)
                 return response
@@ -197,28 +215,33 @@ class Caller:
         while (left := end - now()) > 0 and not self.shared.closed:  # noqa: ASYNC110
             await anyio.sleep(min(left, _NAP))
 
-    def _delay(self, call: _Call, error: NeuralBoxError) -> float | None:
+    def _delay(self, call: Call, error: NeuralBoxError) -> float | None:
         logger.debug(
             "%s %s: attempt %d: %s", call.request.method, call.request.path, call.attempts, type(error).__name__
         )
         remaining = call.deadline - now()
         return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
 
-    async def _attempt(self, call: _Call) -> Response:
+    async def _attempt(self, call: Call) -> Response:
         self._check_open()
         call.delivery, call.response = Delivery(), None
         request = call.request
-        headers = _headers(request, await self._key())
+        call.key = await self._key()
+        headers = _headers(request, call.key)
         url = self.base_url + request.path
         for _ in range(_MAX_REDIRECTS):
             response = await self.shared.transport.send(request.method, url, headers, request.body, call.delivery)
             call.response = response
+            self.shared.limits.observe(response.headers, counted=not request.idempotent)
             logger.debug("%s %s: %d", request.method, request.path, response.status)
             if _protocol.is_success(response.status):
                 return response
             target = _redirect(request, url, response)
             if target is None:
-                raise await _error_of(response, call.deadline)
+                error = await _error_of(response, call.deadline)
+                if isinstance(error, RateLimitError):
+                    self.shared.limits.refused(error)
+                raise error
             response.close()
             url = target
         msg = f"more than {_MAX_REDIRECTS} redirects"
@@ -312,7 +335,7 @@ def deadline_after(seconds: float | None) -> float:
 def id_of(generation: Generation | GenerationId) -> GenerationId:
     """Return the id that *generation* has or is. Raises `InvalidParameterError`."""
     found = generation.id if isinstance(generation, Generation) else generation
-    if not isinstance(found, str | int) or isinstance(found, bool) or found == "":
+    if not isinstance(found, str | int) or isinstance(found, bool) or found in {"", ".", ".."}:
         raise InvalidParameterError("generation", found, "a generation with an id, or an id")
     return found
 
@@ -339,16 +362,14 @@ def _waited_out(state: Generation, elapsed: float) -> WaitTimeoutError:
 
 
 def _headers(request: _protocol.Request, key: Secret) -> dict[str, str]:
-    headers = {
-        "Authorization": Secret("Bearer " + key),
-        "User-Agent": _USER_AGENT,
-        "Accept": "text/event-stream" if request.stream else "application/json",
-        # A stream that was compressed and cut can look complete, and compression delays its events.
-        "Accept-Encoding": "identity" if request.stream else "gzip, deflate",
-    }
+    # Few: aiohttp takes 1 us for each.
+    headers: dict[str, str] = {"Authorization": Secret("Bearer " + key), "User-Agent": _USER_AGENT, **request.headers}
     if request.body is not None:
         headers["Content-Type"] = "application/json"
-    headers.update(request.headers)
+    if request.stream:
+        headers["Accept"] = "text/event-stream"
+        # A stream that was compressed and cut can look complete, and compression delays its events.
+        headers["Accept-Encoding"] = "identity"
     return headers
 
 
@@ -369,7 +390,7 @@ async def _error_of(response: Response, deadline: float) -> APIStatusError:
     # The status has come and says what matters: a body that does not come, or not in time, must not hide it.
     started = now()
     try:
-        with anyio.CancelScope(deadline=started + min(_ERROR_BODY_TIME, 0.9 * (deadline - started))):
+        with Deadline(started + min(_ERROR_BODY_TIME, 0.9 * (deadline - started))):
             await response.read(_MAX_ERROR_BYTES, truncate=True)
     except NeuralBoxError as error:
         logger.debug("the body of an answer with status %d broke off: %s", response.status, type(error).__name__)

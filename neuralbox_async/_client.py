@@ -82,7 +82,8 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         transport: Transport | None = None,
     ) -> None:
         # Before anything can raise with them in a frame.
-        api_key, base_url, proxy = _options.conceal(api_key), _options.conceal(base_url), _options.conceal(proxy)
+        api_key, default_headers = _options.conceal_key(api_key), _options.conceal_values(default_headers)
+        base_url, proxy = _options.conceal(base_url), _options.conceal(proxy)
         listen_as_told()
         self._options = CallOptions().changed(
             timeout=timeout,
@@ -110,7 +111,8 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self._caller.base_url!r})"
+        caller: Caller | None = getattr(self, "_caller", None)  # none yet, when a traceback shows a client half made
+        return f"{type(self).__name__}({'' if caller is None else f'base_url={caller.base_url!r}'})"
 
     def __reduce__(self) -> NoReturn:
         msg = f"{type(self).__name__} is not pickled: it holds a key and connections; make one in each process"
@@ -163,6 +165,7 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         Cheap: make one per tenant or per request. *default_headers* are added to this client's. Raises
         `InvalidParameterError`.
         """
+        api_key, default_headers = _options.conceal_key(api_key), _options.conceal_values(default_headers)
         derived = object.__new__(type(self))
         vars(derived).update(vars(self))
         derived._options = self._options.changed(

@@ -11,8 +11,10 @@ from __future__ import annotations
 import functools
 import json
 import math
+import operator
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard, TypeVar, cast
 
@@ -84,13 +86,16 @@ def loads(data: bytes | str) -> Any:
     Raises `ValueError` or `RecursionError`: not UTF-8, not JSON, NaN, nested too deeply, too long a number.
     """
     if orjson is not None and not _has_long_number(data):
-        try:
+        # Where the two differ (infinite numbers, lone surrogates, depth) the standard library has the last word.
+        with suppress(orjson.JSONDecodeError):
             return orjson.loads(data)
-        except orjson.JSONDecodeError:
-            # Where the two differ (infinite numbers, lone surrogates, depth) the standard library has the last word.
-            pass
     text = data if isinstance(data, str) else data.decode("utf-8-sig")
     return json.loads(text, parse_constant=_refuse_constant)
+
+
+def _quick_loads(data: bytes | str) -> Any:
+    """Return what `loads` does, but for integers beyond 64 bits, which may have become floats."""
+    return loads(data) if orjson is None else orjson.loads(data)
 
 
 def is_object(value: object) -> TypeGuard[dict[str, Any]]:
@@ -131,7 +136,15 @@ def dump_request(request: GenerateRequest, *, stream: bool) -> bytes:
     body: dict[str, Any] = _converter().unstructure(request)
     if stream:
         body["stream"] = True
+    if orjson is not None and _has_our_members_only(request):
+        with suppress(TypeError):  # an integer beyond 64 bits
+            return cast("bytes", orjson.dumps(body))
     return dumps(body, parameter="extra_body" if request.extra_body else "messages")
+
+
+def _has_our_members_only(request: GenerateRequest) -> bool:
+    # What users add is for the standard library, which knows no other types than JSON's.
+    return not request.extra_body and all(type(m.content) is str and not m.extra for m in request.messages)
 
 
 def _unstructure_request(request: GenerateRequest) -> dict[str, Any]:
@@ -161,6 +174,15 @@ def _unstructure_part(part: TextPart | ImagePart) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------------------------------------------- responses
+
+
+def load_plain_generation(body: bytes) -> Generation | None:
+    """Return the generation in *body* when it is like the vendor's own sample, as nearly every one is; else None."""
+    try:
+        # No look for long numbers: no member that may be here would be read otherwise.
+        return _plain_generation(_quick_loads(body))
+    except (ValueError, RecursionError):
+        return None
 
 
 def load_generation(body: bytes) -> Generation:
@@ -197,6 +219,13 @@ def load_event(data: str) -> StreamEvent | dict[str, Any]:
     Raises `ResponseError`. Source: the vendor's "Streaming Guide" (the ``type`` member tells the kind).
     """
     try:
+        # Nearly every event. No look for long numbers: it has none.
+        members = _quick_loads(data)
+        if len(members) == 2 and members["type"] == "content_delta" and type(members["delta"]) is str:
+            return ContentDelta(members["delta"], raw=members)
+    except (ValueError, RecursionError, TypeError, KeyError):
+        pass  # the general way says what is wrong
+    try:
         members = loads(data)
     except (ValueError, RecursionError) as error:
         msg = f"an event of the stream is not JSON ({_one_line(str(error))}): {excerpt(data.encode(errors='replace'))}"
@@ -205,10 +234,6 @@ def load_event(data: str) -> StreamEvent | dict[str, Any]:
         msg = f"expected a JSON object @ $ in an event of the stream, got {_kind_of(members)}"
         raise ResponseError(msg, path="$", body=data.encode(errors="replace"))
     kind = members.get("type")
-    if kind == "content_delta":
-        delta = members.get("delta")
-        if isinstance(delta, str):
-            return ContentDelta(delta, raw=members)
     if kind == "error":
         return members
     structured = _EVENT_KINDS.get(kind) if isinstance(kind, str) else None
@@ -371,37 +396,49 @@ def _canonical_generation(members: object) -> dict[str, Any]:
 
 
 # The members of the vendor's own sample, and the types that they have there.
-_PLAIN_TYPES: dict[str, type[Any]] = {
+_PLAIN = {
     "id": str,
     "status": str,
     "model": str,
     "content": str,
     "tokens_used": int,
     "balance_remaining": int,
-    "usage": dict,
     "created_at": str,
+    "usage": dict,
 }
-_PLAIN_USAGE = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+_PLAIN_USAGE = {"prompt_tokens": int, "completion_tokens": int, "total_tokens": int}
+_plain_values: Callable[[Any], tuple[Any, ...]] = operator.itemgetter(*_PLAIN)
+_plain_counts: Callable[[Any], tuple[Any, ...]] = operator.itemgetter(*_PLAIN_USAGE)
+_PLAIN_TYPES, _PLAIN_COUNT_TYPES = tuple(_PLAIN.values()), tuple(_PLAIN_USAGE.values())
 
 
 def _plain_generation(members: Any) -> Generation | None:
     """
-    Return the generation, when *members* are exactly those of the vendor's sample, in their types; else None.
+    Return the generation when *members* are exactly those of the vendor's sample, in their types; else None.
 
-    What nearly every answer is takes 4 us here and 10 the general way, which is there for everything else.
+    Nearly every answer is: 3 us instead of the 10 of the general way, which is there for everything else.
     """
-    if type(members) is not dict or members.keys() != _PLAIN_TYPES.keys():
+    try:
+        values = _plain_values(members)
+        counts = _plain_counts(values[-1])
+    except (KeyError, TypeError, IndexError):
         return None
-    for name, kind in _PLAIN_TYPES.items():
-        if type(members[name]) is not kind:
-            return None
-    usage = members["usage"]
-    if usage.keys() != _PLAIN_USAGE or not all(type(count) is int for count in usage.values()):
+    types = tuple(map(type, values)), tuple(map(type, counts))
+    if types != (_PLAIN_TYPES, _PLAIN_COUNT_TYPES) or (len(members), len(values[-1])) != (len(values), len(counts)):
         return None
-    plain = dict(members)
-    plain["usage"] = Usage(**usage)
-    plain["created_at"] = _datetime(plain["created_at"], datetime)
-    return Generation(**plain, raw=members)
+    identifier, status, model, content, tokens_used, balance_remaining, created_at, _ = values
+    prompt_tokens, completion_tokens, total_tokens = counts
+    return Generation(
+        id=identifier,
+        status=status,
+        model=model,
+        content=content,
+        tokens_used=tokens_used,
+        balance_remaining=balance_remaining,
+        usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, total_tokens=total_tokens),
+        created_at=_datetime(created_at, datetime),
+        raw=members,
+    )
 
 
 def _canonical_usage(members: object) -> dict[str, Any]:
@@ -440,7 +477,8 @@ def _converter(*, detailed: bool = False) -> Converter:
         Mapping[str, Any]: _object,
         Mapping[str, Any] | None: _object,
     }
-    converter.register_structure_hook_factory(lambda kind: kind in hooks, lambda kind: hooks[kind])
+    for optional, structure in hooks.items():
+        converter.register_structure_hook_func(functools.partial(operator.eq, optional), structure)
     for kind in (Usage, Generation, GenerationStart, ContentDelta, GenerationEnd):
         attrs.resolve_types(kind)
         converter.register_structure_hook(kind, _after(_CANONICAL[kind], make_dict_structure_fn(kind, converter)))

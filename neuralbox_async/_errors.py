@@ -26,6 +26,11 @@ One tree of exceptions; a class of its own only where a caller would act differe
     +-- StreamInterruptedError        a stream ended before its last event
     |   +-- StreamTimeoutError        ... because nothing came any more (also an APITimeoutError)
     +-- StreamStateError              the stream was used before it was opened, by two readers, or after it was closed
+    +-- BatchStateError               the batch was read before it was entered, or entered twice
+    +-- BudgetReachedError            the next request of a batch could cost more than is left of its budget
+    +-- OutcomeUnknownError           a journal does not know what became of requests: they may have been billed
+    +-- JournalError                  a journal cannot be read, written, or is none
+        +-- JournalLockedError        ... or is in use by another batch
 
 Every error pickles, and none holds the API key or the text of a prompt.
 """
@@ -33,7 +38,7 @@ Every error pickles, and none holds the API key or the text of a prompt.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeGuard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,8 +80,29 @@ class NeuralBoxError(Exception):
         self.message = message if message.isprintable() else _printable(message)
         super().__init__(self.message)
 
+    def redact(self, secret: str) -> None:
+        """Replace *secret* by ``***`` in all that the error holds: servers and gateways echo what they were sent."""
+        for name, fact in vars(self).items():
+            if secret in str(fact):
+                self.__dict__[name] = _redacted(fact, secret)
+        self.args = (self.message,)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.message, self.__dict__)
+
+
+def _redacted(fact: object, secret: str) -> object:
+    if isinstance(fact, str):
+        return fact.replace(secret, "***")
+    if isinstance(fact, bytes):
+        return fact.replace(secret.encode(), b"***")
+    if _is_dict(fact):
+        return {_redacted(name, secret): _redacted(value, secret) for name, value in fact.items()}
+    return "***" if secret in str(fact) else fact
+
+
+def _is_dict(fact: object) -> TypeGuard[dict[object, object]]:
+    return isinstance(fact, dict)
 
 
 def _printable(text: str) -> str:
@@ -323,3 +349,49 @@ class StreamStateError(NeuralBoxError):
     def closed(cls) -> Self:
         """Return the error of a reader whose stream was closed under it."""
         return cls("the stream was closed while it was being read")
+
+
+class BatchStateError(NeuralBoxError):
+    """The batch cannot be used now: not entered yet, or entered a second time."""
+
+
+class BudgetReachedError(NeuralBoxError):
+    """
+    The next request of a batch could cost more than is left; it was not sent.
+
+    Attributes: *budget*, *spent* (NeuralBox tokens; *spent* includes the price of what may have been billed without an
+    answer), *model* (the one asked for next).
+    """
+
+    def __init__(self, message: str, *, budget: int = 0, spent: int = 0, model: str | None = None) -> None:
+        super().__init__(message)
+        self.budget = budget
+        self.spent = spent
+        self.model = model
+
+
+class OutcomeUnknownError(NeuralBoxError):
+    """
+    A journal does not know what became of requests: they were sent, and no outcome was written.
+
+    Attribute: *keys*. Sending them again may bill them twice; `AsyncNeuralBox.generate_many` does it only when told.
+    """
+
+    def __init__(self, message: str, *, keys: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.keys = keys
+        self.request_sent = True
+        self.billed = "unknown"
+
+
+class JournalError(NeuralBoxError):
+    """A journal cannot be read or written, or is none; *path*, and *line* (from 1) where a line is to blame, or None."""
+
+    def __init__(self, message: str, *, path: str = "", line: int | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+        self.line = line
+
+
+class JournalLockedError(JournalError):
+    """The journal is in use by another batch, of this process or of another."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import ssl
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 DEFAULT_BASE_URL = "https://neuralbox.top/api/v2"
 
@@ -67,15 +68,15 @@ def check_headers(parameter: str, headers: Mapping[str, str] | None) -> dict[str
     if headers is None:
         return {}
     if not is_mapping(headers):
-        raise InvalidParameterError(parameter, headers, "a mapping of header names to values", show=False)
-    items: list[tuple[Any, Any]] = list(headers.items())
-    for name, value in items:
+        raise InvalidParameterError(parameter, None, "a mapping of header names to values", show=False)
+    concealed: dict[Any, Any] = {name: conceal(value) for name, value in headers.items()}
+    del headers  # what users put there may be secret too
+    for name, value in concealed.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
             raise InvalidParameterError(parameter, name, "header names, without those that the client sets itself")
         if not isinstance(value, str) or _HEADER_VALUE_FORBIDDEN.search(value) or not value.isascii():
-            raise InvalidParameterError(f"{parameter}[{name!r}]", value, "ASCII text without line breaks", show=False)
-    # What users put in headers may be secret too.
-    return {name: Secret(value) for name, value in headers.items()}
+            raise InvalidParameterError(f"{parameter}[{name!r}]", None, "ASCII text without line breaks", show=False)
+    return concealed
 
 
 def check_key(key: object) -> Secret:
@@ -93,9 +94,21 @@ def conceal(value: T) -> T:
     return cast("T", Secret(value)) if isinstance(value, str) else value
 
 
+def conceal_values(headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Return *headers* with their values concealed."""
+    return {name: conceal(value) for name, value in headers.items()} if is_mapping(headers) else headers
+
+
+def conceal_key(api_key: K) -> K:
+    """Return *api_key* concealed: a function as it is, and what cannot be a key at all as an empty one."""
+    if api_key is None or callable(api_key) or isinstance(api_key, Unset):
+        return api_key
+    return cast("K", Secret(api_key) if isinstance(api_key, str) else Secret())
+
+
 def resolve_key(api_key: ApiKey | None) -> Secret | Callable[[], str] | Callable[[], Awaitable[str]]:
     """Return *api_key*, or the environment's NEURALBOX_API_KEY. Raises `InvalidParameterError` if there is neither."""
-    found = conceal(api_key)
+    found = conceal_key(api_key)
     del api_key
     if found is None:
         found = conceal(os.environ.get("NEURALBOX_API_KEY"))
@@ -116,8 +129,8 @@ def check_base_url(base_url: str | None, *, allow_insecure: bool) -> str:
     del base_url
     rule = _broken_rule(url, allow_insecure=allow_insecure)
     if rule is not None:
-        has_credentials = "@" in str(url)
-        raise InvalidParameterError("base_url", None if has_credentials else str(url), rule, show=not has_credentials)
+        show = not any(mark in str(url) for mark in "@?#")  # there may be credentials
+        raise InvalidParameterError("base_url", str(url) if show else None, rule, show=show)
     return str(url).rstrip("/")
 
 

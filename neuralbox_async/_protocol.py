@@ -77,10 +77,12 @@ def is_success(status: int) -> bool:
     return _SUCCESS <= status < _REDIRECTION
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class Request:
-    """One HTTP request, without the key and without the host. *headers* go out besides the client's own; *free*: a POST
-    that only asks.
+    """
+    One HTTP request, without the key and without the host.
+
+    *headers* go out besides the client's own; *free* is a POST that only asks.
     """
 
     method: str
@@ -165,8 +167,11 @@ def load_generation(status: int, headers: Mapping[str, str], body: bytes) -> Gen
 
 
 def _load_answer(body: bytes) -> Generation:
+    plain = _codec.load_plain_generation(body)
+    if plain is not None:
+        return plain
     members = _codec.load_object(body)
-    if all(members.get(name) is None for name in _TELLING):
+    if members.get("id") is None and all(members.get(name) is None for name in _TELLING):
         if members.get("error") is not None:
             message = _message_in(members)[:_LONGEST_MESSAGE] or _codec.excerpt(body)
             msg = f"the API answered with a status of success and an error: {message}"

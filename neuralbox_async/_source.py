@@ -6,11 +6,11 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import anyio
 import attrs
 
 from neuralbox_async import _sse
 from neuralbox_async._errors import APIConnectionError, APITimeoutError
+from neuralbox_async._seam import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -83,7 +83,7 @@ class Source:
         """Return the whole body of an answer that is no stream. Raises `APIConnectionError` or `ResponseError`."""
         msg = "no data came in time"
         failure: APIConnectionError = APITimeoutError(msg, phase="stall", request_sent=True)
-        with anyio.CancelScope(deadline=deadline):
+        with Deadline(deadline):
             try:
                 return self._ahead + await self.response.read(self._limits.max_response_bytes)
             except APIConnectionError as error:

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, cast
 import aiohttp
 import aiohttp.abc
 import anyio
-import anyio.to_thread
 import attrs
 
 from neuralbox_async._errors import (
@@ -38,7 +37,7 @@ from neuralbox_async._errors import (
 from neuralbox_async._seam import Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from neuralbox_async._options import ConnectionOptions
     from neuralbox_async._seam import Response
@@ -210,7 +209,12 @@ def _is_cancelled() -> bool:
 
 
 class _Resolver(aiohttp.abc.AbstractResolver):
-    """Looks names up in threads that may be left behind: one stuck in the default executor delays the exit."""
+    """
+    Looks names up, each in a daemon thread of its own.
+
+    A look-up that is stuck cannot be ended. In the default executor, and in anyio's threads, it would delay the end of
+    the program by as long as it takes.
+    """
 
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
@@ -219,7 +223,7 @@ class _Resolver(aiohttp.abc.AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[aiohttp.abc.ResolveResult]:
         with anyio.fail_after(self._timeout):
-            found = await anyio.to_thread.run_sync(_look_up, host, port, family, abandon_on_cancel=True)
+            found = await _in_daemon_thread(partial(_look_up, host, port, family))
         return [
             aiohttp.abc.ResolveResult(
                 hostname=host, host=at[0], port=at[1], family=kind, proto=protocol, flags=socket.AI_NUMERICHOST
@@ -229,6 +233,32 @@ class _Resolver(aiohttp.abc.AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+async def _in_daemon_thread(function: Callable[[], list[Any]]) -> list[Any]:
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[list[Any]] = loop.create_future()
+
+    def settle(result: list[Any], error: Exception | None) -> None:
+        if outcome.done():
+            return
+        if error is None:
+            outcome.set_result(result)
+        else:
+            outcome.set_exception(error)
+
+    def run() -> None:
+        result: list[Any] = []
+        failure: Exception | None = None
+        try:
+            result = function()
+        except Exception as error:  # noqa: BLE001 - it is raised where the outcome is awaited
+            failure = error
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name="neuralbox-resolver", daemon=True).start()
+    return await outcome
 
 
 def _look_up(host: str, port: int, family: int) -> list[Any]:
@@ -266,7 +296,8 @@ async def _keep(http: aiohttp.ClientSession, responses: set[_AiohttpResponse]) -
 
 async def _close_keeper(session: _Session) -> None:
     if session.keeper is not None:
-        await session.keeper.aclose()
+        with suppress(RuntimeError):  # its loop ends, and closes it at the same moment
+            await session.keeper.aclose()
 
 
 def _close_from_its_loop(session: _Session) -> None:
@@ -400,7 +431,8 @@ class _AiohttpResponse:
         self._close_by("client")
 
     def _close_by(self, who: str) -> None:
-        if self._closed is None and not self._raw.content.at_eof():
+        # A connection that was switched to another protocol is kept although there is no body.
+        if self._closed is None and (not self._raw.content.at_eof() or self._raw.connection is not None):
             self._closed = who
             self._raw.close()
         self._end()

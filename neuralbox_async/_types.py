@@ -1,7 +1,8 @@
 """
 The values of the API: what a user sends, what comes back, what a stream tells.
 
-All are frozen. What the user makes is checked when it is made; what the server sends is read tolerantly by the codec.
+All are frozen; without slots, because those would be written one by one through object.__setattr__, which takes twice
+as long. What the user makes is checked when it is made; what the server sends is read tolerantly by the codec.
 Nothing here knows of JSON. Source: the vendor's pages "Text Generation", "Streaming Guide" and "Generation status".
 """
 
@@ -183,7 +184,7 @@ def _check_role(_self: Any, _attribute: Any, value: Any) -> None:
         raise InvalidParameterError("messages[].role", value, "'system', 'user' or 'assistant'")
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Message:
     """
     One turn of a conversation. The API keeps no state: send the whole history each time.
@@ -254,7 +255,7 @@ def _check_extra_body(_self: Any, _attribute: Any, value: Any) -> None:
         raise InvalidParameterError("extra_body", value, "without 'stream': call stream() instead")
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class GenerateRequest:
     """
     What to generate, checked when it is made. Raises `InvalidParameterError`.
@@ -282,7 +283,7 @@ class GenerateRequest:
 # ---------------------------------------------------------------------------------------------------------- responses
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class Usage:
     """The provider's own token counts; for reference, not what is billed (that is `Generation.tokens_used`)."""
 
@@ -291,7 +292,7 @@ class Usage:
     total_tokens: int | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class Generation:
     """
     One generation, in whichever dialect the API told of it; what it left out is None.
@@ -342,7 +343,7 @@ class Generation:
 # ------------------------------------------------------------------------------------------------------------- events
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class GenerationStart:
     """The generation began; its *id* finds it again when the stream breaks."""
 
@@ -351,7 +352,7 @@ class GenerationStart:
     raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False, kw_only=True)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class ContentDelta:
     """The next piece of text."""
 
@@ -359,7 +360,7 @@ class ContentDelta:
     raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False, kw_only=True)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class GenerationEnd:
     """The generation is complete: what it cost, in NeuralBox tokens, and the balance afterwards, as far as told."""
 
@@ -370,7 +371,7 @@ class GenerationEnd:
     raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False, kw_only=True)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class UnknownEvent:
     """An event of a type that this version does not know; *raw* is the whole of it."""
 

@@ -23,13 +23,8 @@ class NeuralBox(View[AsyncNeuralBox]):
             client = AsyncNeuralBox(*args, **options)
         finally:
             del args, options  # no frame of a traceback shall hold the key
-        transport = client._caller.shared.transport  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        forget = getattr(transport, "forget_inherited", lambda: None)  # one of the user's may hold nothing open
-        super().__init__(client, EventLoop(client.aclose, forget, _closed_error))
+        super().__init__(client, EventLoop(client.aclose, client.forget_inherited, _closed_error))
         weakref.finalize(self, self._loop.drop).atexit = False
-
-    def __repr__(self) -> str:
-        return repr(self._subject).removeprefix("Async")
 
     generate = blocking(AsyncNeuralBox.generate)
     retrieve = blocking(AsyncNeuralBox.retrieve)

@@ -18,7 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 import anyio.from_thread
 
@@ -65,20 +65,27 @@ class EventLoop:
             raise call.errors.pop()  # kept there, it would keep this frame alive, and with it the client
         return call.results.pop()
 
-    def close(self, timeout: float = _CLOSE) -> None:
-        """End the loop and what runs on it; wait for that *timeout* seconds at most. Idempotent, from any thread."""
+    def close(self) -> None:
+        """End the loop and what runs on it; wait for that, 2 s at most. Idempotent, from any thread."""
         with _lock:
             self.closed = True
+        self.stop()
+        self.join(_CLOSE)
+
+    def stop(self) -> None:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it has ended
                 self._loop.call_soon_threadsafe(self._stopping.set)
-            if threading.get_ident() != self._thread.ident:
-                self._thread.join(timeout)
+
+    def join(self, timeout: float) -> None:
+        if self._loop is not None and threading.get_ident() != self._thread.ident:
+            self._thread.join(timeout)
 
     def drop(self) -> None:
-        """Close, without waiting, because the client is gone."""
+        """Close, without waiting for anything, because the client has been collected."""
         if self in _started and not self.closed:
-            self.close(timeout=0)
+            self.closed = True
+            self.stop()
             warnings.warn("a client was never closed: use it in a `with` block", ResourceWarning, stacklevel=2)
 
     def disown(self) -> None:
@@ -90,14 +97,21 @@ class EventLoop:
         self._loop = None
 
     def _live_loop(self) -> asyncio.AbstractEventLoop:
+        if _exiting.is_set():
+            self._refuse("before")
         with _lock:
-            if self.closed or _exiting.is_set():
+            if self.closed:
                 raise self._closed_error("before")
-            loop = self._start() if self._loop is None or self._loop.is_closed() else self._loop
+            loop = self._start() if self._loop is None or self._stopping.is_set() else self._loop
         if threading.get_ident() == self._thread.ident:
             message = "a blocking call on its own event loop never returns: await there, or use asyncio.to_thread"
             raise RuntimeError(message)
         return loop
+
+    def _refuse(self, when: Literal["before", "during"]) -> NoReturn:
+        while _exiting.is_set() and threading.current_thread() is not threading.main_thread():
+            time.sleep(_POLL)  # a daemon thread would print the error; it ends with the process
+        raise self._closed_error(when) from None
 
     def _start(self) -> asyncio.AbstractEventLoop:
         self._stopping = asyncio.Event()
@@ -106,14 +120,20 @@ class EventLoop:
         self._loop = asyncio.SelectorEventLoop(self._selector)  # the one kind that shows its descriptor, for `disown`
         self._thread = threading.Thread(target=self._run, args=(self._loop,), name="neuralbox", daemon=True)
         _started.add(self)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # out of threads; or, since Python 3.12, too late: the interpreter is ending
+            _started.discard(self)
+            self._loop.close()
+            self._loop = None
+            raise
         return self._loop
 
     def _carry_out(self, call: _Call[Any], loop: asyncio.AbstractEventLoop) -> None:
         try:
             loop.call_soon_threadsafe(self._spawn, call, context=call.context)
         except RuntimeError:  # it has just been closed
-            raise self._closed_error("before") from None
+            self._refuse("before")
         poll = _MAIN_POLL if threading.current_thread() is threading.main_thread() else _POLL
         while not call.done:
             closed = loop.is_closed()
@@ -122,24 +142,25 @@ class EventLoop:
                 break
             with contextlib.suppress(anyio.NoEventLoopError):  # this is no worker thread of anyio
                 anyio.from_thread.check_cancelled()
-            if closed and not _exiting.is_set():
-                raise self._closed_error("during")
-            if not loop.is_running() and time.monotonic() > call.born + _START:
+            if closed:
+                self._refuse("during")
+            if self._thread.ident is None and time.monotonic() > call.born + _START:
                 self._loop = None
                 raise RuntimeError("the event loop's thread does not start; uWSGI needs --enable-threads for that")
 
     def _spawn(self, call: _Call[Any]) -> None:
-        if self._stopping.is_set():
+        loop = asyncio.get_running_loop()
+        if self._stopping.is_set() or loop is not self._loop:
             call.finish(self._closed_error("before"))
             return
-        task = asyncio.get_running_loop().create_task(self._answer(call), context=call.context)
+        task = loop.create_task(self._answer(call), context=call.context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, call: _Call[Any]) -> None:
         try:
             with anyio.CancelScope() as call.scope:
-                if not call.cancelled:
+                if not call.done:
                     call.results.append(await call.function())
             call.finish()
         except asyncio.CancelledError:  # by the end of the loop: nobody else has the task
@@ -156,11 +177,13 @@ class EventLoop:
             import sniffio
 
             sniffio.thread_local.name = "asyncio"  # before the context of a caller that runs in trio says otherwise
+        stopping = self._stopping
         try:
-            await self._stopping.wait()
-        finally:
+            await stopping.wait()
             with anyio.move_on_after(_CLOSE / 2):
                 await self._aclose()
+        finally:
+            stopping.set()  # SystemExit in a callback ends a loop too; the next call starts another
             _started.discard(self)
 
 
@@ -172,7 +195,7 @@ class _Call(Generic[T]):
         self.context = contextvars.copy_context()
         self.born = time.monotonic()
         self.scope: anyio.CancelScope | None = None
-        self.cancelled = self.done = False
+        self.done = False  # or ended before it began
         self.results: list[T] = []
         self.errors: list[BaseException] = []
         # A signal cannot break it; one in a Condition's wait can leave its lock held, and the loop would freeze on it.
@@ -186,31 +209,26 @@ class _Call(Generic[T]):
 
     def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
         with contextlib.suppress(RuntimeError, queue.Empty):  # RuntimeError: the loop has ended, and the call with it
-            loop.call_soon_threadsafe(self._cancel)
+            loop.call_soon_threadsafe(lambda: self.scope.cancel() if self.scope else self.finish())
             if not self.done:
                 self.answer.get(timeout=_UNWIND)
-
-    def _cancel(self) -> None:
-        self.cancelled = True
-        self.scope.cancel() if self.scope else self.finish()
 
 
 @atexit.register
 def _close_all() -> None:
     _exiting.set()
     until = time.monotonic() + _CLOSE
-    loops = list(_started)
+    for loop in (loops := list(_started)):
+        loop.stop()
     for loop in loops:
-        loop.close(timeout=0)
-    for loop in loops:
-        loop.close(max(0.0, until - time.monotonic()))
+        loop.join(max(0.0, until - time.monotonic()))
 
 
 def _after_fork() -> None:
+    _lock.release()
     for loop in _started:
         loop.disown()
     _started.clear()
-    _lock.release()
 
 
 if hasattr(os, "register_at_fork"):

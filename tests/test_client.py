@@ -68,7 +68,6 @@ async def test_generate(make_client):
     expected = {
         "Authorization": f"Bearer {KEY}",
         "Content-Type": "application/json",
-        "Accept": "application/json",
         "X-Team": "a",
         "X-Trace": "t",
     }
@@ -635,3 +634,15 @@ async def test_errors_are_ours(make_client):
     with pytest.raises(NeuralBoxError) as caught:
         await make_client(FakeTransport(error)).generate("gpt-5", "Hi")
     assert (ProviderError, str(error), 3) == (type(caught.value), str(caught.value), caught.value.attempts)
+
+
+@pytest.mark.parametrize("status", [200, 401, 502])
+async def test_an_echoed_key_is_not_shown(make_client, status):
+    """A server or gateway that echoes the key does not bring it into the error, in whatever place."""
+    body = json.dumps({"error": {"message": f"Incorrect API key: {KEY}"}, "details": {"a": [KEY]}}).encode()
+    response = FakeResponse(body, status=status, headers={"x-echo": f"Bearer {KEY}"})
+    with pytest.raises(NeuralBoxError) as caught:
+        await make_client(FakeTransport(response)).generate("gpt-5", "Hi")
+
+    assert "Incorrect API key: ***" in str(caught.value)
+    assert KEY not in repr(vars(caught.value)) + repr(caught.value)

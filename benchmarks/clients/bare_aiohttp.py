@@ -1,4 +1,4 @@
-"""aiohttp and nothing else: what somebody writes who needs no SDK, and what all ratios of asynchronous clients are to."""
+"""aiohttp and nothing else: what somebody writes who needs no SDK; ratios of asynchronous clients are to this."""
 
 from __future__ import annotations
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from neuralbox_async import AsyncNeuralBox, ContentDelta
-
 from benchmarks.clients.adapter import KEY, NEURALBOX_PATH, PROMPT, Take, base_url
+from neuralbox_async import AsyncNeuralBox, ContentDelta
 from neuralbox_sync import NeuralBox
 
 

@@ -137,13 +137,19 @@ class FaultServer:
         """Wait, in the test's loop, until no connection is open; say whether that came to pass."""
         return await eventually(lambda: None not in self.ends)
 
+    def close_listener(self):
+        """Refuse further connections; from a script."""
+        self._server.close()
+
     def _run(self):
         with contextlib.closing(self._loop):
             self._loop.run_until_complete(self._serve())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
 
     async def _serve(self):
-        server = await asyncio.start_server(self._connected, sock=self._listener, ssl=self._tls, limit=2**26)
+        server = self._server = await asyncio.start_server(
+            self._connected, sock=self._listener, ssl=self._tls, limit=2**26
+        )
         await self._over.wait()
         server.close()
         # A connection that is just being accepted first becomes a handler: cancelled before, it would leak its socket.

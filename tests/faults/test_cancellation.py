@@ -137,7 +137,7 @@ async def test_given_up_at_any_moment(serve, connect, call, script, way):
     chance = random.Random(7)
     given_up = 0
 
-    for calls in range(1, 13):
+    for calls in range(1, 9):
         started = time.monotonic()
         given_up += await way(call(client), chance.uniform(0, 0.07))
         assert time.monotonic() - started < SOON
@@ -163,7 +163,7 @@ async def test_given_up_at_any_moment(serve, connect, call, script, way):
     ids=["head", "body", "head of a stream", "stream", "poll"],
 )
 async def test_connection_of_what_was_given_up(serve, connect, call, script, way):
-    """The connection of a call that was given up is closed at once, so that the server can stop, and its slot is free."""
+    """The connection of a call that was given up is closed at once, so that the server can stop; its slot is free."""
     server = serve(script, serves(WHOLE))
     client = connect(server, timeout=60, max_connections=1)
 
@@ -192,7 +192,7 @@ async def test_cancelled_as_the_deadline_comes(serve, connect, call, options, sc
     client = connect(server, **options)
     loop = asyncio.get_running_loop()
 
-    for calls in range(1, 6):
+    for calls in range(1, 4):
         task = asyncio.create_task(call(client))
         await eventually(lambda calls=calls: server.posts == calls)
         await asyncio.sleep(0.01)  # the answer, as far as it comes, has been read

@@ -40,7 +40,7 @@ from neuralbox_async import (
     StreamTimeoutError,
 )
 
-SHORT = 0.25  # the timeouts of these tests, in seconds
+SHORT = 0.2  # the timeouts of these tests, in seconds
 LONG = SHORT + 2  # and what a busy machine may make of them
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 WHOLE = answer(generation())
@@ -1293,14 +1293,15 @@ async def test_upload_that_is_stuck(serve, connect):
 # -------------------------------------------------------------------------------------------------------------- waiting
 
 
-async def test_waiting_lives_through_a_poll_that_hangs(serve, connect):
+async def test_waiting_lives_through_a_poll_that_hangs(serve, connect, monkeypatch):
     """One question that is never answered does not use up the time for waiting."""
+    monkeypatch.setattr("neuralbox_async._calls._QUESTION_TIME", SHORT)
     server = serve(reads_and_stalls, serves(WHOLE))
-    client = connect(server, timeout=SHORT, max_retries=0)
 
-    done = await client.wait("gen_1", timeout=5, poll_interval=0.01)
+    done = await connect(server).wait("gen_1", timeout=5, poll_interval=0.01)
 
     assert done.completed
+    assert 2 == len(server.requests)
 
 
 async def test_generation_that_is_lost_while_waiting(serve, connect, monkeypatch):

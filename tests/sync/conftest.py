@@ -33,7 +33,7 @@ class Script:
     def __init__(self, path, *options, env):
         command = [sys.executable, *options, str(path)]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)  # noqa: S603
+        self._process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)
         # A script that hangs ends the wait for its next line.
         self._guard = threading.Timer(_LONGEST, self._process.kill)
         self._guard.start()

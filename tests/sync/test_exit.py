@@ -57,15 +57,31 @@ STATES = {
         begun = threading.Event()
 
         def read():
-            with client.stream("gpt-5", "one two three four five six") as stream:
-                for _ in stream:
-                    begun.set()
+            try:
+                with client.stream("gpt-5", "one two three four five six") as stream:
+                    for _ in stream:
+                        begun.set()
+            finally:
+                begun.set()
 
         threading.Thread(target=read, daemon=True).start()
         begun.wait()
         ready()
     """,
+    "calls one after the other on daemon threads": """
+        def call():
+            while True:
+                client.generate("gpt-5", "Hi")
+
+        client.generate("gpt-5", "Hi")
+        for _ in range(4):
+            threading.Thread(target=call, daemon=True).start()
+        time.sleep(0.1)
+        ready()
+    """,
     "a call on a thread that outlives the main one": """
+        client.generate("gpt-5", "first")
+
         def call():
             threading.main_thread().join()
             assert client.generate("gpt-5", "late").content == "You said: late"
@@ -74,6 +90,8 @@ STATES = {
         threading.Thread(target=call).start()
     """,
     "a call at exit": """
+        client.generate("gpt-5", "first")
+
         @atexit.register
         def call():
             assert client.generate("gpt-5", "last").content == "You said: last"

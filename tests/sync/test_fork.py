@@ -3,7 +3,7 @@
 import pytest
 
 # Since 3.12 forking a process with threads warns; that it is done all the same is the point here.
-OPTIONS = ("-W", "ignore:.*fork:DeprecationWarning")
+OPTIONS = ("-W", "ignore::DeprecationWarning")
 
 PREAMBLE = """
 import gc, multiprocessing, os, sys, threading, time

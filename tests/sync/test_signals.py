@@ -105,9 +105,9 @@ def test_an_interrupted_stream_goes_on(start, neuralbox_server):
             while not stream.generation.completed:
                 try:
                     for piece in text:
-                        if not got:
-                            print("ready", flush=True)
                         got.append(piece)
+                        if len(got) == 1:
+                            print("ready", flush=True)
                 except KeyboardInterrupt:
                     interrupts += 1
         print(interrupts, "".join(got), flush=True)

@@ -1,0 +1,115 @@
+"""What of the requests given to a batch is to be sent: their keys, and what a journal knows of them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from neuralbox_async import _protocol
+from neuralbox_async._errors import InvalidParameterError, NeuralBoxError, OutcomeUnknownError
+from neuralbox_async._items import content_key
+from neuralbox_async._journal import DONE, IN_DOUBT, PENDING
+from neuralbox_async._results import BatchResult
+
+if TYPE_CHECKING:
+    from neuralbox_async._calls import Call
+    from neuralbox_async._items import Item, Items
+    from neuralbox_async._journal import Doubt, Journal
+    from neuralbox_async._types import GenerateRequest, GenerationId
+
+_UNKNOWN = "it was sent by an earlier run, which ended before the answer; it may have been billed"
+
+
+@attrs.define(eq=False)
+class Job:
+    """One request on its way, and what is known of it."""
+
+    index: int
+    key: str
+    request: GenerateRequest
+    wire: _protocol.Request
+    generation_id: GenerationId | None = None  # once the API has accepted it
+    call: Call | None = None  # what is or was under way
+    attempts: int = 0
+    started: float = attrs.field(factory=time.monotonic)
+
+    @property
+    def maybe_billed(self) -> bool:
+        """Whether it may be billed if nothing more is done about it."""
+        return self.generation_id is not None or (self.call is not None and self.call.maybe_billed)
+
+    def result(self, **outcome: Any) -> BatchResult:
+        """Return its result."""
+        return BatchResult(
+            index=self.index,
+            key=self.key,
+            request=self.request,
+            attempts=self.attempts,
+            seconds=time.monotonic() - self.started,
+            **outcome,
+        )
+
+
+@attrs.frozen
+class Done:
+    """The request at *index* needs nothing: the journal has its generation."""
+
+    index: int
+
+
+class Jobs:
+    """
+    Makes jobs of *items*, one by one, under the keys that *journal* knows them by.
+
+    *retries* decides, by its key, whether what may have been billed is sent again. *headers* go out with each.
+    """
+
+    def __init__(
+        self, items: Items, journal: Journal | None, retries: Callable[[str], bool], headers: Mapping[str, str]
+    ) -> None:
+        self._items, self._journal, self._retries, self._headers = items, journal, retries, headers
+
+    async def next(self) -> Job | Done | BatchResult | None:
+        """Return what the next request is: to be sent, done, or with a result already; None when there is no more."""
+        item = await self._items.next()
+        return None if item is None else self._sorted_out(item)
+
+    def _sorted_out(self, item: Item) -> Job | Done | BatchResult:
+        if item.request is None:
+            return _refused(item, item.error)
+        headers = {**self._headers, "Idempotency-Key": str(uuid.uuid4())}
+        try:
+            wire = _protocol.generate(item.request, headers)
+        except InvalidParameterError as error:
+            return _refused(item, error)
+        key = item.key or content_key(wire.body or b"")
+        if self._journal is None:
+            return Job(item.index, key, item.request, wire)
+        if item.key is None:
+            key = self._journal.number(key)
+        claim = self._journal.claim(key)
+        if claim is None:
+            return _refused(item, InvalidParameterError("key", key, "another for each request of a batch"))
+        job = Job(item.index, key, item.request, wire)
+        return self._by_its_past(job, *claim, headers)
+
+    def _by_its_past(self, job: Job, state: int, doubt: Doubt, headers: dict[str, str]) -> Job | Done | BatchResult:
+        """Return what *job* is, given how an earlier run left it."""
+        if state == DONE:
+            return Done(job.index)
+        if state == PENDING:
+            job.generation_id = doubt.generation_id
+        elif state == IN_DOUBT:
+            if not self._retries(job.key):
+                return job.result(error=OutcomeUnknownError(_UNKNOWN, keys=(job.key,)))
+            # Should the API know this header after all, it will not bill a second time.
+            headers["Idempotency-Key"] = doubt.idempotency_key or headers["Idempotency-Key"]
+        return job
+
+
+def _refused(item: Item, error: NeuralBoxError | None) -> BatchResult:
+    return BatchResult(index=item.index, key=item.key or f"#{item.index}", error=error, request=item.request, tokens=0)

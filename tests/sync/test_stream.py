@@ -1,0 +1,228 @@
+"""`Stream` against a local server: order, bulk, threads, and every way to leave."""
+
+import gc
+import itertools
+import threading
+import time
+
+import pytest
+
+from neuralbox_async import AsyncNeuralBox
+from neuralbox_sync import (
+    ClientClosedError,
+    ContentDelta,
+    GenerationEnd,
+    GenerationStart,
+    InvalidParameterError,
+    StreamInterruptedError,
+    StreamStateError,
+)
+from neuralbox_sync._loop import EventLoop
+
+ENDLESS = pytest.mark.neuralbox_server(reply=lambda _: itertools.repeat("x "), pace=0.005)
+
+
+def said(text):
+    """Return what the local server answers to *text*."""
+    return f"You said: {text}"
+
+
+def test_events(client):
+    """A stream gives every event, once and in order, and then the whole generation."""
+    with client.stream("gpt-5", "one two") as stream:
+        events = list(stream)
+
+    assert [GenerationStart, *[ContentDelta] * 4, GenerationEnd] == [type(event) for event in events]
+    assert said("one two") == stream.generation.content
+    assert stream.generation.completed
+
+
+async def test_same_events_as_async(client, neuralbox_server):
+    """Blocking and asynchronous streams tell the same."""
+    async with (
+        AsyncNeuralBox(**neuralbox_server.options) as other,
+        other.stream("gpt-5", "one two three") as asynchronous,
+    ):
+        expected = [type(event) async for event in asynchronous]
+
+    with client.stream("gpt-5", "one two three") as stream:
+        assert expected == [type(event) for event in stream]
+
+
+def test_text(client):
+    """`text` gives the pieces of text, and goes on where iteration was."""
+    with client.stream("gpt-5", "one two") as stream:
+        next(stream)
+        assert ["You ", "said: ", "one ", "two"] == list(stream.text)
+
+
+def test_until_done(client):
+    """The rest of a stream can be read at one go."""
+    with client.stream("gpt-5", "one two") as stream:
+        next(stream)
+        assert said("one two") == stream.until_done().content
+
+
+@pytest.mark.neuralbox_server(reply="word " * 3000)
+def test_no_hop_for_each_event(client, monkeypatch):
+    """Events that arrive together are fetched together."""
+    hops = []
+    call = EventLoop.call
+    monkeypatch.setattr(EventLoop, "call", lambda loop, function: hops.append(function) or call(loop, function))
+
+    with client.stream("gpt-5", "?") as stream:
+        assert 3000 <= len(list(stream))
+
+    assert len(hops) < 600
+
+
+def test_error_after_the_events(client, neuralbox_server):
+    """A stream that is cut delivers what arrived, then raises, and raises again."""
+    neuralbox_server.cut(after_events=3)
+    delivered = []
+
+    with client.stream("gpt-5", "one two", recover=False) as stream:
+        with pytest.raises(StreamInterruptedError) as caught:
+            delivered.extend(stream)
+        with pytest.raises(StreamInterruptedError):
+            next(stream)
+
+    assert [GenerationStart, ContentDelta, ContentDelta] == [type(event) for event in delivered]
+    assert "You said: " == caught.value.text
+
+
+def test_wrong_parameter(client):
+    """A wrong parameter is told before anything is opened."""
+    with pytest.raises(InvalidParameterError):
+        client.stream("gpt-5", "Hi", temperature=9)
+
+
+def test_not_entered(client):
+    """A stream that was not entered cannot be read, and can be closed."""
+    stream = client.stream("gpt-5", "Hi")
+
+    with pytest.raises(StreamStateError):
+        next(stream)
+    stream.close()
+
+
+@ENDLESS
+def test_leaving_early(client, neuralbox_server):
+    """Leaving the block closes the connection at once, and the server stops."""
+    with client.stream("gpt-5", "?") as stream:
+        for event in stream:
+            if isinstance(event, ContentDelta):
+                break
+
+    neuralbox_server.wait_for_disconnect()
+    assert [] == list(stream)
+    assert "incomplete" == stream.generation.status
+    assert () == neuralbox_server.billed
+
+
+@ENDLESS
+def test_leaving_by_an_exception(client, neuralbox_server):
+    """An exception in the block closes the connection and passes unchanged."""
+    with pytest.raises(ZeroDivisionError), client.stream("gpt-5", "?") as stream:
+        next(stream)
+        raise ZeroDivisionError
+
+    neuralbox_server.wait_for_disconnect()
+
+
+@ENDLESS
+@pytest.mark.parametrize("through", [iter, lambda stream: stream.text])
+def test_dropped(client, neuralbox_server, through):
+    """A half-read stream that is dropped is closed."""
+    iterator = through(client.stream("gpt-5", "?").__enter__())
+    next(iterator)
+
+    del iterator
+    gc.collect()
+
+    neuralbox_server.wait_for_disconnect()
+
+
+@ENDLESS
+def test_read_in_another_thread(client):
+    """A stream opened in one thread can be read in another."""
+    pieces = []
+    with client.stream("gpt-5", "?") as stream:
+        reader = threading.Thread(target=lambda: pieces.extend(itertools.islice(stream.text, 3)))
+        reader.start()
+        reader.join()
+
+    assert ["x "] * 3 == pieces
+
+
+@pytest.mark.parametrize("how", ["stream", "client"])
+def test_closed_by_another_thread(client, neuralbox_server, how):
+    """A reader that waits is woken when another thread closes the stream or the client."""
+    neuralbox_server.stall(after_events=1)
+    outcomes = []
+
+    def read():
+        try:
+            for event in stream:
+                outcomes.append(type(event))
+        except (StreamStateError, ClientClosedError) as error:
+            outcomes.append(type(error))
+
+    with client.stream("gpt-5", "Hi") as stream:
+        reader = threading.Thread(target=read)
+        reader.start()
+        neuralbox_server.wait_until(lambda: outcomes == [GenerationStart])
+        time.sleep(0.02)  # by now it waits for the second event
+        (stream if how == "stream" else client).close()
+        reader.join(5)
+
+    assert [GenerationStart, StreamStateError if how == "stream" else ClientClosedError] == outcomes
+
+
+def test_two_readers(client, neuralbox_server):
+    """A second thread that reads while the first waits is told so."""
+    neuralbox_server.stall(after_events=1)
+    with client.stream("gpt-5", "Hi") as stream:
+        next(stream)
+        reader = threading.Thread(target=lambda: outcomes.extend(catch(stream)))
+        outcomes = []
+        reader.start()
+        with pytest.raises(StreamStateError, match="another"):
+            for _ in range(1000):
+                time.sleep(0.001)
+                if stream._subject._reading:
+                    next(stream)
+        stream.close()
+        reader.join(5)
+
+    assert [StreamStateError] == outcomes
+
+
+def catch(stream):
+    """Return the type of what reading *stream* raises."""
+    try:
+        next(stream)
+    except StreamStateError as error:
+        return [type(error)]
+
+
+@pytest.mark.neuralbox_server(reply=lambda _: itertools.repeat("word " * 200))
+def test_slow_reader(start):
+    """A slow reader of an endless stream holds its server up instead of filling the memory."""
+    pytest.importorskip("psutil")
+    script = start("""
+        import time, psutil
+        from neuralbox_sync import NeuralBox
+
+        memory = lambda: psutil.Process().memory_info().rss
+        with NeuralBox() as client, client.stream("gpt-5", "?") as stream:
+            for _ in range(500):
+                next(stream)
+            before = memory()
+            time.sleep(0.5)
+            for _ in range(500):
+                next(stream)
+            print(memory() - before < 2 * 1024 * 1024)
+    """)
+
+    assert ["True"] == script.end().lines
