@@ -10,6 +10,7 @@ The asynchronous SDK of NeuralBox, a text-generation API.
 Blocking code uses `neuralbox_sync`; tests use `neuralbox_async.testing`.
 """
 
+from neuralbox_async._batch import AsyncBatch, OnUnknown
 from neuralbox_async._client import AsyncNeuralBox
 from neuralbox_async._errors import (
     APIConnectionError,
@@ -17,16 +18,21 @@ from neuralbox_async._errors import (
     APITimeoutError,
     AuthenticationError,
     BadRequestError,
+    BatchStateError,
     Billed,
+    BudgetReachedError,
     ClientClosedError,
     ConflictError,
     GenerationFailedError,
     InsufficientTokensError,
     InternalServerError,
     InvalidParameterError,
+    JournalError,
+    JournalLockedError,
     ModelUnavailableError,
     NeuralBoxError,
     NotFoundError,
+    OutcomeUnknownError,
     PermissionDeniedError,
     ProviderError,
     RateLimitError,
@@ -39,7 +45,10 @@ from neuralbox_async._errors import (
     UnsupportedEventLoopError,
     WaitTimeoutError,
 )
+from neuralbox_async._items import RequestLike
+from neuralbox_async._journal import JournalEntry, read_journal
 from neuralbox_async._options import UNSET, ApiKey
+from neuralbox_async._results import BatchProgress, BatchReport, BatchResult
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._seam import Delivery, Response, Transport
 from neuralbox_async._stream import AsyncStream
@@ -70,11 +79,17 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "ApiKey",
+    "AsyncBatch",
     "AsyncNeuralBox",
     "AsyncStream",
     "AuthenticationError",
     "BadRequestError",
+    "BatchProgress",
+    "BatchReport",
+    "BatchResult",
+    "BatchStateError",
     "Billed",
+    "BudgetReachedError",
     "ClientClosedError",
     "ConflictError",
     "ContentDelta",
@@ -89,16 +104,22 @@ __all__ = [
     "InsufficientTokensError",
     "InternalServerError",
     "InvalidParameterError",
+    "JournalEntry",
+    "JournalError",
+    "JournalLockedError",
     "Message",
     "MessageLike",
     "Messages",
     "ModelUnavailableError",
     "NeuralBoxError",
     "NotFoundError",
+    "OnUnknown",
+    "OutcomeUnknownError",
     "Part",
     "PermissionDeniedError",
     "ProviderError",
     "RateLimitError",
+    "RequestLike",
     "RequestTooLargeError",
     "Response",
     "ResponseError",
@@ -117,4 +138,5 @@ __all__ = [
     "WaitTimeoutError",
     "__version__",
     "data_url",
+    "read_journal",
 ]

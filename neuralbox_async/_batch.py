@@ -52,8 +52,12 @@ def _check_pace(_self: Any, field: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _check_journal(_self: Any, field: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None and (not isinstance(value, str | os.PathLike) or value == ""):
+    if value is not None and not _is_path(value):
         raise InvalidParameterError(field.name, value, "a path, or None")
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str | os.PathLike) and value != ""
 
 
 def _check_on_unknown(_self: Any, field: attrs.Attribute[Any], value: Any) -> None:
@@ -130,7 +134,7 @@ class AsyncBatch:
             raise
         self._run = run = self._make_run(journal, budget)
         run.begin()
-        self._finalizer = weakref.finalize(self, _stop_from_anywhere, run, asyncio.get_running_loop())
+        self._finalizer = weakref.finalize(self, _abandon_from_anywhere, run, asyncio.get_running_loop())
         self._finalizer.atexit = False
         return self
 
@@ -225,6 +229,6 @@ class AsyncBatch:
         )
 
 
-def _stop_from_anywhere(run: Run, loop: asyncio.AbstractEventLoop) -> None:
+def _abandon_from_anywhere(run: Run, loop: asyncio.AbstractEventLoop) -> None:
     with suppress(RuntimeError):  # the loop is closed, and its tasks with it
-        loop.call_soon_threadsafe(run.stop)
+        loop.call_soon_threadsafe(run.abandon)

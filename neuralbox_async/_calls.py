@@ -170,23 +170,24 @@ class Caller:
         with Deadline(call.deadline):
             response = await self._send(call)
             try:
-                body = await response.read(self.max_response_bytes)
-                return load(response.status, response.headers, body)
+                return load(response.status, response.headers, await response.read(self.max_response_bytes))
             except NeuralBoxError as error:
                 if isinstance(error, APIConnectionError):
                     error.body = response.received
-                call.describe(error)
-                raise
+                # Without the frames below: they hold the body, which may echo the key.
+                raise call.describe(error).with_traceback(None)  # noqa: B904 - it is the same error
             finally:
                 response.close()  # of no effect unless the body was left unread
         raise call.timed_out("total")
 
-    async def response(self, request: _protocol.Request, options: CallOptions) -> Response:
-        """Carry out *request* to the head of its answer, for a stream."""
+    async def response(
+        self, request: _protocol.Request, options: CallOptions
+    ) -> tuple[Response, Callable[[NeuralBoxError], NeuralBoxError]]:
+        """Carry out *request* to the head of its answer, for a stream; return also what describes its failures."""
         total, first = (deadline_after(seconds) for seconds in (options.timeout, options.first_event_timeout))
         call = Call(request, options, min(total, first))
         with Deadline(call.deadline):
-            return await self._send(call)
+            return await self._send(call), call.describe
         raise call.timed_out("total" if total <= first else "first_event")
 
     async def _send(self, call: Call) -> Response:
@@ -255,8 +256,10 @@ class Caller:
     async def _key(self) -> Secret:
         if isinstance(self.api_key, Secret):
             return self.api_key
-        found = _options.conceal(self.api_key())
-        return _options.check_key(_options.conceal(await found) if isinstance(found, Awaitable) else found)
+        found = _options.conceal_found_key(self.api_key())
+        if isinstance(found, Awaitable):
+            found = _options.conceal_found_key(await found)
+        return _options.check_key(found)
 
     # -------------------------------------------------------------------------------------------------------- polling
 

@@ -7,17 +7,20 @@ Each method checks, forms a request and hands it on; the work is done by `Caller
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import attrs
 
 from neuralbox_async import _options, _protocol, _sse
+from neuralbox_async._batch import AsyncBatch, BatchOptions, OnUnknown
 from neuralbox_async._calls import POLL_INTERVAL, Caller, Shared, deadline_after, id_of
 from neuralbox_async._errors import GenerationFailedError, InvalidParameterError, NeuralBoxError
+from neuralbox_async._items import Defaults, Requests, check_requests
 from neuralbox_async._logging import listen_as_told
 from neuralbox_async._options import UNSET, ApiKey, CallOptions, Unset
+from neuralbox_async._results import BatchProgress
 from neuralbox_async._source import StreamLimits
 from neuralbox_async._stream import AsyncStream
 from neuralbox_async._types import GenerateRequest, Generation, GenerationId, Messages
@@ -295,6 +298,65 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
             limits,
             (lambda generation_id, deadline: caller.recover(generation_id, mending, deadline)) if recover else None,
         )
+
+    def generate_many(
+        self,
+        requests: Requests,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        max_concurrency: int = 64,
+        ordered: bool = False,
+        journal: str | os.PathLike[str] | None = None,
+        on_unknown: OnUnknown = "skip",
+        budget: int | None = None,
+        check_balance: bool = False,
+        pace: float | Literal["auto"] = "auto",
+        on_progress: Callable[[BatchProgress], object] | None = None,
+        timeout: float | Unset | None = UNSET,
+        max_retries: int | Unset = UNSET,
+    ) -> AsyncBatch:
+        """
+        Return a batch that generates for each of *requests*, many at a time, and gives each result when it is there.
+
+        ``async with client.generate_many(...) as results:``, then ``async for result in results:``. One failure never
+        stops the rest; it is a result as well.
+
+        * *requests*: an iterable or async iterable, read as far as needed, of `GenerateRequest` values, strings, or
+          dicts with ``messages`` or ``prompt``, perhaps ``key`` and other fields; further members go into the body.
+        * *model*, *system*, *temperature*, *max_tokens*: for strings, and for dicts that do not have them.
+        * *max_concurrency*: how many are in flight at most; below the client's *max_connections*.
+        * *ordered*: give the results in the order of the requests.
+        * *journal*: a file that remembers what was sent and what came of it. With the same file again, what is done is
+          skipped, what is pending is waited for, and what may have been billed without an answer is treated by
+          *on_unknown*: ``"skip"`` (its result is an `OutcomeUnknownError`), ``"retry"``, ``"ask"`` (entering raises
+          that error, with all keys, before anything is sent), or a function that returns for a key whether to retry.
+        * *budget*: NeuralBox tokens that are spent at most; *check_balance*: ask for the balance first, and spend no
+          more than that.
+        * *pace*: ``"auto"`` finds out how many at a time the server takes, or the number of requests per second. Either
+          way limits of the plan are kept, and waited for when they are reached.
+        * *on_progress*: called with a `BatchProgress`, at most some 10 times a second.
+        * *timeout*, *max_retries*: of each request; waits for limits do not count.
+
+        After 401, 402, 403 ``insufficient_plan``, at the end of the budget, or when the journal cannot be written, no
+        more is sent: `AsyncBatch.report` has the error in *stopped_by*. Raises `InvalidParameterError` at once.
+        """
+        check_requests(requests)
+        defaults = Defaults(model=model, system=system, temperature=temperature, max_tokens=max_tokens)
+        plan = BatchOptions(
+            max_concurrency=max_concurrency,
+            ordered=ordered,
+            journal=journal,
+            on_unknown=on_unknown,
+            budget=budget,
+            check_balance=check_balance,
+            pace=pace,
+            on_progress=on_progress,
+        )
+        options = self._options.changed(timeout=timeout, max_retries=max_retries)
+        return AsyncBatch(self._caller, options, requests, defaults, plan)
 
     async def retrieve(
         self,

@@ -81,9 +81,9 @@ class NeuralBoxError(Exception):
         super().__init__(self.message)
 
     def redact(self, secret: str) -> None:
-        """Replace *secret* by ``***`` in all that the error holds: servers and gateways echo what they were sent."""
+        """Replace *secret* by ``***`` in what the server sent, which may echo it; generated text stays as it is."""
         for name, fact in vars(self).items():
-            if secret in str(fact):
+            if name not in {"text", "generation"} and secret in str(fact):
                 self.__dict__[name] = _redacted(fact, secret)
         self.args = (self.message,)
 
@@ -385,7 +385,7 @@ class OutcomeUnknownError(NeuralBoxError):
 
 
 class JournalError(NeuralBoxError):
-    """A journal cannot be read or written, or is none; *path*, and *line* (from 1) where a line is to blame, or None."""
+    """A journal cannot be read or written, or is none; *path*, and *line* (from 1, or None) where one is to blame."""
 
     def __init__(self, message: str, *, path: str = "", line: int | None = None) -> None:
         super().__init__(message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import attrs
 
@@ -54,17 +54,21 @@ class Defaults:
         extra_body = members.pop("extra_body", {})
         if members and is_mapping(extra_body):
             extra_body = {**members, **extra_body}
-        if isinstance(key := known.get("key"), int) and not isinstance(key, bool):
-            key = str(key)
+        key = known.get("key")
         return GenerateRequest(
-            known.get("model", self.model),
+            # None is refused, as any wrong value is.
+            cast("str", known.get("model", self.model)),
             messages,
             system=known.get("system", self.system),
             temperature=known.get("temperature", self.temperature),
             max_tokens=known.get("max_tokens", self.max_tokens),
             extra_body=extra_body,
-            key=key,
+            key=_text_of(key),
         )
+
+
+def _text_of(key: Any) -> Any:
+    return str(key) if isinstance(key, int) and not isinstance(key, bool) else key
 
 
 def _messages_of(members: dict[str, Any]) -> Any:
@@ -110,7 +114,6 @@ class Items:
         except InvalidParameterError as error:
             return Item(index, _key_of(given), error=error)
         return Item(index, request.key, request)
-
 
     def close(self) -> None:
         """Stop reading."""
@@ -164,10 +167,14 @@ class _Reader:
                 return
 
 
-def check_requests(requests: object) -> None:
+def check_requests(requests: Any) -> None:
     """Raise `InvalidParameterError` unless *requests* is what a batch takes."""
-    if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable | AsyncIterable):
+    if not _is_series(requests):
         raise InvalidParameterError("requests", requests, "an iterable or async iterable of requests, dicts or strings")
+
+
+def _is_series(value: Any) -> bool:
+    return isinstance(value, Iterable | AsyncIterable) and not isinstance(value, str | bytes | Mapping)
 
 
 def content_key(body: bytes) -> str:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _HEADER: Final = b'{"event":"journal","version":1}\n'
 _VERSION: Final = 1
 _LINES_AT_ONCE: Final = 2000
+_dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: it is costly
 _LOCKED_BYTE: Final = 1 << 40  # on Windows, where a lock is on bytes; no journal is so long
 
 # What is written most is known by its beginning; everything else, and what a user edited, is parsed.
@@ -151,7 +152,7 @@ class Journal:
 
     def _scan(self) -> Iterator[None]:
         end, tail = 0, b""
-        with open(self._fd, "rb", closefd=False) as lines:  # noqa: PTH123 - it is open already
+        with open(self._fd, "rb", closefd=False) as lines:
             for number, line in enumerate(lines, 1):
                 if not line.endswith(b"\n"):
                     tail = line
@@ -200,7 +201,7 @@ class Journal:
                 self._settled(key, DONE)
             case "failed", "no":
                 self._settled(key, FAILED)
-            case ("failed" | "pending"), _:
+            case (("failed" | "pending"), _):
                 self._doubted(key, members.get("id"))
             case _:
                 pass  # of a later version
@@ -275,9 +276,9 @@ class Journal:
 
     def _write(self, members: dict[str, object]) -> None:
         try:
-            line = json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
+            line = _dumps(members).encode()
         except UnicodeEncodeError:  # half a surrogate pair, which JSON's escapes can carry
-            line = json.dumps(members, separators=(",", ":")).encode()
+            line = json.dumps(members).encode()
         try:
             self._append(line + b"\n")
         except OSError as error:

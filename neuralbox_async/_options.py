@@ -106,6 +106,13 @@ def conceal_key(api_key: K) -> K:
     return cast("K", Secret(api_key) if isinstance(api_key, str) else Secret())
 
 
+def conceal_found_key(found: object) -> Secret | Awaitable[str]:
+    """Return what a key function gave concealed: an awaitable as it is, and what cannot be a key as an empty one."""
+    if isinstance(found, Awaitable):
+        return cast("Awaitable[str]", found)
+    return Secret(found) if isinstance(found, str) else Secret()
+
+
 def resolve_key(api_key: ApiKey | None) -> Secret | Callable[[], str] | Callable[[], Awaitable[str]]:
     """Return *api_key*, or the environment's NEURALBOX_API_KEY. Raises `InvalidParameterError` if there is neither."""
     found = conceal_key(api_key)

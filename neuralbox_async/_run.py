@@ -127,6 +127,7 @@ class Run:
         self._under_way: dict[int, Job] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._asked_prices: set[str] = set()
         self._change, self._news, self._parting = Signal(), Signal(), Signal()  # for workers, readers, the keeper
         self._parted = False
@@ -160,6 +161,10 @@ class Run:
             self._items.close()
             if self._journal is not None:
                 self._journal.close()
+
+    def abandon(self) -> None:
+        """Do what `end` does, because nobody holds the batch any more."""
+        self._ending = asyncio.get_running_loop().create_task(self.end())
 
     async def more(self) -> bool:
         """Wait for news about results; return False when there will be no more. Raises `failure`."""
@@ -238,7 +243,8 @@ class Run:
             if not isinstance(error, Exception):
                 raise
         finally:
-            self._workers.discard(worker)  # type: ignore[arg-type]
+            if worker is not None:
+                self._workers.discard(worker)
             if not self._workers:
                 self._complete()
 

@@ -57,11 +57,12 @@ class AsyncStream:
 
     def __init__(
         self,
-        open_response: Callable[[], Awaitable[Response]],
+        open_response: Callable[[], Awaitable[tuple[Response, Callable[[NeuralBoxError], NeuralBoxError]]]],
         limits: StreamLimits,
         recover: Callable[[GenerationId, float], Awaitable[Generation]] | None = None,
     ) -> None:
         self._open_response = open_response
+        self._describe: Callable[[NeuralBoxError], NeuralBoxError] = _as_it_is
         self._limits = limits
         self._recover = recover
         self._source: Source | None = None
@@ -94,7 +95,8 @@ class AsyncStream:
         started = now()
         self._deadline = started + _or_forever(self._limits.timeout)
         self._first_deadline = started + _or_forever(self._limits.first_event_timeout)
-        self._source = Source(await self._open_response(), self._limits)
+        response, self._describe = await self._open_response()
+        self._source = Source(response, self._limits)
         if self._is_closed():
             self._source.close()
             raise StreamStateError.closed()
@@ -329,9 +331,14 @@ class AsyncStream:
                 if whole.completed and whole.content.startswith(so_far):
                     self._take_whole(whole, so_far)
                     return
-        self._failure = _failure_of(error, self.generation)
+        self._failure = self._describe(_failure_of(self._describe(error), self.generation))
         self.close()
-        raise self._failure from error
+        # Without the frames below: they hold what came, which may echo the key.
+        raise self._failure from error.with_traceback(None)
+
+
+def _as_it_is(error: NeuralBoxError) -> NeuralBoxError:
+    return error
 
 
 class _Texts(AsyncIterator[str]):

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from neuralbox_async import AsyncNeuralBox, ClientClosedError
 from neuralbox_sync._blocking import View, blocking, like
 from neuralbox_sync._loop import EventLoop
-from neuralbox_sync._stream import Stream
+from neuralbox_sync._stream import Batch, Stream
 
 
 class NeuralBox(View[AsyncNeuralBox]):
@@ -34,6 +34,10 @@ class NeuralBox(View[AsyncNeuralBox]):
     def stream(self, *args: Any, **options: Any) -> Stream:
         return Stream(self._subject.stream(*args, **options), self._loop, self)
 
+    @like(AsyncNeuralBox.generate_many)
+    def generate_many(self, *args: Any, **options: Any) -> Batch:
+        return Batch(self._subject.generate_many(*args, **options), self._loop, self)
+
     @like(AsyncNeuralBox.with_options)
     def with_options(self, **options: Any) -> Self:
         derived = object.__new__(type(self))
@@ -55,6 +59,5 @@ class NeuralBox(View[AsyncNeuralBox]):
 
 def _closed_error(when: Literal["before", "during"]) -> ClientClosedError:
     error = ClientClosedError(f"the client was closed {when} the call")
-    if when == "during":
-        error.request_sent, error.billed = True, "unknown"
+    error.request_sent, error.billed = (False, "no") if when == "before" else (True, "unknown")
     return error

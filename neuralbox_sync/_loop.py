@@ -18,7 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Literal, NoReturn, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import anyio.from_thread
 
@@ -48,22 +48,16 @@ class EventLoop:
         self.closed = False
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
-        """
-        Return what the coroutine function *function* returns; it sees the caller's context variables.
-
-        An interrupt of the wait (Ctrl-C, a cancelled `anyio.to_thread`) cancels it, and lets it unwind for 1 s at most.
-        Raises `RuntimeError` on the loop's own thread, where the wait would never end.
-        """
-        loop = self._live_loop()
+        """Return what the coroutine *function* returns. An interrupt of the wait cancels it; it has 1 s to unwind."""
         call = _Call(function)
         try:
-            self._carry_out(call, loop)
-        except BaseException:
-            call.abandon(loop)  # only this thread was interrupted, and what ran on would be billed
-            raise
-        if call.errors:
-            raise call.errors.pop()  # kept there, it would keep this frame alive, and with it the client
-        return call.results.pop()
+            self._carry_out(call, self._live_loop())
+            if call.errors:
+                raise call.errors.pop()  # kept there, it would keep this frame alive, and with it the client
+            return call.results.pop()
+        finally:
+            while _exiting.is_set() and threading.current_thread() is not threading.main_thread():
+                time.sleep(_POLL)  # a daemon thread, which would print an error; it ends with the process
 
     def close(self) -> None:
         """End the loop and what runs on it; wait for that, 2 s at most. Idempotent, from any thread."""
@@ -97,21 +91,14 @@ class EventLoop:
         self._loop = None
 
     def _live_loop(self) -> asyncio.AbstractEventLoop:
-        if _exiting.is_set():
-            self._refuse("before")
+        if self.closed or _exiting.is_set():
+            raise self._closed_error("before")
         with _lock:
-            if self.closed:
-                raise self._closed_error("before")
             loop = self._start() if self._loop is None or self._stopping.is_set() else self._loop
         if threading.get_ident() == self._thread.ident:
             message = "a blocking call on its own event loop never returns: await there, or use asyncio.to_thread"
             raise RuntimeError(message)
         return loop
-
-    def _refuse(self, when: Literal["before", "during"]) -> NoReturn:
-        while _exiting.is_set() and threading.current_thread() is not threading.main_thread():
-            time.sleep(_POLL)  # a daemon thread would print the error; it ends with the process
-        raise self._closed_error(when) from None
 
     def _start(self) -> asyncio.AbstractEventLoop:
         self._stopping = asyncio.Event()
@@ -123,7 +110,6 @@ class EventLoop:
         try:
             self._thread.start()
         except RuntimeError:  # out of threads; or, since Python 3.12, too late: the interpreter is ending
-            _started.discard(self)
             self._loop.close()
             self._loop = None
             raise
@@ -131,19 +117,24 @@ class EventLoop:
 
     def _carry_out(self, call: _Call[Any], loop: asyncio.AbstractEventLoop) -> None:
         try:
-            loop.call_soon_threadsafe(self._spawn, call, context=call.context)
-        except RuntimeError:  # it has just been closed
-            self._refuse("before")
+            with contextlib.suppress(RuntimeError):  # it has just been closed
+                loop.call_soon_threadsafe(self._spawn, call, context=call.context)
+            self._wait(call, loop)
+        except BaseException:
+            call.abandon(loop)  # only this thread was interrupted, and what ran on would be billed
+            raise
+
+    def _wait(self, call: _Call[Any], loop: asyncio.AbstractEventLoop) -> None:
         poll = _MAIN_POLL if threading.current_thread() is threading.main_thread() else _POLL
         while not call.done:
             closed = loop.is_closed()
             with contextlib.suppress(queue.Empty):
-                call.answer.get(timeout=poll)
-                break
+                call.answer.get(timeout=0 if closed else poll)
+                return
+            if closed:
+                raise self._closed_error("during")
             with contextlib.suppress(anyio.NoEventLoopError):  # this is no worker thread of anyio
                 anyio.from_thread.check_cancelled()
-            if closed:
-                self._refuse("during")
             if self._thread.ident is None and time.monotonic() > call.born + _START:
                 self._loop = None
                 raise RuntimeError("the event loop's thread does not start; uWSGI needs --enable-threads for that")
@@ -179,7 +170,8 @@ class EventLoop:
             sniffio.thread_local.name = "asyncio"  # before the context of a caller that runs in trio says otherwise
         stopping = self._stopping
         try:
-            await stopping.wait()
+            if not self.closed:
+                await stopping.wait()
             with anyio.move_on_after(_CLOSE / 2):
                 await self._aclose()
         finally:
@@ -202,10 +194,9 @@ class _Call(Generic[T]):
         self.answer: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def finish(self, *errors: BaseException) -> None:
-        if not _exiting.is_set():  # then only daemon threads still wait, and would print an error
-            self.errors.extend(errors)
-            self.done = True
-            self.answer.put(None)
+        self.errors.extend(errors)
+        self.done = True
+        self.answer.put(None)
 
     def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
         with contextlib.suppress(RuntimeError, queue.Empty):  # RuntimeError: the loop has ended, and the call with it

@@ -1,27 +1,35 @@
-"""`Stream`: the blocking view of an `AsyncStream`."""
+"""What is read bit by bit: the blocking views of `AsyncStream` and `AsyncBatch`."""
 
 import contextlib
 import operator
 from collections import deque
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Generic, Self, TypeVar
 
-from neuralbox_async import AsyncStream, ClientClosedError, ContentDelta, Generation, StreamEvent
+from neuralbox_async import (
+    AsyncBatch,
+    AsyncStream,
+    BatchProgress,
+    BatchReport,
+    BatchResult,
+    ClientClosedError,
+    ContentDelta,
+    Generation,
+    StreamEvent,
+)
 from neuralbox_sync._blocking import View, blocking
 from neuralbox_sync._loop import EventLoop
 
+S = TypeVar("S", bound="AsyncStream | AsyncBatch")
+T = TypeVar("T")
 
-class Stream(View[AsyncStream]):
-    """
-    The events of one generation, once each and in order: a context manager and an iterator, for any thread.
 
-    Entering sends the request; leaving it, or dropping it, closes the connection, so that the server stops generating.
-    Iterate it for every event, or `text` for the pieces of text. Errors are those of `AsyncStream`.
-    """
+class Bulk(View[S], Generic[S, T]):
+    """A view to iterate over, in any thread: what arrived together is fetched together, in one change of threads."""
 
-    def __init__(self, subject: AsyncStream, loop: EventLoop, owner: object) -> None:
+    def __init__(self, subject: S, loop: EventLoop, owner: object) -> None:
         super().__init__(subject, loop, owner)
-        self._events: deque[StreamEvent] = deque()
+        self._items: deque[T] = deque()
 
     def __enter__(self) -> Self:
         try:
@@ -34,13 +42,32 @@ class Stream(View[AsyncStream]):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> StreamEvent:
+    def __next__(self) -> T:
         while True:
             try:
-                return self._events.popleft()
+                return self._items.popleft()
             except IndexError:
                 if not self._loop.call(self._fill):
                     raise StopIteration from None
+
+    def close(self) -> None:
+        """Close it, and wake a reader; what has arrived can still be read. Idempotent, from any thread."""
+        with contextlib.suppress(ClientClosedError):  # it was closed with the client
+            self._loop.call(self._subject.aclose)
+
+    async def _fill(self) -> bool:
+        items: list[Any] = await self._subject.read_batch()
+        self._items.extend(items)  # here, on the loop, no interrupt can lose them
+        return bool(items)
+
+
+class Stream(Bulk[AsyncStream, StreamEvent]):
+    """
+    The events of one generation, once each and in order: a context manager and an iterator, for any thread.
+
+    Entering sends the request; leaving it, or dropping it, closes the connection, so that the server stops generating.
+    Iterate it for every event, or `text` for the pieces of text. Errors are those of `AsyncStream`.
+    """
 
     @property
     def text(self) -> Iterator[str]:
@@ -55,13 +82,23 @@ class Stream(View[AsyncStream]):
 
     until_done = blocking(AsyncStream.until_done)
 
-    def close(self) -> None:
-        """Close the connection, and wake a reader; idempotent, from any thread."""
-        self._events.clear()
-        with contextlib.suppress(ClientClosedError):  # its streams were closed with it
-            self._loop.call(self._subject.aclose)
 
-    async def _fill(self) -> bool:
-        batch = await self._subject.read_batch()
-        self._events.extend(batch)  # here, on the loop, no interrupt can lose them
-        return bool(batch)
+class Batch(Bulk[AsyncBatch, BatchResult]):
+    """Many generations, some at a time: a context manager and an iterator over results; see `AsyncBatch`."""
+
+    @property
+    def progress(self) -> BatchProgress:
+        """How far it has come."""
+        return self._subject.progress
+
+    @property
+    def report(self) -> BatchReport:
+        """What was done, and what was left; so far, while it runs."""
+        return self._subject.report
+
+    def stop(self) -> None:
+        """Send nothing more; what is in flight is finished, and its results come."""
+        self._loop.call(self._stop)
+
+    async def _stop(self) -> None:
+        self._subject.stop()

@@ -101,6 +101,7 @@ class FaultServer:
         self._loop = asyncio.new_event_loop()
         self._over = asyncio.Event()
         self._handlers = set()
+        self._handshakes = set()
         self._thread = threading.Thread(target=self._run, name="FaultServer", daemon=True)
 
     def __enter__(self):
@@ -139,7 +140,8 @@ class FaultServer:
 
     def close_listener(self):
         """Refuse further connections; from a script."""
-        self._server.close()
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
 
     def _run(self):
         with contextlib.closing(self._loop):
@@ -147,16 +149,30 @@ class FaultServer:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
 
     async def _serve(self):
-        server = self._server = await asyncio.start_server(
-            self._connected, sock=self._listener, ssl=self._tls, limit=2**26
-        )
+        # Not asyncio.start_server: when that is closed while a connection comes in, the connection stays open.
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener, self._accept)
         await self._over.wait()
-        server.close()
-        # A connection that is just being accepted first becomes a handler: cancelled before, it would leak its socket.
+        if self._listener.fileno() >= 0:
+            self.close_listener()
+        # A task that has not begun yet would, if it were cancelled now, leave its connection open.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in others & self._handlers:
                 task.cancel()
             await asyncio.wait(others, timeout=0.05)
+
+    def _accept(self):
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            accepted, _ = self._listener.accept()
+            self._handshakes.add(self._loop.create_task(self._shake_hands(accepted)))
+
+    async def _shake_hands(self, accepted):
+        self._handlers.add(asyncio.current_task())
+        reader = asyncio.StreamReader(limit=2**26)
+        with contextlib.suppress(OSError):  # the client did not like our certificate
+            await self._loop.connect_accepted_socket(
+                lambda: asyncio.StreamReaderProtocol(reader, self._connected), accepted, ssl=self._tls
+            )
 
     async def _connected(self, reader, writer):
         self._handlers.add(asyncio.current_task())

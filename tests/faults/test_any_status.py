@@ -1,5 +1,6 @@
 """Each status, documented or not, with each shape of body: which error, what it cost, how often it was asked."""
 
+import asyncio
 import datetime as dt
 import email.utils
 import json
@@ -354,6 +355,7 @@ async def test_what_was_sent_before_is_sent(serve, connect):
     async def script(connection):
         await connection.request()
         server.close_listener()
+        await asyncio.sleep(0.01)
         await connection.send(answer({"error": "provider_error"}, "Connection: close", status="500 No"))
 
     server = serve(script)
