@@ -221,8 +221,8 @@ def load_event(data: str) -> StreamEvent | dict[str, Any]:
     try:
         # Nearly every event. No look for long numbers: it has none.
         members = _quick_loads(data)
-        if len(members) == 2 and members["type"] == "content_delta" and type(members["delta"]) is str:
-            return ContentDelta(members["delta"], raw=members)
+        if len(members) == 2 and members["type"] == "content_delta" and type(delta := members["delta"]) is str:
+            return _new_delta(delta, members)
     except (ValueError, RecursionError, TypeError, KeyError):
         pass  # the general way says what is wrong
     try:
@@ -240,6 +240,18 @@ def load_event(data: str) -> StreamEvent | dict[str, Any]:
     if structured is None:
         return UnknownEvent(kind if isinstance(kind, str) else "", members)
     return cast("StreamEvent", _structure(members, structured, data.encode(errors="replace")))
+
+
+_set_delta: Any = cast("Any", ContentDelta).delta.__set__
+_set_raw: Any = cast("Any", ContentDelta).raw.__set__
+
+
+def _new_delta(delta: str, raw: dict[str, Any]) -> ContentDelta:
+    # Frozen as any other, made without its constructor: 0.2 us instead of 0.4.
+    event = object.__new__(ContentDelta)
+    _set_delta(event, delta)
+    _set_raw(event, raw)
+    return event
 
 
 def _structure(members: Mapping[str, Any], kind: type[T], body: bytes) -> T:

@@ -26,6 +26,9 @@ class ServerSentEvent(NamedTuple):
     id: str = ""
 
 
+_new_tuple: Callable[[type[ServerSentEvent], tuple[str, str, str]], ServerSentEvent] = tuple.__new__
+
+
 class SSEDecoder:
     """
     Turn the bytes of an event stream into events.
@@ -58,27 +61,35 @@ class SSEDecoder:
         if self.error is not None:
             raise self.error
         events: list[ServerSentEvent] = []
+        data, limit = self._data, self._max_event_bytes
         for line in self._lines(chunk):
-            if self._too_large(len(line)):
-                return events
             if line:
-                self._take_field(line)
-            elif self._data:
-                events.append(self._dispatch())
+                if len(line) + self._data_bytes > limit:
+                    self._refuse()
+                    return events
+                if line.startswith(b"data: "):  # nearly every one; 0.4 us less than the general way
+                    data.append(line[6:])
+                    self._data_bytes += len(line)
+                else:
+                    self._take_field(line)
+            elif data:
+                # Inlined: half of the time that an event takes here.
+                text = (data[0] if len(data) == 1 else b"\n".join(data)).decode("utf-8", "replace")
+                events.append(_new_tuple(ServerSentEvent, (text, self._event or "message", self._last_id)))
+                data.clear()
+                self._data_bytes = 0
+                self._event = ""
             else:
                 self._event = ""
-        self._too_large(self._partial_bytes)
+        if self._partial_bytes + self._data_bytes > limit:
+            self._refuse()
         return events
 
-    def _too_large(self, line_bytes: int) -> bool:
-        # Lines are counted whole, with their field names, so that the verdict does not depend on how the network cut
-        # them.
-        if line_bytes + self._data_bytes <= self._max_event_bytes:
-            return False
+    def _refuse(self) -> None:
+        # Lines are counted whole, with their field names, so that it does not depend on how the network cut them.
         self.error = ResponseError(
             f"one event of the stream is larger than {self._max_event_bytes:,} bytes (max_event_bytes)"
         )
-        return True
 
     def _lines(self, chunk: bytes) -> list[bytes]:
         """Return the lines that *chunk* completes; they end at CR LF, LF or CR, and at nothing else."""
@@ -116,7 +127,7 @@ class SSEDecoder:
         value = value.removeprefix(b" ")
         if name == b"data":
             self._data.append(value)
-            self._data_bytes += len(value) + 1
+            self._data_bytes += len(line)
         elif name == b"event":
             self._event = _text(value)
         elif name == b"id":
@@ -125,14 +136,6 @@ class SSEDecoder:
         elif name == b"retry" and value.isdigit():
             self.retry = int(value[:18])  # int() refuses digits without end
         # Everything else is a comment (no name before the colon) or a field to ignore.
-
-    def _dispatch(self) -> ServerSentEvent:
-        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-        event = ServerSentEvent(_text(data), self._event or "message", self._last_id)
-        self._data.clear()
-        self._data_bytes = 0
-        self._event = ""
-        return event
 
 
 def _text(value: bytes) -> str:

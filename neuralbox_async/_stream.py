@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from neuralbox_async import _codec, _protocol
 from neuralbox_async._errors import (
@@ -138,7 +138,11 @@ class AsyncStream:
         while not self._pending:
             if not await self._fill():
                 raise StopAsyncIteration
-        return self._deliver(self._pending.popleft())
+        event = self._pending.popleft()
+        if type(event) is ContentDelta:
+            self._texts.append(event.delta)
+            return event
+        return self._deliver(event)
 
     async def read_batch(self) -> list[StreamEvent]:
         """
@@ -283,18 +287,21 @@ class AsyncStream:
 
     def _take(self, events: list[ServerSentEvent]) -> None:
         """Make *events* pending, up to the last event or the first that is broken; what follows is ignored."""
-        for event in events:
-            if event.data == _DONE:
-                self._done = True
-                return
-            try:
-                self._pending.append(_load(event.data))
-            except NeuralBoxError as error:
-                self._broken = error
-                return
-            if isinstance(self._pending[-1], GenerationEnd):
-                self._done = True
-                return
+        take = self._pending.append
+        try:
+            for event in events:
+                if event.data == _DONE:
+                    self._done = True
+                    return
+                loaded = _codec.load_event(event.data)
+                if isinstance(loaded, dict):
+                    raise _error_event(loaded)
+                take(loaded)
+                if isinstance(loaded, GenerationEnd):
+                    self._done = True
+                    return
+        except NeuralBoxError as error:
+            self._broken = error
 
     def _take_whole(self, whole: Generation, so_far: str = "") -> None:
         """Make pending what *whole* has beyond the text *so_far*."""
@@ -356,15 +363,11 @@ def _or_forever(seconds: float | None) -> float:
     return math.inf if seconds is None else seconds
 
 
-def _load(data: str) -> StreamEvent:
-    """Return the event in *data*. Raises `ResponseError`, and `GenerationFailedError` for an error event."""
-    loaded = _codec.load_event(data)
-    if isinstance(loaded, dict):
-        message = loaded.get("message")
-        reason = message if isinstance(message, str) else _codec.excerpt(data.encode(errors="replace"))
-        msg = f"the API ended the stream with an error: {reason[:500]}"
-        raise GenerationFailedError(msg, reason=reason)
-    return loaded
+def _error_event(members: dict[str, Any]) -> GenerationFailedError:
+    """Return the error that the error event *members* tells of."""
+    message = members.get("message")
+    reason = message if isinstance(message, str) else "it gave no reason"
+    return GenerationFailedError(f"the API ended the stream with an error: {reason[:500]}", reason=reason)
 
 
 def _is_progress(event: StreamEvent) -> bool:

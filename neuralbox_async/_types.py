@@ -352,7 +352,7 @@ class GenerationStart:
     raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False, kw_only=True)
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen
 class ContentDelta:
     """The next piece of text."""
 

@@ -1,9 +1,4 @@
-"""
-The blocking SDK of NeuralBox: `NeuralBox`, what it returns, and all that is public in `neuralbox_async`.
-
-    with neuralbox_sync.NeuralBox() as client:
-        print(client.generate("gpt-5", "Write a haiku").content)
-"""
+"""The blocking SDK of NeuralBox: `NeuralBox`, what its methods return, and all that is public in `neuralbox_async`."""
 
 import neuralbox_async
 from neuralbox_async import *  # noqa: F403 - a user who blocks should not need two packages

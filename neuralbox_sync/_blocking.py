@@ -21,9 +21,6 @@ class View(Generic[S]):
     def __init__(self, subject: S, loop: EventLoop, owner: object = None) -> None:
         self._subject, self._loop, self._owner = subject, loop, owner
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({vars(self).get('_subject')})"  # a constructor that failed has set nothing
-
     def __enter__(self) -> Self:
         return self
 
@@ -42,7 +39,6 @@ def blocking(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Blo
 
     @functools.wraps(method)
     def twin(self: View[S], *args: P.args, **kwargs: P.kwargs) -> R:
-        # pyright does not know that this becomes a method of the class.
         return self._loop.call(functools.partial(method, self._subject, *args, **kwargs))  # pyright: ignore[reportPrivateUsage]
 
     return cast("Blocking[S, P, R]", twin)

@@ -1,8 +1,8 @@
 """
 A private event loop in a daemon thread, for callers that block.
 
-It runs between calls too, to notice when a server closes an idle connection, and never holds the interpreter.
-No wait is unbounded: a signal that comes just before a wait begins is seen only when it ends.
+It runs between calls too, to notice when a server closes an idle connection, and never holds the interpreter. No wait
+is unbounded: a signal that comes just before a wait begins is seen only when it ends.
 """
 
 from __future__ import annotations
@@ -59,27 +59,19 @@ class EventLoop:
             while _exiting.is_set() and threading.current_thread() is not threading.main_thread():
                 time.sleep(_POLL)  # a daemon thread, which would print an error; it ends with the process
 
-    def close(self) -> None:
-        """End the loop and what runs on it; wait for that, 2 s at most. Idempotent, from any thread."""
-        with _lock:
-            self.closed = True
-        self.stop()
-        self.join(_CLOSE)
-
-    def stop(self) -> None:
+    def close(self, timeout: float = _CLOSE) -> None:
+        """End the loop and what runs on it; wait for that, *timeout* seconds at most. Idempotent, from any thread."""
+        self.closed = True
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it has ended
                 self._loop.call_soon_threadsafe(self._stopping.set)
-
-    def join(self, timeout: float) -> None:
-        if self._loop is not None and threading.get_ident() != self._thread.ident:
-            self._thread.join(timeout)
+            if self._thread.ident not in {None, threading.get_ident()}:
+                self._thread.join(timeout)
 
     def drop(self) -> None:
         """Close, without waiting for anything, because the client has been collected."""
         if self in _started and not self.closed:
-            self.closed = True
-            self.stop()
+            self.close(timeout=0)
             warnings.warn("a client was never closed: use it in a `with` block", ResourceWarning, stacklevel=2)
 
     def disown(self) -> None:
@@ -96,24 +88,23 @@ class EventLoop:
         with _lock:
             loop = self._start() if self._loop is None or self._stopping.is_set() else self._loop
         if threading.get_ident() == self._thread.ident:
-            message = "a blocking call on its own event loop never returns: await there, or use asyncio.to_thread"
-            raise RuntimeError(message)
+            raise RuntimeError("a call on its own event loop never returns: await there, or use asyncio.to_thread")
         return loop
 
     def _start(self) -> asyncio.AbstractEventLoop:
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()  # the loop's own references are weak
         self._selector = selectors.DefaultSelector()
-        self._loop = asyncio.SelectorEventLoop(self._selector)  # the one kind that shows its descriptor, for `disown`
-        self._thread = threading.Thread(target=self._run, args=(self._loop,), name="neuralbox", daemon=True)
+        loop = asyncio.SelectorEventLoop(self._selector)  # the one kind that shows its descriptor, for `disown`
+        self._thread = threading.Thread(target=self._run, args=(loop,), name="neuralbox", daemon=True)
+        self._loop = loop
         _started.add(self)
         try:
             self._thread.start()
         except RuntimeError:  # out of threads; or, since Python 3.12, too late: the interpreter is ending
-            self._loop.close()
             self._loop = None
             raise
-        return self._loop
+        return loop
 
     def _carry_out(self, call: _Call[Any], loop: asyncio.AbstractEventLoop) -> None:
         try:
@@ -208,11 +199,10 @@ class _Call(Generic[T]):
 @atexit.register
 def _close_all() -> None:
     _exiting.set()
-    until = time.monotonic() + _CLOSE
     for loop in (loops := list(_started)):
-        loop.stop()
+        loop.close(timeout=0)
     for loop in loops:
-        loop.join(max(0.0, until - time.monotonic()))
+        loop.close(_CLOSE / len(loops))
 
 
 def _after_fork() -> None:

@@ -62,12 +62,7 @@ class Bulk(View[S], Generic[S, T]):
 
 
 class Stream(Bulk[AsyncStream, StreamEvent]):
-    """
-    The events of one generation, once each and in order: a context manager and an iterator, for any thread.
-
-    Entering sends the request; leaving it, or dropping it, closes the connection, so that the server stops generating.
-    Iterate it for every event, or `text` for the pieces of text. Errors are those of `AsyncStream`.
-    """
+    """The events of one generation: a context manager and an iterator, for any thread; see `AsyncStream`."""
 
     @property
     def text(self) -> Iterator[str]:

@@ -146,7 +146,7 @@ BREAKS = {
     "reset": ([RESET], "reset", StreamInterruptedError),
     "stalled": ([APITimeoutError("no data", phase="stall", request_sent=True)], "no data", StreamTimeoutError),
     "error event": ([sse({"type": "error", "message": "overloaded"})], "overloaded", StreamInterruptedError),
-    "error event without words": ([sse({"type": "error"})], '"error"', StreamInterruptedError),
+    "error event without words": ([sse({"type": "error"})], "no reason", StreamInterruptedError),
     "garbage": ([b"data: {garbage}\n\n"], "not JSON", StreamInterruptedError),
     "an array": ([b"data: []\n\n"], "array", StreamInterruptedError),
     "a delta that is no text": (

@@ -23,7 +23,7 @@ from neuralbox_async import _protocol as protocol
 from neuralbox_async._sse import SSEDecoder
 from neuralbox_async.testing import FakeResponse, FakeTransport
 
-MANY = settings(max_examples=250, deadline=None)
+MANY = settings(max_examples=200, deadline=None)
 SOME = settings(
     max_examples=60,
     deadline=None,

@@ -79,9 +79,11 @@ def discreet_records(caplog, capfd, monkeypatch):
 
 def new_client(url, **options):
     """Return a client with the canary for a key."""
-    clocks = {"timeout": 0.3, "first_event_timeout": 0.3, "stall_timeout": 0.3}
-    told = {"base_url": url, "retry_policy": AT_ONCE, **clocks, **options}
+    told = {"base_url": url, "retry_policy": AT_ONCE, "timeout": 5, **options}
     return AsyncNeuralBox(CANARY, **told)
+
+
+STALLED = {"timeout": 0.4, "first_event_timeout": 0.4, "stall_timeout": 0.4}
 
 
 async def failure_of(client, *, streamed=False, text=PROMPT):
@@ -124,13 +126,14 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["generate", "stream"])
-@pytest.mark.parametrize("script", FAILURES.values(), ids=FAILURES)
-async def test_failure(serve, script, streamed):
+@pytest.mark.parametrize("name", FAILURES)
+async def test_failure(serve, name, streamed):
     """Whatever goes wrong, the error has neither the key nor the prompt."""
     asyncio.get_running_loop().set_debug(True)
-    server = serve(script)
+    server = serve(FAILURES[name])
+    clocks = STALLED if name in {"silence", "stalled"} else {}
 
-    error = await failure_of(new_client(server.url), streamed=streamed)
+    error = await failure_of(new_client(server.url, **clocks), streamed=streamed)
 
     assert f"Bearer {CANARY}" == server.requests[0].headers["authorization"]
     assert_discreet(error)
@@ -151,7 +154,7 @@ async def test_broken_stream(serve, script):
     """Nor has that of a stream which broke."""
     server = serve(script)
 
-    error = await failure_of(new_client(server.url), streamed=True)
+    error = await failure_of(new_client(server.url, stall_timeout=0.4), streamed=True)
 
     assert "Hello world" == error.text
     assert_discreet(error)
@@ -161,7 +164,7 @@ async def test_no_connection():
     """Nor has that of a connection which did not come about."""
     with socket.socket() as placeholder:
         placeholder.bind(("127.0.0.1", 0))
-        error = await failure_of(new_client(f"http://127.0.0.1:{placeholder.getsockname()[1]}", timeout=5))
+        error = await failure_of(new_client(f"http://127.0.0.1:{placeholder.getsockname()[1]}"))
     assert_discreet(error)
 
 
@@ -171,7 +174,7 @@ async def test_untrusted_certificate(serve):
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     server = serve(reads_and_stalls, tls=context)
 
-    assert_discreet(await failure_of(new_client(server.url, timeout=5)))
+    assert_discreet(await failure_of(new_client(server.url)))
 
 
 @pytest.mark.parametrize(
@@ -204,13 +207,13 @@ async def test_upload(serve):
         connection.reset()
 
     server = serve(script)
-    assert_discreet(await failure_of(new_client(server.url, timeout=5), text=PROMPT + "x" * 4_000_000))
+    assert_discreet(await failure_of(new_client(server.url), text=PROMPT + "x" * 4_000_000))
 
 
 async def test_client_closed(serve):
     """Nor has that of a client which was closed."""
     server = serve(reads_and_stalls)
-    client = new_client(server.url, timeout=5)
+    client = new_client(server.url)
     asyncio.get_running_loop().call_later(0.1, lambda: closing.append(asyncio.create_task(client.aclose())))
     closing = []
 
@@ -315,7 +318,7 @@ async def test_mistake_of_a_function(make, mistake):
 async def test_line_break_in_a_header_is_refused(serve):
     """What would make two headers of one is refused before anything is sent."""
     server = serve(serves(WHOLE))
-    async with new_client(server.url, timeout=5) as client:
+    async with new_client(server.url) as client:
         for value in ("a\r\nX-More: 1", "a\nb", "a\0b", "a\rb", "\u20ac"):
             for told in ({"extra_headers": {"X-One": value}}, {"idempotency_key": value}):
                 with pytest.raises(InvalidParameterError):
@@ -350,7 +353,7 @@ async def test_what_a_client_shows():
 async def test_odd_ids_stay_in_the_path(serve):
     """An id is one segment of the path, whatever is in it."""
     server = serve(serves(WHOLE))
-    async with new_client(server.url, timeout=5) as client:
+    async with new_client(server.url) as client:
         for odd in ("../../keys", "a/b", "a?b=c", "a#b", "a\r\nX: 1", "\u20ac", "%2e%2e"):
             await client.retrieve(odd)
         for impossible in ("..", ".", ""):
@@ -368,7 +371,7 @@ def test_error_of_a_failed_generation_pickles():
     with FaultServer(replies(answer({"id": 1, "status": "failed", "error": "refused", "x": [1]}))) as server:
 
         async def call():
-            async with new_client(server.url, timeout=5) as client:
+            async with new_client(server.url) as client:
                 await client.generate("gpt-5", "Hi")
 
         with pytest.raises(GenerationFailedError) as caught:

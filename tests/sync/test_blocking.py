@@ -12,8 +12,8 @@ import pytest
 
 import neuralbox_async
 import neuralbox_sync
-from neuralbox_async import AsyncNeuralBox, AsyncStream
-from neuralbox_sync import NeuralBox, Stream
+from neuralbox_async import AsyncBatch, AsyncNeuralBox, AsyncStream
+from neuralbox_sync import Batch, NeuralBox, Stream
 
 TWINS = {
     "aclose": "close",
@@ -35,7 +35,7 @@ def public(cls):
     return {name for name in vars(cls) if not name.startswith("_") or name in TWINS}
 
 
-@pytest.mark.parametrize("original, view", [(AsyncNeuralBox, NeuralBox), (AsyncStream, Stream)])
+@pytest.mark.parametrize("original, view", [(AsyncNeuralBox, NeuralBox), (AsyncStream, Stream), (AsyncBatch, Batch)])
 def test_nothing_is_missing(original, view):
     """Whatever is public on the asynchronous side is there on the blocking side, under its blocking name."""
     expected = {TWINS.get(name, name) for name in public(original) - BY_ITSELF}
@@ -63,6 +63,7 @@ def test_what_is_returned():
     """Signatures name the blocking view where one is returned, and the plain result elsewhere."""
     assert "Generation" == inspect.signature(NeuralBox.generate).return_annotation
     assert Stream is inspect.signature(NeuralBox.stream).return_annotation
+    assert Batch is inspect.signature(NeuralBox.generate_many).return_annotation
 
 
 def test_help():
@@ -81,7 +82,7 @@ def test_help():
 
 def test_public_names():
     """Everything public on the asynchronous side can be imported from the blocking side too."""
-    assert {"NeuralBox", "Stream", *neuralbox_async.__all__} == set(neuralbox_sync.__all__)
+    assert {"Batch", "NeuralBox", "Stream", *neuralbox_async.__all__} == set(neuralbox_sync.__all__)
     assert all(hasattr(neuralbox_sync, name) for name in neuralbox_sync.__all__)
     assert neuralbox_sync.RateLimitError is neuralbox_async.RateLimitError
 
