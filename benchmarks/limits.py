@@ -71,6 +71,11 @@ LIMITS = (
     Limit("live-100", "neuralbox-plain", "p50", 0.25, "aiohttp"),
     Limit("live-100", "neuralbox", "p50", 0.25, "aiohttp"),
     _lost_nothing("live-100", "neuralbox"),
+    Limit("batch", "neuralbox-batch", "cpu", 1.25, "neuralbox-semaphore"),
+    _lost_nothing("batch", "neuralbox-batch"),
+    # A million requests may take 64 MB in all, so each half of 5,000 next to nothing.
+    Limit("batch", "neuralbox-batch", "memory", 64.0),
+    Limit("batch", "neuralbox-batch", "late", 1.0),
     Limit("import", "neuralbox-plain", "cpu", 150.0, slack=TIME_SLACK),
     Limit("import", "neuralbox-plain", "memory", 12.0),
     Limit("import", "neuralbox-plain", "construct", 0.5, slack=TIME_SLACK),

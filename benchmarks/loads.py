@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import statistics
 import threading
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from benchmarks.clients.adapter import AsyncClient, BlockingClient, Take
+from benchmarks.clients.adapter import AsyncClient, BatchClient, BlockingClient, Take
 from benchmarks.meter import Meter, resident
 from benchmarks.processes import Control
 from benchmarks.scenarios import Scenario
@@ -21,6 +22,7 @@ Numbers: TypeAlias = dict[str, float]
 
 _WARM_UP_CALLS = 50
 _WARM_UP_STREAM = "bulk.500"
+_MEGA = 1e6
 _MICRO, _MILLI, _KILO = 1e6, 1e3, 1e3
 _MIB = 1024 * 1024
 _POLL = 0.02
@@ -103,6 +105,26 @@ async def memory(client: AsyncClient, load: Load) -> Numbers:
     load.control.release()
     ids = await pending
     return {"memory": grown / load.operations / _KILO, "lost": load.operations - len(set(ids))}
+
+
+async def batch(client: BatchClient, load: Load) -> Numbers:
+    """Do many calls in one batch, and look at the memory half way and at the end."""
+    await _call_often(client, "call", 1)
+    sizes = [resident()]
+    half = max(1, load.operations // 2)
+    # Each id once, without keeping them: their order is not known, their sum is.
+    total, count, first = 0, 0, int(load.control.stats()["served"]) + 1
+    with load.meter() as meter:
+        async with contextlib.aclosing(client.many(load.program(), load.operations, load.in_flight)) as ids:
+            async for found in ids:
+                total += int(found.rpartition("_")[2] or 0)
+                count += 1
+                if count % half == 0:
+                    sizes.append(resident())
+    expected = sum(range(first, first + load.operations))
+    lost = 0 if total == expected else max(1, load.operations - count)
+    grown = {"memory": (max(sizes) - sizes[0]) / _MEGA, "late": (sizes[-1] - sizes[1]) / _MEGA}
+    return {**_cost(meter, load.operations, load.operations - lost), **grown}
 
 
 async def _read(client: AsyncClient, program: str, count: int, at_once: int, take: Take) -> None:
@@ -256,6 +278,7 @@ def _blocking_growth(client: BlockingClient, load: Load, size_of: Callable[[str]
 ASYNC_LOADS: dict[str, Any] = {
     "calls": calls,
     "memory": memory,
+    "batch": batch,
     "streams": streams,
     "lags": lags,
     "big_events": big_events,

@@ -147,6 +147,17 @@ _ALL = (
         peers=_ASYNC_PEERS,
     ),
     Scenario(
+        name="batch",
+        title="A batch of 5,000 requests, 64 in flight",
+        load="batch",
+        program="call.10",
+        operations=5000,
+        in_flight=64,
+        metrics=(*_CALL, Metric("memory", "MB over the idle client"), Metric("late", "of it in the second half")),
+        to="neuralbox-semaphore",
+        clients=("neuralbox-semaphore", "neuralbox-batch"),
+    ),
+    Scenario(
         name="import",
         title="Import, and the first client",
         load="startup",

@@ -6,13 +6,18 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-# About as many headers as an API behind a proxy sends: each client has to read them all.
+# The headers that an API sends, with those that NeuralBox documents for every answer: each client has to read them all.
+# A plan that is never used up, so that no batch waits.
 _HEADERS = (
     "HTTP/1.1 200 OK\r\n"
     "Date: Sun, 08 Mar 2026 12:00:00 GMT\r\n"
     "Server: canned\r\n"
     "X-Request-Id: 7c1e4f6a0b9d4b7e\r\n"
-    "X-RateLimit-Remaining: 994\r\n"
+    "X-RateLimit-Limit-Hour: 1000000000\r\n"
+    "X-RateLimit-Remaining-Hour: 999999999\r\n"
+    "X-RateLimit-Reset-Hour: 4102444800\r\n"
+    "X-RateLimit-Limit-Day: 1000000000\r\n"
+    "X-RateLimit-Remaining-Day: 999999999\r\n"
 )
 _TEXT = (
     "Here's a safe JSON parsing function in Python:\n\n```python\nimport json\n\n\ndef parse_json_safe(text):\n"

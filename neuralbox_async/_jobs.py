@@ -89,21 +89,24 @@ class Jobs:
         key = item.key or content_key(wire.body or b"")
         if self._journal is None:
             return Job(item.index, key, item.request, wire)
-        if item.key is None:
-            key = self._journal.number(key)
         claim = self._journal.claim(key)
+        if claim is None and item.key is None:
+            key = self._journal.number(key)
+            claim = self._journal.claim(key)
         if claim is None:
             return _refused(item, InvalidParameterError("key", key, "another for each request of a batch"))
         job = Job(item.index, key, item.request, wire)
         return self._by_its_past(job, *claim, headers)
 
-    def _by_its_past(self, job: Job, state: int, doubt: Doubt, headers: dict[str, str]) -> Job | Done | BatchResult:
+    def _by_its_past(
+        self, job: Job, state: int, doubt: Doubt | None, headers: dict[str, str]
+    ) -> Job | Done | BatchResult:
         """Return what *job* is, given how an earlier run left it."""
         if state == DONE:
             return Done(job.index)
-        if state == PENDING:
+        if doubt is not None and state == PENDING:
             job.generation_id = doubt.generation_id
-        elif state == IN_DOUBT:
+        elif doubt is not None and state == IN_DOUBT:
             if not self._retries(job.key):
                 return job.result(error=OutcomeUnknownError(_UNKNOWN, keys=(job.key,)))
             # Should the API know this header after all, it will not bill a second time.

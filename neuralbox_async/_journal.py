@@ -33,6 +33,7 @@ _HEADER: Final = b'{"event":"journal","version":1}\n'
 _VERSION: Final = 1
 _LINES_AT_ONCE: Final = 2000
 _dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: it is costly
+_quoted: Final = json.encoder.encode_basestring
 _LOCKED_BYTE: Final = 1 << 40  # on Windows, where a lock is on bytes; no journal is so long
 
 # What is written most is known by its beginning; everything else, and what a user edited, is parsed.
@@ -230,9 +231,7 @@ class Journal:
         return tuple(doubt.key for doubt in self._doubts.values() if doubt.generation_id is None)
 
     def number(self, key: str) -> str:
-        """Return *key*, or with a number behind it if this run has it already."""
-        if not self._seen(key):
-            return key
+        """Return *key*, which this run has already, with a number behind it."""
         # All numbers up to the one looked for are taken: a thousand samples of one prompt need ten looks each.
         taken, free = 1, 2
         while self._seen(f"{key}-{free}"):
@@ -242,23 +241,25 @@ class Journal:
             taken, free = (middle, free) if self._seen(f"{key}-{middle}") else (taken, middle)
         return f"{key}-{free}"
 
-    def claim(self, key: str) -> tuple[int, Doubt] | None:
+    def claim(self, key: str) -> tuple[int, Doubt | None] | None:
         """Return how *key* stood at the beginning, and what is known if in doubt; None if this run has it already."""
         digest = digest_of(key.encode())
         state = self._index[digest]
         if state & _SEEN:
             return None
         self._index[digest] = state | _SEEN
-        return state, self._doubts.pop(digest, None) or Doubt(key)
+        return state, self._doubts.pop(digest, None)
 
     def _seen(self, key: str) -> bool:
         return self._index[digest_of(key.encode())] & _SEEN != 0
 
     # -------------------------------------------------------------------------------------------------------- writing
 
-    def start(self, key: str, idempotency_key: str | None) -> None:
+    def start(self, key: str, idempotency_key: str) -> None:
         """Write that *key* is about to be sent. Like all that writes, raises `JournalError`."""
-        self._write({"event": "start", "key": key, "idempotency_key": idempotency_key, "at": _now()})
+        self._write_line(
+            f'{{"event":"start","key":{_quoted(key)},"idempotency_key":{_quoted(idempotency_key)},"at":{_now()}}}'
+        )
 
     def pending(self, key: str, generation_id: GenerationId) -> None:
         """Write that the API accepted *key* and is not finished with it."""
@@ -275,12 +276,13 @@ class Journal:
         self._write({"event": "failed", "key": key, "at": _now(), **facts, **told, **known})
 
     def _write(self, members: dict[str, object]) -> None:
+        line = _dumps(members)
+        # Half a surrogate pair is nothing that UTF-8 can carry; JSON's escapes can.
+        self._write_line(line if _is_utf8(line) else json.dumps(members))
+
+    def _write_line(self, line: str) -> None:
         try:
-            line = _dumps(members).encode()
-        except UnicodeEncodeError:  # half a surrogate pair, which JSON's escapes can carry
-            line = json.dumps(members).encode()
-        try:
-            self._append(line + b"\n")
+            self._append(f"{line}\n".encode())
         except OSError as error:
             raise _unusable(self.path, error) from error
 
@@ -294,6 +296,14 @@ class Journal:
             except OSError:
                 os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)  # only the last line may be torn
                 raise
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(key: bytes) -> str:

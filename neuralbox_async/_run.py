@@ -480,7 +480,8 @@ class Run:
         """Bring the journal to the disk and tell of progress, now and then, and a last time at the end."""
         parted = False
         while not parted:
-            await self._parting.wait(_TICK)
+            if not self._parted:
+                await self._parting.wait(_TICK)
             parted = self._parted
             if self._journal is not None and self._journal.unsynced:
                 try:

@@ -7,7 +7,7 @@ one event.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from neuralbox_async._errors import ResponseError
 
@@ -26,7 +26,7 @@ class ServerSentEvent(NamedTuple):
     id: str = ""
 
 
-_new_tuple: Callable[[type[ServerSentEvent], tuple[str, str, str]], ServerSentEvent] = tuple.__new__
+_new_tuple: Callable[[type[ServerSentEvent], tuple[str, str, str]], ServerSentEvent] = cast("Any", tuple).__new__
 
 
 class SSEDecoder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol, TypeAlias
 
 Take: TypeAlias = Callable[[str], object]
@@ -32,6 +32,14 @@ class AsyncClient(Protocol):
 
     async def aclose(self) -> None:
         """Close all connections."""
+        ...
+
+
+class BatchClient(AsyncClient, Protocol):
+    """A client that does many calls by itself."""
+
+    def many(self, model: str, count: int, at_once: int) -> AsyncIterator[str]:
+        """Give the ids of *count* answers, *at_once* calls at a time."""
         ...
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+
 from benchmarks.clients.adapter import KEY, NEURALBOX_PATH, PROMPT, Take, base_url
 from neuralbox_async import AsyncNeuralBox, ContentDelta
 from neuralbox_sync import NeuralBox
@@ -37,6 +41,32 @@ class AsyncEvents(Async):
             async for event in stream:
                 if isinstance(event, ContentDelta):
                     take(event.delta)
+
+
+class Batch(Async):
+    """The same; many calls are a batch."""
+
+    async def many(self, model: str, count: int, at_once: int) -> AsyncIterator[str]:
+        """Give the ids of *count* answers, *at_once* calls at a time."""
+        prompts = itertools.repeat(PROMPT, count)
+        async with self.client.generate_many(prompts, model=model, max_concurrency=at_once) as results:
+            async for result in results:
+                yield str(result.generation.id) if result.generation else ""
+
+
+class Semaphore(Async):
+    """The same; many calls are what somebody writes who has no batches."""
+
+    async def many(self, model: str, count: int, at_once: int) -> AsyncIterator[str]:
+        """Give the ids of *count* answers, *at_once* calls at a time."""
+        room = asyncio.Semaphore(at_once)
+
+        async def call() -> str:
+            async with room:
+                return await self.call(model)
+
+        for done in asyncio.as_completed([call() for _ in range(count)]):
+            yield await done
 
 
 class Blocking:

@@ -80,6 +80,8 @@ _ALL = (
     _async_client("neuralbox-uvloop", uvloop=True),
     _async_client("neuralbox-events", "ours:AsyncEvents"),
     _async_client("neuralbox-events-plain", "ours:AsyncEvents", without=("orjson",)),
+    _async_client("neuralbox-batch", "ours:Batch"),
+    _async_client("neuralbox-semaphore", "ours:Semaphore"),
     _blocking_client("neuralbox-sync"),
     _blocking_client("neuralbox-sync-plain", without=("orjson",)),
     _blocking_client("neuralbox-sync-events", "ours:BlockingEvents"),
