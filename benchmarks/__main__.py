@@ -18,6 +18,7 @@ from benchmarks.rounds import Results
 from benchmarks.scenarios import SCENARIOS
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
+_QUICK = 0.2
 _PREFACE = """\
 # Results
 
@@ -47,12 +48,13 @@ def main() -> int:
         for scenario in SCENARIOS.values():
             print(f"{scenario.name}: {scenario.title}\n    {' '.join((*scenario.clients, *scenario.peers))}")
         return 0
+    scale = 1.0
     if said.quick:
-        said.rounds = 1
+        said.rounds, scale = 1, _QUICK
     cores = processes.cores()
     with processes.server(cores[1]) as port:
-        calls, events = headroom.calls_per_second(port), headroom.events_per_second(port)
-        results = _measure_all(said, port, cores[0])
+        calls, events = headroom.calls_per_second(port, scale), headroom.events_per_second(port, scale)
+        results = _measure_all(said, scale, port, cores[0])
     text = "\n\n".join(
         [
             report.circumstances(results.values(), said.rounds, cores),
@@ -67,7 +69,7 @@ def main() -> int:
     return _check(results) if said.check else 0
 
 
-def _measure_all(said: argparse.Namespace, port: int, core: int | None) -> dict[str, Results]:
+def _measure_all(said: argparse.Namespace, scale: float, port: int, core: int | None) -> dict[str, Results]:
     results: dict[str, Results] = {}
     for name in said.only or SCENARIOS:
         clients = rounds.clients_of(SCENARIOS[name], peers=said.peers, only=said.clients or ())
@@ -76,7 +78,7 @@ def _measure_all(said: argparse.Namespace, port: int, core: int | None) -> dict[
                 SCENARIOS[name],
                 clients,
                 rounds=said.rounds,
-                scale=0.2 if said.quick else 1.0,
+                scale=scale,
                 port=port,
                 core=core,
                 say=lambda line: print(line, file=sys.stderr, flush=True),

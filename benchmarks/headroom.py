@@ -7,25 +7,27 @@ import time
 
 from benchmarks.clients.raw_socket import RawConnection, request_for
 
-_CALLS, _AT_ONCE = 20_000, 100
+_TURNS, _AT_ONCE = 200, 100
 _EVENTS = 400_000
 
 
-def calls_per_second(port: int, calls: int = _CALLS) -> float:
+def calls_per_second(port: int, scale: float = 1.0) -> float:
     """Return how many calls a second the server on *port* answers to one that sends a hundred before it looks."""
+    turns = max(1, round(_TURNS * scale))
     connection = RawConnection(port)
     with contextlib.closing(connection):
         request = request_for("call", stream=False)
         answer = _length_of_answer(connection, request)
         started = time.perf_counter()
-        for _ in range(calls // _AT_ONCE):
+        for _ in range(turns):
             connection.socket.sendall(request * _AT_ONCE)
             _read(connection, answer * _AT_ONCE)
-        return calls / (time.perf_counter() - started)
+        return turns * _AT_ONCE / (time.perf_counter() - started)
 
 
-def events_per_second(port: int, events: int = _EVENTS) -> float:
+def events_per_second(port: int, scale: float = 1.0) -> float:
     """Return how many events a second of a stream the server on *port* sends to one that does not look at them."""
+    events = round(_EVENTS * scale)
     connection = RawConnection(port)
     with contextlib.closing(connection):
         started = time.perf_counter()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from neuralbox_async._calls import Call
     from neuralbox_async._items import Item, Items
     from neuralbox_async._journal import Doubt, Journal
-    from neuralbox_async._types import GenerateRequest, GenerationId
+    from neuralbox_async._types import GenerateRequest, Generation, GenerationId
 
 _UNKNOWN = "it was sent by an earlier run, which ended before the answer; it may have been billed"
 
@@ -34,6 +34,7 @@ class Job:
     wire: _protocol.Request
     generation_id: GenerationId | None = None  # once the API has accepted it
     call: Call | None = None  # what is or was under way
+    body: bytes = b""  # the answer that has its generation
     attempts: int = 0
     started: float = attrs.field(factory=time.monotonic)
 
@@ -41,6 +42,11 @@ class Job:
     def maybe_billed(self) -> bool:
         """Whether it may be billed if nothing more is done about it."""
         return self.generation_id is not None or (self.call is not None and self.call.maybe_billed)
+
+    def load(self, status: int, headers: Mapping[str, str], body: bytes) -> Generation:
+        """Return the generation in the answer to it, and keep the answer for the journal."""
+        self.body = body
+        return _protocol.load_generation(status, headers, body)
 
     def result(self, **outcome: Any) -> BatchResult:
         """Return its result."""

@@ -257,32 +257,33 @@ class Journal:
 
     def start(self, key: str, idempotency_key: str) -> None:
         """Write that *key* is about to be sent. Like all that writes, raises `JournalError`."""
-        self._write_line(
-            f'{{"event":"start","key":{_quoted(key)},"idempotency_key":{_quoted(idempotency_key)},"at":{_now()}}}'
-        )
+        facts = f'"idempotency_key":{_quoted(idempotency_key)},"at":{_now()}'
+        self._write(f'{{"event":"start","key":{_quoted(key)},{facts}}}\n'.encode())
 
     def pending(self, key: str, generation_id: GenerationId) -> None:
         """Write that the API accepted *key* and is not finished with it."""
-        self._write({"event": "pending", "key": key, "at": _now(), "id": generation_id})
+        self._write(_encoded({"event": "pending", "key": key, "at": _now(), "id": generation_id}) + b"\n")
 
-    def done(self, key: str, generation: Generation, **facts: object) -> None:
-        """Write the generation of *key*, as the API told it."""
-        self._write({"event": "done", "key": key, "at": _now(), **facts, "generation": generation.raw})
+    def done(
+        self, key: str, generation: Generation, body: bytes, *, attempts: int, seconds: float, tokens: int | None
+    ) -> None:
+        """Write the *generation* of *key*: as the API told it in *body*, if that is known and of one line."""
+        told = "null" if tokens is None else tokens
+        facts = f'"at":{_now()},"attempts":{attempts},"seconds":{seconds:.3f},"tokens":{told}'
+        beginning = f'{{"event":"done","key":{_quoted(key)},{facts},"generation":'.encode()
+        if body[:1] != b"{" or b"\n" in body or body[-1:] != b"}":
+            body = _encoded(generation.raw)
+        self._write(b"%b%b}\n" % (beginning, body))
 
     def failed(self, key: str, error: NeuralBoxError, generation_id: GenerationId | None, **facts: object) -> None:
         """Write why *key* has no generation; *generation_id* finds it all the same."""
         known = {} if generation_id is None else {"id": generation_id}
         told = {"error": type(error).__name__, "message": error.message, "billed": error.billed}
-        self._write({"event": "failed", "key": key, "at": _now(), **facts, **told, **known})
+        self._write(_encoded({"event": "failed", "key": key, "at": _now(), **facts, **told, **known}) + b"\n")
 
-    def _write(self, members: dict[str, object]) -> None:
-        line = _dumps(members)
-        # Half a surrogate pair is nothing that UTF-8 can carry; JSON's escapes can.
-        self._write_line(line if _is_utf8(line) else json.dumps(members))
-
-    def _write_line(self, line: str) -> None:
+    def _write(self, line: bytes) -> None:
         try:
-            self._append(f"{line}\n".encode())
+            self._append(line)
         except OSError as error:
             raise _unusable(self.path, error) from error
 
@@ -298,12 +299,11 @@ class Journal:
                 raise
 
 
-def _is_utf8(text: str) -> bool:
+def _encoded(members: Mapping[str, object]) -> bytes:
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return _dumps(members).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON's escapes can carry
+        return json.dumps(members).encode()
 
 
 def _text(key: bytes) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from neuralbox_async._errors import RateLimitError
 
 _HOUR, _DAY = 3600.0, 86400.0
-_LONGEST_RESERVE = 10
+_LEAST_TO_SHARE, _LONGEST_RESERVE = 20, 10
 _CLOCKS_AGREE = 2.0  # seconds; the ``Date`` header has whole ones, so ours is the better clock unless it is off
 _STILL_THE_OLD_ONE = 0.5  # seconds until the next look, when a window goes on beyond its announced end
 _LONGEST_REFUSAL, _LONGEST_COOLING = 60.0, 8.0
@@ -70,11 +70,17 @@ class Window:
         if self.resets_at is not None and now >= self.resets_at:
             self.remaining, self.resets_at = self.limit, None
             return 0.0
-        # Some are left to calls that do not wait. Where the end is unknown only a refusal tells it: none are left then.
-        left = self.remaining - (0 if self.resets_at is None else min(_LONGEST_RESERVE, (self.limit or 0) // 20))
+        # Where the end is unknown only a refusal tells it: nothing is kept back then.
+        left = self.remaining - (0 if self.resets_at is None else self._reserve())
         if in_flight < left or (self.resets_at is None and in_flight == 0):
             return 0.0
         return math.inf if self.resets_at is None or left > 0 else self.resets_at
+
+
+    def _reserve(self) -> int:
+        """Return how many are left to calls that do not wait."""
+        limit = self.limit or 0
+        return 0 if limit < _LEAST_TO_SHARE else max(1, min(_LONGEST_RESERVE, limit // 50))
 
 
 @attrs.define(eq=False)

@@ -378,7 +378,7 @@ class Run:
         generation = await self._post(job, deadline)
         if generation.finished or generation.id is None:
             return generation
-        job.generation_id = generation.id
+        job.generation_id, job.body = generation.id, b""
         if self._journal is not None:
             self._journal.pending(job.key, generation.id)
         return await self._wait_for(job, generation, deadline)
@@ -389,7 +389,7 @@ class Run:
         try:
             if self._journal is not None:
                 self._journal.start(job.key, job.wire.headers["Idempotency-Key"])
-            generation = await self._caller.answer(job.call, _protocol.load_generation)
+            generation = await self._caller.answer(job.call, job.load)
         except BaseException as error:
             self._slow_down(error, started)
             raise
@@ -425,10 +425,13 @@ class Run:
     # ---------------------------------------------------------------------------------------------------- the outcomes
 
     def _completed(self, job: Job, generation: Generation) -> BatchResult:
-        result = job.result(generation=generation, tokens=generation.tokens_used)
-        if self._journal is not None:
-            facts = {"attempts": result.attempts, "seconds": round(result.seconds, 3), "tokens": result.tokens}
-            self._writing(lambda journal: journal.done(job.key, generation, **facts))
+        tokens = generation.tokens_used
+        result = job.result(generation=generation, tokens=tokens)
+        self._writing(
+            lambda journal: journal.done(
+                job.key, generation, job.body, attempts=result.attempts, seconds=result.seconds, tokens=tokens
+            )
+        )
         return result
 
     def _failed(self, job: Job, error: NeuralBoxError) -> BatchResult:

@@ -103,7 +103,7 @@ class AiohttpTransport:
         for loop, session in sessions.items():
             if loop is here:
                 with anyio.move_on_after(_CLOSING_TIME, shield=True):
-                    await _close_keeper(session)
+                    await _close_session(session)
             elif not loop.is_closed():
                 with suppress(RuntimeError):  # it may close between the question and the call
                     loop.call_soon_threadsafe(_close_from_its_loop, session)
@@ -288,20 +288,27 @@ async def _keep(http: aiohttp.ClientSession, responses: set[_AiohttpResponse]) -
     try:
         yield
     finally:
-        # The session alone would leave their readers waiting for ever.
-        for response in list(responses):
-            response.close_under_reader()
-        await http.close()
+        await _close(http, responses)
 
 
-async def _close_keeper(session: _Session) -> None:
+async def _close(http: aiohttp.ClientSession, responses: set[_AiohttpResponse]) -> None:
+    # The session alone would leave their readers waiting for ever.
+    for response in list(responses):
+        response.close_under_reader()
+    await http.close()
+
+
+async def _close_session(session: _Session) -> None:
+    await _close(session.http, session.responses)
     if session.keeper is not None:
-        with suppress(RuntimeError):  # its loop ends, and closes it at the same moment
-            await session.keeper.aclose()
+        # Nothing is left to await, so that it ends at once, and cannot be met half-way by a loop that ends; unless it
+        # is being closed by that already.
+        with suppress(StopIteration, RuntimeError):
+            session.keeper.aclose().send(None)
 
 
 def _close_from_its_loop(session: _Session) -> None:
-    task = session.loop.create_task(_close_keeper(session))
+    task = session.loop.create_task(_close_session(session))
     _closing.add(task)
     task.add_done_callback(_closing.discard)
 

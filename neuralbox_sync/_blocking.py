@@ -21,6 +21,9 @@ class View(Generic[S]):
     def __init__(self, subject: S, loop: EventLoop, owner: object = None) -> None:
         self._subject, self._loop, self._owner = subject, loop, owner
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({vars(self).get('_subject')})"  # None, when the constructor failed
+
     def __enter__(self) -> Self:
         return self
 

@@ -1,5 +1,6 @@
 """`NeuralBox`: what a user whose code blocks calls."""
 
+import importlib
 import weakref
 from typing import Any, Literal, Self
 
@@ -23,6 +24,9 @@ class NeuralBox(View[AsyncNeuralBox]):
             client = AsyncNeuralBox(*args, **options)
         finally:
             del args, options  # no frame of a traceback shall hold the key
+        # Now, not in the first call: what one thread imports during a fork can never be imported in the child.
+        for name in ("neuralbox_async._transport", "cattrs.gen"):
+            importlib.import_module(name)
         super().__init__(client, EventLoop(client.aclose, client.forget_inherited, _closed_error))
         weakref.finalize(self, self._loop.drop).atexit = False
 

@@ -1,9 +1,4 @@
-"""
-A private event loop in a daemon thread, for callers that block.
-
-It runs between calls too, to notice when a server closes an idle connection, and never holds the interpreter. No wait
-is unbounded: a signal that comes just before a wait begins is seen only when it ends.
-"""
+"""A private event loop in a daemon thread. It runs between calls too, to notice when servers close idle connections."""
 
 from __future__ import annotations
 
@@ -25,7 +20,7 @@ import anyio.from_thread
 T = TypeVar("T")
 Closed = Callable[[Literal["before", "during"]], Exception]
 
-_MAIN_POLL, _POLL = 0.1, 1.0  # seconds; only the main thread sees signals
+_MAIN_POLL, _POLL = 0.1, 1.0  # seconds; a signal, for the main thread, just before a wait is seen when that ends
 _UNWIND, _START, _CLOSE = 1.0, 10.0, 2.0  # the longest waits: for an interrupted call, the loop's start, its end
 
 _lock = threading.RLock()  # a signal handler may make its first call within a first call

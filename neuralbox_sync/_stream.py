@@ -6,17 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Generic, Self, TypeVar
 
-from neuralbox_async import (
-    AsyncBatch,
-    AsyncStream,
-    BatchProgress,
-    BatchReport,
-    BatchResult,
-    ClientClosedError,
-    ContentDelta,
-    Generation,
-    StreamEvent,
-)
+import neuralbox_async
+from neuralbox_async import AsyncBatch, AsyncStream, ClientClosedError, ContentDelta
 from neuralbox_sync._blocking import View, blocking
 from neuralbox_sync._loop import EventLoop
 
@@ -61,7 +52,7 @@ class Bulk(View[S], Generic[S, T]):
         return bool(items)
 
 
-class Stream(Bulk[AsyncStream, StreamEvent]):
+class Stream(Bulk[AsyncStream, neuralbox_async.StreamEvent]):
     """The events of one generation: a context manager and an iterator, for any thread; see `AsyncStream`."""
 
     @property
@@ -71,23 +62,23 @@ class Stream(Bulk[AsyncStream, StreamEvent]):
         return map(operator.attrgetter("delta"), filter(lambda event: isinstance(event, ContentDelta), self))
 
     @property
-    def generation(self) -> Generation:
+    def generation(self) -> neuralbox_async.Generation:
         """What has arrived, as a `Generation`; its status is ``"incomplete"`` until the end was reached."""
         return self._subject.generation
 
     until_done = blocking(AsyncStream.until_done)
 
 
-class Batch(Bulk[AsyncBatch, BatchResult]):
+class Batch(Bulk[AsyncBatch, neuralbox_async.BatchResult]):
     """Many generations, some at a time: a context manager and an iterator over results; see `AsyncBatch`."""
 
     @property
-    def progress(self) -> BatchProgress:
+    def progress(self) -> neuralbox_async.BatchProgress:
         """How far it has come."""
         return self._subject.progress
 
     @property
-    def report(self) -> BatchReport:
+    def report(self) -> neuralbox_async.BatchReport:
         """What was done, and what was left; so far, while it runs."""
         return self._subject.report
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol, TypeAlias
 
 Take: TypeAlias = Callable[[str], object]
@@ -38,7 +38,7 @@ class AsyncClient(Protocol):
 class BatchClient(AsyncClient, Protocol):
     """A client that does many calls by itself."""
 
-    def many(self, model: str, count: int, at_once: int) -> AsyncIterator[str]:
+    def many(self, model: str, count: int, at_once: int) -> AsyncGenerator[str]:
         """Give the ids of *count* answers, *at_once* calls at a time."""
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from benchmarks.clients.adapter import KEY, NEURALBOX_PATH, PROMPT, Take, base_url
 from neuralbox_async import AsyncNeuralBox, ContentDelta
@@ -46,7 +46,7 @@ class AsyncEvents(Async):
 class Batch(Async):
     """The same; many calls are a batch."""
 
-    async def many(self, model: str, count: int, at_once: int) -> AsyncIterator[str]:
+    async def many(self, model: str, count: int, at_once: int) -> AsyncGenerator[str]:
         """Give the ids of *count* answers, *at_once* calls at a time."""
         prompts = itertools.repeat(PROMPT, count)
         async with self.client.generate_many(prompts, model=model, max_concurrency=at_once) as results:
@@ -57,7 +57,7 @@ class Batch(Async):
 class Semaphore(Async):
     """The same; many calls are what somebody writes who has no batches."""
 
-    async def many(self, model: str, count: int, at_once: int) -> AsyncIterator[str]:
+    async def many(self, model: str, count: int, at_once: int) -> AsyncGenerator[str]:
         """Give the ids of *count* answers, *at_once* calls at a time."""
         room = asyncio.Semaphore(at_once)
 

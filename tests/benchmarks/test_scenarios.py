@@ -1,5 +1,6 @@
 """Each scenario runs, with our clients and with bare aiohttp, and gives the numbers that its tables show."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -27,6 +28,8 @@ RUNS = [
 def test_scenario_gives_its_numbers(port, name, client):
     """A tiny round of a scenario gives each number that its table has a column for, and loses nothing."""
     scenario = SCENARIOS[name]
+    if name == "call-1000":
+        scenario = dataclasses.replace(scenario, program="call.10")  # its own answers take their time
     numbers = worker.measure(scenario, CLIENTS[client], port, SCALES.get(name, 0.01))
     assert {metric.key for metric in scenario.metrics} <= numbers.keys()
     assert numbers[scenario.metrics[0].key] > 0 or name == "memory"  # of so few calls it may be none

@@ -122,8 +122,8 @@ def test_what_was_served_is_counted(port, control):
 
 def test_pipelined_requests_are_all_answered(port):
     """The server keeps up with a client that sends before it looks."""
-    assert headroom.calls_per_second(port, calls=500) > 0
-    assert headroom.events_per_second(port, events=2000) > 0
+    assert headroom.calls_per_second(port, 0.01) > 0
+    assert headroom.events_per_second(port, 0.01) > 0
 
 
 def test_the_server_ends_with_its_standard_input():

@@ -8,7 +8,6 @@ import time
 
 import attrs
 import pytest
-from conftest import AT_ONCE
 from fault_server import answer, generation, serves
 
 from neuralbox_async import (
@@ -27,10 +26,12 @@ from neuralbox_async import (
     RateLimitError,
     RequestTooLargeError,
     ResponseError,
+    RetryPolicy,
     StreamInterruptedError,
     UnprocessableRequestError,
 )
 
+AT_ONCE = RetryPolicy(uniform=lambda _low, _high: 0.0)
 WORDS = "What went wrong, in many words. " * 40
 
 

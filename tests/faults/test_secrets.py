@@ -9,7 +9,6 @@ import traceback
 
 import pytest
 import trustme
-from conftest import AT_ONCE
 from fault_server import (
     STREAM_HEAD,
     FaultServer,
@@ -22,8 +21,9 @@ from fault_server import (
     serves,
 )
 
-from neuralbox_async import AsyncNeuralBox, GenerationFailedError, InvalidParameterError, NeuralBoxError
+from neuralbox_async import AsyncNeuralBox, GenerationFailedError, InvalidParameterError, NeuralBoxError, RetryPolicy
 
+AT_ONCE = RetryPolicy(uniform=lambda _low, _high: 0.0)
 CANARY = "nb_canary_7f3a9c"
 PROMPT = "prompt_canary_51d2"
 WHOLE = answer(generation())

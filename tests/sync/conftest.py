@@ -33,7 +33,7 @@ class Script:
     def __init__(self, path, *options, env):
         command = [sys.executable, *options, str(path)]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
         # A script that hangs ends the wait for its next line.
         self._guard = threading.Timer(_LONGEST, self._process.kill)
         self._guard.start()
@@ -44,6 +44,11 @@ class Script:
         found = self._process.stdout.readline().rstrip("\n")
         self._since = time.monotonic()
         assert line == found, self.end()
+
+    def go_on(self):
+        """End the script's `input()`."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
 
     def send(self, number):
         """Send a signal."""

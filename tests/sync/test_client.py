@@ -202,6 +202,7 @@ def test_the_key_is_nowhere(neuralbox_server):
     """The key is in no representation, and in no frame that the facade adds to a traceback."""
     client = NeuralBox(SECRET, base_url=neuralbox_server.base_url)
     assert SECRET not in repr(client)
+    assert neuralbox_server.base_url in repr(client)
 
     attempts = [
         (AuthenticationError, lambda: client.generate("gpt-5", "Hi")),

@@ -2,23 +2,28 @@
 
 import itertools
 import signal
+import textwrap
 
 import pytest
 
 SOON = 1.0  # seconds; an interrupt takes milliseconds, a machine under load does not
 
-WARM_UP = """
-    from neuralbox_sync import NeuralBox
+SCRIPT = """
+from neuralbox_sync import NeuralBox
 
-    client = NeuralBox(**OPTIONS)
-    client.generate("gpt-5", "Warm up")
-    print("ready", flush=True)
-    try:
-        CALL
-    except KeyboardInterrupt:
-        print("interrupted", flush=True)
-    print(client.generate("gpt-5", "Hi").content, flush=True)
-    client.close()
+def call():
+{call}
+
+client = NeuralBox()
+client.generate("gpt-5", "Warm up")
+print("ready", flush=True)
+input()
+try:
+    call()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+print(client.generate("gpt-5", "Hi").content, flush=True)
+client.close()
 """
 
 
@@ -27,11 +32,20 @@ def endless(asked):
     return itertools.repeat("x ") if asked.get("stream") else "You said: Hi"
 
 
-def interrupted(start, call, options=""):
-    """Start a script that makes *call* and, when that was interrupted, another one."""
-    script = start(WARM_UP.replace("CALL", call).replace("**OPTIONS", options))
-    script.wait_for("ready")
-    return script
+@pytest.fixture
+def begin(start, neuralbox_server):
+    """Start a script that makes *call* and, when that was interrupted, another one; return it during that call."""
+
+    def begin(call, *, prepare=lambda: None, sent=lambda: neuralbox_server.in_flight == 1):
+        script = start(SCRIPT.format(call=textwrap.indent(textwrap.dedent(call), "    ")))
+        script.wait_for("ready")
+        neuralbox_server.wait_until(lambda: not neuralbox_server.in_flight)
+        prepare()
+        script.go_on()
+        neuralbox_server.wait_until(lambda: len(neuralbox_server.requests) == 2 and sent())
+        return script
+
+    return begin
 
 
 def ends_well(script):
@@ -44,11 +58,9 @@ def ends_well(script):
 
 @pytest.mark.neuralbox_server(stop_on_disconnect=True)
 @pytest.mark.parametrize("call", ['client.generate("gpt-5", "?")', 'client.stream("gpt-5", "?").__enter__()'])
-def test_during_a_call(start, neuralbox_server, call):
+def test_during_a_call(begin, neuralbox_server, call):
     """Ctrl-C while the answer is awaited ends the call at once, here and on the server; it is not billed."""
-    script = interrupted(start, call)
-    neuralbox_server.delay(30)
-    neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 1)
+    script = begin(call, prepare=lambda: neuralbox_server.delay(30))
 
     ends_well(script)
 
@@ -57,26 +69,26 @@ def test_during_a_call(start, neuralbox_server, call):
 
 
 @pytest.mark.neuralbox_server(pace=0.01, reply=endless)
-def test_during_a_stream(start, neuralbox_server):
+def test_during_a_stream(begin, neuralbox_server):
     """Ctrl-C while a stream is read closes it, and its server stops generating."""
-    loop = """
+    script = begin("""
         with client.stream("gpt-5", "?") as stream:
             for _ in stream:
                 pass
-    """
-    script = interrupted(start, loop.strip().replace("\n        ", "\n            "))
-    neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 1)
+    """)
 
     ends_well(script)
 
     assert 1 == len(neuralbox_server.wait_for_disconnect())
 
 
-def test_during_a_pause(start, neuralbox_server):
+def test_during_a_pause(begin, neuralbox_server):
     """Ctrl-C while the client waits to try again ends the wait, and nothing is sent any more."""
-    script = interrupted(start, 'client.generate("gpt-5", "?")')
-    neuralbox_server.fail(503, code="model_unavailable", headers={"Retry-After": "30"})
-    neuralbox_server.wait_until(lambda: len(neuralbox_server.requests) == 2 and not neuralbox_server.in_flight)
+    script = begin(
+        'client.generate("gpt-5", "?")',
+        prepare=lambda: neuralbox_server.fail(503, code="model_unavailable", headers={"Retry-After": "30"}),
+        sent=lambda: not neuralbox_server.in_flight,
+    )
 
     ends_well(script)
 
@@ -84,10 +96,9 @@ def test_during_a_pause(start, neuralbox_server):
 
 
 @pytest.mark.neuralbox_server(pending_models=["slow"], pending_seconds=60)
-def test_during_wait(start, neuralbox_server):
+def test_during_wait(begin, neuralbox_server):
     """Ctrl-C while a generation is polled for ends the polling."""
-    script = interrupted(start, 'client.generate("slow", "?", wait=True)')
-    neuralbox_server.wait_until(lambda: len(neuralbox_server.requests) == 2 and not neuralbox_server.in_flight)
+    script = begin('client.generate("slow", "?", wait=True)', sent=lambda: not neuralbox_server.in_flight)
 
     ends_well(script)
 
@@ -150,19 +161,17 @@ def test_stubborn_call(start):
 
 def test_call_in_a_signal_handler(start, neuralbox_server):
     """A handler may make calls of its own while the call that it interrupts goes on."""
+    neuralbox_server.delay(0.3)
     script = start("""
         import signal
         from neuralbox_sync import NeuralBox
 
         client = NeuralBox()
         signal.signal(signal.SIGUSR1, lambda *_: print(client.generate("gpt-5", "inner").content))
-        print("ready", flush=True)
         print(client.generate("gpt-5", "outer").content)
         client.close()
     """)
-    script.wait_for("ready")
-    neuralbox_server.delay(0.3)
-    neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 1)
+    neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 1, 10)
 
     script.send(signal.SIGUSR1)
 
@@ -170,11 +179,9 @@ def test_call_in_a_signal_handler(start, neuralbox_server):
 
 
 @pytest.mark.neuralbox_server(stop_on_disconnect=True)
-def test_termination(start, neuralbox_server):
+def test_termination(begin, neuralbox_server):
     """SIGTERM ends the process, and with it the call."""
-    script = interrupted(start, 'client.generate("gpt-5", "?")')
-    neuralbox_server.delay(30)
-    neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 1)
+    script = begin('client.generate("gpt-5", "?")', prepare=lambda: neuralbox_server.delay(30))
 
     script.send(signal.SIGTERM)
 
