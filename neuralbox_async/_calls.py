@@ -24,11 +24,13 @@ from neuralbox_async._errors import (
     APIStatusError,
     APITimeoutError,
     ClientClosedError,
+    ConflictError,
     GenerationFailedError,
     InvalidParameterError,
     NeuralBoxError,
     NotFoundError,
     RateLimitError,
+    UnprocessableRequestError,
     WaitTimeoutError,
 )
 from neuralbox_async._logging import logger
@@ -55,6 +57,8 @@ _MAX_ERROR_BYTES = 1024 * 1024
 _ERROR_BODY_TIME = 5.0
 _QUESTION_TIME = 30.0
 _NAP = 0.5
+_AMPLE, _SLOWEST = 0.25, 0.25  # of the hour's requests: polling slows down below; of its pace: the least
+_LAST_QUESTION = 0.9  # of the time that is left: the last one needs time for its answer
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
@@ -198,6 +202,8 @@ class Caller:
                 response = await self._attempt(call)
             except NeuralBoxError as error:
                 call.describe(error)
+                if call.earlier is not None and _is_refused_as_repeated(error, call.earlier):
+                    raise call.earlier from error
                 delay = self._delay(call, error)
                 if delay is None or (cost := self.shared.budget.take(error)) is None:
                     raise
@@ -304,7 +310,7 @@ class Caller:
         failures = 0
         while not state.finished:
             if not at_once:
-                await self._sleep(_pause(state, interval * 2**failures, deadline))
+                await self._sleep(_pause(state, interval * 2**failures / self._headroom(), deadline))
                 self._check_open()
             at_once = False
             try:
@@ -322,6 +328,13 @@ class Caller:
         if state.status == "failed":
             raise _protocol.failed(state)
         return state
+
+    def _headroom(self) -> float:
+        """Return how much of the pace of polling the rate limits leave: 1, or less when little of the hour is left."""
+        hour = self.shared.limits.hour
+        if not hour.limit or hour.remaining is None:
+            return 1.0
+        return min(1.0, max(_SLOWEST, hour.remaining / hour.limit / _AMPLE))
 
     async def recover(self, generation_id: GenerationId, options: CallOptions, deadline: float) -> Generation:
         """Return the finished generation whose stream broke. Raises what `wait` raises."""
@@ -355,7 +368,8 @@ def _pause(state: Generation, interval: float, deadline: float) -> float:
     # Jitter: a thousand generations started together are not asked for together.
     eta = min(_LONGEST_ETA, state.eta_seconds or 0.0)
     pause = max(interval, eta) * random.uniform(0.9, 1.1)  # noqa: S311 - no secret
-    return max(0.0, min(pause, deadline - now()))
+    left = deadline - now()
+    return max(0.0, min(pause, left if left < _NAP / 10 else left * _LAST_QUESTION))
 
 
 def _waited_out(state: Generation, elapsed: float) -> WaitTimeoutError:
@@ -387,6 +401,11 @@ def _redirect(request: _protocol.Request, url: str, response: Response) -> str |
     except ValueError:
         return None
     return target if (here.scheme, here.netloc) == (there.scheme, there.netloc) else None
+
+
+def _is_refused_as_repeated(error: NeuralBoxError, earlier: NeuralBoxError) -> bool:
+    """Return whether *error* only says that the key of an earlier attempt, whose outcome is unknown, was used again."""
+    return earlier.billed == "unknown" and isinstance(error, ConflictError | UnprocessableRequestError)
 
 
 async def _error_of(response: Response, deadline: float) -> APIStatusError:

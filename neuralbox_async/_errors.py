@@ -91,6 +91,11 @@ class NeuralBoxError(Exception):
         return _restore, (type(self), self.message, self.__dict__)
 
 
+def lower_case(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return *headers* with their names in lower case."""
+    return {name.lower(): value for name, value in headers.items()}
+
+
 def _redacted(fact: object, secret: str) -> object:
     if isinstance(fact, str):
         return fact.replace(secret, "***")
@@ -205,7 +210,7 @@ class APIStatusError(NeuralBoxError):
         super().__init__(message)
         self.status = status
         self.code = code
-        self.headers = dict(headers)
+        self.headers = lower_case(headers)
         self.body = body
         self.details: Any = {} if details is None else details
         self.retry_after = retry_after
@@ -294,7 +299,7 @@ class ResponseError(NeuralBoxError):
         self.path = path
         self.body = body
         self.status = status
-        self.headers = dict(headers)
+        self.headers = lower_case(headers)
         self.billed = billed
         self.request_sent = True
 

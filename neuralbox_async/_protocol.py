@@ -35,6 +35,7 @@ from neuralbox_async._errors import (
     RequestTooLargeError,
     ResponseError,
     UnprocessableRequestError,
+    lower_case,
 )
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def load_generation(status: int, headers: Mapping[str, str], body: bytes) -> Gen
         generation = _load_answer(body)
     except ResponseError as error:
         error.status = status
-        error.headers = dict(headers)
+        error.headers = lower_case(headers)
         error.request_id = error.headers.get("x-request-id")
         raise
     if generation.status == "failed":

@@ -95,7 +95,7 @@ class Response(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers, names in lower case."""
+        """The headers; names are looked up in lower case."""
         ...
 
     async def read(self, limit: int, *, truncate: bool = False) -> bytes:

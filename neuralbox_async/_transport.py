@@ -322,7 +322,7 @@ _closing: set[asyncio.Task[None]] = set()
 class _AiohttpResponse:
     def __init__(self, raw: aiohttp.ClientResponse, unread: set[_AiohttpResponse]) -> None:
         self.status = raw.status
-        self._headers: dict[str, str] | None = None
+        self.headers: Mapping[str, str] = raw.headers
         self._raw = raw
         self._unread = unread
         self._closed: str | None = None  # by whom: "us", "deadline", "client"
@@ -330,12 +330,6 @@ class _AiohttpResponse:
         self._received: list[bytes] = []
         self._lost: asyncio.Future[None] | None = None
         unread.add(self)
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        if self._headers is None:
-            self._headers = {name.lower(): value for name, value in self._raw.headers.items()}
-        return self._headers
 
     @property
     def received(self) -> bytes:

@@ -87,6 +87,8 @@ class EventLoop:
         return loop
 
     def _start(self) -> asyncio.AbstractEventLoop:
+        if _started and threading.get_ident.__module__ != "_thread":
+            raise RuntimeError("gevent's threads have room for one event loop: make one client, the others from it")
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()  # the loop's own references are weak
         self._selector = selectors.DefaultSelector()

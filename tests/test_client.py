@@ -647,3 +647,43 @@ async def test_an_echoed_key_is_not_shown(make_client, status):
 
     assert "Incorrect API key: ***" in str(caught.value)
     assert KEY not in repr(vars(caught.value)) + repr(caught.value)
+
+
+@pytest.mark.parametrize("status", [409, 422])
+async def test_a_key_refused_as_repeated(make_client, status):
+    """When a repetition is refused for its key, the first failure is what the caller needs to know."""
+    transport = FakeTransport(LOST, FakeResponse(b'{"error": "key_reused"}', status=status))
+    client = make_client(transport, retry_policy=RetryPolicy(retry_unknown=True, uniform=lambda low, _high: low))
+    with pytest.raises(APIConnectionError, match="reset") as caught:
+        await client.generate("gpt-5", "Hi")
+    assert "unknown" == caught.value.billed
+    assert isinstance(caught.value.__cause__, APIStatusError)
+    assert 2 == len(transport.requests)
+
+
+async def test_wait_notices_what_finishes_at_the_end(make_client):
+    """A generation that is finished during the last pause is noticed: the last question has time for its answer."""
+    transport = FakeTransport(REPLY)
+    with anyio.fail_after(5):
+        reply = await make_client(transport).wait(Generation(id=1, status="pending"), timeout=0.2, poll_interval=5.0)
+    assert "Hello" == reply.content
+
+
+@pytest.mark.parametrize("remaining, pause", [(None, 4.0), (100, 4.0), (50, 4.0), (12, 8.0), (0, 16.0)])
+async def test_polling_slows_down_with_the_headroom(make_client, monkeypatch, remaining, pause):
+    """The less of the hour's requests is left, the slower the questions."""
+    headers = (
+        {} if remaining is None else {"x-ratelimit-limit-hour": "96", "x-ratelimit-remaining-hour": str(remaining)}
+    )
+    transport = FakeTransport(FakeResponse(json.dumps(PENDING).encode(), headers=headers), REPLY)
+    client = make_client(transport)
+    pauses = []
+
+    async def sleep(_self, seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("neuralbox_async._calls.Caller._sleep", sleep)
+    monkeypatch.setattr("random.uniform", lambda low, high: (low + high) / 2)
+    await client.wait("gen_1", poll_interval=4.0)
+
+    assert [pytest.approx(pause)] == pauses

@@ -71,13 +71,15 @@ def test_help():
     shown = io.StringIO()
     pydoc.Helper(output=shown).help(NeuralBox)
 
+    # Since Python 3.13 long signatures are shown with a line for each parameter.
+    words = " ".join(shown.getvalue().replace("|", " ").split()).replace("( self", "(self")
     for told in (
         "generate(self, model",
-        "Generate text and return it whole.",
+        "Generate text and return it whole",
         "stream(self, model",
         "with_options(self",
     ):
-        assert told in shown.getvalue()
+        assert told in words
 
 
 def test_public_names():

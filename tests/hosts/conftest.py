@@ -1,0 +1,125 @@
+"""Real hosts of blocking code, each in processes of its own that end with the test, and the server that they talk to."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import attrs
+import pytest
+
+HERE = Path(__file__).parent
+LONGEST = 25.0  # seconds after which a process that hangs is killed, with all that it has started
+
+
+@attrs.frozen
+class Ended:
+    """How a process ended: *seconds* after the last line that was waited for, or signal that was sent."""
+
+    status: int
+    lines: list[str]
+    errors: str
+    seconds: float
+
+
+class Host:
+    """A running program in a session of its own; its standard output tells how far it is."""
+
+    def __init__(self, command, errors, **options):
+        self._errors = errors  # a file: nobody reads it meanwhile
+        with errors.open("w") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+                start_new_session=True,
+                **options,
+            )
+        self.pid = self._process.pid
+        # A program that hangs ends whatever wait there is for it.
+        self._guard = threading.Timer(LONGEST, self.kill)
+        self._guard.start()
+        self._since = time.monotonic()
+        self._ended = None
+
+    def line(self):
+        """Wait for a line of standard output and return it."""
+        line = self._process.stdout.readline().rstrip("\n")
+        self._since = time.monotonic()
+        return line
+
+    def wait_for(self, line):
+        """Wait until the program prints *line* and nothing else."""
+        found = self.line()
+        assert line == found, self.end()
+
+    def send(self, number):
+        """Send a signal to the program."""
+        self._since = time.monotonic()
+        self._process.send_signal(number)
+
+    def kill(self):
+        """Kill the program and all that it has started."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def end(self):
+        """Wait for the end, also of what was started, as long as it can print; return how it came."""
+        if self._ended is None:
+            output, _ = self._process.communicate()
+            seconds = time.monotonic() - self._since
+            self._guard.cancel()
+            self._guard.join()
+            self._ended = Ended(self._process.returncode, output.splitlines(), self._errors.read_text(), seconds)
+        return self._ended
+
+
+def environment(server):
+    """Return the environment of programs whose clients shall find *server*."""
+    known = {"NEURALBOX_API_KEY": server.api_key, "NEURALBOX_BASE_URL": server.base_url}
+    # What the machine sets for the tests themselves is no matter of what they start.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("NEURALBOX_", "GUNICORN_"))}
+    paths = os.pathsep.join(filter(None, sys.path))
+    return {**inherited, **known, "PYTHONPATH": paths}
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory):
+    """Start programs that end with the module's tests: ``launch(server, "-m", "gunicorn", ...)``."""
+    hosts = []
+
+    def run(server, *command, env=(), **options):
+        errors = tmp_path_factory.mktemp("host") / "errors"
+        hosts.append(Host(command, errors, env={**environment(server), **dict(env)}, cwd=HERE, **options))
+        return hosts[-1]
+
+    yield run
+    for host in hosts:
+        host.kill()
+        host.end()
+
+
+@pytest.fixture
+def start(tmp_path, neuralbox_server, launch):
+    """Start a script, given as text, that ends with the test."""
+
+    def run(code, *options):
+        path = tmp_path / "script.py"
+        path.write_text(textwrap.dedent(code))
+        host = launch(neuralbox_server, *options, str(path))
+        hosts.append(host)
+        return host
+
+    hosts = []
+    yield run
+    for host in hosts:
+        host.kill()
+        host.end()

@@ -1,0 +1,152 @@
+"""gunicorn serves a Flask application whose client was made at import, in the worker or before the fork."""
+
+import contextlib
+import http.client
+import itertools
+import json
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import attrs
+import pytest
+
+from neuralbox_async.testing import NeuralBoxServer
+
+pytest.importorskip("gunicorn", reason="gunicorn is what is tested here")
+pytest.importorskip("flask", reason="the application is one of Flask")
+
+WORKERS = {"sync": ("--workers", "3"), "gthread": ("--workers", "2", "--threads", "4", "--worker-class", "gthread")}
+LOADED = {"in the worker": ((), {}), "preloaded": (("--preload",), {}), "used before": (("--preload",), {"USED_BEFORE": "1"})}
+SETTINGS = [(worker, loaded) for worker in WORKERS for loaded in LOADED]
+
+
+def reply(asked):
+    """Return the answer to what was *asked*: to "endless", one without end."""
+    prompt = asked["messages"][-1]["content"]
+    return itertools.repeat("x ") if prompt == "endless" else f"You said: {prompt}"
+
+
+@attrs.frozen
+class Site:
+    """A running gunicorn, the port that it listens on, and the local server behind it."""
+
+    host: object
+    port: int
+    server: NeuralBoxServer
+
+    @contextlib.contextmanager
+    def post(self, path, prompt):
+        """Send a request and give the response, whose connection is closed at the end of the block."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
+        with contextlib.closing(connection):
+            connection.request("POST", path, prompt)
+            yield connection.getresponse()
+
+    def generate(self, prompt):
+        """Return the answer, as JSON."""
+        with self.post("/generate", prompt) as response:
+            return json.load(response)
+
+    def read(self, prompt):
+        """Return the streamed answer."""
+        with self.post("/stream", prompt) as response:
+            return response.read().decode()
+
+
+@contextlib.contextmanager
+def running(launch, worker, loaded):
+    """Run gunicorn until the end of the block."""
+    options, env = LOADED[loaded]
+    # The socket is ours, so that no port has to be free twice; requests wait in it until there is a worker.
+    with NeuralBoxServer(reply=reply, pace=0.005) as server, socket.create_server(("127.0.0.1", 0)) as listener:
+        bind = ("--bind", f"fd://{listener.fileno()}", "--log-level", "warning", "--worker-tmp-dir", "/dev/shm")
+        host = launch(
+            server,
+            *("-m", "gunicorn", "flask_app:app", *bind, *WORKERS[worker], *options),
+            env=env,
+            pass_fds=[listener.fileno()],
+        )
+        try:
+            yield Site(host, listener.getsockname()[1], server)
+        finally:
+            host.kill()
+
+
+@pytest.fixture(scope="module", params=SETTINGS, ids=", ".join)
+def shared_site(launch, request):
+    """A gunicorn for some tests."""
+    with running(launch, *request.param) as site:
+        yield site
+
+
+@pytest.fixture
+def site(shared_site):
+    """The same, with a server that remembers nothing."""
+    shared_site.server.reset()
+    return shared_site
+
+
+@pytest.fixture(params=[("sync", "used before"), ("gthread", "used before"), ("gthread", "in the worker")], ids=", ".join)
+def own_site(launch, request):
+    """A gunicorn for one test, which ends it."""
+    with running(launch, *request.param) as site:
+        yield site
+
+
+def test_requests_in_parallel(site):
+    """All workers answer, whole and streamed, at the same time, each request with its own answer."""
+    prompts = [f"question {number}" for number in range(24)]
+    with ThreadPoolExecutor(12) as threads:
+        whole = list(threads.map(site.generate, prompts))
+        streamed = list(threads.map(site.read, prompts))
+
+    expected = [f"You said: {prompt}" for prompt in prompts]
+    assert expected == [answer["content"] for answer in whole]
+    assert expected == streamed
+    assert 2 <= len({answer["worker"] for answer in whole})
+    assert 48 == len(site.server.billed)
+
+
+def test_a_reader_that_leaves(site):
+    """When the browser leaves a streamed response, NeuralBox stops generating, and the worker serves the next."""
+    with site.post("/stream", "endless") as response:
+        assert b"x " == response.read(2)
+
+    site.server.wait_for_disconnect(10)
+    assert () == site.server.billed
+    assert "You said: next" == site.read("next")
+
+
+def test_graceful_stop(own_site):
+    """Told to stop, workers finish the call and the stream that they are in, and end with nothing to say."""
+    own_site.generate("warm up")
+    own_site.server.delay(0.5)
+    with ThreadPoolExecutor(2) as threads:
+        streamed = threads.submit(own_site.read, "word " * 40)
+        whole = threads.submit(own_site.generate, "Hi")
+        own_site.server.wait_until(lambda: own_site.server.in_flight == 2)
+        own_site.host.send(signal.SIGTERM)
+
+        assert "You said: " + "word " * 40 == streamed.result()
+        assert "You said: Hi" == whole.result()["content"]
+
+    ended = own_site.host.end()
+    assert (0, [], "") == (ended.status, ended.lines, ended.errors)
+
+
+def test_quick_stop(own_site):
+    """Told to stop at once, workers leave their calls, and NeuralBox sees that."""
+    own_site.generate("warm up")
+    own_site.server.delay(30)
+    with ThreadPoolExecutor(1) as threads:
+        left = threads.submit(own_site.generate, "Hi")
+        own_site.server.wait_until(lambda: own_site.server.in_flight == 1)
+        own_site.host.send(signal.SIGINT)
+
+        assert isinstance(left.exception(), (OSError, http.client.HTTPException, json.JSONDecodeError))
+
+    ended = own_site.host.end()
+    assert (0, []) == (ended.status, ended.lines)
+    assert "Traceback" not in ended.errors
+    own_site.server.wait_for_disconnect(10)
