@@ -212,7 +212,7 @@ class Pace:
         self.dropped()
         if started < self._cut_at:
             return  # it started before the others were told, and says nothing new
-        self._cut_at = now
+        self._cut_at, self._alone = now, False
         if self._rate is None:
             self._window = self._threshold = max(1.0, self._window / 2)
 

@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 
 from neuralbox_async import _protocol
-from neuralbox_async._calls import Call, deadline_after
+from neuralbox_async._calls import POLL_INTERVAL, Call, deadline_after
 from neuralbox_async._errors import (
     APIConnectionError,
     AuthenticationError,
@@ -412,7 +412,7 @@ class Run:
 
     async def _wait_for(self, job: Job, state: Generation, deadline: float, *, at_once: bool = False) -> Generation:
         try:
-            return await self._caller.wait(state, self._options, deadline, at_once=at_once)
+            return await self._caller.wait(state, self._options, deadline, interval=POLL_INTERVAL, at_once=at_once)
         except GenerationFailedError:
             raise
         except NeuralBoxError as error:

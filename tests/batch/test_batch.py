@@ -29,8 +29,9 @@ from neuralbox_async import (
     Message,
     PermissionDeniedError,
     RetryPolicy,
+    _run,
 )
-from neuralbox_async.testing import FakeResponse
+from neuralbox_async.testing import FakeResponse, NeuralBoxServer
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -210,6 +211,7 @@ async def test_nothing_to_do(make):
 )
 def test_every_request_has_one_result(pauses, cap, ordered, awaited, failing):
     """However long each takes and whatever fails, each has one result, and no more than the cap are in flight."""
+
     def answer(asked):
         return LOST if int(said(asked)) in failing else done(asked)
 
@@ -499,10 +501,9 @@ async def test_retries(make):
     assert [None, InternalServerError] == [result.error and type(result.error) for result in results]
 
 
-async def test_pending_generations_are_waited_for():
+async def test_pending_generations_are_waited_for(monkeypatch):
     """A generation that the API answers as pending is polled until it is finished."""
-    from neuralbox_async.testing import NeuralBoxServer
-
+    monkeypatch.setattr(_run, "POLL_INTERVAL", 0.02)
     with NeuralBoxServer(pending_models=["slow"], failing_models=["broken"], pending_seconds=0.05) as server:
         async with AsyncNeuralBox(**server.options) as client:
             requests = [{"prompt": "a", "model": "slow"}, {"prompt": "b", "model": "broken"}]
