@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import os
 import queue
+import select
 import selectors
 import threading
 import time
@@ -87,8 +88,11 @@ class EventLoop:
         return loop
 
     def _start(self) -> asyncio.AbstractEventLoop:
-        if _started and threading.get_ident.__module__ != "_thread":
-            raise RuntimeError("gevent's threads have room for one event loop: make one client, the others from it")
+        if (threading.get_ident.__module__, select.select.__module__) != ("_thread", "select"):
+            patched = "monkey.patch_all(thread=False, queue=False, select=False)"
+            raise RuntimeError(
+                f"an event loop needs real threads, not gevent's: {patched}, or asyncio in its threadpool"
+            )
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()  # the loop's own references are weak
         self._selector = selectors.DefaultSelector()

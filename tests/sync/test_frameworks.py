@@ -1,4 +1,4 @@
-"""Clients under what changes how threads and event loops work: gevent, trio, uvloop's policy."""
+"""Clients under what changes how threads and event loops work: trio, uvloop's policy."""
 
 import pytest
 
@@ -11,33 +11,6 @@ def outcome(start, code):
 
 
 @pytest.mark.neuralbox_server(latency=0.1)
-def test_gevent(start, neuralbox_server):
-    """Under gevent one client serves any number of greenlets at a time; a second one is refused."""
-    pytest.importorskip("gevent")
-    lines = outcome(
-        start,
-        """
-        from gevent import monkey; monkey.patch_all()
-        import gevent
-        from neuralbox_sync import NeuralBox
-
-        with NeuralBox() as client:
-            greenlets = [gevent.spawn(client.generate, "gpt-5", "Hi") for _ in range(20)]
-            gevent.joinall(greenlets)
-            print({greenlet.value.content for greenlet in greenlets})
-            with client.with_options(timeout=5).stream("gpt-5", "one two") as stream:
-                print(stream.until_done().content)
-            try:
-                NeuralBox().generate("gpt-5", "Hi")
-            except RuntimeError as error:
-                print("gevent" in str(error))
-        """,
-    )
-
-    assert ["{'You said: Hi'}", "You said: one two", "True"] == lines
-    assert neuralbox_server.peak_in_flight > 10
-
-
 @pytest.mark.parametrize("run", ["trio.run(main)", "anyio.run(main, backend='trio')"])
 def test_trio(start, run):
     """Under trio a call works, and one in a worker thread obeys the scope around it."""
