@@ -203,7 +203,7 @@ class Caller:
             except NeuralBoxError as error:
                 call.describe(error)
                 if call.earlier is not None and _is_refused_as_repeated(error, call.earlier):
-                    raise call.earlier from error
+                    raise call.describe(call.earlier) from error
                 delay = self._delay(call, error)
                 if delay is None or (cost := self.shared.budget.take(error)) is None:
                     raise

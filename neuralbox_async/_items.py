@@ -115,10 +115,10 @@ class Items:
             return Item(index, _key_of(given), error=error)
         return Item(index, request.key, request)
 
-    def close(self) -> None:
-        """Stop reading."""
+    async def aclose(self, timeout: float) -> None:
+        """Stop reading; wait for the user's iterator to unwind, *timeout* seconds at most."""
         if self._awaited is not None:
-            self._awaited.close()
+            await self._awaited.aclose(timeout)
 
 
 class _Reader:
@@ -143,10 +143,11 @@ class _Reader:
             self._task = loop.create_task(self._run())
         return await self._answer
 
-    def close(self) -> None:
+    async def aclose(self, timeout: float) -> None:
         """Stop, as a task that is cancelled does."""
         if self._task is not None:
             self._task.cancel()
+            await asyncio.wait({self._task}, timeout=timeout)
 
     async def _run(self) -> None:
         while True:

@@ -175,7 +175,7 @@ class Journal:
             self._append(_HEADER)
         elif tail:
             try:
-                self._take(tail + b"\n", 0)
+                self._take_slowly(_members(tail, self.path, 0))
             except JournalError:
                 os.ftruncate(self._fd, end - len(tail))
             else:

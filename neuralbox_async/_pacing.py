@@ -121,8 +121,8 @@ class RateLimits:
     def refused(self, error: RateLimitError) -> None:
         """Learn from a 429: nothing is to be sent before the time that it asks for, or a growing one of our own."""
         now = time.monotonic()
-        pause = error.retry_after
-        if pause is None:
+        pause = error.retry_after or 0.0
+        if not pause:
             if now < self.closed_until:
                 return  # one of many that were refused together
             pause = min(_LONGEST_REFUSAL, 2.0**self._refusals)

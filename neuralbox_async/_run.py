@@ -145,8 +145,8 @@ class Run:
 
     def stop(self, error: NeuralBoxError | None = None) -> None:
         """Take no more requests, because of *error*; what is in flight goes on."""
-        if not self._stopping:
-            self._stopping, self._stopped_by = True, error
+        self._stopping = True
+        self._stopped_by = self._stopped_by or error
         self._change.give()
 
     async def end(self) -> None:
@@ -156,9 +156,9 @@ class Run:
         try:
             with anyio.CancelScope(shield=True):
                 await self._dismiss()
+                await self._items.aclose(_UNWINDING_TIME)
                 await self._finish_keeping()
         finally:
-            self._items.close()
             if self._journal is not None:
                 self._journal.close()
 
@@ -369,6 +369,7 @@ class Run:
                     return None
             finally:
                 self._refused -= 1
+                self._change.give()
 
     async def _generation(self, job: Job) -> Generation:
         deadline = deadline_after(self._options.timeout)
@@ -396,6 +397,7 @@ class Run:
         finally:
             job.attempts += job.call.attempts
         self._pace.admitted()
+        self._change.give()
         return generation
 
     def _slow_down(self, error: BaseException, started: float) -> None:

@@ -658,7 +658,7 @@ async def test_a_key_refused_as_repeated(make_client, status):
         await client.generate("gpt-5", "Hi")
     assert "unknown" == caught.value.billed
     assert isinstance(caught.value.__cause__, APIStatusError)
-    assert 2 == len(transport.requests)
+    assert 2 == caught.value.attempts == len(transport.requests)
 
 
 async def test_wait_notices_what_finishes_at_the_end(make_client):

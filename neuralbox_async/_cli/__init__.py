@@ -10,6 +10,7 @@ import click
 
 from neuralbox_async import NeuralBoxError, __version__
 from neuralbox_async._cli import _failures, _terminal
+from neuralbox_async._cli._batch import batch
 from neuralbox_async._cli._demo import demo
 from neuralbox_async._cli._generate import generate
 from neuralbox_async._cli._retrieve import retrieve
@@ -38,13 +39,14 @@ def cli(context: click.Context) -> None:
       neuralbox generate "Write a haiku" --model claude-sonnet-4.5 --temperature 1
       neuralbox generate --system "Translate into French." < letter.txt > lettre.txt
       neuralbox generate "What is in this picture?" --image photo.jpg --json | jq -r .content
+      neuralbox batch prompts.jsonl -o answers.jsonl --budget 50000
       neuralbox serve --limit-hour 20
     """  # noqa: D301 - click's mark for lines to be left alone
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-for _command in (generate, retrieve, serve, demo):
+for _command in (generate, batch, retrieve, serve, demo):
     cli.add_command(_command)
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from neuralbox_async import AsyncNeuralBox
 
-# Test folders are no packages; this one has a module of its own besides its tests.
-sys.path.insert(0, str(Path(__file__).parent))
+# Test folders are no packages; this one has a module of its own besides its tests. At the end: another folder's
+# `conftest` is imported by that name.
+sys.path.append(str(Path(__file__).parent))
 
 from answers import Answers, done
 

@@ -293,6 +293,24 @@ async def test_async_requests_are_read_in_one_task(make):
     assert 1 == len(tasks)
 
 
+async def test_async_requests_unwind(make):
+    """A batch that is left early ends the async generator that it reads, in its task."""
+    client, _ = make()
+    unwound = []
+
+    async def requests():
+        try:
+            async with asyncio.timeout(30):
+                yield "a"
+                await asyncio.sleep(30)
+        finally:
+            unwound.append(asyncio.current_task())
+
+    async with client.generate_many(requests(), model="gpt-5") as results:
+        await anext(results)
+    assert 1 == len(unwound)
+
+
 async def test_read_batch(make):
     """Results can be taken in bulk: all that are there, at least one, none at the end."""
     client, _ = make()

@@ -168,7 +168,7 @@ def test_refusals_that_tell_no_time():
     pauses = []
     for _ in range(4):
         limits.refused(too_many())
-        limits.refused(too_many())
+        limits.refused(too_many(retry_after=0.0))
         pauses.append(limits.closed_until - time.monotonic())
         limits.closed_until = 0.0
     assert [1, 2, 4, 8] == [round(pause * 0.97) for pause in pauses]

@@ -167,6 +167,23 @@ def test_batch_that_is_hopeless(serve, example, prompts):
     assert {"no"} == {result["billed"] for result in results if "error" in result}
 
 
+def test_batch_journal(serve, example, run, prompts, tmp_path):
+    """One result for each line, of all runs together: what is done is not paid for again, and failures tell."""
+    server = serve()
+    server.fail(400)
+    program = ("batch_journal.py", prompts(50), str(tmp_path / "run.jsonl"))
+    done = run(sys.executable, str(EXAMPLES / program[0]), *program[1:])
+    assert 3 == done.returncode
+    assert 49 == len(done.stdout.splitlines())
+    assert "(billed: no)" in done.stderr
+    results = [json.loads(line) for line in example(*program)]
+
+    assert {f"line {number}": f"You said: Prompt {number - 1}" for number in range(1, 51)} == {
+        result["key"]: result["content"] for result in results
+    }
+    assert 50 == len(server.billed)
+
+
 def test_blocking(server, example):
     """Once, as a stream, and from threads, in the order of the questions."""
     text, story, costs, *definitions = example("blocking.py")

@@ -331,7 +331,6 @@ async def test_asked_to_wait(answering, connect, status, code, headers, members,
 
 
 LATER = {
-    "conflict": answer({"error": "x"}, status="409 Conflict"),
     "throttled": answer({"error": "rate_limit_exceeded", "retry_after": 3600}, status="429 Slow"),
     "never charged": answer({"error": "provider_error"}, "X-Should-Retry: false", status="500 No"),
 }

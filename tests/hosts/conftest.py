@@ -91,6 +91,11 @@ def environment(server):
     return {**inherited, **known, "PYTHONPATH": paths}
 
 
+@pytest.fixture(scope="session", name="environment_for")
+def _environment_for():
+    return environment
+
+
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory):
     """Start programs that end with the module's tests: ``launch(server, "-m", "gunicorn", ...)``."""
@@ -104,7 +109,7 @@ def launch(tmp_path_factory):
     yield run
     for host in hosts:
         host.kill()
-        host.end()
+        print(*host.end().lines, host.end().errors, sep="\n", file=sys.stderr)  # shown where a test fails
 
 
 @pytest.fixture

@@ -1,0 +1,122 @@
+"""A Celery worker with a prefork pool runs tasks whose client was made, and used, before the fork."""
+
+import json
+import signal
+
+import pytest
+
+from neuralbox_async import APIStatusError, InsufficientTokensError, RateLimitError
+from neuralbox_async.testing import NeuralBoxServer
+
+celery = pytest.importorskip("celery", reason="Celery is what is tested here")
+exceptions = pytest.importorskip("celery.exceptions")
+
+WORKER = ("worker", "--pool", "prefork", "--concurrency", "2", "--loglevel", "ERROR")
+QUIETLY = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+
+
+class Worker:
+    """A running Celery worker, an application that sends it tasks, and the local server behind it."""
+
+    def __init__(self, launch, folder, server):
+        settings = {
+            "broker_url": "filesystem://",
+            "result_backend": f"file://{_made(folder / 'results')}",
+            "broker_transport_options": {
+                "data_folder_in": _made(folder / "queue"),
+                "data_folder_out": _made(folder / "queue"),
+                "control_folder": _made(folder / "control"),
+                "polling_interval": 0.02,
+            },
+            "result_serializer": "pickle",
+            "result_accept_content": ["pickle"],
+        }
+        self.server = server
+        self._app = celery.Celery("tests", set_as_current=False)
+        self._app.conf.update(settings)
+        self.host = launch(
+            server,
+            # The tests may run as root.
+            *("-W", "ignore:You're running the worker with superuser", "-m", "celery", "-A", "celery_app"),
+            *WORKER,
+            *QUIETLY,
+            env={"CELERY_SETTINGS": json.dumps(settings)},
+        )
+
+    def send(self, task, prompt, **options):
+        """Give the worker a task; return the function that waits for its result."""
+        sent = self._app.send_task(f"celery_app.{task}", [prompt], **options)
+        return lambda: sent.get(timeout=15, interval=0.02)
+
+
+def _made(folder):
+    folder.mkdir(exist_ok=True)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def shared_worker(launch, tmp_path_factory):
+    """A worker for all tests."""
+    with NeuralBoxServer(pace=0.002, stop_on_disconnect=True) as server:
+        yield Worker(launch, tmp_path_factory.mktemp("celery"), server)
+
+
+@pytest.fixture
+def worker(shared_worker):
+    """The same, with a server that remembers nothing."""
+    assert "You said: warm up" == shared_worker.send("generate", "warm up")()
+    shared_worker.server.reset()
+    return shared_worker
+
+
+def test_results(worker):
+    """Tasks in all processes of the pool call and stream, each with its own answer."""
+    prompts = [f"question {number}" for number in range(16)]
+    worker.server.delay(0.02, times=16)
+    waits = [worker.send(("generate", "read")[number % 2], prompt) for number, prompt in enumerate(prompts)]
+
+    assert [f"You said: {prompt}" for prompt in prompts] == [wait() for wait in waits]
+    assert 16 == len(worker.server.billed)
+    assert worker.server.connections >= 3  # one of each process, and of that which they were forked from
+
+
+def test_errors(worker):
+    """An error of the SDK comes back from the worker, with its facts."""
+    worker.server.balance = 0
+    with pytest.raises(InsufficientTokensError) as caught:
+        worker.send("generate", "too expensive")()
+    assert (402, "no") == (caught.value.status, caught.value.billed)
+
+    worker.server.balance = 100
+    worker.server.fail(429, retry_after=847)
+    with pytest.raises(RateLimitError) as caught:
+        worker.send("read", "too often")()
+    assert 847 == caught.value.retry_after
+
+
+def test_soft_time_limit(worker):
+    """A task that runs out of its time ends its call, here and on the server, and the process does the next one."""
+    worker.server.delay(30)
+
+    with pytest.raises(exceptions.SoftTimeLimitExceeded):
+        worker.send("generate_soon", "slow")()
+
+    worker.server.wait_for_disconnect(10)
+    waits = [worker.send("generate_soon", f"next {number}") for number in range(4)]
+    assert [f"You said: next {number}" for number in range(4)] == [wait() for wait in waits]
+
+
+def test_warm_shutdown(launch, tmp_path):
+    """Told to stop, a worker finishes the task that it is in and ends without a complaint."""
+    with NeuralBoxServer() as server:
+        worker = Worker(launch, tmp_path, server)
+        worker.send("generate", "warm up")()
+        server.delay(0.3)
+        wait = worker.send("generate", "last")
+        server.wait_until(lambda: server.in_flight == 1, 10)
+        worker.host.send(signal.SIGTERM)
+
+        assert "You said: last" == wait()
+        ended = worker.host.end()
+        assert (0, "") == (ended.status, ended.errors)
+        server.wait_until(lambda: server.connections == 0)

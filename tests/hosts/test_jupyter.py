@@ -1,0 +1,173 @@
+"""A Jupyter kernel, with its own running event loop, makes blocking calls in its cells."""
+
+import contextlib
+import itertools
+import textwrap
+import time
+
+import pytest
+
+from neuralbox_async.testing import NeuralBoxServer
+
+jupyter_client = pytest.importorskip("jupyter_client", reason="the kernel is driven through it")
+pytest.importorskip("ipykernel", reason="the kernel is what is tested here")
+
+PATIENCE = 15.0  # seconds
+
+
+def reply(asked):
+    """Return the answer to what was *asked*: to "endless", one without end."""
+    prompt = asked["messages"][-1]["content"]
+    return itertools.repeat("x ") if prompt == "endless" else f"You said: {prompt}"
+
+
+class Notebook:
+    """A running kernel and what its cells print."""
+
+    def __init__(self, manager, client, server):
+        self._manager, self._client, self.server = manager, client, server
+
+    def begin(self, code):
+        """Begin to run a cell; return the function that waits for what it printed and what it raised."""
+        cell = self._client.execute(textwrap.dedent(code))
+        return lambda: self._outcome(cell)
+
+    def run(self, code):
+        """Run a cell and return what it printed and the name of what it raised."""
+        return self.begin(code)()
+
+    def interrupt(self):
+        """Do what the button "Interrupt the kernel" does."""
+        self._manager.interrupt_kernel()
+
+    def _outcome(self, cell):
+        printed, raised = "", None
+        while True:
+            message = self._client.get_iopub_msg(timeout=PATIENCE)
+            if message["parent_header"].get("msg_id") != cell:
+                continue
+            content = message["content"]
+            match message["msg_type"]:
+                case "stream":
+                    printed += content["text"]
+                case "error":
+                    raised = content["ename"]
+                case "status" if content["execution_state"] == "idle":
+                    return printed, raised
+
+
+@contextlib.contextmanager
+def running(env, folder, **options):
+    """Run a kernel until the end of the block, reached through sockets in *folder*: no port has to be free."""
+    manager = jupyter_client.KernelManager(transport="ipc", ip=str(folder / "socket"), kernel_name="python3")
+    manager.start_kernel(env=env, **options)
+    client = manager.client()
+    try:
+        client.start_channels()
+        client.wait_for_ready(timeout=PATIENCE)
+        yield manager, client
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with NeuralBoxServer(reply=reply, pace=0.005, stop_on_disconnect=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def kernel(server, environment_for, tmp_path_factory):
+    """A kernel for some tests."""
+    with running(environment_for(server), tmp_path_factory.mktemp("kernel")) as kernel:
+        yield kernel
+
+
+@pytest.fixture
+def notebook(kernel, server):
+    """A notebook whose first cell has made a client."""
+    notebook = Notebook(*kernel, server)
+    made = notebook.run("""
+        from neuralbox_sync import *
+        client = NeuralBox()
+        print(client.generate("gpt-5", "warm up").content)
+    """)
+    assert ("You said: warm up\n", None) == made
+    server.reset()
+    yield notebook
+    assert ("", None) == notebook.run("client.close()")
+
+
+def test_call(notebook):
+    """A cell makes a call, although the kernel's loop is running in its thread."""
+    code = """
+        import asyncio
+        assert asyncio.get_running_loop().is_running()
+        print(client.generate("gpt-5", "Hi").content)
+    """
+
+    assert ("You said: Hi\n", None) == notebook.run(code)
+
+
+def test_stream(notebook):
+    """A cell prints a stream."""
+    code = """
+        with client.stream("gpt-5", "one two three") as stream:
+            for text in stream.text:
+                print(text, end="", flush=True)
+    """
+
+    assert ("You said: one two three", None) == notebook.run(code)
+
+
+def test_error(notebook):
+    """An error is shown in the cell, and the next cell works."""
+    notebook.server.balance = 0
+
+    assert ("", "InsufficientTokensError") == notebook.run('client.generate("gpt-5", "Hi")')
+    notebook.server.balance = 100
+    assert ("You said: Hi\n", None) == notebook.run('print(client.generate("gpt-5", "Hi").content)')
+
+
+INTERRUPTED = {
+    "a call": 'client.generate("gpt-5", "slow")',
+    "a stream": """
+        with client.stream("gpt-5", "endless") as stream:
+            for text in stream.text:
+                pass
+    """,
+}
+
+
+@pytest.mark.parametrize("cell", INTERRUPTED)
+def test_interrupt(notebook, cell):
+    """Interrupting a cell ends it at once, here and on the server, and the next cell works with the same client."""
+    if cell == "a call":
+        notebook.server.delay(30)
+    outcome = notebook.begin(INTERRUPTED[cell])
+    notebook.server.wait_until(lambda: notebook.server.in_flight == 1, PATIENCE)
+
+    began = time.monotonic()
+    notebook.interrupt()
+
+    assert ("", "KeyboardInterrupt") == outcome()
+    assert time.monotonic() - began < 1.5
+    notebook.server.wait_for_disconnect()
+    assert () == notebook.server.billed
+    assert ("You said: next\n", None) == notebook.run('print(client.generate("gpt-5", "next").content)')
+
+
+def test_shutdown(server, environment_for, tmp_path):
+    """A kernel whose client was never closed ends by itself when it is told to, and says nothing."""
+    errors = tmp_path / "errors"
+    with errors.open("w") as file, running(environment_for(server), tmp_path, stderr=file) as (manager, client):
+        notebook = Notebook(manager, client, server)
+        notebook.run("from neuralbox_sync import *; client = NeuralBox()")
+        assert ("Hi", None) == notebook.run('print(client.generate("gpt-5", "Hi").content[-2:], end="")')
+        begin = time.monotonic()
+        manager.request_shutdown()
+        server.wait_until(lambda: not manager.is_alive(), PATIENCE)
+
+    assert time.monotonic() - begin < 2.5
+    assert "" == errors.read_text()
