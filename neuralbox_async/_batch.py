@@ -178,12 +178,12 @@ class AsyncBatch:
     @property
     def progress(self) -> BatchProgress:
         """How far it has come."""
-        return self._running().progress
+        return self._running().ledger.progress
 
     @property
     def report(self) -> BatchReport:
         """What was done, and what was left; so far, while it runs."""
-        return self._running().report
+        return self._running().ledger.report
 
     # --------------------------------------------------------------------------------------------------------- inside
 

@@ -76,7 +76,6 @@ class Window:
             return 0.0
         return math.inf if self.resets_at is None or left > 0 else self.resets_at
 
-
     def _reserve(self) -> int:
         """Return how many are left to calls that do not wait."""
         limit = self.limit or 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -10,9 +10,6 @@ import attrs
 
 from neuralbox_async._errors import NeuralBoxError
 from neuralbox_async._types import GenerateRequest, Generation
-
-LISTED = 10_000
-"""How many keys a report lists of a kind; there can be a million."""
 
 
 @attrs.frozen(kw_only=True)
@@ -89,41 +86,6 @@ class BatchReport:
     tokens: int
     tokens_at_risk: int
     seconds: float
-
-
-@attrs.define(eq=False)
-class Tally:
-    """The counts of a batch so far."""
-
-    completed: int = 0
-    skipped: int = 0
-    tokens: int = 0
-    rate_limited: int = 0
-    unknown: int = 0
-    failed: Counter[str] = attrs.field(factory=Counter[str])
-    unknown_keys: list[str] = attrs.field(factory=list[str])
-    cancelled_keys: list[str] = attrs.field(factory=list[str])
-
-    @property
-    def results(self) -> int:
-        """How many requests have a result."""
-        return self.completed + self.failed.total()
-
-    def add(self, result: BatchResult) -> None:
-        """Count *result*."""
-        self.tokens += result.tokens or 0
-        if result.error is None:
-            self.completed += 1
-            return
-        self.failed[type(result.error).__name__] += 1
-        if result.error.billed != "no":
-            self.doubt(result.key)
-
-    def doubt(self, key: str) -> None:
-        """Count a request that may have been billed without an answer."""
-        self.unknown += 1
-        if len(self.unknown_keys) < LISTED:
-            self.unknown_keys.append(key)
 
 
 class Buffer:

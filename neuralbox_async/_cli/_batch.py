@@ -15,6 +15,7 @@ from neuralbox_async import AsyncNeuralBox, GenerateRequest, OutcomeUnknownError
 from neuralbox_async._cli import _rows
 from neuralbox_async._cli._batch_run import Pace, Plan, Run
 from neuralbox_async._cli._failures import one_line
+from neuralbox_async._cli._gauge import busy
 from neuralbox_async._cli._outcomes import Output, knows_anything
 from neuralbox_async._cli._rows import BadRowError, Recipe, Rows, Template
 from neuralbox_async._cli._terminal import complain
@@ -108,7 +109,7 @@ def _pace(_context: click.Context, parameter: click.Parameter, text: str) -> Pac
 @click.option(
     "--budget", type=click.IntRange(min=1), metavar="TOKENS", help="NeuralBox tokens that this run spends at most."
 )
-@click.option("--ordered", is_flag=True, help="Write what this run gets in the order of the rows.")
+@click.option("--ordered", is_flag=True, help="Write the results in the order of the rows.")
 @click.option(
     "--journal",
     type=click.Path(dir_okay=False),
@@ -254,7 +255,8 @@ def _check_rows(plan: Plan, rows: Rows, recipe: Recipe) -> None:
     name = "stdin" if plan.source == "-" else plan.source
     try:
         GenerateRequest(messages="", **recipe.defaults)  # what is wrong with options is not wrong with rows
-        rows.check()
+        with busy(f"checking the rows of {name}"):
+            rows.check()
     except BadRowError as error:
         raise click.UsageError(f"{name}: {error}") from None
     for complaint in rows.complaints:

@@ -15,7 +15,7 @@ import anyio
 import attrs
 import click
 
-from neuralbox_async import AsyncBatch, AsyncNeuralBox, BatchReport, JournalError
+from neuralbox_async import AsyncBatch, AsyncNeuralBox, BatchReport, BatchResult, JournalError
 from neuralbox_async._cli._failures import described, one_line
 from neuralbox_async._cli._gauge import Gauge, gauge
 from neuralbox_async._cli._outcomes import Output, line_of, lines_done
@@ -54,6 +54,7 @@ class Run:
         self._plan, self._rows, self._client = plan, rows, client
         self._batch: AsyncBatch | None = None  # once it is at work
         self._report: BatchReport | None = None
+        self._first_failed: BatchResult | None = None
         self._signal: int | None = None
         self._failure: OSError | BadRowError | None = None
 
@@ -102,17 +103,21 @@ class Run:
                 # Nothing is sent before the first wait, so that the journal has what earlier runs did and no more.
                 plan.output.begin(() if plan.journal is None else lines_done(plan.journal, self._rows))
                 self._batch = batch
+                shown.show(batch.progress)
                 await self._write(batch)
         finally:
             if self._batch is not None:
                 await self._write(batch)  # what was answered before it was left
                 self._report = batch.report
+                if plan.ordered and self._report.skipped and self._failure is None:
+                    plan.output.sort()  # what earlier runs did comes in the order in which it was done
             plan.output.close()
 
     async def _write(self, batch: AsyncBatch) -> None:
         try:
             while results := await batch.read_batch():
                 self._write_lines(batch, [line_of(result, self._rows) for result in results])
+                self._first_failed = self._first_failed or next((one for one in results if one.error is not None), None)
                 if self._failure is not None and self._plan.journal is None:
                     return  # what is in flight could be kept nowhere
         except (BadRowError, OSError) as error:  # of the rows, which are read a second time
@@ -147,8 +152,11 @@ class Run:
         return _SOME_FAILED if report.failed else _DONE
 
     def _tell(self, report: BatchReport) -> None:
+        first = self._first_failed
         if report.stopped_by is not None:
             complain(described(report.stopped_by))
+        elif first is not None and first.error is not None:
+            complain(one_line(f"neuralbox: the first to fail was {first.key}: {first.error.message}"))
         complain(f"neuralbox: {'; '.join(_facts(report, self._rows))}")
         if report.unknown:
             complain(one_line(f"neuralbox: {_doubts(report)}"))

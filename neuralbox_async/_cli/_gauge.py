@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _STEP_PERCENT: Final = 10
-_SELDOM: Final = 10.0  # seconds between two lines at most
-_OFTEN: Final = 1.0  # and at least
+_OFTEN, _SELDOM, _WAITING = 1.0, 10.0, 60.0  # seconds between two lines: at least; at most; while a limit is waited for
 _BAR_WIDTH: Final = 20
 _SOON: Final = timedelta(minutes=2)
 
@@ -48,6 +47,16 @@ def gauge(*, moving: bool) -> Generator[Gauge]:
         yield _Bar(progress)
 
 
+@contextmanager
+def busy(text: str) -> Generator[None]:
+    """Show *text* on stderr meanwhile, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with console(sys.stderr).status(one_line(text)):
+        yield
+
+
 class _Bar:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -63,7 +72,7 @@ class _Bar:
 
 
 class _Lines:
-    """A line every 10 % or every 10 seconds, and at once when a limit begins to hold it up."""
+    """A line every 10 % or 10 seconds, at once when a limit begins to hold it up, and then every minute."""
 
     def __init__(self) -> None:
         self._percent = 0
@@ -76,7 +85,7 @@ class _Lines:
         self._waiting = progress.waiting_until is not None
         quiet = time.monotonic() - self._told_at
         stepped = percent >= self._percent + _STEP_PERCENT and quiet >= _OFTEN
-        if stepped or began_to_wait or quiet >= _SELDOM:
+        if stepped or began_to_wait or quiet >= (_WAITING if self._waiting else _SELDOM):
             self._told_at, self._percent = time.monotonic(), percent
             complain(one_line(f"neuralbox: {percent} %: {', '.join(_facts(progress))}"))
 
@@ -99,7 +108,7 @@ def _facts(progress: BatchProgress) -> list[str]:
     facts.append(f"{progress.tokens:,} tokens")
     if progress.rate:
         facts.append(f"{progress.rate:,.1f}/s")
-    if progress.eta_seconds is not None:
+    if progress.eta_seconds is not None and _ended(progress) != progress.total:
         facts.append(f"{timedelta(seconds=round(progress.eta_seconds))} left")
     return facts
 

@@ -17,6 +17,7 @@ from neuralbox_async._cli._rows import Rows
 from neuralbox_async._cli._terminal import Page
 
 _LINES_AT_ONCE: Final = 500
+_OFFSET_BITS: Final = 48
 _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -73,15 +74,22 @@ class Output:
             while rest:  # a pipe may take less than all
                 rest = rest[self._file.write(rest) :]
 
+    def sort(self) -> None:
+        """Bring the lines of a regular file into the order of the rows. Only the places of lines are kept in memory."""
+        if self.path is not None and self.is_regular:
+            self.close()
+            with open(self.path, "rb") as file:  # noqa: PTH123
+                self._replace(self.path, _in_order(file))
+
     def close(self) -> None:
         """Close the file. Idempotent."""
         if self._file is not None:
             self._file.close()
 
-    def _replace(self, path: str, lines: Iterable[str]) -> None:
+    def _replace(self, path: str, lines: Iterable[str | bytes]) -> None:
         fresh = f"{path}.new"
         with open(fresh, "wb") as file:  # noqa: PTH123
-            file.writelines(_encoded(line) for line in lines)
+            file.writelines(line if isinstance(line, bytes) else _encoded(line) for line in lines)
             file.flush()
             os.fsync(file.fileno())
         with suppress(FileNotFoundError):
@@ -97,6 +105,19 @@ class Output:
                 self.write(some)
                 some.clear()
         self.write(some)
+
+
+def _in_order(file: BinaryIO) -> Iterator[bytes]:
+    places: list[int] = []
+    offset = 0
+    for line in file:
+        # One number for both: a million pairs would take twice the memory.
+        places.append(json.loads(line)["line"] << _OFFSET_BITS | offset)
+        offset += len(line)
+    places.sort()
+    for place in places:
+        file.seek(place & ((1 << _OFFSET_BITS) - 1))
+        yield file.readline()
 
 
 def knows_anything(journal: str) -> bool:

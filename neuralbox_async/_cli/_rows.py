@@ -180,7 +180,7 @@ class _LineIndex:
 
     def __init__(self) -> None:
         self._count = 0
-        self._digests, self._lines = array("Q", bytes(8 * 64)), array("L", [0]) * 64
+        self._digests, self._lines = array("Q", bytes(8 * 64)), array("I", [0]) * 64
 
     def __len__(self) -> int:
         return self._count
@@ -225,7 +225,7 @@ class _LineIndex:
     def _grow(self) -> None:
         old = zip(self._digests, self._lines, strict=True)
         size = 2 * len(self._lines)
-        self._digests, self._lines = array("Q", [0]) * size, array("L", [0]) * size
+        self._digests, self._lines = array("Q", [0]) * size, array("I", [0]) * size
         for digest, line in old:
             if line:
                 slot = self._slot(digest)

@@ -29,7 +29,7 @@ from neuralbox_async import (
     Message,
     PermissionDeniedError,
     RetryPolicy,
-    _run,
+    _sending,
 )
 from neuralbox_async.testing import FakeResponse, NeuralBoxServer
 
@@ -521,7 +521,7 @@ async def test_retries(make):
 
 async def test_pending_generations_are_waited_for(monkeypatch):
     """A generation that the API answers as pending is polled until it is finished."""
-    monkeypatch.setattr(_run, "POLL_INTERVAL", 0.02)
+    monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.02)
     with NeuralBoxServer(pending_models=["slow"], failing_models=["broken"], pending_seconds=0.05) as server:
         async with AsyncNeuralBox(**server.options) as client:
             requests = [{"prompt": "a", "model": "slow"}, {"prompt": "b", "model": "broken"}]
@@ -547,6 +547,17 @@ async def test_leaving_early(client, neuralbox_server):
     assert set(report.cancelled_keys) == set(report.unknown_keys)
     await neuralbox_server.until_disconnect(count=3)
     assert [] == [result async for result in results]
+
+
+async def test_leaving_at_once(make, journal):
+    """A batch that is left before it did anything has nothing to read, and frees its journal."""
+    client, transport = make()
+    for _ in range(2):
+        async with client.generate_many(["a", "b"], model="gpt-5", journal=journal) as results:
+            pass
+        assert [] == [result async for result in results]
+        assert (2, 0, ()) == (results.report.not_started, results.report.unknown, results.report.cancelled_keys)
+    assert [] == transport.asked
 
 
 async def test_leaving_before_anything_is_sent(make):

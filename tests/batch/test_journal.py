@@ -22,7 +22,7 @@ from neuralbox_async import (
     OutcomeUnknownError,
     ProviderError,
     RetryPolicy,
-    _run,
+    _sending,
     read_journal,
 )
 from neuralbox_async._journal import Journal
@@ -323,7 +323,7 @@ def slow():
 
 async def test_pending_generations_are_found_again(slow, journal, monkeypatch):
     """A rerun asks for what was accepted, by its id; nothing is generated twice."""
-    monkeypatch.setattr(_run, "POLL_INTERVAL", 0.02)
+    monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.02)
     async with AsyncNeuralBox(**slow.options) as client:
         prompts = ["a", "b", "c"]
         async with client.generate_many(prompts, model="slow", journal=journal) as results:
@@ -341,7 +341,7 @@ async def test_pending_generations_are_found_again(slow, journal, monkeypatch):
 
 async def test_a_wait_that_fails_is_taken_up_again(slow, journal, monkeypatch):
     """When the wait for a generation times out, a rerun goes on waiting."""
-    monkeypatch.setattr(_run, "POLL_INTERVAL", 0.02)
+    monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.02)
     async with AsyncNeuralBox(**slow.options) as client:
         (late,) = await run(client.generate_many(["a"], model="slow", journal=journal, timeout=0.1))
         assert ("unknown", "WaitTimeoutError") == (late.error.billed, type(late.error).__name__)

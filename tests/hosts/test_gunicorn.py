@@ -79,6 +79,7 @@ def running(launch, worker, loaded):
         try:
             site = Site(host, listener.getsockname()[1], server)
             site.generate("warm up")
+            server.reset()
             yield site
         finally:
             host.kill()
@@ -136,7 +137,7 @@ def test_graceful_stop(own_site):
     with ThreadPoolExecutor(2) as threads:
         streamed = threads.submit(own_site.read, "word " * 40)
         whole = threads.submit(own_site.generate, "Hi")
-        own_site.server.wait_until(lambda: own_site.server.in_flight == 2)
+        own_site.server.wait_until(lambda: len(own_site.server.requests) == 2)
         own_site.host.send(signal.SIGTERM)
 
         assert "You said: " + "word " * 40 == streamed.result()
@@ -151,7 +152,7 @@ def test_quick_stop(own_site):
     own_site.server.delay(30)
     with ThreadPoolExecutor(1) as threads:
         left = threads.submit(own_site.generate, "Hi")
-        own_site.server.wait_until(lambda: own_site.server.in_flight == 1)
+        own_site.server.wait_until(lambda: len(own_site.server.requests) == 1)
         own_site.host.send(signal.SIGINT)
 
         assert isinstance(left.exception(), (OSError, http.client.HTTPException, json.JSONDecodeError))

@@ -146,7 +146,7 @@ def test_interrupt(notebook, cell):
     if cell == "a call":
         notebook.server.delay(30)
     outcome = notebook.begin(INTERRUPTED[cell])
-    notebook.server.wait_until(lambda: notebook.server.in_flight == 1, PATIENCE)
+    notebook.server.wait_until(lambda: len(notebook.server.requests) == 1, PATIENCE)
 
     began = time.monotonic()
     notebook.interrupt()
