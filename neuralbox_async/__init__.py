@@ -47,7 +47,7 @@ from neuralbox_async._errors import (
 )
 from neuralbox_async._items import RequestLike
 from neuralbox_async._journal import JournalEntry, read_journal
-from neuralbox_async._options import UNSET, ApiKey
+from neuralbox_async._options import UNSET, ApiKey, Unset
 from neuralbox_async._results import BatchProgress, BatchReport, BatchResult
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._seam import Delivery, Response, Transport
@@ -133,6 +133,7 @@ __all__ = [
     "Transport",
     "UnknownEvent",
     "UnprocessableRequestError",
+    "Unset",
     "UnsupportedEventLoopError",
     "Usage",
     "WaitTimeoutError",

@@ -106,7 +106,7 @@ class AsyncBatch:
         self, caller: Caller, options: CallOptions, requests: Requests, defaults: Defaults, plan: BatchOptions
     ) -> None:
         self._caller, self._options, self._plan = caller, options, plan
-        self._items = Items(requests, defaults)
+        self._items, self._defaults = Items(requests), defaults
         self._run: Run | None = None
         self._entered = False
         self._finalizer: weakref.finalize[..., AsyncBatch] | None = None
@@ -218,7 +218,7 @@ class AsyncBatch:
             caller=self._caller,
             options=options,
             items=self._items,
-            jobs=Jobs(self._items, journal, plan.retries, options.headers),
+            jobs=Jobs(self._items, self._defaults, journal, plan.retries, options.headers),
             journal=journal,
             budget=budget,
             pace=Pace(self._caller.shared.limits, cap=cap, rate=None if plan.pace == "auto" else plan.pace),

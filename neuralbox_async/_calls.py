@@ -38,7 +38,7 @@ from neuralbox_async._pacing import RateLimits
 from neuralbox_async._retry import RetryBudget
 from neuralbox_async._seam import Deadline, Delivery, now
 from neuralbox_async._secret import Secret
-from neuralbox_async._types import Generation
+from neuralbox_async._types import Generation, checked_text
 from neuralbox_async._version import __version__
 
 if TYPE_CHECKING:
@@ -148,9 +148,8 @@ class Call:
     def timed_out(self, phase: str) -> NeuralBoxError:
         """Return the error of a call that its deadline ended."""
         seconds = self.deadline - self.started
-        error = APITimeoutError(
-            f"no complete answer within {seconds:.3g} s", phase=phase, request_sent=self.delivery.sent
-        )
+        msg = f"no complete answer within {round(seconds, 2):g} s"
+        error = APITimeoutError(msg, phase=phase, request_sent=self.delivery.sent)
         if self.response is not None:
             error.body = self.response.received
         return self.describe(error)
@@ -307,10 +306,11 @@ class Caller:
     ) -> Generation:
         """Poll until the generation is finished, or *deadline*; *at_once*: ask first, then wait."""
         started = now()
-        failures = 0
+        failures, asked = 0, 0.0
         while not state.finished:
             if not at_once:
-                await self._sleep(_pause(state, interval * 2**failures / self._headroom(), deadline))
+                pause = max(asked, interval * 2**failures / self._headroom())
+                await self._sleep(_pause(state, pause, deadline))
                 self._check_open()
             at_once = False
             try:
@@ -320,9 +320,9 @@ class Caller:
             except (APIConnectionError, APIStatusError) as error:
                 if not is_transient(error):
                     raise
-                failures = min(failures + 1, 3)
+                failures, asked = min(failures + 1, 3), getattr(error, "retry_after", None) or 0.0
             else:
-                failures = 0
+                failures, asked = 0, 0.0
             if not state.finished and now() >= deadline:
                 raise _waited_out(state, now() - started)
         if state.status == "failed":
@@ -339,7 +339,7 @@ class Caller:
     async def recover(self, generation_id: GenerationId, options: CallOptions, deadline: float) -> Generation:
         """Return the finished generation whose stream broke. Raises what `wait` raises."""
         state = Generation(id=generation_id, status="pending")
-        bound = min(deadline, deadline_after(options.stall_timeout))
+        bound = min(deadline, deadline_after(options.stall_timeout), deadline_after(options.timeout))
         return await self.wait(state, options, bound, interval=_RECOVERY_INTERVAL, at_once=True)
 
 
@@ -353,7 +353,7 @@ def id_of(generation: Generation | GenerationId) -> GenerationId:
     found = generation.id if isinstance(generation, Generation) else generation
     if not isinstance(found, str | int) or isinstance(found, bool) or found in {"", ".", ".."}:
         raise InvalidParameterError("generation", found, "a generation with an id, or an id")
-    return found
+    return checked_text("generation", found) if isinstance(found, str) else found
 
 
 def is_transient(error: NeuralBoxError) -> bool:
@@ -373,7 +373,9 @@ def _pause(state: Generation, interval: float, deadline: float) -> float:
 
 
 def _waited_out(state: Generation, elapsed: float) -> WaitTimeoutError:
-    error = WaitTimeoutError(f"generation {state.id} was still {state.status} after {elapsed:.3g} s", generation=state)
+    error = WaitTimeoutError(
+        f"generation {state.id} was still {state.status} after {round(elapsed, 2):g} s", generation=state
+    )
     error.generation_id, error.elapsed = state.id, elapsed
     return error
 
@@ -393,7 +395,7 @@ def _headers(request: _protocol.Request, key: Secret) -> dict[str, str]:
 def _redirect(request: _protocol.Request, url: str, response: Response) -> str | None:
     """Return where to go on: for a GET, to the same origin. Anywhere else would be told the key, or bill again."""
     location = response.headers.get("location")
-    if not request.idempotent or response.status not in _REDIRECTS or not location:
+    if request.method != "GET" or response.status not in _REDIRECTS or not location:
         return None
     try:
         target = urljoin(url, location)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import attrs
@@ -16,7 +15,7 @@ import attrs
 from neuralbox_async import _options, _protocol, _sse
 from neuralbox_async._batch import AsyncBatch, BatchOptions, OnUnknown
 from neuralbox_async._calls import POLL_INTERVAL, Caller, Shared, deadline_after, id_of
-from neuralbox_async._errors import GenerationFailedError, InvalidParameterError, NeuralBoxError
+from neuralbox_async._errors import GenerationFailedError, InvalidParameterError, NeuralBoxError, ResponseError
 from neuralbox_async._items import Defaults, Requests, check_requests
 from neuralbox_async._logging import listen_as_told
 from neuralbox_async._options import UNSET, ApiKey, CallOptions, Unset
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 _MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 
 
-class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
+class AsyncNeuralBox:
     """
     A client of the NeuralBox API.
 
@@ -97,19 +96,22 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
             headers=_options.check_headers("default_headers", default_headers),
         )
         self._max_event_bytes = _options.check_count("max_event_bytes", max_event_bytes, least=1)
+        allow_insecure = _options.check_flag("allow_insecure", allow_insecure)
+        checked_url = _options.check_base_url(base_url, allow_insecure=allow_insecure)
         proxy_url, proxy_headers = _options.split_proxy(proxy)
+        _options.check_proxy_is_safe(proxy_url, checked_url, allow_insecure=allow_insecure)
         connections = _options.ConnectionOptions(
             connect_timeout=_options.check_seconds("connect_timeout", connect_timeout),
             max_connections=_options.check_count("max_connections", max_connections, least=1),
-            reuse_connections=reuse_connections,
+            reuse_connections=_options.check_flag("reuse_connections", reuse_connections),
             proxy=proxy_url,
             proxy_headers=proxy_headers,
-            ssl_context=ssl_context,
+            ssl_context=_options.check_ssl_context(ssl_context),
         )
         self._caller = Caller(
             shared=Shared(connections, transport),
             api_key=_options.resolve_key(api_key),
-            base_url=_options.check_base_url(base_url, allow_insecure=allow_insecure),
+            base_url=checked_url,
             max_response_bytes=_options.check_count("max_response_bytes", max_response_bytes, least=1),
         )
 
@@ -122,6 +124,9 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         raise TypeError(msg)
 
     # -------------------------------------------------------------------------------------------------------- closing
+
+    async def __aenter__(self) -> Self:
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -230,6 +235,9 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         generation = await self._caller.generation(request, options, deadline)
         if not wait or generation.finished:
             return generation
+        if generation.id is None:
+            msg = "a pending generation without an id cannot be waited for"
+            raise ResponseError(msg, path="$.id", body=repr(generation.raw).encode(errors="replace"))
         try:
             return await self._caller.wait(generation, options, deadline)
         except GenerationFailedError:
@@ -412,6 +420,6 @@ class AsyncNeuralBox(AbstractAsyncContextManager["AsyncNeuralBox"]):
         if idempotency_key is None:
             idempotency_key = os.urandom(16).hex()
         else:
-            _options.check_headers("idempotency_key", {"Idempotency-Key": idempotency_key})
+            _options.check_idempotency_key(idempotency_key)
         extra = _options.check_headers("extra_headers", extra_headers)
         return {**options.headers, **extra, "Idempotency-Key": idempotency_key}

@@ -238,7 +238,7 @@ def load_event(data: str) -> StreamEvent | dict[str, Any]:
         msg = f"expected a JSON object @ $ in an event of the stream, got {_kind_of(members)}"
         raise ResponseError(msg, path="$", body=data.encode(errors="replace"))
     kind = members.get("type")
-    if kind == "error":
+    if kind == "error" or (kind is None and members.get("error") is not None):
         return members
     structured = _EVENT_KINDS.get(kind) if isinstance(kind, str) else None
     if structured is None:

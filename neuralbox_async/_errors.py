@@ -132,9 +132,9 @@ class InvalidParameterError(NeuralBoxError, ValueError):
 
     def __init__(self, parameter: str, value: object, rule: str, *, show: bool = True) -> None:
         self.parameter = parameter
-        self.shown = _shorten(value) if show else "(not shown)"
+        self.shown = _shorten(value) if show else ""
         self.rule = rule
-        super().__init__(f"{parameter} must be {rule}, not {self.shown}")
+        super().__init__(f"{parameter} must be {rule}, not {self.shown}" if show else f"{parameter} must be {rule}")
 
 
 def _shorten(value: object) -> str:
@@ -325,14 +325,17 @@ class StreamInterruptedError(NeuralBoxError):
 
     Attributes: *text* (all text that was delivered), *generation* (the same as an incomplete `Generation`),
     *generation_id* (to `retrieve` the whole of it later), *billed*, *reason* (the API's own words, from an error event,
-    or None).
+    or None), *recovered* (the completed `Generation` that the API has instead, when its text is another, or None).
     """
 
-    def __init__(self, message: str, *, generation: Any = None, reason: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, generation: Any = None, reason: str | None = None, recovered: Any = None
+    ) -> None:
         super().__init__(message)
         self.request_sent = True
-        self.billed = "unknown"
+        self.billed = "unknown" if recovered is None else "yes"
         self.reason = reason
+        self.recovered = recovered
         self.generation = generation
         self.generation_id = getattr(generation, "id", None)
         self.text = getattr(generation, "content", "")

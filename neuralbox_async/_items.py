@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import attrs
 
@@ -21,7 +21,9 @@ for the body.
 """
 Requests: TypeAlias = Iterable[RequestLike] | AsyncIterable[RequestLike]
 
-_END = object()
+END: Final = object()
+"""Comes after the last item."""
+
 _FIELDS = ("model", "system", "temperature", "max_tokens", "key")
 _KEY_LENGTH = 32  # hexadecimal digits of a content's hash
 
@@ -80,40 +82,24 @@ def _messages_of(members: dict[str, Any]) -> Any:
     return prompt
 
 
-@attrs.frozen
-class Item:
-    """The request at *index*, or the *error* of what makes none; *key* is its own, if it has one."""
-
-    index: int
-    key: str | None
-    request: GenerateRequest | None = None
-    error: InvalidParameterError | None = None
-
-
 class Items:
-    """The requests of a batch, each read when it is asked for."""
+    """What a batch was given, each read when it is asked for."""
 
-    def __init__(self, requests: Requests, defaults: Defaults) -> None:
+    def __init__(self, requests: Requests) -> None:
         self.taken = 0
         self.total: int | None = len(requests) if isinstance(requests, Sized) else None
-        self._defaults = defaults
         # What is of both kinds is meant to be read without blocking.
         self._awaited = _Reader(aiter(requests)) if isinstance(requests, AsyncIterable) else None
         self._plain: Iterator[RequestLike] = iter(()) if isinstance(requests, AsyncIterable) else iter(requests)
 
-    async def next(self) -> Item | None:
-        """Return the next, or None at the end. Raises what the user's iterator raises."""
-        given = next(self._plain, _END) if self._awaited is None else await self._awaited.read()
-        if given is _END:
+    async def next(self) -> object:
+        """Return the next, or `END`. Raises what the user's iterator raises."""
+        given = next(self._plain, END) if self._awaited is None else await self._awaited.read()
+        if given is END:
             self.total = self.taken
-            return None
-        index = self.taken
-        self.taken += 1
-        try:
-            request = self._defaults.request(given)
-        except InvalidParameterError as error:
-            return Item(index, _key_of(given), error=error)
-        return Item(index, request.key, request)
+        else:
+            self.taken += 1
+        return given
 
     async def aclose(self, timeout: float) -> None:
         """Stop reading; wait for the user's iterator to unwind, *timeout* seconds at most."""
@@ -135,7 +121,7 @@ class _Reader:
         self._answer: asyncio.Future[object] | None = None
 
     async def read(self) -> object:
-        """Return the next item, or `_END`. Raises what the iterator raises."""
+        """Return the next item, or `END`. Raises what the iterator raises."""
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
         self._wanted.set()
@@ -154,9 +140,9 @@ class _Reader:
             await self._wanted.wait()
             self._wanted.clear()
             try:
-                outcome, error = await anext(self._iterator, _END), None
+                outcome, error = await anext(self._iterator, END), None
             except Exception as raised:  # noqa: BLE001 - whatever the user's code raises is for who reads
-                outcome, error = _END, raised
+                outcome, error = END, raised
             answer = self._answer
             if answer is None or answer.done():
                 return  # nobody waits any more
@@ -164,7 +150,7 @@ class _Reader:
                 answer.set_exception(error)
             else:
                 answer.set_result(outcome)
-            if outcome is _END:
+            if outcome is END:
                 return
 
 
@@ -183,7 +169,8 @@ def content_key(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()[:_KEY_LENGTH]
 
 
-def _key_of(given: object) -> str | None:
+def key_of(given: object) -> str | None:
+    """Return the key that is in *given*, which makes no request, if there is one."""
     key = given.get("key") if is_mapping(given) else None
     if not isinstance(key, str | int) or isinstance(key, bool) or key == "":
         return None

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from neuralbox_async import _protocol
-from neuralbox_async._errors import InvalidParameterError, NeuralBoxError, OutcomeUnknownError
-from neuralbox_async._items import content_key
+from neuralbox_async._errors import InvalidParameterError, OutcomeUnknownError
+from neuralbox_async._items import END, content_key, key_of
 from neuralbox_async._journal import DONE, IN_DOUBT, PENDING
 from neuralbox_async._results import BatchResult
 
 if TYPE_CHECKING:
     from neuralbox_async._calls import Call
-    from neuralbox_async._items import Item, Items
+    from neuralbox_async._items import Defaults, Items
     from neuralbox_async._journal import Doubt, Journal
     from neuralbox_async._types import GenerateRequest, Generation, GenerationId
 
@@ -71,37 +71,42 @@ class Jobs:
     """
     Makes jobs of *items*, one by one, under the keys that *journal* knows them by.
 
-    *retries* decides, by its key, whether what may have been billed is sent again. *headers* go out with each.
+    *defaults* make requests of them; *retries* decides, by its key, whether what may have been billed is sent again. *headers* go out with each.
     """
 
     def __init__(
-        self, items: Items, journal: Journal | None, retries: Callable[[str], bool], headers: Mapping[str, str]
+        self,
+        items: Items,
+        defaults: Defaults,
+        journal: Journal | None,
+        retries: Callable[[str], bool],
+        headers: Mapping[str, str],
     ) -> None:
-        self._items, self._journal, self._retries, self._headers = items, journal, retries, headers
+        self._items, self._defaults, self._journal = items, defaults, journal
+        self._retries, self._headers = retries, headers
 
     async def next(self) -> Job | Done | BatchResult | None:
         """Return what the next request is: to be sent, done, or with a result already; None when there is no more."""
-        item = await self._items.next()
-        return None if item is None else self._sorted_out(item)
+        given = await self._items.next()
+        return None if given is END else self._sorted_out(self._items.taken - 1, given)
 
-    def _sorted_out(self, item: Item) -> Job | Done | BatchResult:
-        if item.request is None:
-            return _refused(item, item.error)
-        headers = {**self._headers, "Idempotency-Key": str(uuid.uuid4())}
+    def _sorted_out(self, index: int, given: object) -> Job | Done | BatchResult:
+        headers = {**self._headers, "Idempotency-Key": os.urandom(16).hex()}
         try:
-            wire = _protocol.generate(item.request, headers)
+            request = self._defaults.request(given)
+            wire = _protocol.generate(request, headers)
         except InvalidParameterError as error:
-            return _refused(item, error)
-        key = item.key or content_key(wire.body or b"")
+            return BatchResult(index=index, key=key_of(given) or f"#{index}", error=error, tokens=0)
+        key = request.key or content_key(wire.body or b"")
         if self._journal is None:
-            return Job(item.index, key, item.request, wire)
+            return Job(index, key, request, wire)
         claim = self._journal.claim(key)
-        if claim is None and item.key is None:
+        if claim is None and request.key is None:
             key = self._journal.number(key)
             claim = self._journal.claim(key)
+        job = Job(index, key, request, wire)
         if claim is None:
-            return _refused(item, InvalidParameterError("key", key, "another for each request of a batch"))
-        job = Job(item.index, key, item.request, wire)
+            return job.result(error=InvalidParameterError("key", key, "another for each request of a batch"), tokens=0)
         return self._by_its_past(job, *claim, headers)
 
     def _by_its_past(
@@ -118,7 +123,3 @@ class Jobs:
             # Should the API know this header after all, it will not bill a second time.
             headers["Idempotency-Key"] = doubt.idempotency_key or headers["Idempotency-Key"]
         return job
-
-
-def _refused(item: Item, error: NeuralBoxError | None) -> BatchResult:
-    return BatchResult(index=item.index, key=item.key or f"#{item.index}", error=error, request=item.request, tokens=0)

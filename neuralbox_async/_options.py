@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-import math
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -44,16 +43,26 @@ UNSET: Final = Unset.UNSET
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110, section 5.6.2
 _HEADER_VALUE_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_OWN_HEADERS = frozenset({"authorization", "content-length", "content-type", "host", "transfer-encoding", "connection"})
+_LONGEST_TIME = 1e12  # seconds
+_OWN_HEADERS = frozenset(
+    {"authorization", "idempotency-key", "content-length", "content-type", "host", "transfer-encoding", "connection"}
+)
 
 
 def check_seconds(parameter: str, value: object) -> float | None:
     """Return *value* as a time in seconds, above 0, or None for none. Raises `InvalidParameterError`."""
     if value is None:
         return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value) or value <= 0:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < _LONGEST_TIME:
         raise InvalidParameterError(parameter, value, "a number of seconds above 0, or None")
     return float(value)
+
+
+def check_flag(parameter: str, value: object) -> bool:
+    """Return *value*, True or False. Raises `InvalidParameterError`."""
+    if not isinstance(value, bool):
+        raise InvalidParameterError(parameter, value, "True or False")
+    return value
 
 
 def check_count(parameter: str, value: object, *, least: int) -> int:
@@ -87,6 +96,21 @@ def check_key(key: object) -> Secret:
         rule = "a non-empty string of printable ASCII without spaces or line breaks"
         raise InvalidParameterError("api_key", None, rule, show=False)
     return secret
+
+
+def check_idempotency_key(key: object) -> None:
+    """Raise `InvalidParameterError` unless *key* can go out as a header."""
+    if not isinstance(key, str) or not key or not key.isascii() or _HEADER_VALUE_FORBIDDEN.search(key):
+        raise InvalidParameterError("idempotency_key", key, "a non-empty string of ASCII without line breaks")
+
+
+def check_ssl_context(context: Any) -> ssl.SSLContext | None:
+    """Return *context*. Raises `InvalidParameterError`."""
+    import ssl  # asyncio has loaded it
+
+    if context is not None and not isinstance(context, ssl.SSLContext):
+        raise InvalidParameterError("ssl_context", context, "an ssl.SSLContext, or None")
+    return context
 
 
 def conceal(value: T) -> T:
@@ -132,7 +156,7 @@ def check_base_url(base_url: str | None, *, allow_insecure: bool) -> str:
     Plain http is only for loopback, unless *allow_insecure*: the key would be readable on the way. Raises
     `InvalidParameterError`.
     """
-    url = conceal(base_url or os.environ.get("NEURALBOX_BASE_URL") or DEFAULT_BASE_URL)
+    url = conceal(os.environ.get("NEURALBOX_BASE_URL") or DEFAULT_BASE_URL if base_url is None else base_url)
     del base_url
     rule = _broken_rule(url, allow_insecure=allow_insecure)
     if rule is not None:
@@ -169,6 +193,15 @@ def split_proxy(proxy: str | None) -> tuple[str | None, dict[str, str] | None]:
     if url is None:
         raise InvalidParameterError("proxy", None, "an http(s) URL with a host", show=False)
     return url, headers
+
+
+def check_proxy_is_safe(proxy: str | None, base_url: str, *, allow_insecure: bool) -> None:
+    """Raise `InvalidParameterError` when the key would go over plain http to a proxy that is not on this machine."""
+    if proxy is None or allow_insecure or not base_url.startswith("http:"):
+        return
+    if not _is_loopback(urlsplit(proxy).hostname or ""):
+        rule = "on this machine while base_url is plain http (it would read the key; allow_insecure=True lifts this)"
+        raise InvalidParameterError("proxy", None, rule, show=False)
 
 
 def _split(proxy: str) -> tuple[str | None, dict[str, str] | None]:

@@ -138,13 +138,18 @@ class RateLimits:
         """Note that a request was admitted."""
         self._refusals = 0
 
-    def opens_at(self, now: float) -> float:
-        """Return when one more request of a batch may start: 0 for now, infinity for when another is answered."""
+    def opens_at(self, now: float, in_flight: int) -> float:
+        """
+        Return when one more request of a batch may start: 0 for now, infinity for when another is answered.
+
+        *in_flight* are those of the batch itself.
+        """
         if now < self.closed_until:
             return self.closed_until
         if not self.known:
             return 0.0
-        in_flight = sum(pace.in_flight for pace in self.paces)
+        if len(self.paces) > 1:
+            in_flight = sum(pace.in_flight for pace in self.paces)
         return max(self.hour.opens_at(now, in_flight), self.day.opens_at(now, in_flight))
 
     def _count(self) -> None:
@@ -177,7 +182,7 @@ class Pace:
 
     def delay(self, now: float) -> float:
         """Return the seconds until one more may start: 0 for now, infinity for when another is answered."""
-        opens = max(self._limits.opens_at(now), self._cool_until)
+        opens = max(self._limits.opens_at(now, self.in_flight), self._cool_until)
         self.opens_at = opens if now < opens < math.inf else None
         if opens > now:
             if self.opens_at:

@@ -12,6 +12,7 @@ import re
 import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import quote
 
@@ -47,6 +48,7 @@ _SERVER_ERROR = 500
 _REQUEST_TIMEOUT = 408
 _SUCCESS = 200
 _REDIRECTION = 300
+_CLIENT_ERROR = 400
 _LONGEST_MESSAGE = 500
 _LONGEST_WAIT = 1e9
 
@@ -70,7 +72,6 @@ _ERROR_BY_CODE: dict[tuple[int, str], type[APIStatusError]] = {
 }
 # The members of which an answer that tells of a generation has at least one.
 _TELLING = ("id", "status", "content", "result_text", "url", "result_url", "output_url")
-_REASONS = {408: "request timeout", 502: "bad gateway", 504: "gateway timeout", 529: "overloaded"}
 
 
 def is_success(status: int) -> bool:
@@ -174,7 +175,7 @@ def _load_answer(body: bytes) -> Generation:
     members = _codec.load_object(body)
     if members.get("id") is None and all(members.get(name) is None for name in _TELLING):
         if members.get("error") is not None:
-            message = _message_in(members)[:_LONGEST_MESSAGE] or _codec.excerpt(body)
+            message = message_in(members)[:_LONGEST_MESSAGE] or _codec.excerpt(body)
             msg = f"the API answered with a status of success and an error: {message}"
             raise ResponseError(msg, body=body, path="$.error")
         msg = f"the JSON object tells of no generation: {_codec.excerpt(body)}"
@@ -203,7 +204,7 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes) -> APIStatu
     kind = _ERROR_BY_CODE.get((status, code or "")) or _ERROR_BY_STATUS.get(status)
     if kind is None:
         kind = InternalServerError if status >= _SERVER_ERROR else APIStatusError
-    message = _message_in(members) or (_codec.excerpt(body) if not members else "") or _REASONS.get(status, "")
+    message = message_in(members) or (_codec.excerpt(body) if not members else "") or _phrase(status, headers)
     error = kind(
         f"{status} {code or ''}: {message[:_LONGEST_MESSAGE]}".replace(" :", ":").rstrip(": "),
         status=status,
@@ -218,6 +219,16 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes) -> APIStatu
     if status == _REQUEST_TIMEOUT or status < _REDIRECTION:
         error.billed = "unknown"  # often a proxy's: it says nothing of what the API did
     return error
+
+
+def _phrase(status: int, headers: Mapping[str, str]) -> str:
+    """Return what there is to say of an answer without a body."""
+    if _REDIRECTION <= status < _CLIENT_ERROR:
+        return f"a redirect, not followed, to {headers.get('location', '')[:_LONGEST_MESSAGE]!r}"
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 def _members_of(body: bytes) -> dict[str, Any]:
@@ -235,7 +246,8 @@ def _code_in(members: Mapping[str, Any]) -> str | None:
     return found if isinstance(found, str) and re.fullmatch(r"[\w.\-]{1,64}", found) else None
 
 
-def _message_in(members: Mapping[str, Any]) -> str:
+def message_in(members: Mapping[str, Any]) -> str:
+    """Return the words for people in a JSON error object of whatever shape, ``""`` when there are none."""
     error = members.get("error")
     inner = error.get("message") if _codec.is_object(error) else None
     for found in (members.get("message"), inner, members.get("detail"), error):

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
 from neuralbox_async._errors import (
     APIConnectionError,
     APIStatusError,
+    InvalidParameterError,
     ModelUnavailableError,
     NeuralBoxError,
     ProviderError,
@@ -27,13 +29,28 @@ _SAFE_TO_REPEAT_STATUSES = frozenset({408, _TOO_EARLY, 500, 502, 503, 504, 529})
 _MARGIN = 1.0  # seconds an attempt needs to be worth starting before the deadline
 
 
+def _check_count(_self: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidParameterError(field.name, value, "an integer of at least 0")
+
+
+def _check_seconds(_self: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+        raise InvalidParameterError(field.name, value, "a number of seconds of at least 0")
+
+
+def _check_flag(_self: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InvalidParameterError(field.name, value, "True or False")
+
+
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
     """
     Which failures are repeated, how often, and after how long. A value; it neither sleeps nor counts.
 
     * *max_retries*: further attempts after the first; 0 switches repeating off.
-    * *backoff*, *throttle_backoff*: seconds; the wait before retry n is random between 0 and ``backoff * 2**n``
+    * *backoff*, *throttle_backoff*: seconds; the wait before retry n is random between 0 and ``backoff * 2**(n-1)``
       ("full jitter"), *throttle_backoff* after 429 and 503. *max_backoff* bounds it.
     * *max_retry_after*: seconds; a server that asks to wait longer gets no retry: the error is raised at once, with its
       *retry_after*.
@@ -45,12 +62,12 @@ class RetryPolicy:
     which the vendor documents as never charged; and every transient failure of a GET, which costs nothing.
     """
 
-    max_retries: int = 2
-    backoff: float = 0.5
-    throttle_backoff: float = 1.0
-    max_backoff: float = 8.0
-    max_retry_after: float = 60.0
-    retry_unknown: bool = False
+    max_retries: int = attrs.field(default=2, validator=_check_count)
+    backoff: float = attrs.field(default=0.5, validator=_check_seconds)
+    throttle_backoff: float = attrs.field(default=1.0, validator=_check_seconds)
+    max_backoff: float = attrs.field(default=8.0, validator=_check_seconds)
+    max_retry_after: float = attrs.field(default=60.0, validator=_check_seconds)
+    retry_unknown: bool = attrs.field(default=False, validator=_check_flag)
     retry_rate_limits: bool = True
     uniform: Callable[[float, float], float] = attrs.field(default=random.uniform, repr=False, eq=False)
 

@@ -62,13 +62,14 @@ class Source:
         return await self.response.read_chunk(self._deadline)
 
     async def is_no_stream(self, deadline: float) -> bool:
-        """Return whether the answer is something else, by its content type or, when that is odd, its first byte."""
+        """Return whether the answer is something else, by its first byte and its content type."""
         if self._is_no_stream is None:
             kind = self.response.headers.get("content-type", "").lower()
-            if "text/event-stream" in kind:
-                self._is_no_stream = False
-            else:
-                self._is_no_stream = await self._first_byte(deadline) in {b"{", b"<"} or "json" in kind
+            first = await self._first_byte(deadline)
+            # No event begins with a brace, whatever the answer is called; "<" may be a line to ignore.
+            self._is_no_stream = first == b"{" or (
+                "text/event-stream" not in kind and (first == b"<" or "json" in kind)
+            )
         return self._is_no_stream
 
     async def _first_byte(self, deadline: float) -> bytes:

@@ -167,6 +167,9 @@ class AsyncStream:
         """Read to the end and return `generation`. Raises what reading raises."""
         while await self.read_batch():
             pass
+        if not self._done:
+            msg = "the stream was closed before its end; `generation` has what came"
+            raise StreamStateError(msg)
         return self.generation
 
     @property
@@ -205,7 +208,7 @@ class AsyncStream:
         if self._is_closed():
             return False
         if self._source is None:
-            msg = "the stream is not open: use `async with client.stream(...) as stream`"
+            msg = "the stream is not open: enter it first, in a `with` block (`async with` in async code)"
             raise StreamStateError(msg)
         if self._reading:
             msg = "another task is reading this stream"
@@ -326,6 +329,7 @@ class AsyncStream:
         """Ask the API for the rest of a generation whose stream broke with *error*, or raise the interruption."""
         source.close()
         generation_id = self._start.id
+        recovered: Generation | None = None
         if self._recover is not None and generation_id is not None and not isinstance(error, GenerationFailedError):
             so_far = "".join(self._texts)
             try:
@@ -338,7 +342,8 @@ class AsyncStream:
                 if whole.completed and whole.content.startswith(so_far):
                     self._take_whole(whole, so_far)
                     return
-        self._failure = self._describe(_failure_of(self._describe(error), self.generation))
+                recovered = whole if whole.completed else None
+        self._failure = self._describe(_failure_of(self._describe(error), self.generation, recovered))
         self.close()
         # Without the frames below: they hold what came, which may echo the key.
         raise self._failure from error.with_traceback(None)
@@ -365,22 +370,25 @@ def _or_forever(seconds: float | None) -> float:
 
 def _error_event(members: dict[str, Any]) -> GenerationFailedError:
     """Return the error that the error event *members* tells of."""
-    message = members.get("message")
-    reason = message if isinstance(message, str) else "it gave no reason"
-    return GenerationFailedError(f"the API ended the stream with an error: {reason[:500]}", reason=reason)
+    reason = _protocol.message_in(members) or None
+    shown = (reason or "it gave no reason")[:500]
+    return GenerationFailedError(f"the API ended the stream with an error: {shown}", reason=reason)
 
 
 def _is_progress(event: StreamEvent) -> bool:
     return event.delta != "" if isinstance(event, ContentDelta) else isinstance(event, GenerationStart | GenerationEnd)
 
 
-def _failure_of(error: NeuralBoxError, so_far: Generation) -> NeuralBoxError:
+def _failure_of(error: NeuralBoxError, so_far: Generation, recovered: Generation | None) -> NeuralBoxError:
     """Return what a reader is told when the stream ended with *error* after *so_far*."""
     if isinstance(error, APITimeoutError):
         msg = f"the stream stopped: {error.message} ({error.phase})"
         return StreamTimeoutError(msg, phase=error.phase, generation=so_far)
     if not isinstance(error, GenerationFailedError):
-        return StreamInterruptedError(f"the stream ended before its last event: {error.message}", generation=so_far)
+        msg = f"the stream ended before its last event: {error.message}"
+        if recovered is not None:
+            msg += "; the API has completed it with another text (recovered)"
+        return StreamInterruptedError(msg, generation=so_far, recovered=recovered)
     failure = StreamInterruptedError(error.message, generation=so_far, reason=error.reason)
     if error.generation is not None:  # the API's own account of it, not only an error event
         failure.billed = error.billed

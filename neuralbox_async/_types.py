@@ -1,15 +1,16 @@
 """
 The values of the API: what a user sends, what comes back, what a stream tells.
 
-All are frozen; without slots, because those would be written one by one through object.__setattr__, which takes twice
-as long. What the user makes is checked when it is made; what the server sends is read tolerantly by the codec.
-Nothing here knows of JSON. Source: the vendor's pages "Text Generation", "Streaming Guide" and "Generation status".
+All are frozen; those that are made for each call have no slots, which would be written one by one through
+object.__setattr__ and take twice as long. What the user makes is checked when it is made; what the server sends is read
+tolerantly by the codec. Nothing here knows of JSON.
+
+Source: the vendor's pages "Text Generation", "Streaming Guide" and "Generation status".
 """
 
 from __future__ import annotations
 
 import base64
-import math
 import mimetypes
 import os
 from collections.abc import Iterable, Mapping
@@ -115,6 +116,9 @@ class ImagePart:
 
 Part: TypeAlias = TextPart | ImagePart
 
+Content: TypeAlias = str | Iterable[Part | Mapping[str, Any]]
+"""What a message's *content* takes: a string, or parts (`TextPart`, `ImagePart` or dicts)."""
+
 # The first bytes of what models take as pictures; the type of a file is told by its content before its name.
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -147,7 +151,7 @@ def _sniffed(data: bytes) -> str | None:
     return next((kind for signature, kind in _SIGNATURES if data.startswith(signature)), None)
 
 
-def _content_from(value: object) -> str | tuple[Part, ...]:
+def _content_from(value: Content) -> str | tuple[Part, ...]:
     if isinstance(value, str):
         return checked_text("messages[].content", value)
     if _is_list(value):
@@ -193,7 +197,7 @@ class Message:
     holds further wire members. Raises `InvalidParameterError`.
     """
 
-    role: str = attrs.field(validator=_check_role)
+    role: Role = attrs.field(validator=_check_role)
     content: str | tuple[Part, ...] = attrs.field(converter=_content_from)
     extra: Mapping[str, Any] = attrs.field(factory=_no_extra, kw_only=True)
 
@@ -203,7 +207,7 @@ Messages: TypeAlias = str | MessageLike | Iterable[MessageLike]
 """What *messages* takes: a string (one user message), a message, or an iterable of messages (`Message` or dicts)."""
 
 
-def messages_from(value: object) -> tuple[Message, ...]:
+def messages_from(value: Messages) -> tuple[Message, ...]:
     """Return *value* (see `Messages`) as messages, or raise `InvalidParameterError`."""
     if isinstance(value, str):
         return (Message("user", value),)
@@ -229,7 +233,7 @@ def _check_temperature(_self: Any, _attribute: Any, value: Any) -> None:
     if value is None:
         return
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or math.isnan(value) or not 0.0 <= value <= _MAX_TEMPERATURE:
+    if not number or not 0.0 <= value <= _MAX_TEMPERATURE:
         raise InvalidParameterError("temperature", value, "a number from 0.0 to 2.0, or None")
 
 

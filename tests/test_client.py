@@ -125,6 +125,11 @@ INVALID_OPTIONS = [
     ("max_retries", {"max_retries": -1}),
     ("max_retries", {"max_retries": 1.5}),
     ("retry_policy", {"retry_policy": 3}),
+    ("reuse_connections", {"reuse_connections": "no"}),
+    ("allow_insecure", {"allow_insecure": "no"}),
+    ("ssl_context", {"ssl_context": "cert.pem"}),
+    ("base_url", {"base_url": ""}),
+    ("proxy", {"base_url": "http://localhost:5", "proxy": "http://proxy.example.com"}),
     ("max_connections", {"max_connections": 0}),
     ("max_response_bytes", {"max_response_bytes": 0}),
     ("max_event_bytes", {"max_event_bytes": 0}),
@@ -179,7 +184,11 @@ async def test_valid_options(options):
         ("max_retries", {"max_retries": -1}),
         ("extra_headers", {"extra_headers": {"content-length": "5"}}),
         ("extra_headers['X-A']", {"extra_headers": {"X-A": "a\nb"}}),
-        ("idempotency_key['Idempotency-Key']", {"idempotency_key": "a\nb"}),
+        ("idempotency_key", {"idempotency_key": "a\nb"}),
+        ("idempotency_key", {"idempotency_key": ""}),
+        ("extra_headers", {"extra_headers": {"Idempotency-Key": "mine"}}),
+        ("timeout", {"timeout": 10**400}),
+        ("temperature", {"temperature": 10**400}),
         ("extra_body", {"extra_body": {"a": float("nan")}}),
     ],
 )
@@ -687,3 +696,36 @@ async def test_polling_slows_down_with_the_headroom(make_client, monkeypatch, re
     await client.wait("gen_1", poll_interval=4.0)
 
     assert [pytest.approx(pause)] == pauses
+
+
+@pytest.mark.parametrize(
+    "setting", [{"max_retries": "5"}, {"max_retries": -1}, {"backoff": -1}, {"max_backoff": "1"}, {"retry_unknown": 1}]
+)
+async def test_invalid_policies(setting):
+    """A policy is checked when it is made, not when the first failure needs it."""
+    with pytest.raises(InvalidParameterError, match=next(iter(setting))):
+        RetryPolicy(**setting)
+
+
+async def test_a_pending_generation_that_cannot_be_asked_for(make_client):
+    """A pending answer without an id, or with one that no URL can carry, is an error of ours that may be billed."""
+    for identifier, kind in [(None, ResponseError), ("\ud800", InvalidParameterError)]:
+        client = make_client(FakeTransport({"id": identifier, "status": "pending"}))
+        with pytest.raises(kind) as caught:
+            await client.generate("gpt-5", "Hi", wait=True)
+        assert "unknown" == caught.value.billed
+
+
+async def test_wait_obeys_retry_after(make_client, monkeypatch):
+    """A server that asks to wait longer than the interval is not asked before."""
+    pauses = []
+
+    async def sleep(_self, seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("neuralbox_async._calls.Caller._sleep", sleep)
+    monkeypatch.setattr("random.uniform", lambda low, high: (low + high) / 2)
+    transport = FakeTransport(RateLimitError("429", status=429, retry_after=90.0), REPLY)
+    await make_client(transport, max_retries=0).wait("gen_1", poll_interval=1.0, timeout=None)
+
+    assert [pytest.approx(90.0)] == pauses

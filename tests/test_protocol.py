@@ -105,7 +105,7 @@ def test_errors(status, code, kind, billed, shape, message):
 @pytest.mark.parametrize(
     "body, message",
     [
-        (b"", "401"),
+        (b"", "401: Unauthorized"),
         (b"<html><body>Nope</body></html>", "401: <html><body>Nope</body></html>"),
         (b"Nope", "401: Nope"),
         (b"\xff\xfe\x00", "401: \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"),

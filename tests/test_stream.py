@@ -249,7 +249,7 @@ async def test_recovers_when_nothing_is_missing(make_client):
 @pytest.mark.parametrize(
     "answer, billed",
     [
-        ({"id": "gen_1", "status": "completed", "content": "Good day"}, "unknown"),
+        ({"id": "gen_1", "status": "completed", "content": "Good day"}, "yes"),
         ({"id": "gen_1", "status": "failed", "error": "policy"}, "no"),
         (NotFoundError("404", status=404), "unknown"),
         (ResponseError("not JSON"), "unknown"),
@@ -261,6 +261,7 @@ async def test_recovery_in_vain(make_client, answer, billed):
 
     assert isinstance(error, StreamInterruptedError)
     assert ("Hello", billed) == (error.text, error.billed)
+    assert ("Good day" if billed == "yes" else None) == (error.recovered and error.recovered.content)
     assert "incomplete" == stream.generation.status
 
 

@@ -107,10 +107,18 @@ class Run:
                 await self._write(batch)
         finally:
             if self._batch is not None:
-                await self._write(batch)  # what was answered before it was left
                 self._report = batch.report
-                if plan.ordered and self._report.skipped and self._failure is None:
-                    plan.output.sort()  # what earlier runs did comes in the order in which it was done
+                await self._write(batch)  # what was answered before it was left
+            self._end_output()
+
+    def _end_output(self) -> None:
+        plan, report = self._plan, self._report
+        try:
+            if plan.ordered and report is not None and report.skipped and self._failure is None:
+                plan.output.sort()  # what earlier runs did stands in the order in which it was done
+        except OSError as error:
+            self._failure = error
+        finally:
             plan.output.close()
 
     async def _write(self, batch: AsyncBatch) -> None:
@@ -138,7 +146,8 @@ class Run:
         else:
             self._batch.stop()
             in_flight = self._batch.progress.in_flight
-            shown.note(f"neuralbox: finishing {in_flight:,} in flight; Ctrl-C again stops at once")
+            what = f"finishing {in_flight:,} in flight" if in_flight else "stopping"
+            shown.note(f"neuralbox: {what}; Ctrl-C again stops at once")
         self._signal = self._signal or number
 
     # -------------------------------------------------------------------------------------------------- what it came to
@@ -190,8 +199,8 @@ def _facts(report: BatchReport, rows: Rows) -> list[str]:
     if report.not_started:
         facts.append(f"{report.not_started:,} not started")
     if rows.bad:
-        facts.append(f"{rows.bad:,} bad rows left out")
-    return [*facts, f"{report.tokens:,} tokens", f"{report.seconds:,.1f} s"]
+        facts.append(f"{rows.bad:,} left out as bad")
+    return [*facts, f"{report.tokens:,} token{'' if report.tokens == 1 else 's'}", f"{report.seconds:,.1f} s"]
 
 
 def _doubts(report: BatchReport) -> str:

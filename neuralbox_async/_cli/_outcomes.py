@@ -88,13 +88,18 @@ class Output:
 
     def _replace(self, path: str, lines: Iterable[str | bytes]) -> None:
         fresh = f"{path}.new"
-        with open(fresh, "wb") as file:  # noqa: PTH123
-            file.writelines(line if isinstance(line, bytes) else _encoded(line) for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileNotFoundError):
-            shutil.copymode(path, fresh)
-        os.replace(fresh, path)  # noqa: PTH105
+        try:
+            with open(fresh, "wb") as file:  # noqa: PTH123
+                file.writelines(line if isinstance(line, bytes) else _encoded(line) for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileNotFoundError):
+                shutil.copymode(path, fresh)
+            os.replace(fresh, path)  # noqa: PTH105
+        except BaseException:
+            with suppress(OSError):
+                os.remove(fresh)  # noqa: PTH107
+            raise
         self._file = open(path, "ab", buffering=0)  # noqa: PTH123, SIM115 - open until `close`
 
     def _write_all(self, lines: Iterable[str]) -> None:

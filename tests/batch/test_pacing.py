@@ -115,10 +115,10 @@ def test_a_window_that_goes_on():
     limits = RateLimits()
     reset = int(time.time()) + 1
     limits.observe(told(100, 2, reset), counted=True)
-    assert 0.0 == limits.opens_at(time.monotonic() + 5)
+    assert 0.0 == limits.opens_at(time.monotonic() + 5, 0)
     assert 100 == limits.hour.remaining
     limits.observe(told(100, 1, reset), counted=True)
-    assert 0 < limits.opens_at(time.monotonic()) - time.monotonic() < 1
+    assert 0 < limits.opens_at(time.monotonic(), 0) - time.monotonic() < 1
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_headers_that_say_nothing(headers):
     limits = RateLimits()
     limits.observe(headers, counted=True)
 
-    assert 0.0 == limits.opens_at(time.monotonic())
+    assert 0.0 == limits.opens_at(time.monotonic(), 0)
 
 
 def test_limits_are_learned_from_refusals():
@@ -145,13 +145,13 @@ def test_limits_are_learned_from_refusals():
     limits = RateLimits()
     limits.refused(too_many(retry_after=800, limit_hour=3))
     now = time.monotonic()
-    assert 800 <= limits.opens_at(now) - now + 1 <= 802
-    assert 0.0 == limits.opens_at(now + 900)
+    assert 800 <= limits.opens_at(now, 0) - now + 1 <= 802
+    assert 0.0 == limits.opens_at(now + 900, 0)
     for _ in range(3):
         limits.observe({}, counted=True)
     limits.observe({}, counted=False)
     assert 0 == limits.hour.remaining
-    assert 3500 < limits.opens_at(now + 900) - now < 3700
+    assert 3500 < limits.opens_at(now + 900, 0) - now < 3700
 
 
 def test_a_refused_day():

@@ -131,14 +131,15 @@ class TestFormats:
 
     def test_repetitions(self, batch, server):
         """The same prompt twice is asked twice, under two keys, which are the same in each run."""
-        done = batch("Hi\nHi\nHo\nHi\n", "-o", "out.jsonl")
+        rows = "Hi\nHi\nHo\n" + "Hi\n" * 9
+        done = batch(rows, "-o", "out.jsonl")
         first = {row["key"]: row["line"] for row in file_lines()}
-        again = batch("Hi\nHi\nHo\nHi\n", "-o", "out.jsonl")
+        again = batch(rows, "-o", "out.jsonl")
 
         assert (0, 0) == (done.status, again.status)
-        assert 4 == len(server.billed) == len(first)
+        assert 12 == len(server.billed) == len(first)
         assert first == {row["key"]: row["line"] for row in file_lines()}
-        assert {"", "-2", "-3"} == {key[32:] for key in first}
+        assert {"", *(f"-{number}" for number in range(2, 12))} == {key[32:] for key in first}
 
 
 class TestTemplate:
@@ -254,6 +255,15 @@ class TestBadRows:
         assert wanted in done.err
         assert () == server.requests
 
+    def test_lines(self, batch, server):
+        """A line that is no text is reported by itself."""
+        done = batch(b"one\ncaf\xe9\nthree\n")
+
+        assert 2 == done.status
+        assert "in.txt, line 2: not UTF-8 text: byte 3" in done.err
+        assert "1 of 3 rows" in done.err
+        assert () == server.requests
+
     @pytest.mark.parametrize(
         "rows,wanted",
         [
@@ -289,7 +299,7 @@ class TestBadRows:
         assert 0 == done.status
         assert {1, 3} == {row["line"] for row in lines(done.out)}
         assert "line 2: not JSON" in done.err
-        assert "2 done; 1 bad rows left out" in done.err
+        assert "2 done; 1 left out as bad" in done.err
         assert ["a", "b"] == prompts(server)
 
     def test_harmless(self, batch, server):
@@ -449,6 +459,16 @@ class TestOutcomes:
         assert "InsufficientTokensError" in done.err
         assert "there is no journal" in done.err
 
+    def test_half_a_character(self, batch, serve, folder):
+        """Text that UTF-8 cannot carry is written all the same, and read back from the journal."""
+        serve(reply="\ud83d!")
+        assert 0 == batch("Hi\n", "-o", "out.jsonl").status
+        first = (folder / "out.jsonl").read_bytes()
+        assert 0 == batch("Hi\n", "-o", "out.jsonl").status
+
+        assert first == (folder / "out.jsonl").read_bytes()
+        assert ["\ud83d!"] == [row["content"] for row in file_lines()]
+
     def test_unknown(self, batch, server):
         """What may have been billed without an answer is reported, and sent again only when told to."""
         server.drop("after")
@@ -545,6 +565,30 @@ class TestFiles:
 
         assert [f"You said: p{number}" for number in range(9)] == [row["content"] for row in file_lines()]
         assert 9 == len(server.billed)
+
+    def test_changed_meanwhile(self, batch, serve, folder):
+        """Rows that are no longer those that were checked end the run, before they are sent."""
+
+        def reply(_request):
+            (folder / "in.txt").write_text("something else\n" * 4000)
+            return "Hm."
+
+        server = serve(reply=reply)
+        done = batch("".join(f"p{number}".ljust(2000) + "\n" for number in range(20)), "-c", "1")
+
+        assert 1 == done.status
+        assert "in.txt: line" in done.err.splitlines()[-1]
+        assert "has changed since it was checked" in done.err
+        assert not [prompt for prompt in prompts(server) if "something" in prompt]
+
+    def test_output_in_the_way(self, batch, server):
+        """An output that cannot be made is an error of one line, before anything is sent."""
+        os.mkdir("out.jsonl.new")  # noqa: PTH102
+        done = batch("a\n", "-o", "out.jsonl")
+
+        assert 1 == done.status
+        assert "Is a directory" in done.line
+        assert () == server.requests
 
     def test_no_journal_there(self, batch, server):
         """What is no journal is neither read as one nor written to."""

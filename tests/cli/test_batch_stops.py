@@ -8,8 +8,6 @@ import signal
 
 import pytest
 
-from neuralbox_async import read_journal
-
 ROWS = 60
 
 
@@ -103,13 +101,16 @@ def test_killed(begin, serve, honoured):
     """Killed at any moment and resumed: each key has one line, and is billed once unless that is reported unknown."""
     server = serve(latency=0.02, honour_idempotency_key=honoured)
     policy = ("--on-unknown", "retry") if honoured else ()
-    for moment in (1, 20, 45):
+    for moment in (1, 30):
         process = begin("-c", "5", *policy)
         server.wait_until(lambda moment=moment: len(server.billed) >= moment, 10)
         process.popen.kill()
         process.popen.wait()
     server.wait_until(lambda: not server.in_flight, 5)
-    done = begin("-c", "5", *policy).end()
+    with open("out.jsonl.journal.jsonl", "ab") as journal, open("out.jsonl", "ab") as output:  # noqa: PTH123
+        journal.write(b'{"event":"done","key":"k59","at":1')  # as a system that crashed might leave them
+        output.write(b'{"key": "k5')
+    done = begin("-c", "20", *policy).end()
     known = results()
     unknown = {key for key, row in known.items() if "error" in row}
 
@@ -123,19 +124,6 @@ def test_killed(begin, serve, honoured):
     }
     assert {"OutcomeUnknownError"} >= {known[key]["kind"] for key in unknown}
     assert all(f"p{key[1:]}" in paid(server) for key in set(known) - unknown)
-
-
-def test_killed_before_the_output(begin, serve):
-    """What the journal has and the output has not is there after the next run, and paid for once."""
-    server = serve()
-    assert 0 == begin().end().status
-    with open("out.jsonl", "r+b") as file:  # noqa: PTH123 - as if it had been killed between the two
-        file.truncate(os.path.getsize("out.jsonl") * 2 // 3)  # noqa: PTH202
-    done = begin().end()
-
-    assert (0, ROWS) == (done.status, len(results()))
-    assert f"{ROWS} done before" in done.err
-    assert ROWS == len(server.billed)
 
 
 def test_second_process(begin, serve, run):
@@ -242,20 +230,3 @@ def test_asked(at_terminal, server, run, folder, answer, status, billed):
 
     assert status == terminal.end()
     assert billed == len(server.billed)
-
-
-def test_torn_journal(begin, serve):
-    """The journal of a killed run is readable, and the next run goes on with it."""
-    server = serve(latency=0.02)
-    process = begin("-c", "3")
-    server.wait_until(lambda: len(server.billed) >= 5, 10)
-    process.popen.kill()
-    process.popen.wait()
-    with open("out.jsonl.journal.jsonl", "ab") as file:  # noqa: PTH123
-        file.write(b'{"event":"done","key":"k59","at":1')
-
-    assert 5 <= sum(entry.event == "done" for entry in read_journal("out.jsonl.journal.jsonl")) + 3
-    done = begin("-c", "20").end()
-    assert done.status in {0, 3}
-    assert ROWS == len(results())
-    assert {1} == set(paid(server).values())

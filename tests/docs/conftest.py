@@ -14,10 +14,9 @@ from neuralbox_async.testing import NeuralBoxServer
 # Test folders are no packages; this one has a module of its own besides its tests.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from documents import ROOT
+from documents import PATIENCE, ROOT
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
-PATIENCE = 20.0  # seconds until something that does not come fails a test
 
 
 @pytest.fixture(autouse=True)

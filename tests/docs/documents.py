@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attrs
 
+PATIENCE = 20.0  # seconds until something that does not come fails a test
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 

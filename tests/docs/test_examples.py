@@ -12,8 +12,7 @@ import sys
 import time
 
 import pytest
-from conftest import PATIENCE
-from documents import ROOT
+from documents import PATIENCE, ROOT
 
 from neuralbox_async.testing import NeuralBoxServer
 

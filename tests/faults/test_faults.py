@@ -664,7 +664,7 @@ async def test_mended_stream(serve, connect, data, then):
 
 
 UNMENDABLE = {
-    "another text": (serves(answer(generation("Something else"))), "unknown"),
+    "another text": (serves(answer(generation("Something else"))), "yes"),
     "failed": (serves(answer({"id": "gen_1", "status": "failed", "error": "refused"})), "no"),
     "not found": (serves(answer({"error": "not_found"}, status="404 Not Found")), "unknown"),
     "no answer": (replies(), "unknown"),

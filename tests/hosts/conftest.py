@@ -34,7 +34,7 @@ class Host:
         with errors.open("w") as file:
             self._process = subprocess.Popen(
                 [sys.executable, *command],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
                 text=True,
@@ -46,18 +46,25 @@ class Host:
         self._guard = threading.Timer(LONGEST, self.kill)
         self._guard.start()
         self._since = time.monotonic()
+        self.took = 0.0  # seconds that the last line took
         self._ended = None
 
     def line(self):
         """Wait for a line of standard output and return it."""
         line = self._process.stdout.readline().rstrip("\n")
-        self._since = time.monotonic()
+        now = time.monotonic()
+        self.took, self._since = now - self._since, now
         return line
 
     def wait_for(self, line):
         """Wait until the program prints *line* and nothing else."""
         found = self.line()
         assert line == found, self.end()
+
+    def go_on(self):
+        """End the program's `input()`."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
 
     def send(self, number):
         """Send a signal to the program."""
