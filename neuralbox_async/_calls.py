@@ -74,6 +74,7 @@ class Shared:
     budget: RetryBudget = attrs.field(factory=RetryBudget)
     limits: RateLimits = attrs.field(factory=RateLimits)  # what the answers told of them
     status_paths: tuple[str, ...] = _protocol.STATUS_PATHS  # the one that worked last comes first
+    streams_at_second: bool = False  # of the two documented entries
     closed: bool = False
     _transport: Transport | None = attrs.field(default=None, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
@@ -182,6 +183,32 @@ class Caller:
             finally:
                 response.close()  # of no effect unless the body was left unread
         raise call.timed_out("total")
+
+    async def stream(
+        self, first: _protocol.Request, second: Callable[[], _protocol.Request | None], options: CallOptions
+    ) -> tuple[Response, Callable[[NeuralBoxError], NeuralBoxError]]:
+        """
+        Request a stream at the first documented entry, on 404 at the second, where it has a form for it.
+
+        A 404 costs nothing. What worked is tried first the next time. Returns the open answer, and what describes its
+        failures.
+        """
+        entries: list[Callable[[], _protocol.Request | None]] = [lambda: first, second]
+        if self.shared.streams_at_second:
+            entries.reverse()
+        not_found: NotFoundError | None = None
+        for entry in entries:
+            request = entry()
+            if request is None:
+                continue
+            try:
+                opened = await self.response(request, options)
+            except NotFoundError as error:
+                not_found = not_found or error
+                continue
+            self.shared.streams_at_second = request is not first
+            return opened
+        raise not_found or AssertionError  # there always is the first
 
     async def response(
         self, request: _protocol.Request, options: CallOptions

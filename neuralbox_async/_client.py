@@ -280,7 +280,8 @@ class AsyncNeuralBox:
           text, if it begins with what was delivered. Nothing is generated again.
         * *max_retries*: for the request; a stream that has begun is never requested again.
 
-        Source: the vendor's "Streaming Guide" (POST /generate with ``"stream": true``).
+        Source: the vendor's "Streaming Guide" (POST /generate with ``"stream": true``); where that is not found, POST
+        /generate/stream, which takes no pictures.
         """
         asked = GenerateRequest(
             model, messages, system=system, temperature=temperature, max_tokens=max_tokens, extra_body=extra_body or {}
@@ -302,7 +303,7 @@ class AsyncNeuralBox:
         request = _protocol.stream(asked, self._headers(options, extra_headers, idempotency_key))
         mending = options.changed(timeout=self._options.timeout, headers=extra_headers)
         return AsyncStream(
-            lambda: caller.response(request, options),
+            lambda: caller.stream(request, lambda: _protocol.stream_again(asked, request.headers), options),
             limits,
             (lambda generation_id, deadline: caller.recover(generation_id, mending, deadline)) if recover else None,
         )

@@ -146,6 +146,26 @@ def dump_request(request: GenerateRequest, *, stream: bool) -> bytes:
     return dumps(body, parameter="extra_body" if request.extra_body else "messages")
 
 
+def dump_prompt(request: GenerateRequest) -> bytes | None:
+    """
+    Return the body of POST /generate/stream, or None when *request* is no prompt with what went before.
+
+    That entry is documented in the vendor's second form only: ``prompt``, and the rest in ``params``.
+    """
+    *earlier, last = request.messages
+    if last.role != "user" or not isinstance(last.content, str):
+        return None
+    params = {
+        "messages": [_unstructure_message(message) for message in earlier] or None,
+        "system_prompt": request.system,
+        "temperature": request.temperature,
+        "max_tokens": request.max_tokens,
+    }
+    said = {name: value for name, value in params.items() if value is not None}
+    body = {"model": request.model, "prompt": last.content, **({"params": said} if said else {}), **request.extra_body}
+    return dumps(body, parameter="extra_body" if request.extra_body else "messages")
+
+
 def _has_our_members_only(request: GenerateRequest) -> bool:
     # What users add is for the standard library, which knows no other types than JSON's.
     return not request.extra_body and all(type(m.content) is str and not m.extra for m in request.messages)

@@ -171,6 +171,8 @@ def content_key(body: bytes) -> str:
 
 def key_of(given: object) -> str | None:
     """Return the key that is in *given*, which makes no request, if there is one."""
+    if isinstance(given, GenerateRequest):
+        return given.key
     key = given.get("key") if is_mapping(given) else None
     if not isinstance(key, str | int) or isinstance(key, bool) or key == "":
         return None

@@ -71,7 +71,8 @@ class Jobs:
     """
     Makes jobs of *items*, one by one, under the keys that *journal* knows them by.
 
-    *defaults* make requests of them; *retries* decides, by its key, whether what may have been billed is sent again. *headers* go out with each.
+    *defaults* make requests of them; *retries* decides, by its key, whether what may have been billed is sent again.
+    *headers* go out with each.
     """
 
     def __init__(

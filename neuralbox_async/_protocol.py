@@ -111,6 +111,14 @@ def stream(request: GenerateRequest, headers: Mapping[str, str]) -> Request:
     return Request(method="POST", path="/generate", body=body, headers=headers, stream=True)
 
 
+def stream_again(request: GenerateRequest, headers: Mapping[str, str]) -> Request | None:
+    """Return POST /generate/stream, the other documented entry, or None when *request* has no form for it."""
+    body = _codec.dump_prompt(request)
+    if body is None:
+        return None
+    return Request(method="POST", path="/generate/stream", body=body, headers=headers, stream=True)
+
+
 def retrieve(generation_id: GenerationId, path: str, headers: Mapping[str, str]) -> Request:
     """Return the GET of one generation's state, under one of `STATUS_PATHS`."""
     return Request(method="GET", path=path.format(id=quote(str(generation_id), safe="")), headers=headers)

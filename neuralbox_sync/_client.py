@@ -25,7 +25,7 @@ class NeuralBox(View[AsyncNeuralBox]):
         finally:
             del args, options  # no frame of a traceback shall hold the key
         # Now, not in the first call: what one thread imports during a fork can never be imported in the child.
-        for name in ("neuralbox_async._transport", "cattrs.gen"):
+        for name in ("neuralbox_async._transport", "cattrs.gen", "anyio._backends._asyncio", "encodings.idna"):
             importlib.import_module(name)
         super().__init__(client, EventLoop(client.aclose, client.forget_inherited, _closed_error))
         weakref.finalize(self, self._loop.drop).atexit = False

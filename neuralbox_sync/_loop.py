@@ -18,6 +18,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 import anyio.from_thread
 
+with contextlib.suppress(ImportError):  # here: an import in a thread may be cut off by a fork
+    import sniffio
+
 T = TypeVar("T")
 Closed = Callable[[Literal["before", "during"]], Exception]
 
@@ -156,10 +159,8 @@ class EventLoop:
         contextvars.Context().run(lambda: anyio.run(self._main, backend_options={"loop_factory": lambda: loop}))
 
     async def _main(self) -> None:
-        with contextlib.suppress(ImportError):
-            import sniffio
-
-            sniffio.thread_local.name = "asyncio"  # before the context of a caller that runs in trio says otherwise
+        with contextlib.suppress(NameError):
+            sniffio.thread_local.name = "asyncio"  # pyright: ignore[reportPossiblyUnbound] - before a caller in trio says so
         stopping = self._stopping
         try:
             if not self.closed:

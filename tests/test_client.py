@@ -729,3 +729,42 @@ async def test_wait_obeys_retry_after(make_client, monkeypatch):
     await make_client(transport, max_retries=0).wait("gen_1", poll_interval=1.0, timeout=None)
 
     assert [pytest.approx(90.0)] == pauses
+
+
+def done() -> FakeResponse:
+    return FakeResponse(b"data: [DONE]\n\n", headers={"content-type": "text/event-stream"})
+
+
+async def test_second_streaming_entry(make_client):
+    """Where the first documented entry of streams is not found, the second is used, and remembered."""
+    transport = FakeTransport(FakeResponse(b"", status=404), done(), done())
+    client = make_client(transport, base_url="https://x.example.com")
+    history = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "Bye"},
+    ]
+    for _ in range(2):
+        async with client.stream("gpt-5", history, system="Be brief.", temperature=0) as stream:
+            await stream.until_done()
+
+    first, second, third = transport.requests
+    assert ["/generate", "/generate/stream", "/generate/stream"] == [
+        request.url.removeprefix("https://x.example.com") for request in (first, second, third)
+    ]
+    assert second.json == third.json
+    assert {
+        "model": "gpt-5",
+        "prompt": "Bye",
+        "params": {"messages": history[:2], "system_prompt": "Be brief.", "temperature": 0},
+    } == second.json
+
+
+async def test_no_streaming_entry(make_client):
+    """When neither entry is found, or the request has no form for the second, the first 404 is raised."""
+    pictures = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}]
+    for messages, asked in [("Hi", 2), (pictures, 1)]:
+        transport = FakeTransport(FakeResponse(b"first", status=404), FakeResponse(b"second", status=404))
+        with pytest.raises(NotFoundError, match="first"):
+            await make_client(transport).stream("gpt-5", messages).__aenter__()
+        assert asked == len(transport.requests)

@@ -139,10 +139,12 @@ async def test_what_makes_no_request(make):
     client, transport = make()
     requests = [5, {"key": "a"}, {"prompt": "x", "messages": []}, {"prompt": 5}, {"prompt": "x", "key": ""}, "good"]
     requests += [{"prompt": "x", "temperature": 9, "key": "\ud800"}, {"prompt": "x", "seed": object()}]
+    requests += [GenerateRequest("m", "x", extra_body={"seed": object()}, key="b")]
     results = await results_of(client.generate_many(requests, model="gpt-5", ordered=True))
 
-    assert [True] * 5 + [False] + [True] * 2 == [isinstance(r.error, InvalidParameterError) for r in results]
+    assert [True] * 5 + [False] + [True] * 3 == [isinstance(r.error, InvalidParameterError) for r in results]
     assert ["#0", "a", "#2", "#3", "#4"] == [result.key for result in results[:5]]
+    assert "b" == results[-1].key
     assert {(0, 0)} == {(result.attempts, result.tokens) for result in results if result.error}
     assert 1 == len(transport.asked)
 

@@ -1,5 +1,6 @@
-"""Real hosts of blocking code, each in processes of its own that end with the test, and the server that they talk to."""
+"""Real hosts of blocking code, in processes of their own that end with the test, and the server that they talk to."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -73,10 +74,8 @@ class Host:
 
     def kill(self):
         """Kill the program and all that it has started."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def end(self):
         """Wait for the end, also of what was started, as long as it can print; return how it came."""
@@ -116,7 +115,6 @@ def launch(tmp_path_factory):
     yield run
     for host in hosts:
         host.kill()
-        print(*host.end().lines, host.end().errors, sep="\n", file=sys.stderr)  # shown where a test fails
 
 
 @pytest.fixture

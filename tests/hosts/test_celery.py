@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from neuralbox_async import APIStatusError, InsufficientTokensError, RateLimitError
+from neuralbox_async import InsufficientTokensError, RateLimitError
 from neuralbox_async.testing import NeuralBoxServer
 
 celery = pytest.importorskip("celery", reason="Celery is what is tested here")

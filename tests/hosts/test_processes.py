@@ -84,56 +84,6 @@ if __name__ == "__main__":
     assert ["['You said: Hi']"] == lines
 
 
-@pytest.mark.neuralbox_server(pace=0.02)
-def test_inherited_stream(run, neuralbox_server):
-    """A child cannot read its parent's stream, and is told why; the parent reads on, and loses nothing."""
-    lines = run("""
-def child():
-    try:
-        print(len("".join(stream.text)), flush=True)
-    except NeuralBoxError as error:
-        print("another process" in str(error), flush=True)
-    print(say("child"), flush=True)
-
-with client.stream("gpt-5", "one two three four five") as stream:
-    next(stream)
-    print(fork(child), "".join(stream.text))
-print(stream.generation.completed)
-""")
-
-    assert ["True", "child", "0 You said: one two three four five", "True"] == lines
-    assert 2 == len(neuralbox_server.billed)
-
-
-@pytest.mark.neuralbox_server(latency=0.1)
-def test_inherited_batch(run, neuralbox_server, tmp_path):
-    """A child that leaves its parent's batch does so at once, and the parent's journal stays locked and whole."""
-    lines = run(f"""
-journal = {str(tmp_path / "journal")!r}
-
-def child():
-    try:
-        print(len(list(batch)), flush=True)
-    except NeuralBoxError as error:
-        print("another process" in str(error), flush=True)
-
-requests = [{{"model": "gpt-5", "messages": str(number)}} for number in range(6)]
-with client.generate_many(requests, max_concurrency=2, journal=journal) as batch:
-    next(batch)
-    began = time.monotonic()
-    print(fork(child), time.monotonic() - began < 2, flush=True)
-    try:
-        with client.generate_many(requests, journal=journal):
-            print("not locked", flush=True)
-    except JournalLockedError:
-        print("locked", flush=True)
-    print(len(list(batch)))
-""")
-
-    assert ["True", "0 True", "locked", "5"] == lines
-    assert 6 == len(neuralbox_server.billed)
-
-
 def test_fork_in_a_thread(run):
     """A thread may fork while the main thread is in a call; the child's call and the parent's both succeed."""
     lines = run("""

@@ -32,7 +32,10 @@ input()
 STATES = {
     "a call": ('client.generate("gpt-5", "?")', lambda server: server.delay(30)),
     "a stream": ('with client.stream("gpt-5", "endless") as stream: list(stream)', lambda server: None),
-    "the rest of a stream": ('with client.stream("gpt-5", "endless") as stream: stream.until_done()', lambda server: None),
+    "the rest of a stream": (
+        'with client.stream("gpt-5", "endless") as stream: stream.until_done()',
+        lambda server: None,
+    ),
     "a stream before its first event": (
         'with client.stream("gpt-5", "?") as stream: list(stream)',
         lambda server: server.stall(0),

@@ -1,0 +1,34 @@
+"""A server in a process of its own that answers with the prompt, as fast as Python can; it prints its port."""
+
+import asyncio
+import json
+
+
+class Echo(asyncio.Protocol):
+    """Answers each request on a connection, which has one at a time."""
+
+    def __init__(self):
+        self._received = b""
+
+    def connection_made(self, transport):
+        self._transport = transport
+
+    def data_received(self, data):
+        self._received += data
+        head, separator, body = self._received.partition(b"\r\n\r\n")
+        if not separator or len(body) < int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]):
+            return
+        self._received = b""
+        prompt = json.loads(body)["messages"][0]["content"]
+        answer = json.dumps({"id": prompt, "status": "completed", "content": prompt, "tokens_used": 1}).encode()
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer)
+        self._transport.write(head + answer)
+
+
+async def main():
+    """Serve until killed."""
+    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
+    await server.serve_forever()
+
+
+asyncio.run(main())

@@ -1,0 +1,123 @@
+"""One client in many threads, against servers in other processes and threads."""
+
+import contextlib
+import ctypes
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from neuralbox_sync import APITimeoutError, NeuralBox
+
+THREADS, EACH = 64, 157
+
+
+@pytest.fixture
+def client(neuralbox_server):
+    with NeuralBox(**neuralbox_server.options) as client:
+        yield client
+
+
+def test_ten_thousand_calls(neuralbox_server, launch):
+    """Of 10,000 calls in 64 threads none is lost and none gets the answer to another."""
+    server = launch(neuralbox_server, "fast_server.py")
+    url = f"http://127.0.0.1:{server.line()}"
+
+    def call(thread):
+        prompts = [f"{thread}.{number}" for number in range(EACH)]
+        return prompts == [client.generate("gpt-5", prompt, timeout=30).content for prompt in prompts]
+
+    with NeuralBox("nb_test", base_url=url) as client, ThreadPoolExecutor(THREADS) as pool:
+        assert [True] * THREADS == list(pool.map(call, range(THREADS)))
+    assert 10_000 <= THREADS * EACH
+
+
+@pytest.mark.neuralbox_server(stop_on_disconnect=True)
+def test_a_thread_that_is_interrupted(client, neuralbox_server):
+    """An exception raised in one thread's call ends that call, on the server too, and no other thread's."""
+
+    class InterruptionError(Exception):
+        pass
+
+    outcomes = []
+
+    def call():
+        with contextlib.suppress(InterruptionError):
+            outcomes.append(client.generate("gpt-5", "interrupted"))
+
+    neuralbox_server.delay(30)
+    thread = threading.Thread(target=call)
+    thread.start()
+    neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 1)
+    with ThreadPoolExecutor(4) as pool:
+        neuralbox_server.delay(0.2, times=4)
+        others = [pool.submit(client.generate, "gpt-5", str(number)) for number in range(4)]
+        neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 5)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(InterruptionError))
+
+        assert [f"You said: {number}" for number in range(4)] == [other.result().content for other in others]
+    thread.join()
+
+    assert [] == outcomes
+    assert 1 == len(neuralbox_server.wait_for_disconnect())
+    assert "You said: next" == client.generate("gpt-5", "next").content
+
+
+def test_timeouts_of_many_threads(client, neuralbox_server):
+    """Each thread's time limit is its own: some run out, and the others' calls come to their end."""
+    neuralbox_server.delay(0.4, times=16)
+
+    def call(number):
+        try:
+            return client.generate("gpt-5", "Hi", timeout=0.05 if number % 2 else 10).content
+        except APITimeoutError as error:
+            return error.billed
+
+    with ThreadPoolExecutor(16) as pool:
+        assert ["You said: Hi", "unknown"] * 8 == list(pool.map(call, range(16)))
+
+
+def test_a_thread_that_ends_with_a_stream(client, neuralbox_server):
+    """A stream that a thread has opened and left unread can be read when that thread has gone."""
+    streams = []
+    opener = threading.Thread(target=lambda: streams.append(client.stream("gpt-5", "one two").__enter__()))
+    opener.start()
+    opener.join()
+
+    with contextlib.closing(streams.pop()) as stream:
+        assert "You said: one two" == "".join(stream.text)
+
+
+def test_one_stream_for_each_of_many_threads(client):
+    """Streams that are read at the same time do not mix."""
+    prompts = [" ".join([f"word{number}"] * 20) for number in range(32)]
+
+    def read(prompt):
+        with client.stream("gpt-5", prompt) as stream:
+            return "".join(stream.text)
+
+    with ThreadPoolExecutor(32) as pool:
+        assert [f"You said: {prompt}" for prompt in prompts] == list(pool.map(read, prompts))
+
+
+def test_closing_wakes_all(client, neuralbox_server):
+    """A close in one thread ends the calls and streams of all others, soon."""
+    neuralbox_server.delay(30, times=4, stream=False)
+    neuralbox_server.stall(1, times=4)
+
+    def read(_):
+        with client.stream("gpt-5", "Hi") as stream:
+            return list(stream)
+
+    with ThreadPoolExecutor(8) as pool:
+        ends = [pool.submit(client.generate, "gpt-5", "Hi") for _ in range(4)]
+        ends += [pool.submit(read, None) for _ in range(4)]
+        neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 8)
+        began = time.monotonic()
+        client.close()
+        errors = {type(end.exception()).__name__ for end in ends}
+
+    assert {"ClientClosedError"} == errors
+    assert time.monotonic() - began < 2
+    neuralbox_server.wait_until(lambda: neuralbox_server.connections == 0)
