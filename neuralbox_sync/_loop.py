@@ -160,7 +160,7 @@ class EventLoop:
 
     async def _main(self) -> None:
         with contextlib.suppress(NameError):
-            sniffio.thread_local.name = "asyncio"  # pyright: ignore[reportPossiblyUnbound] - before a caller in trio says so
+            sniffio.thread_local.name = "asyncio"  # pyright: ignore[reportPossiblyUnboundVariable] - before a caller in trio says so
         stopping = self._stopping
         try:
             if not self.closed:
