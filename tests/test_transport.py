@@ -453,7 +453,9 @@ print("done")
         timeout=60,
         check=False,
     )
-    assert ("done\n", "", 0) == (done.stdout, done.stderr, done.returncode)
+    # What asyncio's debug mode says of a machine that is slow just now is no leak.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert ("done\n", [], 0) == (done.stdout, said, done.returncode)
 
 
 def test_no_loop():

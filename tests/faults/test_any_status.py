@@ -195,7 +195,10 @@ async def test_status(answering, connect, status, code):
 
                 assert_is(error, status, shape, expected)
                 assert expected.billed == error.billed, name
-                assert asked == error.attempts == answering.server.posts, name
+                assert asked == error.attempts, name
+                # A stream that is not found is looked for at the other documented entry as well.
+                entries = 2 if (status, call) == (404, read_stream) else 1
+                assert asked * entries == answering.server.posts, name
                 assert 1 == len({request.headers["idempotency-key"] for request in answering.server.requests})
 
         answering.set(answering.answer)

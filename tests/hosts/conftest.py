@@ -115,6 +115,8 @@ def launch(tmp_path_factory):
     yield run
     for host in hosts:
         host.kill()
+        ended = host.end()
+        sys.stderr.write("\n".join([*ended.lines, ended.errors]))  # shown where a test fails
 
 
 @pytest.fixture

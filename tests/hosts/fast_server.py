@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 
 
 class Echo(asyncio.Protocol):
@@ -28,6 +29,8 @@ class Echo(asyncio.Protocol):
 async def main():
     """Serve until killed."""
     server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
     await server.serve_forever()
 
 
