@@ -593,7 +593,7 @@ async def test_total_time_of_a_stream(serve, connect, busy):
     started = time.monotonic()
 
     with pytest.raises(StreamTimeoutError) as caught:
-        async with client.stream("gpt-5", "Hi", recover=False, timeout=SHORT) as opened:
+        async with client.stream("gpt-5", "Hi", recover=False, timeout=3 * SHORT) as opened:
             async for _ in opened.text:
                 if busy:
                     await asyncio.sleep(0.001)
@@ -1284,7 +1284,7 @@ async def test_upload_that_is_stuck(serve, connect):
 
     async def script(connection):
         connection.writer.transport.pause_reading()
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(20)
         connection.reset()
 
     server = serve(script)
@@ -1293,7 +1293,7 @@ async def test_upload_that_is_stuck(serve, connect):
         await connect(server, timeout=0.8).generate("gpt-5", "x" * (16 * MIB))
 
     assert_unknown(caught.value)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
     assert 1 == len(server.connections)
 
 
