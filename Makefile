@@ -10,7 +10,7 @@ BENCH_ARGS ?=
 # What others use or make, each in an environment of its own.
 PEERS := requests httpx openai anthropic
 
-.PHONY: help demo test test-all test-hosts lint format bench bench-peers dist clean
+.PHONY: help demo test test-all lint format bench bench-peers dist clean
 # Otherwise make takes this stamp, which only a pattern names, for a file to be removed at the end.
 .PRECIOUS: .venv-%/.test
 
@@ -36,9 +36,6 @@ test-%: .venv-%/.test ## the same on one other CPython of this machine, without 
 test-all: .venv/.dev ## run the tests on every CPython from 3.11 up that is found on this machine
 	@others=$$(.ci/interpreters | sed "/^$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') /d; s/ .*//; s/^/test-/"); \
 	$(MAKE) --no-print-directory --keep-going test $$others
-
-test-hosts: .venv/.dev ## run the tests inside real hosts: gunicorn, Celery, Jupyter, process pools
-	.venv/bin/python -m pytest --override-ini addopts="-ra --import-mode=importlib" tests/hosts
 
 lint: .venv/.dev ## check style, format and types
 	@status=0; \

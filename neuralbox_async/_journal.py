@@ -9,6 +9,7 @@ known of each key is kept in a compact index; the texts are not.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -32,13 +33,18 @@ if TYPE_CHECKING:
 _HEADER: Final = b'{"event":"journal","version":1}\n'
 _VERSION: Final = 1
 _LINES_AT_ONCE: Final = 2000
+_NUMBERED: Final = 1000
 _dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: it is costly
 _quoted: Final = json.encoder.encode_basestring
 _LOCKED_BYTE: Final = 1 << 40  # on Windows, where a lock is on bytes; no journal is so long
 
 # What is written most is known by its beginning; everything else, and what a user edited, is parsed.
-_START: Final = re.compile(rb'\{"event":"start","key":"([^"\\]+)","idempotency_key":"([^"\\]+)"')
-_DONE: Final = re.compile(rb'\{"event":"done","key":"([^"\\]+)"')
+_START: Final = re.compile(
+    rb'\{"event":"start","key":"([^"\\]+)","idempotency_key":"([^"\\]+)","model":"([^"\\]+)","reserved":(\d+|null)'
+)
+_DONE: Final = re.compile(
+    rb'\{"event":"done","key":"([^"\\]+)","at":[\d.]+,"attempts":\d+,"seconds":[\d.]+,"tokens":(\d+|null)'
+)
 
 # What the index says of a key.
 NEW, IN_DOUBT, DONE, FAILED, PENDING = 0, 1, 2, 3, 4
@@ -56,7 +62,8 @@ class JournalEntry:
     * *generation*: of ``"done"``. *generation_id*: where it is known.
     * *error* (the name of its class), *message*, *billed*: of ``"failed"``.
     * *attempts*, *seconds*, *tokens*: as in `BatchResult`.
-    * *idempotency_key*: of ``"start"``; the header that was sent.
+    * *idempotency_key*: of ``"start"``; the header that was sent. *model*, *reserved*: of ``"start"``; what was asked,
+      and how many tokens the budget kept for it.
     """
 
     event: str
@@ -71,6 +78,8 @@ class JournalEntry:
     seconds: float = 0.0
     tokens: int | None = None
     idempotency_key: str | None = None
+    model: str | None = None
+    reserved: int | None = None
 
 
 def read_journal(path: str | os.PathLike[str]) -> Iterator[JournalEntry]:
@@ -98,6 +107,8 @@ class Doubt:
     key: str
     idempotency_key: str | None = None
     generation_id: GenerationId | None = None
+    model: str = ""
+    reserved: int | None = None  # tokens
 
 
 class Journal:
@@ -106,8 +117,13 @@ class Journal:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._fd = -1
+        self._pid = os.getpid()
         self._index = KeyIndex()
         self._doubts: dict[int, Doubt] = {}  # by digest; few
+        self._superseded: list[Doubt] = []  # what was sent again all the same; fewer
+        self.spent = 0  # tokens that earlier runs were told of
+        self.prices: dict[str, int] = {}  # the highest of them, by model
+        self._numbers: dict[str, int] = {}  # the last that was given, of the keys numbered last
         self.unsynced = False  # whether there is anything that the disk may not have
 
     # -------------------------------------------------------------------------------------------- opening and closing
@@ -131,8 +147,11 @@ class Journal:
         """Give the file back. Idempotent."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            with contextlib.suppress(OSError):  # it may not be locked
-                _unlock(fd)  # a forked child may hold the file open
+            # A forked child may hold the file open, so that closing alone would keep the lock; the child itself must
+            # keep it, because it is its parent's.
+            if self._pid == os.getpid():
+                with contextlib.suppress(OSError):  # it may not be locked
+                    _unlock(fd)
             os.close(fd)
 
     def sync(self) -> None:
@@ -185,11 +204,11 @@ class Journal:
         """Learn from one line."""
         if line.endswith(b"}\n"):
             if match := _START.match(line):
-                key, idempotency_key = match.groups()
-                self._started(key, idempotency_key.decode())
+                key, idempotency_key, model, reserved = match.groups()
+                self._started(key, Doubt("", idempotency_key.decode(), None, model.decode(), _tokens(reserved)))
                 return
             if match := _DONE.match(line):
-                self._settled(match[1], DONE)
+                self._done(match[1], _tokens(match[2]))
                 return
         self._take_slowly(_members(line, self.path, number))
 
@@ -197,9 +216,10 @@ class Journal:
         key = members["key"].encode(errors="surrogatepass")
         match members["event"], members.get("billed"):
             case "start", _:
-                self._started(key, members.get("idempotency_key"))
+                model, reserved = str(members.get("model") or ""), _count(members.get("reserved"))
+                self._started(key, Doubt("", members.get("idempotency_key"), None, model, reserved))
             case "done", _:
-                self._settled(key, DONE)
+                self._done(key, _count(members.get("tokens")))
             case "failed", "no":
                 self._settled(key, FAILED)
             case (("failed" | "pending"), _):
@@ -207,15 +227,27 @@ class Journal:
             case _:
                 pass  # of a later version
 
-    def _started(self, key: bytes, idempotency_key: str | None) -> None:
+    def _started(self, key: bytes, doubt: Doubt) -> None:
         digest = digest_of(key)
+        if digest in self._doubts:
+            self._superseded.append(self._doubts[digest])  # both may be billed
+        doubt.key = _text(key)
         self._index[digest] = IN_DOUBT
-        self._doubts[digest] = Doubt(_text(key), idempotency_key)
+        self._doubts[digest] = doubt
 
-    def _settled(self, key: bytes, state: int) -> None:
+    def _done(self, key: bytes, tokens: int | None) -> None:
+        doubt = self._settled(key, DONE)
+        if tokens is not None:
+            self.spent += tokens
+            if doubt is not None:
+                self.prices[doubt.model] = max(tokens, self.prices.get(doubt.model, 0))
+        elif doubt is not None:
+            self._superseded.append(doubt)  # what it cost was not told
+
+    def _settled(self, key: bytes, state: int) -> Doubt | None:
         digest = digest_of(key)
         self._index[digest] = state
-        self._doubts.pop(digest, None)
+        return self._doubts.pop(digest, None)
 
     def _doubted(self, key: bytes, generation_id: GenerationId | None) -> None:
         digest = digest_of(key)
@@ -230,35 +262,42 @@ class Journal:
         """The keys of what was sent by an earlier run, and has no outcome and no id to ask for it."""
         return tuple(doubt.key for doubt in self._doubts.values() if doubt.generation_id is None)
 
+    @property
+    def doubts(self) -> Iterator[Doubt]:
+        """All that earlier runs may have been billed for, without knowing."""
+        return itertools.chain(self._doubts.values(), self._superseded)
+
     def number(self, key: str) -> str:
         """Return *key*, which this run has already, with a number behind it."""
-        # All numbers up to the one looked for are taken: a thousand samples of one prompt need ten looks each.
-        taken, free = 1, 2
+        # All numbers up to the one looked for are taken, and nearly always it is the next one after the last.
+        taken = self._numbers.pop(key, 1)
+        free = taken + 1
         while self._seen(f"{key}-{free}"):
             taken, free = free, 2 * free
         while free - taken > 1:
             middle = (taken + free) // 2
             taken, free = (middle, free) if self._seen(f"{key}-{middle}") else (taken, middle)
+        self._numbers[key] = free
+        if len(self._numbers) > _NUMBERED:
+            del self._numbers[next(iter(self._numbers))]
         return f"{key}-{free}"
 
     def claim(self, key: str) -> tuple[int, Doubt | None] | None:
         """Return how *key* stood at the beginning, and what is known if in doubt; None if this run has it already."""
         digest = digest_of(key.encode())
-        state = self._index[digest]
-        if state & _SEEN:
-            return None
-        self._index[digest] = state | _SEEN
-        return state, self._doubts.pop(digest, None)
+        state = self._index.mark(digest, _SEEN)
+        return None if state & _SEEN else (state, self._doubts.pop(digest, None))
 
     def _seen(self, key: str) -> bool:
         return self._index[digest_of(key.encode())] & _SEEN != 0
 
     # -------------------------------------------------------------------------------------------------------- writing
 
-    def start(self, key: str, idempotency_key: str) -> None:
-        """Write that *key* is about to be sent. Like all that writes, raises `JournalError`."""
-        facts = f'"idempotency_key":{_quoted(idempotency_key)},"at":{_now()}'
-        self._write(f'{{"event":"start","key":{_quoted(key)},{facts}}}\n'.encode())
+    def start(self, key: str, idempotency_key: str, model: str, reserved: int | None) -> None:
+        """Write that *key* is about to be sent, for *reserved* tokens. Like all that writes, raises `JournalError`."""
+        asked = f'"idempotency_key":{_quoted(idempotency_key)},"model":{_quoted(model)}'
+        kept = f'"reserved":{"null" if reserved is None else reserved},"at":{_now()}'
+        self._write(f'{{"event":"start","key":{_quoted(key)},{asked},{kept}}}\n'.encode())
 
     def pending(self, key: str, generation_id: GenerationId) -> None:
         """Write that the API accepted *key* and is not finished with it."""
@@ -304,6 +343,15 @@ def _encoded(members: Mapping[str, object]) -> bytes:
         return _dumps(members).encode()
     except UnicodeEncodeError:  # half a surrogate pair, which JSON's escapes can carry
         return json.dumps(members).encode()
+
+
+def _tokens(digits: bytes) -> int | None:
+    return None if digits == b"null" else int(digits)
+
+
+def _count(value: Any) -> int | None:
+    """Return *value*, which anybody may have written, if it counts tokens."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _text(key: bytes) -> str:
@@ -390,6 +438,8 @@ def _entry(members: Mapping[str, Any], path: str, number: int) -> JournalEntry:
             seconds=members.get("seconds", 0.0),
             tokens=members.get("tokens"),
             idempotency_key=members.get("idempotency_key"),
+            model=members.get("model"),
+            reserved=members.get("reserved"),
         )
     except (ResponseError, TypeError, ValueError, OverflowError, OSError) as error:
         raise JournalError(f"line {number} of the journal makes no sense: {path}", path=path, line=number) from error

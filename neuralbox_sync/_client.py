@@ -1,6 +1,5 @@
 """`NeuralBox`: what a user whose code blocks calls."""
 
-import importlib
 import weakref
 from typing import Any, Literal, Self
 
@@ -14,8 +13,7 @@ class NeuralBox(View[AsyncNeuralBox]):
     """
     The blocking view of an `AsyncNeuralBox`, on an event loop of its own; parameters, methods and errors are the same.
 
-    Make one and share it: it is safe for any number of threads, and in processes forked from this one. Ctrl-C ends the
-    call it hits, on the server too. Close it with ``with`` or `close`.
+    One serves any number of threads, and processes that are forked. Ctrl-C ends the call it hits, on the server too.
     """
 
     @like(AsyncNeuralBox.__init__)
@@ -24,9 +22,6 @@ class NeuralBox(View[AsyncNeuralBox]):
             client = AsyncNeuralBox(*args, **options)
         finally:
             del args, options  # no frame of a traceback shall hold the key
-        # Now, not in the first call: what one thread imports during a fork can never be imported in the child.
-        for name in ("neuralbox_async._transport", "cattrs.gen", "anyio._backends._asyncio", "encodings.idna"):
-            importlib.import_module(name)
         super().__init__(client, EventLoop(client.aclose, client.forget_inherited, _closed_error))
         weakref.finalize(self, self._loop.drop).atexit = False
 

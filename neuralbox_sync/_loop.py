@@ -6,28 +6,29 @@ import asyncio
 import atexit
 import contextlib
 import contextvars
+import importlib
 import os
 import queue
 import select
 import selectors
+import sys
 import threading
-import time
 import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, TypeVar
 
 import anyio.from_thread
 
-with contextlib.suppress(ImportError):  # here: an import in a thread may be cut off by a fork
-    import sniffio
-
 T = TypeVar("T")
 Closed = Callable[[Literal["before", "during"]], Exception]
 
 _MAIN_POLL, _POLL = 0.1, 1.0  # seconds; a signal, for the main thread, just before a wait is seen when that ends
-_UNWIND, _START, _CLOSE = 1.0, 10.0, 2.0  # the longest waits: for an interrupted call, the loop's start, its end
+_UNWIND, _CLOSE = 1.0, 2.0  # the longest waits: for an interrupted call, for the end of a loop
 
-_lock = threading.RLock()  # a signal handler may make its first call within a first call
+# What calls need and the package does not: aiohttp takes longer to load than all else.
+_LATER = ("neuralbox_async._transport", "cattrs.gen", "anyio._backends._asyncio", "encodings.idna")
+_starting = threading.RLock()  # a signal handler may make its first call within a first call
+_importing = threading.RLock()  # what a thread imports during a fork can never be imported in the child
 _started: set[EventLoop] = set()
 _inherited: list[object] = []  # by a fork; collected, it would clean up in the parent's name
 _exiting = threading.Event()
@@ -55,16 +56,15 @@ class EventLoop:
                 raise call.errors.pop()  # kept there, it would keep this frame alive, and with it the client
             return call.results.pop()
         finally:
-            while _exiting.is_set() and threading.current_thread() is not threading.main_thread():
-                time.sleep(_POLL)  # a daemon thread, which would print an error; it ends with the process
+            if _exiting.is_set() and threading.current_thread() is not threading.main_thread():
+                threading.Event().wait()  # a daemon thread, which would print an error, ends with the process
 
     def close(self, timeout: float = _CLOSE) -> None:
         """End the loop and what runs on it; wait for that, *timeout* seconds at most. Idempotent, from any thread."""
         self.closed = True
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended
+            with contextlib.suppress(RuntimeError):  # it has ended, or this is its thread
                 self._loop.call_soon_threadsafe(self._stopping.set)
-            if self._thread.ident not in {None, threading.get_ident()}:
                 self._thread.join(timeout)
 
     def drop(self) -> None:
@@ -78,13 +78,13 @@ class EventLoop:
         self._forget()
         with selectors.DefaultSelector() as fresh:
             os.dup2(fresh.fileno(), self._selector.fileno(), inheritable=False)
-        _inherited.append((self._loop, self._tasks))
+        _inherited.append((self._loop, asyncio.all_tasks(self._loop)))
         self._loop = None
 
     def _live_loop(self) -> asyncio.AbstractEventLoop:
         if self.closed or _exiting.is_set():
             raise self._closed_error("before")
-        with _lock:
+        with _starting:
             loop = self._start() if self._loop is None or self._stopping.is_set() else self._loop
         if threading.get_ident() == self._thread.ident:
             raise RuntimeError("a call on its own event loop never returns: await there, or use asyncio.to_thread")
@@ -92,20 +92,20 @@ class EventLoop:
 
     def _start(self) -> asyncio.AbstractEventLoop:
         if (threading.get_ident.__module__, select.select.__module__) != ("_thread", "select"):
-            patched = "monkey.patch_all(thread=False, queue=False, select=False)"
-            raise RuntimeError(
-                f"an event loop needs real threads, not gevent's: {patched}, or asyncio in its threadpool"
-            )
+            patch = "monkey.patch_all(thread=False, queue=False, select=False)"
+            raise RuntimeError(f"no event loop runs in gevent's threads: {patch}, or use asyncio in its threadpool")
         self._stopping = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()  # the loop's own references are weak
         self._selector = selectors.DefaultSelector()
         loop = asyncio.SelectorEventLoop(self._selector)  # the one kind that shows its descriptor, for `disown`
-        self._thread = threading.Thread(target=self._run, args=(loop,), name="neuralbox", daemon=True)
+        context = contextvars.Context()  # since Python 3.14 a thread may inherit one, and with it "inside trio"
+        self._thread = threading.Thread(target=context.run, args=(self._run, loop), name="neuralbox", daemon=True)
         self._loop = loop
         _started.add(self)
         try:
             self._thread.start()
-        except RuntimeError:  # out of threads; or, since Python 3.12, too late: the interpreter is ending
+        except BaseException:  # out of threads; since Python 3.12, the main thread has ended; or Ctrl-C
+            loop.call_soon_threadsafe(self._stopping.set)
+            _started.discard(self)
             self._loop = None
             raise
         return loop
@@ -122,46 +122,40 @@ class EventLoop:
     def _wait(self, call: _Call[Any], loop: asyncio.AbstractEventLoop) -> None:
         poll = _MAIN_POLL if threading.current_thread() is threading.main_thread() else _POLL
         while not call.done:
-            closed = loop.is_closed()
-            with contextlib.suppress(queue.Empty):
-                call.answer.get(timeout=0 if closed else poll)
-                return
-            if closed:
+            if loop.is_closed() and not call.done:
                 raise self._closed_error("during")
+            with contextlib.suppress(queue.Empty):
+                call.answer.get(timeout=poll)
+                return
             with contextlib.suppress(anyio.NoEventLoopError):  # this is no worker thread of anyio
                 anyio.from_thread.check_cancelled()
-            if self._thread.ident is None and time.monotonic() > call.born + _START:
-                self._loop = None
-                raise RuntimeError("the event loop's thread does not start; uWSGI needs --enable-threads for that")
 
     def _spawn(self, call: _Call[Any]) -> None:
         loop = asyncio.get_running_loop()
         if self._stopping.is_set() or loop is not self._loop:
             call.finish(self._closed_error("before"))
-            return
-        task = loop.create_task(self._answer(call), context=call.context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        else:
+            call.task = loop.create_task(self._answer(call), context=call.context)
 
     async def _answer(self, call: _Call[Any]) -> None:
+        call.begun = True
         try:
-            with anyio.CancelScope() as call.scope:
-                if not call.done:
-                    call.results.append(await call.function())
+            call.results.append(await call.function())
             call.finish()
-        except asyncio.CancelledError:  # by the end of the loop: nobody else has the task
+        except asyncio.CancelledError:  # by the end of the loop, or because nobody waits any more
             call.finish(self._closed_error("during"))
         except BaseException as error:  # noqa: BLE001 - SystemExit is for this caller, and would end the loop of all
             call.finish(error)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        # In an empty context: since Python 3.14 a thread may inherit one, and with it "inside trio".
-        contextvars.Context().run(lambda: anyio.run(self._main, backend_options={"loop_factory": lambda: loop}))
+        with _importing, contextlib.suppress(Exception):  # it is raised again in the call that needs the module
+            for module in _LATER:
+                importlib.import_module(module)
+        anyio.run(self._main, self._stopping, backend_options={"loop_factory": lambda: loop})
 
-    async def _main(self) -> None:
-        with contextlib.suppress(NameError):
-            sniffio.thread_local.name = "asyncio"  # pyright: ignore[reportPossiblyUnboundVariable] - before a caller in trio says so
-        stopping = self._stopping
+    async def _main(self, stopping: asyncio.Event) -> None:
+        if sniffio := sys.modules.get("sniffio"):
+            sniffio.thread_local.name = "asyncio"  # whatever the context of a caller in trio says
         try:
             if not self.closed:
                 await stopping.wait()
@@ -178,9 +172,8 @@ class _Call(Generic[T]):
     def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
         self.function = function
         self.context = contextvars.copy_context()
-        self.born = time.monotonic()
-        self.scope: anyio.CancelScope | None = None
-        self.done = False  # or ended before it began
+        self.task: asyncio.Task[None] | None = None
+        self.begun = self.done = False
         self.results: list[T] = []
         self.errors: list[BaseException] = []
         # A signal cannot break it; one in a Condition's wait can leave its lock held, and the loop would freeze on it.
@@ -188,31 +181,36 @@ class _Call(Generic[T]):
 
     def finish(self, *errors: BaseException) -> None:
         self.errors.extend(errors)
-        self.done = True
+        self.task, self.done = None, True  # freed by the main thread, a task's weak references swallow interrupts
         self.answer.put(None)
 
     def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
         with contextlib.suppress(RuntimeError, queue.Empty):  # RuntimeError: the loop has ended, and the call with it
-            loop.call_soon_threadsafe(lambda: self.scope.cancel() if self.scope else self.finish())
-            if not self.done:
+            loop.call_soon_threadsafe(self._cancel)
+            if self.begun and not self.done:
                 self.answer.get(timeout=_UNWIND)
+
+    def _cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+        if not self.begun:
+            self.finish()
 
 
 @atexit.register
 def _close_all() -> None:
     _exiting.set()
-    for loop in (loops := list(_started)):
-        loop.close(timeout=0)
-    for loop in loops:
-        loop.close(_CLOSE / len(loops))
+    for timeout in (0, _CLOSE):  # all are told before one is waited for
+        for loop in (loops := list(_started)):
+            loop.close(timeout / len(loops))
 
 
-def _after_fork() -> None:
-    _lock.release()
-    for loop in _started:
-        loop.disown()
-    _started.clear()
+def _disown_all() -> None:
+    while _started:
+        _started.pop().disown()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork)
+    for _lock in (_starting, _importing):
+        os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    os.register_at_fork(after_in_child=_disown_all)

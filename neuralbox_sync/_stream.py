@@ -2,35 +2,34 @@
 
 import contextlib
 import operator
+import os
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import neuralbox_async
-from neuralbox_async import AsyncBatch, AsyncStream, ClientClosedError, ContentDelta
-from neuralbox_sync._blocking import View, blocking
+from neuralbox_async import AsyncBatch, AsyncStream, ClientClosedError, ContentDelta, StreamStateError
+from neuralbox_sync._blocking import View, like
 from neuralbox_sync._loop import EventLoop
 
 S = TypeVar("S", bound="AsyncStream | AsyncBatch")
 T = TypeVar("T")
 
 
-class Bulk(View[S], Generic[S, T]):
+class Bulk(View[S], Iterator[T]):
     """A view to iterate over, in any thread: what arrived together is fetched together, in one change of threads."""
 
     def __init__(self, subject: S, loop: EventLoop, owner: object) -> None:
         super().__init__(subject, loop, owner)
         self._items: deque[T] = deque()
+        self._pid = os.getpid()
 
     def __enter__(self) -> Self:
         try:
-            self._loop.call(self._subject.__aenter__)
+            self._here.call(self._subject.__aenter__)
         except BaseException:
             self.close()  # an interrupt may come when it is just open
             raise
-        return self
-
-    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> T:
@@ -38,13 +37,19 @@ class Bulk(View[S], Generic[S, T]):
             try:
                 return self._items.popleft()
             except IndexError:
-                if not self._loop.call(self._fill):
+                if not self._here.call(self._fill):
                     raise StopIteration from None
 
     def close(self) -> None:
         """Close it, and wake a reader; what has arrived can still be read. Idempotent, from any thread."""
-        with contextlib.suppress(ClientClosedError):  # it was closed with the client
-            self._loop.call(self._subject.aclose)
+        with contextlib.suppress(ClientClosedError, StreamStateError):  # closed with its client, or not ours
+            self._here.call(self._subject.aclose)
+
+    @property
+    def _here(self) -> EventLoop:
+        if self._pid != os.getpid():
+            raise StreamStateError("it was opened before the fork, by another process: open one here")
+        return self._loop
 
     async def _fill(self) -> bool:
         items: list[Any] = await self._subject.read_batch()
@@ -66,7 +71,9 @@ class Stream(Bulk[AsyncStream, neuralbox_async.StreamEvent]):
         """What has arrived, as a `Generation`; its status is ``"incomplete"`` until the end was reached."""
         return self._subject.generation
 
-    until_done = blocking(AsyncStream.until_done)
+    @like(AsyncStream.until_done)
+    def until_done(self) -> neuralbox_async.Generation:
+        return self._here.call(self._subject.until_done)
 
 
 class Batch(Bulk[AsyncBatch, neuralbox_async.BatchResult]):
@@ -84,7 +91,7 @@ class Batch(Bulk[AsyncBatch, neuralbox_async.BatchResult]):
 
     def stop(self) -> None:
         """Send nothing more; what is in flight is finished, and its results come."""
-        self._loop.call(self._stop)
+        self._here.call(self._stop)
 
     async def _stop(self) -> None:
         self._subject.stop()

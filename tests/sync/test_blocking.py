@@ -97,9 +97,10 @@ def test_size():
 
 
 def test_import_is_light():
-    """Importing the facade loads no HTTP client and starts no thread."""
+    """Importing the facade and making a client load no HTTP client and start no thread."""
     code = """
 import sys, threading, neuralbox_sync
+neuralbox_sync.NeuralBox("nb_test")
 assert "aiohttp" not in sys.modules and threading.active_count() == 1
 """
 

@@ -196,7 +196,7 @@ def test_a_dead_loop(loop):
     began = time.monotonic()
     with pytest.raises(ConnectionError, match="during"):
         loop.call(kill)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert 1 == loop.call(partial(echo, 1))
 
 
@@ -267,7 +267,7 @@ def test_close_is_bounded(loop):
 
     loop.close()
 
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 10
     released.set()
     caller.join()
 

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-SOON = 1.0  # seconds; an interrupt takes milliseconds, a machine under load does not
+SOON = 5.0  # seconds; tests/hosts/test_states.py has the figure, this only tells that nobody waits for the server
 
 SCRIPT = """
 from neuralbox_sync import NeuralBox
@@ -131,15 +131,18 @@ def test_an_interrupted_stream_goes_on(start, neuralbox_server):
 
 
 def test_stubborn_call(start):
-    """A coroutine that does not unwind delays an interrupt for a moment only, and a second interrupt not at all."""
+    """A coroutine that does not unwind delays an interrupt, and the end of the program, for a moment only."""
     script = start("""
-        import anyio
+        import asyncio
         from neuralbox_sync._loop import EventLoop
 
         async def stay():
             print("ready", flush=True)
-            with anyio.CancelScope(shield=True):
-                await anyio.sleep(60)
+            while True:
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    pass
 
         async def aclose():
             pass
@@ -156,7 +159,7 @@ def test_stubborn_call(start):
     ended = script.end()
 
     assert (0, "") == (ended.status, ended.errors)
-    assert ended.seconds < 2.5
+    assert ended.seconds < SOON
 
 
 def test_call_in_a_signal_handler(start, neuralbox_server):
@@ -171,7 +174,7 @@ def test_call_in_a_signal_handler(start, neuralbox_server):
         print(client.generate("gpt-5", "outer").content)
         client.close()
     """)
-    neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 1, 10)
+    neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 1)
 
     script.send(signal.SIGUSR1)
 
