@@ -71,7 +71,7 @@ def main() -> int:
 
 def _measure_all(said: argparse.Namespace, scale: float, port: int, core: int | None) -> dict[str, Results]:
     results: dict[str, Results] = {}
-    for name in said.only or SCENARIOS:
+    for name in said.only or [name for name, scenario in SCENARIOS.items() if not scenario.by_name]:
         clients = rounds.clients_of(SCENARIOS[name], peers=said.peers, only=said.clients or ())
         if clients:
             results[name] = rounds.measure(

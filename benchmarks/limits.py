@@ -77,6 +77,12 @@ LIMITS = (
     # A million requests may take 64 MB in all, so each half of 5,000 next to nothing.
     Limit("batch", "neuralbox-batch", "memory", 64.0),
     Limit("batch", "neuralbox-batch", "late", 1.0),
+    _lost_nothing("batch", "neuralbox-batch-journal"),
+    Limit("batch-million", "neuralbox-batch", "memory", 64.0),
+    Limit("batch-million", "neuralbox-batch", "late", 1.0),
+    Limit("batch-million", "neuralbox-batch-journal", "memory", 64.0),
+    _lost_nothing("batch-million", "neuralbox-batch"),
+    _lost_nothing("batch-million", "neuralbox-batch-journal"),
     Limit("import", "neuralbox-plain", "cpu", 150.0, slack=TIME_SLACK),
     Limit("import", "neuralbox-plain", "memory", 12.0),
     Limit("import", "neuralbox-plain", "construct", 0.5, slack=TIME_SLACK),

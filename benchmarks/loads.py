@@ -108,10 +108,10 @@ async def memory(client: AsyncClient, load: Load) -> Numbers:
 
 
 async def batch(client: BatchClient, load: Load) -> Numbers:
-    """Do many calls in one batch, and look at the memory half way and at the end."""
+    """Do many calls in one batch, and look at the memory after each tenth."""
     await _call_often(client, "call", 1)
     sizes = [resident()]
-    half = max(1, load.operations // 2)
+    tenth = max(1, load.operations // 10)
     # Each id once, without keeping them: their order is not known, their sum is.
     total, count, first = 0, 0, int(load.control.stats()["served"]) + 1
     with load.meter() as meter:
@@ -119,12 +119,14 @@ async def batch(client: BatchClient, load: Load) -> Numbers:
             async for found in ids:
                 total += int(found.rpartition("_")[2] or 0)
                 count += 1
-                if count % half == 0:
+                if count % tenth == 0:
                     sizes.append(resident())
     expected = sum(range(first, first + load.operations))
     lost = 0 if total == expected else max(1, load.operations - count)
-    grown = {"memory": (max(sizes) - sizes[0]) / _MEGA, "late": (sizes[-1] - sizes[1]) / _MEGA}
-    return {**_cost(meter, load.operations, load.operations - lost), **grown}
+    idle, early, half, last = sizes[0], sizes[1], sizes[len(sizes) // 2], sizes[-1]
+    grown = {"memory": max(sizes) - idle, "early": early - idle, "late": last - half}
+    cost = _cost(meter, load.operations, load.operations - lost)
+    return {**cost, **{name: size / _MEGA for name, size in grown.items()}}
 
 
 async def _read(client: AsyncClient, program: str, count: int, at_once: int, take: Take) -> None:

@@ -15,7 +15,7 @@ from benchmarks.clients.registry import CLIENTS, Client, python_of
 from benchmarks.processes import ROOT
 from benchmarks.scenarios import Scenario
 
-_LONGEST = 180  # seconds that one client may take for one scenario
+_STARTING_TIME = 60  # seconds
 _STARTUP = Path(__file__).with_name("startup.py")
 
 
@@ -111,15 +111,16 @@ def measure(
 
 def _start_up(client: Client) -> dict[str, Any] | str:
     code = _STARTUP.read_text(encoding="utf-8")
-    return _run(client, "-c", code, client.module, client.construct, *client.without)
+    return _run(client, _STARTING_TIME, "-c", code, client.module, client.construct, *client.without)
 
 
 def _work(scenario: Scenario, client: Client, scale: float, port: int, core: int | None) -> dict[str, Any] | str:
     where = () if core is None else ("--core", str(core))
-    return _run(client, "-m", "benchmarks.worker", scenario.name, client.name, str(port), "--scale", str(scale), *where)
+    work = ("benchmarks.worker", scenario.name, client.name, str(port), "--scale", str(scale), *where)
+    return _run(client, scenario.longest, "-m", *work)
 
 
-def _run(client: Client, *arguments: str) -> dict[str, Any] | str:
+def _run(client: Client, longest: int, *arguments: str) -> dict[str, Any] | str:
     """Return what an interpreter with *arguments* prints, or the last line of what it complains of."""
     python = python_of(client, ROOT) or sys.executable
     try:
@@ -130,12 +131,12 @@ def _run(client: Client, *arguments: str) -> dict[str, Any] | str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_LONGEST,
+            timeout=longest,
         )
     except FileNotFoundError:
         return f"no environment {python}: `make bench-peers` makes it"
     except subprocess.TimeoutExpired:
-        return f"not done after {_LONGEST} s"
+        return f"not done after {longest} s"
     if done.returncode:
         return (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
     found: dict[str, Any] = json.loads(done.stdout)

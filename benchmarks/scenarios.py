@@ -29,6 +29,7 @@ class Scenario:
     * *operations*: calls, or streams, in all; *in_flight*: at the same time; *events*: of each stream.
     * *metrics*: what is told; ratios are of the first. *to*: the client that they are to; those on uvloop have one of
       their own, *to_uvloop*.
+    * *longest*: seconds that one client may take. *by_name*: it takes so long that it is measured only when asked for.
     """
 
     name: str
@@ -40,6 +41,8 @@ class Scenario:
     events: int = 0
     metrics: tuple[Metric, ...]
     to: str = "aiohttp"
+    longest: int = 180
+    by_name: bool = False
     clients: tuple[str, ...] = _ASYNC
     peers: tuple[str, ...] = ()
 
@@ -50,6 +53,11 @@ class Scenario:
 
 
 _CALL = (Metric("cpu", "µs of CPU a call"), Metric("lost", "lost", 0), Metric("busy", "server busy, %", 0))
+_GROWN = (
+    Metric("memory", "MB over the idle client"),
+    Metric("early", "of it after a tenth"),
+    Metric("late", "in the second half"),
+)
 _EVENT = (Metric("cpu", "µs of CPU an event", 2), Metric("lost", "lost", 0), Metric("busy", "server busy, %", 0))
 _GROWTH = (Metric("growth", "cost of the large to the small", 2), Metric("cpu", "µs of CPU in the large", 2))
 
@@ -153,9 +161,22 @@ _ALL = (
         program="call.10",
         operations=5000,
         in_flight=64,
-        metrics=(*_CALL, Metric("memory", "MB over the idle client"), Metric("late", "of it in the second half")),
+        metrics=(*_CALL, *_GROWN),
         to="neuralbox-semaphore",
-        clients=("neuralbox-semaphore", "neuralbox-batch"),
+        clients=("neuralbox-semaphore", "neuralbox-batch", "neuralbox-batch-journal"),
+    ),
+    Scenario(
+        name="batch-million",
+        title="A batch of a million requests, 256 in flight",
+        load="batch",
+        program="call",
+        operations=1_000_192,
+        in_flight=256,
+        metrics=(*_CALL, *_GROWN),
+        longest=3600,
+        by_name=True,
+        to="neuralbox-batch",
+        clients=("neuralbox-batch", "neuralbox-batch-journal"),
     ),
     Scenario(
         name="import",

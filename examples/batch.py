@@ -1,43 +1,32 @@
 """Generate for each line of a file, many at a time, and print one line of JSON for each: ``python batch.py FILE``."""
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import anyio
+from neuralbox_async import AsyncNeuralBox, BatchResult
 
-from neuralbox_async import AsyncNeuralBox, AuthenticationError, InsufficientTokensError, NeuralBoxError
 
-CONCURRENCY = 50
+def line_of(result: BatchResult) -> str:
+    """Return *result* as JSON: its text, or why there is none, and what is known of the bill."""
+    if result.generation is None:
+        return json.dumps({"number": result.index, "error": str(result.error), "tokens_used": result.tokens})
+    return json.dumps({"number": result.index, "content": result.generation.content, "tokens_used": result.tokens})
 
 
 async def main(prompts: Iterable[str]) -> None:
-    """Generate a text for each of *prompts*."""
-    slots = anyio.Semaphore(CONCURRENCY)
-    hopeless = anyio.Event()  # the next prompt would fail as this one did
-
-    async def work(number: int, prompt: str) -> None:
-        try:
-            reply = await client.generate("gpt-5-nano", prompt)
-            result = {"number": number, "content": reply.content, "tokens_used": reply.tokens_used}
-        except NeuralBoxError as error:
-            if isinstance(error, AuthenticationError | InsufficientTokensError):
-                hopeless.set()
-            result = {"number": number, "error": str(error), "billed": error.billed}
-        finally:
-            slots.release()
-        print(json.dumps(result), flush=True)
-
-    async with AsyncNeuralBox() as client, anyio.create_task_group() as tasks:
-        for number, prompt in enumerate(prompts):
-            # Taken before the task is made: a million prompts are never a million tasks.
-            await slots.acquire()
-            if hopeless.is_set():
-                break
-            tasks.start_soon(work, number, prompt.strip())
+    """Generate a text for each of *prompts*, which are read as far as needed."""
+    async with AsyncNeuralBox() as client:
+        batch = client.generate_many((prompt.strip() for prompt in prompts), model="gpt-5-nano", max_concurrency=50)
+        async with batch as results:
+            async for result in results:
+                print(line_of(result), flush=True)
+    if batch.report.stopped_by is not None:
+        sys.exit(f"stopped: {batch.report.stopped_by}")
 
 
 if __name__ == "__main__":
     with Path(sys.argv[1]).open(encoding="utf-8") as lines:
-        anyio.run(main, lines)
+        asyncio.run(main(lines))

@@ -34,6 +34,7 @@ OnUnknown: TypeAlias = Literal["retry", "skip", "ask"] | Callable[[str], bool]
 """What to do with requests that may have been billed without an answer; a function is given the key."""
 
 _SHOWN_KEYS = 5
+_CONNECTIONS_LEFT = 10
 
 
 def _check_concurrency(_self: Any, field: attrs.Attribute[Any], value: Any) -> None:
@@ -127,7 +128,7 @@ class AsyncBatch:
         try:
             if journal is not None:
                 await self._open(journal)
-            budget = Budget(await self._budget())
+            budget = await self._budget(journal)
         except BaseException:
             if journal is not None:
                 journal.close()
@@ -201,17 +202,35 @@ class AsyncBatch:
             message = f"{len(keys)} requests may have been billed without an answer: {shown}"
             raise OutcomeUnknownError(message, keys=keys)
 
-    async def _budget(self) -> int | None:
-        budget = self._plan.budget
-        if not self._plan.check_balance:
-            return budget
+    async def _budget(self, journal: Journal | None) -> Budget:
+        """Return the budget, less what the journal says was spent of it, and what may have been."""
+        balance = await self._balance() if self._plan.check_balance else None
+        if journal is None:
+            return Budget(self._plan.budget, balance)
+        budget = Budget(self._plan.budget, balance, journal.spent)
+        for model, price in journal.prices.items():
+            budget.quote(model, price)
+        for doubt in journal.doubts:
+            budget.doubt(doubt.model, doubt.reserved)
+        return budget
+
+    async def _balance(self) -> int:
         options = self._options
         call = Call(_protocol.balance(options.headers), options, deadline_after(options.timeout))
-        balance = await self._caller.answer(call, _protocol.load_balance)
-        return balance if budget is None else min(budget, balance)
+        return await self._caller.answer(call, _protocol.load_balance)
+
+    @property
+    def _cap(self) -> int:
+        """How many are in flight at most: calls that are not part of the batch must find a connection, too."""
+        shared = self._caller.shared
+        if shared.given_transport is not None:
+            return self._plan.max_concurrency
+        connections = shared.connections.max_connections
+        kept = max(1, min(_CONNECTIONS_LEFT, connections // 50))
+        return min(self._plan.max_concurrency, max(1, connections - kept))
 
     def _make_run(self, journal: Journal | None, budget: Budget) -> Run:
-        plan, cap = self._plan, self._plan.max_concurrency
+        plan, cap = self._plan, self._cap
         # The batch itself waits for limits: one refusal holds up all, and costs none an attempt.
         options = attrs.evolve(self._options, retry=attrs.evolve(self._options.retry, retry_rate_limits=False))
         return Run(

@@ -62,6 +62,7 @@ _LAST_QUESTION = 0.9  # of the time that is left: the last one needs time for it
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
+_NOTHING_SENT = Delivery()
 _USER_AGENT = f"neuralbox-python/{__version__} {platform.python_implementation()}/{platform.python_version()}"
 
 
@@ -119,7 +120,7 @@ class Call:
     deadline: float
     started: float = attrs.field(factory=now)
     attempts: int = 0
-    delivery: Delivery = attrs.field(factory=Delivery)
+    delivery: Delivery = _NOTHING_SENT
     response: Response | None = None
     earlier: NeuralBoxError | None = None  # the failure of the attempt before this one
     key: Secret = attrs.field(default=Secret(), repr=False)  # what the attempt was authorised with
@@ -164,10 +165,11 @@ class Caller:
     api_key: Secret | Callable[[], str] | Callable[[], Awaitable[str]] = attrs.field(repr=False)
     base_url: str
     max_response_bytes: int
+    _known_headers: Mapping[str, str] = attrs.field(init=False, repr=False)
 
-    async def generation(self, request: _protocol.Request, options: CallOptions, deadline: float) -> Generation:
-        """Carry out *request* to the last byte of its answer and return the generation in it."""
-        return await self.answer(Call(request, options, deadline), _protocol.load_generation)
+    @_known_headers.default
+    def _make_known_headers(self) -> Mapping[str, str]:
+        return _headers_with(self.api_key) if isinstance(self.api_key, Secret) else {}
 
     async def answer(self, call: Call, load: Callable[[int, Mapping[str, str], bytes], T]) -> T:
         """Carry out *call* to the last byte of its answer and return what *load* finds in it."""
@@ -233,7 +235,7 @@ class Caller:
                 delay = self._delay(call, error)
                 if delay is None or (cost := self.shared.budget.take(error)) is None:
                     raise
-                refund, call.earlier, call.delivery = cost, error, Delivery()
+                refund, call.earlier, call.delivery = cost, error, _NOTHING_SENT
             else:
                 self.shared.budget.give_back(refund)
                 return response
@@ -259,8 +261,12 @@ class Caller:
         self._check_open()
         call.delivery, call.response = Delivery(), None
         request = call.request
-        call.key = await self._key()
-        headers = _headers(request, call.key)
+        if isinstance(self.api_key, Secret):
+            call.key, known = self.api_key, self._known_headers
+        else:
+            call.key = await self._ask_for_key(self.api_key)
+            known = _headers_with(call.key)
+        headers = _headers(known, request)
         url = self.base_url + request.path
         for _ in range(_MAX_REDIRECTS):
             response = await self.shared.transport.send(request.method, url, headers, request.body, call.delivery)
@@ -285,10 +291,9 @@ class Caller:
             msg = "the client is closed"
             raise ClientClosedError(msg)
 
-    async def _key(self) -> Secret:
-        if isinstance(self.api_key, Secret):
-            return self.api_key
-        found = _options.conceal_found_key(self.api_key())
+    @staticmethod
+    async def _ask_for_key(source: Callable[[], str] | Callable[[], Awaitable[str]]) -> Secret:
+        found = _options.conceal_found_key(source())
         if isinstance(found, Awaitable):
             found = _options.conceal_found_key(await found)
         return _options.check_key(found)
@@ -307,7 +312,8 @@ class Caller:
         not_found: NotFoundError | None = None
         for path in paths:
             try:
-                generation = await self.generation(_protocol.retrieve(generation_id, path, headers), options, deadline)
+                call = Call(_protocol.retrieve(generation_id, path, headers), options, deadline)
+                generation = await self.answer(call, _protocol.load_generation)
             except NotFoundError as error:
                 not_found = not_found or error
                 continue
@@ -407,9 +413,13 @@ def _waited_out(state: Generation, elapsed: float) -> WaitTimeoutError:
     return error
 
 
-def _headers(request: _protocol.Request, key: Secret) -> dict[str, str]:
+def _headers_with(key: Secret) -> dict[str, str]:
+    return {"Authorization": Secret("Bearer " + key), "User-Agent": _USER_AGENT}
+
+
+def _headers(known: Mapping[str, str], request: _protocol.Request) -> dict[str, str]:
     # Few: aiohttp takes 1 us for each.
-    headers: dict[str, str] = {"Authorization": Secret("Bearer " + key), "User-Agent": _USER_AGENT, **request.headers}
+    headers = {**known, **request.headers}
     if request.body is not None:
         headers["Content-Type"] = "application/json"
     if request.stream:

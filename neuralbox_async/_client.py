@@ -14,7 +14,7 @@ import attrs
 
 from neuralbox_async import _options, _protocol, _sse
 from neuralbox_async._batch import AsyncBatch, BatchOptions, OnUnknown
-from neuralbox_async._calls import POLL_INTERVAL, Caller, Shared, deadline_after, id_of
+from neuralbox_async._calls import POLL_INTERVAL, Call, Caller, Shared, deadline_after, id_of
 from neuralbox_async._errors import GenerationFailedError, InvalidParameterError, NeuralBoxError, ResponseError
 from neuralbox_async._items import Defaults, Requests, check_requests
 from neuralbox_async._logging import listen_as_told
@@ -229,10 +229,12 @@ class AsyncNeuralBox:
         asked = GenerateRequest(
             model, messages, system=system, temperature=temperature, max_tokens=max_tokens, extra_body=extra_body or {}
         )
-        options = self._options.changed(timeout=timeout, max_retries=max_retries)
+        options = self._options
+        if timeout is not UNSET or max_retries is not UNSET:
+            options = options.changed(timeout=timeout, max_retries=max_retries)
         request = _protocol.generate(asked, self._headers(options, extra_headers, idempotency_key))
         deadline = deadline_after(options.timeout)
-        generation = await self._caller.generation(request, options, deadline)
+        generation = await self._caller.answer(Call(request, options, deadline), _protocol.load_generation)
         if not wait or generation.finished:
             return generation
         if generation.id is None:
@@ -422,5 +424,7 @@ class AsyncNeuralBox:
             idempotency_key = os.urandom(16).hex()
         else:
             _options.check_idempotency_key(idempotency_key)
-        extra = _options.check_headers("extra_headers", extra_headers)
-        return {**options.headers, **extra, "Idempotency-Key": idempotency_key}
+        headers = {**options.headers, "Idempotency-Key": idempotency_key}
+        if extra_headers is not None:
+            headers.update(_options.check_headers("extra_headers", extra_headers))
+        return headers

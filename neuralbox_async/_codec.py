@@ -137,7 +137,7 @@ def dumps(value: Any, *, parameter: str = "messages") -> bytes:
 
 def dump_request(request: GenerateRequest, *, stream: bool) -> bytes:
     """Return the body of POST /generate. Raises `InvalidParameterError` when *extra_body* is not JSON."""
-    body: dict[str, Any] = _converter().unstructure(request)
+    body = _unstructuring()(request)
     if stream:
         body["stream"] = True
     if orjson is not None and _has_our_members_only(request):
@@ -166,9 +166,19 @@ def dump_prompt(request: GenerateRequest) -> bytes | None:
     return dumps(body, parameter="extra_body" if request.extra_body else "messages")
 
 
+@functools.cache
+def _unstructuring() -> Callable[[GenerateRequest], dict[str, Any]]:
+    return _converter().get_unstructure_hook(GenerateRequest)
+
+
 def _has_our_members_only(request: GenerateRequest) -> bool:
     # What users add is for the standard library, which knows no other types than JSON's.
-    return not request.extra_body and all(type(m.content) is str and not m.extra for m in request.messages)
+    if request.extra_body:
+        return False
+    for message in request.messages:  # noqa: SIM110 - a generator for `all` takes three times as long
+        if type(message.content) is not str or message.extra:
+            return False
+    return True
 
 
 def _unstructure_request(request: GenerateRequest) -> dict[str, Any]:
@@ -187,7 +197,8 @@ def _unstructure_request(request: GenerateRequest) -> dict[str, Any]:
 def _unstructure_message(message: Message) -> dict[str, Any]:
     content = message.content
     wire = content if isinstance(content, str) else [_unstructure_part(part) for part in content]
-    return {"role": message.role, "content": wire, **message.extra}
+    body = {"role": message.role, "content": wire}
+    return {**body, **message.extra} if message.extra else body
 
 
 def _unstructure_part(part: TextPart | ImagePart) -> dict[str, Any]:
@@ -431,50 +442,48 @@ def _canonical_generation(members: object) -> dict[str, Any]:
     return found
 
 
-# The members of the vendor's own sample, and the types that they have there.
-_PLAIN = {
-    "id": str,
-    "status": str,
-    "model": str,
-    "content": str,
-    "tokens_used": int,
-    "balance_remaining": int,
-    "created_at": str,
-    "usage": dict,
-}
-_PLAIN_USAGE = {"prompt_tokens": int, "completion_tokens": int, "total_tokens": int}
-_plain_values: Callable[[Any], tuple[Any, ...]] = operator.itemgetter(*_PLAIN)
-_plain_counts: Callable[[Any], tuple[Any, ...]] = operator.itemgetter(*_PLAIN_USAGE)
-_PLAIN_TYPES, _PLAIN_COUNT_TYPES = tuple(_PLAIN.values()), tuple(_PLAIN_USAGE.values())
+# The members of the vendor's own sample.
+_plain_values: Callable[[Any], tuple[Any, ...]] = operator.itemgetter(
+    "id", "status", "model", "content", "tokens_used", "balance_remaining", "created_at", "usage"
+)
+_plain_counts: Callable[[Any], tuple[Any, ...]] = operator.itemgetter(
+    "prompt_tokens", "completion_tokens", "total_tokens"
+)
+_ABSENT: dict[str, Any] = {field.name: field.default for field in attrs.fields(Generation)}
 
 
 def _plain_generation(members: Any) -> Generation | None:
     """
     Return the generation when *members* are exactly those of the vendor's sample, in their types; else None.
 
-    Nearly every answer is: 3 us instead of the 10 of the general way, which is there for everything else.
+    Nearly every answer is: 2 us instead of the 10 of the general way, which is there for everything else.
     """
     try:
         values = _plain_values(members)
-        counts = _plain_counts(values[-1])
+        usage = values[-1]
+        counts = _plain_counts(usage)
     except (KeyError, TypeError, IndexError):
         return None
-    types = tuple(map(type, values)), tuple(map(type, counts))
-    if types != (_PLAIN_TYPES, _PLAIN_COUNT_TYPES) or (len(members), len(values[-1])) != (len(values), len(counts)):
+    if not (_are(str, values[:4]) and _are(int, values[4:6]) and _are(int, counts)):
         return None
-    identifier, status, model, content, tokens_used, balance_remaining, created_at, _ = values
-    prompt_tokens, completion_tokens, total_tokens = counts
-    return Generation(
-        id=identifier,
-        status=status,
-        model=model,
-        content=content,
-        tokens_used=tokens_used,
-        balance_remaining=balance_remaining,
-        usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, total_tokens=total_tokens),
-        created_at=_datetime(created_at, datetime),
-        raw=members,
-    )
+    if len(members) != len(values) or len(usage) != len(counts) or type(created_at := values[6]) is not str:
+        return None
+    # Frozen as any other, made without their constructors, which alone take 2 us.
+    generation, tokens = object.__new__(Generation), object.__new__(Usage)
+    vars(tokens).update(usage)
+    fields = vars(generation)
+    fields.update(_ABSENT)
+    fields.update(members)
+    fields["usage"], fields["raw"] = tokens, members
+    fields["created_at"] = _datetime(created_at, datetime)
+    return generation
+
+
+def _are(kind: type, values: tuple[Any, ...]) -> bool:
+    for value in values:  # noqa: SIM110 - a generator for `all` takes twice as long
+        if type(value) is not kind:
+            return False
+    return True
 
 
 def _canonical_usage(members: object) -> dict[str, Any]:

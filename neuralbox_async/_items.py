@@ -45,7 +45,14 @@ class Defaults:
         if isinstance(given, GenerateRequest):
             return given
         if isinstance(given, str):
-            return self._request(given, {})
+            # As most are; twice as fast as the way of the others.
+            return GenerateRequest(
+                cast("str", self.model),
+                given,
+                system=self.system,
+                temperature=self.temperature,
+                max_tokens=self.max_tokens,
+            )
         if is_mapping(given):
             members = {name: value for name, value in given.items() if value is not None}
             return self._request(_messages_of(members), members)

@@ -33,6 +33,8 @@ class Job:
     request: GenerateRequest
     wire: _protocol.Request
     generation_id: GenerationId | None = None  # once the API has accepted it
+    doubt: Doubt | None = None  # of an earlier run, which sent it; the API has accepted it then
+    reserved: int | None = None  # tokens of the budget, for what is sent by this run
     call: Call | None = None  # what is or was under way
     body: bytes = b""  # the answer that has its generation
     attempts: int = 0
@@ -117,7 +119,7 @@ class Jobs:
         if state == DONE:
             return Done(job.index)
         if doubt is not None and state == PENDING:
-            job.generation_id = doubt.generation_id
+            job.doubt, job.generation_id = doubt, doubt.generation_id
         elif doubt is not None and state == IN_DOUBT:
             if not self._retries(job.key):
                 return job.result(error=OutcomeUnknownError(_UNKNOWN, keys=(job.key,)))

@@ -27,6 +27,10 @@ class KeyIndex:
     def __setitem__(self, digest: int, state: int) -> None:
         self._tables[digest % _TABLES].set(digest, state)
 
+    def mark(self, digest: int, bit: int) -> int:
+        """Return the state of *digest*, and add *bit* to it."""
+        return self._tables[digest % _TABLES].mark(digest, bit)
+
 
 class _Table:
     """A hash table with open addressing; the states tell which slots are taken."""
@@ -41,8 +45,16 @@ class _Table:
     def get(self, digest: int) -> int:
         return self._states[self._slot(digest)]
 
-    def set(self, digest: int, state: int) -> None:
+    def mark(self, digest: int, bit: int) -> int:
         slot = self._slot(digest)
+        state = self._states[slot]
+        self._put(slot, digest, state | bit)
+        return state
+
+    def set(self, digest: int, state: int) -> None:
+        self._put(self._slot(digest), digest, state)
+
+    def _put(self, slot: int, digest: int, state: int) -> None:
         if not self._states[slot]:
             self._count += 1
             if 4 * self._count > 3 * len(self._states):

@@ -134,6 +134,7 @@ class Ledger:
             stopped_by=self.stopped_by,
             rate_limited=self.rate_limited,
             tokens=self._tokens,
+            tokens_before=self._budget.spent_before,
             tokens_at_risk=self._budget.at_risk,
             seconds=self._seconds,
         )

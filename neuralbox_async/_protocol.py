@@ -79,10 +79,10 @@ def is_success(status: int) -> bool:
     return _SUCCESS <= status < _REDIRECTION
 
 
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.define(kw_only=True)
 class Request:
     """
-    One HTTP request, without the key and without the host.
+    One HTTP request, without the key and without the host; never changed.
 
     *headers* go out besides the client's own; *free* is a POST that only asks.
     """

@@ -12,7 +12,7 @@ from neuralbox_async._errors import NeuralBoxError
 from neuralbox_async._types import GenerateRequest, Generation
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)  # made in half the time
 class BatchResult:
     """
     What became of one request of a batch.
@@ -69,8 +69,8 @@ class BatchReport:
     * *not_started*: how many were not sent; None when the requests have no length and were not read to their end.
     * *stopped_by*: the error after which no more was sent, or None.
     * *rate_limited*: answers with status 429; each such request was sent again.
-    * *tokens*: NeuralBox tokens billed, as the API told; *tokens_at_risk*: the price of what is *unknown*, as far as
-      known.
+    * *tokens*: NeuralBox tokens billed, as the API told; *tokens_before*: by earlier runs, according to the journal.
+      *tokens_at_risk*: the price, as far as known, of what may have been billed without an answer, by any of the runs.
     * *seconds*: how long it took.
     """
 
@@ -84,8 +84,14 @@ class BatchReport:
     stopped_by: NeuralBoxError | None
     rate_limited: int
     tokens: int
+    tokens_before: int
     tokens_at_risk: int
     seconds: float
+
+    @property
+    def tokens_in_all(self) -> int:
+        """NeuralBox tokens billed by all runs of the journal, this one included; without a journal, by this one."""
+        return self.tokens_before + self.tokens
 
 
 class Buffer:

@@ -233,25 +233,31 @@ class Run:
 
     async def _admitted(self, job: Job) -> bool:
         """Wait until budget and limits let *job* start; return False when the batch stops before."""
+        if job.doubt is not None:
+            self._budget.ask()  # which costs nothing
+            return not self._stopping
         model = job.request.model
-        await self._learn_price(model)
+        if self._budget.bounded:
+            for name in (*self._budget.unpriced, model):
+                await self._learn_price(name)
         while not self._stopping and not self._budget.reserve(model):
             if not self._budget.holding:
                 self.stop(self._budget_reached(model))
                 return False
             await self._change.wait()
-        if not self._stopping and (job.generation_id is not None or await self._may_send()):
+        if not self._stopping and await self._may_send():
+            job.reserved = self._budget.price(model) if self._budget.bounded else None
             return True
         self._budget.settle(model, 0)
         return False
 
     def _budget_reached(self, model: str) -> BudgetReachedError:
-        limit, spent = self._budget.limit or 0, self._budget.spent + self._budget.at_risk
-        message = f"the budget of {limit} tokens does not cover another generation of {model}: {spent} are spent"
-        return BudgetReachedError(message, budget=limit, spent=spent, model=model)
+        name, bound, used = self._budget.tightest
+        message = f"the {name} of {bound} tokens does not cover another generation of {model}: {used} are spent"
+        return BudgetReachedError(message, budget=bound, spent=used, model=model)
 
     async def _learn_price(self, model: str) -> None:
-        if self._budget.limit is None or self._budget.knows(model) or model in self._asked_prices:
+        if model in self._asked_prices:
             return
         self._asked_prices.add(model)
         price = await self._sender.price(model)
@@ -284,7 +290,7 @@ class Run:
         finally:
             self.ledger.under_way -= 1
             self._change.give()
-        self._budget.settle(job.request.model, 0 if result is None else result.tokens)
+        self._settle(job, 0 if result is None else result.tokens)
         if result is None:
             self.buffer.put(job.index, None)
         else:
@@ -325,6 +331,13 @@ class Run:
         self._write_failure(job, error)
         return job.result(error=error, tokens=0 if error.billed == "no" else None)
 
+    def _settle(self, job: Job, tokens: int | None) -> None:
+        """Note that *tokens* were billed for *job*, None when that is not known."""
+        if job.doubt is None:
+            self._budget.settle(job.request.model, tokens)
+        else:
+            self._budget.resolve(job.doubt.model, job.doubt.reserved, tokens)
+
     def _note_refused(self, job: Job, error: RateLimitError) -> None:
         self.ledger.rate_limited += 1
         self._write_failure(job, error)  # to be sent again, perhaps in hours: until then nothing is in doubt
@@ -332,7 +345,7 @@ class Run:
 
     def _note_given_up(self, job: Job) -> None:
         if job.maybe_billed:
-            self._budget.settle(job.request.model, None)
+            self._settle(job, None)
         elif job.call is not None:
             self._write_failure(job, APIConnectionError("it was given up before it was sent"))
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import weakref
 from typing import TYPE_CHECKING, Protocol, Self, cast
 
 from neuralbox_async._errors import UnsupportedEventLoopError
@@ -38,37 +39,94 @@ class Deadline:
 
     *expired* tells afterwards whether that happened; the cancellation has then been taken back, and the block is simply
     left. A cancellation from elsewhere passes, also when it comes together with the deadline. Not across a `yield`.
-    What `asyncio.timeout_at` does, and an anyio scope, at a fraction of their cost: 9 % of a call.
+    What `asyncio.timeout_at` does, and an anyio scope, at a fraction of their cost: 9 % and 20 % of a call.
     """
 
-    __slots__ = ("_cancelling", "_moment", "_task", "_timer", "expired")
+    __slots__ = ("_cancelling", "_queue", "_task", "_timer", "expired", "moment")
 
     def __init__(self, moment: float) -> None:
-        self._moment = moment
+        self.moment = moment
+        self._queue: _Queue | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.expired = False
 
     def __enter__(self) -> Self:
-        if self._moment != math.inf:
+        if self.moment != math.inf:
             loop = asyncio.get_running_loop()
             self._task = cast("asyncio.Task[object]", asyncio.current_task())
             self._cancelling = self._task.cancelling()
-            self._timer = loop.call_at(self._moment, self._expire)
+            queue = _queues.get(loop) or _queues.setdefault(loop, _Queue())
+            if queue.add(self, loop):
+                self._queue = queue
+            else:
+                self._timer = loop.call_at(self.moment, self.expire)
         return self
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Cancel: the time has come."""
         self.expired = True
         self._task.cancel()
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> bool:
-        if self._timer is None:
-            return False
-        self._timer.cancel()
+        if self._queue is not None:
+            self._queue.waiting.pop(self, None)
+        elif self._timer is not None:
+            self._timer.cancel()
         if not self.expired:
             return False
         # Somebody else's request to cancel, if there is one, is still counted: then the cancellation is theirs.
         self.expired = self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
         return self.expired
+
+
+class _Queue:
+    """
+    The deadlines of one loop that were set in the order in which they come: one timer does for all of them.
+
+    Calls with the same timeout are like that. A timer for each costs 7 % of a call.
+    """
+
+    # It must not hold the loop, nor a timer, which does: it is found by the loop, weakly.
+    __slots__ = ("_last", "_rings_at", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: dict[Deadline, None] = {}
+        self._last = 0.0  # the moment of the one added last
+        self._rings_at = math.inf
+
+    def add(self, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> bool:
+        """Take *deadline*, and return True, unless it comes before one that waits."""
+        moment = deadline.moment
+        if moment < self._last and self.waiting and moment < next(reversed(self.waiting)).moment:
+            return False
+        self._last = moment
+        self.waiting[deadline] = None
+        if moment < self._rings_at:
+            self._ring_at(moment, loop)
+        return True
+
+    def _ring_at(self, moment: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._rings_at = moment
+        loop.call_at(moment, self._ring, moment)
+
+    def _ring(self, moment: float) -> None:
+        if moment != self._rings_at:
+            return  # a later one took its place
+        self._rings_at = math.inf
+        loop = asyncio.get_running_loop()
+        soon = max(moment, loop.time())  # the loop may have been busy, and may ring a little too early
+        late: list[Deadline] = []
+        for deadline in self.waiting:
+            if deadline.moment > soon:
+                self._ring_at(deadline.moment, loop)
+                break
+            late.append(deadline)
+        for deadline in late:
+            del self.waiting[deadline]
+            deadline.expire()
+
+
+_queues: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = weakref.WeakKeyDictionary()
 
 
 class Delivery:

@@ -77,7 +77,7 @@ class Sender:
         started = time.monotonic()
         try:
             if self._journal is not None:
-                self._journal.start(job.key, job.wire.headers["Idempotency-Key"])
+                self._journal.start(job.key, job.wire.headers["Idempotency-Key"], job.request.model, job.reserved)
             generation = await self._caller.answer(job.call, job.load)
         except BaseException as error:
             self._slow_down(error, started)

@@ -181,26 +181,33 @@ class _Connector(aiohttp.TCPConnector):
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         delivery = _delivery.get()
         delivery.stage = "connecting"
+        connect = super().connect if self.proxy_timeout is None else self._connect_to_proxy
         try:
-            connection = await self._acquire(*args, **kwargs)
+            connection = await connect(*args, **kwargs)
             while connection.protocol is not None and connection.protocol.should_close:
                 # Something came while it was idle (a gateway's 408, say): it would be taken for our answer.
                 connection.close()
-                connection = await self._acquire(*args, **kwargs)
+                connection = await connect(*args, **kwargs)
         except asyncio.CancelledError:
             # A connector that closes cancels those who wait for a connection, as if their callers had been.
             if self.closed and not _is_cancelled():
                 raise aiohttp.ClientConnectionError(_CLOSED) from None
             raise
         delivery.stage = "sent"
+        _read_less_at_a_time(connection.transport)
         return connection
 
-    async def _acquire(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
-        if self.proxy_timeout is None:
-            return await super().connect(*args, **kwargs)
+    async def _connect_to_proxy(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
         # The wait for a proxy's answer to CONNECT has no other clock.
         async with asyncio.timeout(self.proxy_timeout):
             return await super().connect(*args, **kwargs)
+
+
+def _read_less_at_a_time(transport: Any) -> None:
+    # For each read asyncio has memory for 256 KiB allocated, which the allocator takes from the system and gives back:
+    # a tenth of a call. (uvloop reads otherwise, and has no such attribute.)
+    if getattr(transport, "max_size", 0) > _READ_SIZE:
+        transport.max_size = _READ_SIZE
 
 
 def _is_cancelled() -> bool:
@@ -333,10 +340,17 @@ class _AiohttpResponse:
 
     @property
     def received(self) -> bytes:
-        return b"".join(self._received)
+        return self._received[0] if len(self._received) == 1 else b"".join(self._received)
 
     async def read(self, limit: int, *, truncate: bool = False) -> bytes:
-        size = 0
+        content = self._raw.content
+        if content.is_eof() and content.exception() is None and content.total_bytes <= limit:
+            # The usual case: it came together with its head.
+            self._received.append(content.read_nowait())
+            if content.at_eof():
+                self._end()
+                return self.received
+        size = sum(map(len, self._received))
         while chunk := await self.read_chunk():
             self._received.append(chunk)
             size += len(chunk)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import contextlib
+import tempfile
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 from benchmarks.clients.adapter import KEY, NEURALBOX_PATH, PROMPT, Take, base_url
 from neuralbox_async import AsyncNeuralBox, ContentDelta
@@ -46,12 +48,27 @@ class AsyncEvents(Async):
 class Batch(Async):
     """The same; many calls are a batch."""
 
+    _journal: Path | None = None
+
     async def many(self, model: str, count: int, at_once: int) -> AsyncGenerator[str]:
         """Give the ids of *count* answers, *at_once* calls at a time."""
-        prompts = itertools.repeat(PROMPT, count)
-        async with self.client.generate_many(prompts, model=model, max_concurrency=at_once) as results:
+        prompts = (f"{PROMPT} {number}" for number in range(count))
+        batch = self.client.generate_many(prompts, model=model, max_concurrency=at_once, journal=self._journal)
+        async with batch as results:
             async for result in results:
                 yield str(result.generation.id) if result.generation else ""
+
+
+class JournaledBatch(Batch):
+    """The same with a journal, in a folder that vanishes afterwards."""
+
+    async def many(self, model: str, count: int, at_once: int) -> AsyncGenerator[str]:
+        """Give the ids of *count* answers, *at_once* calls at a time."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._journal = Path(folder, "run.jsonl")
+            async with contextlib.aclosing(super().many(model, count, at_once)) as ids:
+                async for found in ids:
+                    yield found
 
 
 class Semaphore(Async):

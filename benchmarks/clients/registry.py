@@ -81,6 +81,7 @@ _ALL = (
     _async_client("neuralbox-events", "ours:AsyncEvents"),
     _async_client("neuralbox-events-plain", "ours:AsyncEvents", without=("orjson",)),
     _async_client("neuralbox-batch", "ours:Batch"),
+    _async_client("neuralbox-batch-journal", "ours:JournaledBatch"),
     _async_client("neuralbox-semaphore", "ours:Semaphore"),
     _blocking_client("neuralbox-sync"),
     _blocking_client("neuralbox-sync-plain", without=("orjson",)),

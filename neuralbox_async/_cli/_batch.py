@@ -25,6 +25,7 @@ _USAGE: Final = 2
 _STOPPED: Final = 4
 _SHOWN_KEYS: Final = 10
 _CONNECTIONS: Final = 1000  # the client's own limit
+_CONNECTIONS_LEFT: Final = 10  # by a batch, for calls beside it
 _REMEMBERED: Final = 1000  # requests, by a local server
 _ARGUMENTS: Final = f"{__name__}.arguments"
 
@@ -107,7 +108,23 @@ def _pace(_context: click.Context, parameter: click.Parameter, text: str) -> Pac
     help="Requests per second; limits are kept and waited for either way.",
 )
 @click.option(
-    "--budget", type=click.IntRange(min=1), metavar="TOKENS", help="NeuralBox tokens that this run spends at most."
+    "--budget",
+    type=click.IntRange(min=1),
+    metavar="TOKENS",
+    help="NeuralBox tokens that all runs with the same journal spend at most, this one included.",
+)
+@click.option("--check-balance", is_flag=True, help="Ask for the balance first, and spend no more than that.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="What one request may take, retries included; waits for limits do not count.  [default: 600]",
+)
+@click.option(
+    "--max-retries",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="How often a request that surely was not billed is tried again.  [default: 2]",
 )
 @click.option("--ordered", is_flag=True, help="Write the results in the order of the rows.")
 @click.option(
@@ -141,6 +158,9 @@ def batch(
     concurrency: int,
     pace: Pace,
     budget: int | None,
+    check_balance: bool,
+    timeout: float | None,
+    max_retries: int | None,
     ordered: bool,
     journal: str | None,
     no_journal: bool,
@@ -181,6 +201,9 @@ def batch(
         concurrency=concurrency,
         pace=pace,
         budget=budget,
+        check_balance=check_balance,
+        timeout=timeout,
+        max_retries=max_retries,
         ordered=ordered,
         local=local,
         skip_bad=skip_bad,
@@ -272,7 +295,9 @@ def _check_rows(plan: Plan, rows: Rows, recipe: Recipe) -> None:
 @contextmanager
 def _client_options(plan: Plan) -> Generator[dict[str, Any]]:
     """Hand out what a client is made of: for a local server that runs meanwhile, or as the environment says."""
-    options = {"max_connections": max(_CONNECTIONS, plan.concurrency)}
+    given = {"timeout": plan.timeout, "max_retries": plan.max_retries}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options["max_connections"] = max(_CONNECTIONS, plan.concurrency + _CONNECTIONS_LEFT)
     if not plan.local:
         yield options
         return

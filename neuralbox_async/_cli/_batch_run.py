@@ -15,7 +15,14 @@ import anyio
 import attrs
 import click
 
-from neuralbox_async import AsyncBatch, AsyncNeuralBox, BatchReport, BatchResult, JournalError
+from neuralbox_async import (
+    AsyncBatch,
+    AsyncNeuralBox,
+    BatchReport,
+    BatchResult,
+    BudgetReachedError,
+    JournalError,
+)
 from neuralbox_async._cli._failures import described, one_line
 from neuralbox_async._cli._gauge import Gauge, gauge
 from neuralbox_async._cli._outcomes import Output, line_of, lines_done
@@ -41,6 +48,9 @@ class Plan:
     concurrency: int
     pace: Pace
     budget: int | None
+    check_balance: bool
+    timeout: float | None
+    max_retries: int | None
     ordered: bool
     local: bool
     skip_bad: bool
@@ -95,6 +105,7 @@ class Run:
             journal=plan.journal,
             on_unknown=plan.on_unknown,
             budget=plan.budget,
+            check_balance=plan.check_balance,
             pace=plan.pace,
             on_progress=shown.show,
         )
@@ -176,6 +187,7 @@ class Run:
         """Return how to go on, if anything is left to do."""
         others = sum(count for kind, count in report.failed.items() if kind != _UNKNOWN)
         left = others + len(report.cancelled_keys) + (report.not_started or 0)
+        left += isinstance(self._failure, OSError)  # what is done is in the journal, and not in the output
         if not left and not report.unknown:
             return ""
         if self._plan.journal is None:
@@ -183,7 +195,9 @@ class Run:
         command = shlex.join(("neuralbox", "batch", *self._plan.arguments))
         stdin = " (with the same rows on stdin)" if self._plan.source == "-" else ""
         if left:
-            return f"To go on{stdin}: {command}"
+            # The same budget is the same money, and is spent.
+            stopped = isinstance(report.stopped_by, BudgetReachedError) and self._plan.budget is not None
+            return f"To go on{stdin}{', with a larger --budget' if stopped else ''}: {command}"
         return f"To send them again{stdin}, and perhaps pay twice: {command} --on-unknown retry"
 
 
@@ -200,7 +214,15 @@ def _facts(report: BatchReport, rows: Rows) -> list[str]:
         facts.append(f"{report.not_started:,} not started")
     if rows.bad:
         facts.append(f"{rows.bad:,} left out as bad")
-    return [*facts, f"{report.tokens:,} token{'' if report.tokens == 1 else 's'}", f"{report.seconds:,.1f} s"]
+    return [*facts, _cost(report), f"{report.seconds:,.1f} s"]
+
+
+def _cost(report: BatchReport) -> str:
+    cost = f"{report.tokens:,} token{'' if report.tokens == 1 else 's'}"
+    more = [f"{report.tokens_in_all:,} in all runs"] if report.tokens_before else []
+    if report.tokens_at_risk and not report.unknown:  # what was in doubt was sent again
+        more.append(f"up to {report.tokens_at_risk:,} more for what was sent twice")
+    return f"{cost} ({', '.join(more)})" if more else cost
 
 
 def _doubts(report: BatchReport) -> str:

@@ -9,11 +9,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import attrs
 from aiohttp import web
 
 from neuralbox_async.testing._bodies import generation_body, status_body
 from neuralbox_async.testing._calls import Dialect, load_call, load_json, wants_stream
-from neuralbox_async.testing._catalogue import CATALOGUE, describe, quote
+from neuralbox_async.testing._catalogue import CATALOGUE, Model, describe, quote
 from neuralbox_async.testing._exchange import ClientGoneError, Exchange
 from neuralbox_async.testing._faults import Delay, Drop, Fail, Fault, FaultScript
 from neuralbox_async.testing._generating import Generating
@@ -147,12 +148,19 @@ class API:
                 return await exchange.send(200, self._status(exchange, id_, "b"))
             case ["GET", "balance"]:
                 return await exchange.send(200, self._balance())
-            case ["GET", "models", slug] if slug in CATALOGUE:
-                return await exchange.send(200, describe(slug, CATALOGUE[slug]))
-            case ["POST", "models", slug, "calculate-price"] if slug in CATALOGUE:
-                return await exchange.send(200, quote(CATALOGUE[slug], _count(exchange)))
+            case ["GET", "models", slug] if model := self._model(slug):
+                return await exchange.send(200, describe(slug, model))
+            case ["POST", "models", slug, "calculate-price"] if model := self._model(slug):
+                return await exchange.send(200, quote(model, _count(exchange)))
             case _:
                 raise RefusalError(404)
+
+    def _model(self, slug: str) -> Model | None:
+        """Return what is told of *slug*: what it costs here, which is what is billed."""
+        model, price = CATALOGUE.get(slug), self._settings.prices.get(slug)
+        if price is None:
+            return model
+        return attrs.evolve(model or Model("text", price, price), cost=price, ceiling=price)
 
     def _authorise(self, exchange: Exchange) -> None:
         given = exchange.received.headers.get("Authorization", "")

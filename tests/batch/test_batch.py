@@ -247,6 +247,24 @@ async def test_all_slots_are_used(make):
     assert 40 == transport.peak
 
 
+async def test_a_single_call_finds_a_connection(neuralbox_server):
+    """A batch leaves connections to calls that are not part of it: they do not queue behind its requests."""
+    neuralbox_server.delay(30, times=3)
+    async with AsyncNeuralBox(**neuralbox_server.options, max_connections=4) as client:
+        async with client.generate_many(map(str, range(50)), model="gpt-5") as results:
+            await neuralbox_server.until(lambda: neuralbox_server.in_flight == 3)
+            reply = await client.generate("gpt-5", "Hi", timeout=20)
+
+    assert "You said: Hi" == reply.content
+    assert 3 == len(results.report.cancelled_keys)
+
+
+async def test_one_connection_is_enough(neuralbox_server):
+    """A client with one connection can do a batch as well."""
+    async with AsyncNeuralBox(**neuralbox_server.options, max_connections=1) as client:
+        assert 3 == len(await results_of(client.generate_many(["a", "b", "c"], model="gpt-5")))
+
+
 @pytest.mark.parametrize("ordered, bound", [(False, 2 * 5), (True, 4 * 5)])
 async def test_requests_are_read_as_needed(make, ordered, bound):
     """A reader who reads nothing holds up the reading of requests; one that reads gets all."""

@@ -7,7 +7,9 @@ import errno
 import json
 import os
 import random
+import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from answers import done, said
@@ -204,7 +206,7 @@ async def doubtful(make, journal):
     requests = [{"key": name, "prompt": name} for name in ("done", "lost")]
     await run(client.generate_many(requests, model="gpt-5", journal=journal))
     late = opened(journal)
-    late.start("open", "key-of-then")
+    late.start("open", "key-of-then", "gpt-5", None)
     late.close()
     return [*requests, {"key": "open", "prompt": "open"}, {"key": "new", "prompt": "new"}]
 
@@ -371,11 +373,11 @@ async def test_an_id_that_leads_nowhere(client, journal):
 def written(path):
     """Write a journal with all kinds of lines, and return them."""
     journal = opened(path)
-    journal.start("a", "1")
+    journal.start("a", "1", "gpt-5", 3)
     journal.done("a", done_generation(), b'{"id": 1, "content": "x"}', attempts=1, seconds=0.5, tokens=3)
-    journal.start("b", "2")
+    journal.start("b", "2", "gpt-5", None)
     journal.pending("b", 7)
-    journal.start("c \u00e9", "3")
+    journal.start("c \u00e9", "3", 'a "model"', 5)
     journal.failed("c \u00e9", ProviderError("500", status=500), None, attempts=1)
     journal.close()
     return path.read_bytes().splitlines(keepends=True)
@@ -407,7 +409,7 @@ def test_a_torn_line_is_not_lost_knowledge(journal):
     journal.write_bytes(b"".join(lines[:2]) + lines[2][:30])
     torn = opened(journal)
     assert ("a",) == torn.unknown
-    torn.start("z", "9")
+    torn.start("z", "9", "gpt-5", None)
     torn.close()
     assert ["a", "z"] == [entry.key for entry in entries(journal)]
 
@@ -598,6 +600,41 @@ async def test_two_processes_on_one_journal(make, journal, start):
     holder.kill()
     holder.wait()
     assert 1 == len(await run(client.generate_many(["a"], model="gpt-5", journal=journal)))
+
+
+class FakeMsvcrt:
+    """Windows' locks, which are on a byte at the place where the file is."""
+
+    LK_NBLCK, LK_UNLCK = 2, 0
+
+    def __init__(self):
+        self.held = {}
+
+    def locking(self, fd, mode, count):
+        byte = (os.fstat(fd).st_ino, os.lseek(fd, 0, os.SEEK_CUR), count)
+        if mode == self.LK_UNLCK:
+            assert fd == self.held.pop(byte)
+        elif self.held.setdefault(byte, fd) != fd:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_the_lock_on_windows(journal, monkeypatch):
+    """By the calls that there are on Windows, a second opening is refused, and what is written stays at the end."""
+    windows = FakeMsvcrt()
+    monkeypatch.setattr("neuralbox_async._journal.sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setitem(sys.modules, "msvcrt", windows)
+    first = opened(journal)
+    ((_, at, count),) = windows.held
+    first.start("a", "1", "gpt-5", None)
+    with pytest.raises(JournalLockedError):
+        opened(journal)
+    first.start("b", "2", "gpt-5", None)
+    first.close()
+    assert {} == windows.held
+    assert ("a", "b") == opened_and_closed(journal).unknown
+    # Beyond the end: on Windows what is locked cannot be read by others.
+    assert at > journal.stat().st_size
+    assert 1 == count
 
 
 async def test_two_batches_on_one_journal(make, journal):

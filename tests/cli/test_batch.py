@@ -350,6 +350,9 @@ class TestOptions:
             (("--pace", "0"), "neither 'auto' nor"),
             (("--pace", "nan"), "neither 'auto' nor"),
             (("--budget", "0"), "--budget"),
+            (("--timeout", "0"), "--timeout"),
+            (("--timeout", "nan"), "timeout must be"),
+            (("--max-retries", "-1"), "--max-retries"),
             (("--concurrency", "0"), "--concurrency"),
             (("--on-unknown", "pray"), "--on-unknown"),
             (("--model", ""), "model must be"),
@@ -372,6 +375,20 @@ class TestOptions:
         """A pace may be given."""
         assert 0 == batch("a\nb\n", "--pace", "100").status
         assert 2 == len(server.billed)
+
+    def test_timeout(self, batch, server):
+        """A request may be given less time, and its failure does not stop the rest."""
+        server.delay(30)
+        done = batch("a\nb\n", "-c", "1", "--timeout", "0.3")
+
+        assert 3 == done.status
+        assert {"APITimeoutError", None} == {row.get("kind") for row in lines(done.out)}
+
+    @pytest.mark.parametrize("retries,status", [("0", 3), ("1", 0)])
+    def test_retries(self, batch, server, retries, status):
+        """What was not billed is tried again as often as is said."""
+        server.fail(503)
+        assert status == batch("a\n", "--max-retries", retries).status
 
     def test_no_key(self, batch):
         """Without a key there is one line, and no output."""
@@ -441,16 +458,43 @@ class TestOutcomes:
         assert "To go on: neuralbox batch" in done.err
 
     def test_budget(self, batch, serve):
-        """A budget is never exceeded; without one the rest follows."""
+        """A budget is never exceeded, by all runs together; without one the rest follows."""
         server = serve(prices={"m": 10})
-        first = batch("a\nb\nc\nd\n", "-o", "out.jsonl", "--model", "m", "--budget", "25")
-        spent = sum(generation.tokens for generation in server.billed)
-        second = batch("a\nb\nc\nd\n", "-o", "out.jsonl", "--model", "m")
+        arguments = ("-o", "out.jsonl", "--model", "m")
+        first = batch("a\nb\nc\nd\n", *arguments, "--budget", "25")
+        second = batch("a\nb\nc\nd\n", *arguments, "--budget", "25")
+        assert 20 == sum(generation.tokens for generation in server.billed)
+        third = batch("a\nb\nc\nd\n", *arguments, "--budget", "39")
+        assert 30 == sum(generation.tokens for generation in server.billed)
+        fourth = batch("a\nb\nc\nd\n", *arguments)
 
-        assert (4, 0) == (first.status, second.status)
-        assert 0 < spent <= 25
-        assert "the budget of 25 tokens" in first.err
+        assert [4, 4, 4, 0] == [done.status for done in (first, second, third, fourth)]
+        assert "the budget of 25 tokens does not cover another generation of m: 20 are spent" in second.err
+        assert "To go on, with a larger --budget: neuralbox batch in.txt" in first.err
+        assert "; 20 tokens; " in first.err
+        assert "; 0 tokens (20 in all runs); " in second.err
+        assert "; 10 tokens (30 in all runs); " in third.err
+        assert "; 10 tokens (40 in all runs); " in fourth.err
         assert 4 == len(by_key(file_lines())) == len(server.billed)
+
+    def test_budget_and_doubt(self, batch, server):
+        """What was sent twice is said to have cost more, perhaps."""
+        server.drop("after")
+        batch("a\n", "-o", "out.jsonl", "--budget", "9")
+        done = batch("a\n", "-o", "out.jsonl", "--budget", "9", "--on-unknown", "retry")
+
+        assert 0 == done.status
+        assert "1 done; 2 tokens (up to 2 more for what was sent twice)" in done.err
+
+    def test_check_balance(self, batch, serve):
+        """With --check-balance nothing is sent that the account could not pay."""
+        server = serve(balance=5)
+        done = batch("a\nb\nc\n", "-c", "1", "--check-balance")
+
+        assert 4 == done.status
+        assert "the balance of 5 tokens" in done.err
+        assert 2 == len(server.billed) == len(lines(done.out))
+        assert {200} == {request.answered for request in server.requests}
 
     def test_balance(self, batch, serve):
         """An empty account stops the batch."""
@@ -537,6 +581,7 @@ class TestFiles:
 
         assert 1 == done.status
         assert "No space left on device" in done.err
+        assert "To go on: neuralbox batch in.txt -o /dev/full --journal journal\n" in done.err
         assert {entry.key for entry in read_journal("journal") if entry.event == "done"}
         assert len(server.billed) == sum(entry.event == "done" for entry in read_journal("journal"))
 

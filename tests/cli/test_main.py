@@ -33,11 +33,11 @@ def test_help(run, arguments):
     done = run(*arguments)
 
     assert (0, "") == (done.status, done.err)
-    for wanted in ("demo  ", "generate  ", "retrieve  ", "serve  ", "Examples:", "NEURALBOX_API_KEY"):
+    for wanted in ("batch  ", "demo  ", "generate  ", "retrieve  ", "serve  ", "Examples:", "NEURALBOX_API_KEY"):
         assert wanted in done.out
 
 
-@pytest.mark.parametrize("command", ["generate", "retrieve", "serve"])
+@pytest.mark.parametrize("command", ["batch", "generate", "retrieve", "serve"])
 def test_help_of_a_command(run, command):
     """The help of a command has examples, one a line."""
     done = run(command, "--help")
@@ -81,6 +81,7 @@ def test_without_the_extra(start, lacking, argument):
         (("generate", "--verbose", "Hi"), "--verbose"),
         (("generate", "Hi", "there"), "there"),
         (("retrieve",), "Missing argument 'ID'"),
+        (("batch", "nowhere.txt", "--bugdet", "5"), "--bugdet"),
         (("serve", "--port", "65536"), "--port"),
         (("serve", "--api-key", ""), "--api-key"),
         (("serve", "--api-key", "nb key"), "--api-key"),

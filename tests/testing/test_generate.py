@@ -281,6 +281,17 @@ def test_price_endpoint(caller):
     assert "matrix" == caller.post({}, "/models/dall-e-3/calculate-price").json["pricing_type"]
 
 
+def test_prices_are_told(serve):
+    """Prices given to the server are those that it tells, of models in the catalogue and of others."""
+    caller = serve(prices={"dall-e-3": 7, "mine": 3})
+    assert {"token_cost": 14, "min_token_cost": 7, "max_token_cost": 7, "pricing_type": "fixed"} == caller.post(
+        {"count": 2}, "/models/dall-e-3/calculate-price"
+    ).json
+    assert 3 == caller.post({}, "/models/mine/calculate-price").json["max_token_cost"]
+    assert (7, 3) == tuple(caller.get(f"/models/{slug}").json["token_cost"] for slug in ("dall-e-3", "mine"))
+    assert 404 == caller.post({}, "/models/other/calculate-price").status
+
+
 @pytest.mark.parametrize("body", [{"count": 0}, {"count": "1"}, {"count": True}, []])
 def test_price_of_no_count_is_a_422(caller, body):
     """A count that is no count is refused."""

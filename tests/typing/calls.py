@@ -1,24 +1,32 @@
 """What type checkers must accept, and what they must refuse: read by mypy and pyright, never run."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from typing import assert_type
 
 from neuralbox_async import (
+    AsyncBatch,
     AsyncNeuralBox,
     AsyncStream,
+    BatchProgress,
+    BatchReport,
+    BatchResult,
     ContentDelta,
+    GenerateRequest,
     Generation,
     GenerationEnd,
     GenerationStart,
     ImagePart,
+    JournalEntry,
     Message,
+    NeuralBoxError,
     RateLimitError,
     TextPart,
     UnknownEvent,
     Usage,
+    read_journal,
 )
-from neuralbox_sync import NeuralBox, Stream
+from neuralbox_sync import Batch, NeuralBox, Stream
 
 
 async def accepted(client: AsyncNeuralBox) -> None:
@@ -44,6 +52,39 @@ async def accepted(client: AsyncNeuralBox) -> None:
         assert_type(other, AsyncNeuralBox)
 
 
+async def accepted_batches(client: AsyncNeuralBox, awaited: AsyncIterator[str]) -> None:
+    def show(progress: BatchProgress) -> None:
+        assert_type(progress.total, int | None)
+        assert_type(progress.waiting_until, datetime | None)
+
+    batch = client.generate_many(
+        ["Hi", {"prompt": "Hi", "key": "a", "temperature": 1}, GenerateRequest("gpt-5", "Hi", key="b")],
+        model="gpt-5",
+        max_concurrency=8,
+        ordered=True,
+        journal="run.jsonl",
+        on_unknown=lambda key: key == "a",
+        budget=100,
+        check_balance=True,
+        pace=2.5,
+        on_progress=show,
+        timeout=None,
+        max_retries=0,
+    )
+    async with batch as results:
+        assert_type(results, AsyncBatch)
+        async for result in results:
+            assert_type(result, BatchResult)
+            assert_type(result.generation, Generation | None)
+            assert_type(result.error, NeuralBoxError | None)
+        assert_type(await results.read_batch(), list[BatchResult])
+    assert_type(batch.report, BatchReport)
+    assert_type(batch.report.tokens_in_all, int)
+    client.generate_many(awaited, model="gpt-5", pace="auto", on_unknown="retry")
+    client.generate_many(({"messages": [{"role": "user", "content": text}]} for text in ["Hi"]), model="gpt-5")
+    assert_type(read_journal("run.jsonl"), Iterator[JournalEntry])
+
+
 async def refused(client: AsyncNeuralBox) -> None:
     await client.generate("gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.generate("gpt-5", "Hi", "Be brief.")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
@@ -51,6 +92,11 @@ async def refused(client: AsyncNeuralBox) -> None:
     await client.generate("gpt-5", "Hi", stream=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.generate(5, "Hi")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.stream("gpt-5", "Hi", wait=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.generate_many(["Hi"], "gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.generate_many([5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], budget="all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], on_unknown="pay")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], pace="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def blocking(client: NeuralBox) -> None:
@@ -69,7 +115,17 @@ def blocking(client: NeuralBox) -> None:
         assert_type(other, NeuralBox)
 
 
+def blocking_batches(client: NeuralBox) -> None:
+    with client.generate_many(["Hi"], model="gpt-5", budget=5, journal="run.jsonl") as results:
+        assert_type(results, Batch)
+        for result in results:
+            assert_type(result, BatchResult)
+    assert_type(results.report, BatchReport)
+
+
 def blocking_refused(client: NeuralBox) -> None:
+    client.generate_many(["Hi"], "gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.generate_many(["Hi"], budget="all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.generate("gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     client.generate("gpt-5", "Hi", temperature="hot")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.generate("gpt-5", "Hi", stream=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
