@@ -165,11 +165,9 @@ class Caller:
     api_key: Secret | Callable[[], str] | Callable[[], Awaitable[str]] = attrs.field(repr=False)
     base_url: str
     max_response_bytes: int
-    _known_headers: Mapping[str, str] = attrs.field(init=False, repr=False)
-
-    @_known_headers.default
-    def _make_known_headers(self) -> Mapping[str, str]:
-        return _headers_with(self.api_key) if isinstance(self.api_key, Secret) else {}
+    _known_headers: Mapping[str, str] = attrs.field(
+        default=attrs.Factory(lambda self: _known_headers(self.api_key), takes_self=True), init=False, repr=False
+    )
 
     async def answer(self, call: Call, load: Callable[[int, Mapping[str, str], bytes], T]) -> T:
         """Carry out *call* to the last byte of its answer and return what *load* finds in it."""
@@ -265,7 +263,7 @@ class Caller:
             call.key, known = self.api_key, self._known_headers
         else:
             call.key = await self._ask_for_key(self.api_key)
-            known = _headers_with(call.key)
+            known = _known_headers(call.key)
         headers = _headers(known, request)
         url = self.base_url + request.path
         for _ in range(_MAX_REDIRECTS):
@@ -413,8 +411,9 @@ def _waited_out(state: Generation, elapsed: float) -> WaitTimeoutError:
     return error
 
 
-def _headers_with(key: Secret) -> dict[str, str]:
-    return {"Authorization": Secret("Bearer " + key), "User-Agent": _USER_AGENT}
+def _known_headers(key: object) -> dict[str, str]:
+    """Return the headers of every request with *key*; none while only a function knows it."""
+    return {"Authorization": Secret("Bearer " + key), "User-Agent": _USER_AGENT} if isinstance(key, Secret) else {}
 
 
 def _headers(known: Mapping[str, str], request: _protocol.Request) -> dict[str, str]:

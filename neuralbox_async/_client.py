@@ -226,13 +226,20 @@ class AsyncNeuralBox:
 
         Source: the vendor's page "Text Generation" (POST /generate).
         """
-        asked = GenerateRequest(
-            model, messages, system=system, temperature=temperature, max_tokens=max_tokens, extra_body=extra_body or {}
-        )
         options = self._options
         if timeout is not UNSET or max_retries is not UNSET:
             options = options.changed(timeout=timeout, max_retries=max_retries)
-        request = _protocol.generate(asked, self._headers(options, extra_headers, idempotency_key))
+        request = _protocol.generate(
+            GenerateRequest(
+                model,
+                messages,
+                system=system,
+                temperature=temperature,
+                max_tokens=max_tokens,
+                extra_body=extra_body or {},
+            ),
+            self._headers(options, extra_headers, idempotency_key),
+        )
         deadline = deadline_after(options.timeout)
         generation = await self._caller.answer(Call(request, options, deadline), _protocol.load_generation)
         if not wait or generation.finished:

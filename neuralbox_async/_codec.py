@@ -13,6 +13,7 @@ import json
 import math
 import operator
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -89,8 +90,12 @@ def loads(data: bytes | str) -> Any:
         # Where the two differ (infinite numbers, lone surrogates, depth) the standard library has the last word.
         with suppress(orjson.JSONDecodeError):
             return orjson.loads(data)
-    text = data if isinstance(data, str) else data.decode("utf-8-sig")
-    return _decode(text)
+    text = data if isinstance(data, str) else data.removeprefix(BOM_UTF8).decode()
+    try:
+        value, end = _decoder.raw_decode(text)
+    except ValueError:
+        return _decoder.decode(text)  # it begins with white space, or it is no JSON
+    return value if end == len(text) else _decoder.decode(text)
 
 
 def _quick_loads(data: bytes | str) -> Any:
@@ -114,7 +119,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 # Made once: json.loads with an option makes one for each text, which is a third of what an event costs.
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
