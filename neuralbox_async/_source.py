@@ -38,19 +38,20 @@ class Source:
         self.response = response
         self._limits = limits
         self._decoder = _sse.SSEDecoder(max_event_bytes=limits.max_event_bytes)
-        self._parsing: AsyncGenerator[list[_sse.ServerSentEvent]] | None = None
+        self._parsing: AsyncGenerator[list[bytes | str]] | None = None
         self._deadline = math.inf
         self._ahead = b""  # read to look at it
         self._is_no_stream: bool | None = None
 
-    async def next_events(self, deadline: float) -> list[_sse.ServerSentEvent]:
-        """Return the events that come next, together as they came; none at the end of the body."""
+    async def next_events(self, deadline: float) -> list[bytes | str]:
+        """Return the data of the events that come next, together as they came; none at the end of the body."""
         self._deadline = deadline
         if self._parsing is None:
             self._parsing = _sse.decode(self._read_chunk, self._decoder)
-        none: list[_sse.ServerSentEvent] = []
         try:
-            return await anext(self._parsing, none)
+            async for data in self._parsing:
+                return data
+            return []
         except BaseException:
             self._parsing = None  # an exception, a cancellation included, has finished the generator
             raise

@@ -85,6 +85,35 @@ class SSEDecoder:
             self._refuse()
         return events
 
+    def feed_data(self, chunk: bytes) -> list[bytes | str]:
+        """
+        Return the data of the events that *chunk* completes, as `feed` does; as it came where that is ASCII or UTF-8.
+
+        For those who need neither the types nor the ids of events, at a third of the cost: an event that is one line
+        is found by the blank line after it.
+        """
+        if self.error is not None:
+            raise self.error
+        data: list[bytes | str] = []
+        if self._is_amid_event() or b"\r" in chunk:
+            end = 0 if b"\r" in chunk else chunk.find(b"\n\n") + 2
+            ended, chunk = (chunk[:end], chunk[end:]) if end > 1 else (chunk, b"")
+            data.extend(event.data for event in self.feed(ended))
+        *blocks, rest = chunk.split(b"\n\n")
+        for block in blocks:
+            if self.error is not None:
+                return data
+            if block[:6] == b"data: " and b"\n" not in block and len(block) <= self._max_event_bytes:
+                data.append(block[6:])
+            else:
+                data.extend(event.data for event in self.feed(block + b"\n\n"))
+        if rest and self.error is None:
+            self.feed(rest)
+        return data
+
+    def _is_amid_event(self) -> bool:
+        return bool(self._partial or self._data or self._event or self._after_cr or self._head is not None)
+
     def _refuse(self) -> None:
         # Lines are counted whole, with their field names, so that it does not depend on how the network cut them.
         self.error = ResponseError(
@@ -144,15 +173,15 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
-async def decode(read: Callable[[], Awaitable[bytes]], decoder: SSEDecoder) -> AsyncGenerator[list[ServerSentEvent]]:
+async def decode(read: Callable[[], Awaitable[bytes]], decoder: SSEDecoder) -> AsyncGenerator[list[bytes | str]]:
     """
-    Yield the events of the chunks that *read* returns, those of one chunk together, until it returns ``b""``.
+    Yield the data of the events that *read* returns, those of one chunk together, until it returns ``b""``.
 
     Raises what *read* raises, and the decoder's *error* after the events before it. The generator holds nothing: what
     has been read is in *decoder*, so a new one over the same decoder goes on where this one was stopped.
     """
     while chunk := await read():
-        if events := decoder.feed(chunk):
-            yield events
+        if data := decoder.feed_data(chunk):
+            yield data
         if decoder.error is not None:
             raise decoder.error

@@ -33,11 +33,10 @@ from neuralbox_async._source import Source, StreamLimits
 from neuralbox_async._types import ContentDelta, Generation, GenerationEnd, GenerationStart, StreamEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
     from neuralbox_async._seam import Response
-    from neuralbox_async._sse import ServerSentEvent
     from neuralbox_async._types import GenerationId
 
 _DONE: Final = "[DONE]"
@@ -70,7 +69,7 @@ class AsyncStream:
         self._state: Literal["new", "opening", "open", "closed"] = "new"
         self._reading = False
         # What has come and is not delivered: events, and what was found behind them.
-        self._pending: deque[StreamEvent] = deque()
+        self._pending: deque[StreamEvent | dict[str, Any]] = deque()  # dicts: deltas, as `take_deltas` took them
         self._done = False
         self._broken: NeuralBoxError | None = None
         # What has been delivered.
@@ -138,11 +137,7 @@ class AsyncStream:
         while not self._pending:
             if not await self._fill():
                 raise StopAsyncIteration
-        event = self._pending.popleft()
-        if type(event) is ContentDelta:
-            self._texts.append(event.delta)
-            return event
-        return self._deliver(event)
+        return self._deliver(self._pending.popleft())
 
     async def read_batch(self) -> list[StreamEvent]:
         """
@@ -191,9 +186,27 @@ class AsyncStream:
 
     # --------------------------------------------------------------------------------------------------------- inside
 
-    def _deliver(self, event: StreamEvent) -> StreamEvent:
+    async def next_text(self) -> str:
+        """Return the next piece of text, for `text`."""
+        # Not through __anext__, and without an event that nobody sees: a fifth of what a piece costs in bulk.
+        while True:
+            while not self._pending:
+                if not await self._fill():
+                    raise StopAsyncIteration
+            event = self._pending.popleft()
+            if type(event) is dict:
+                text: str = event["delta"]
+                self._texts.append(text)
+                return text
+            if isinstance(delivered := self._deliver(event), ContentDelta):
+                return delivered.delta
+
+    def _deliver(self, event: StreamEvent | dict[str, Any]) -> StreamEvent:
         """Account for *event* at the moment it goes to the user."""
-        if isinstance(event, ContentDelta):
+        if isinstance(event, dict):
+            event = _codec.plain_delta(event)
+            self._texts.append(event.delta)
+        elif isinstance(event, ContentDelta):
             self._texts.append(event.delta)
         elif isinstance(event, GenerationStart):
             self._start = event
@@ -288,15 +301,16 @@ class AsyncStream:
         elif self._first_deadline is None:
             self._patience -= waited
 
-    def _take(self, events: list[ServerSentEvent]) -> None:
+    def _take(self, events: list[bytes | str]) -> None:
         """Make *events* pending, up to the last event or the first that is broken; what follows is ignored."""
-        take = self._pending.append
+        take, left = self._pending.append, iter(events)
         try:
-            for event in events:
-                if event.data == _DONE:
+            while (other := _codec.take_deltas(left, take)) is not None:
+                data = other if isinstance(other, str) else other.decode("utf-8", "replace")
+                if data == _DONE:
                     self._done = True
                     return
-                loaded = _codec.load_event(event.data)
+                loaded = _codec.load_event(data)
                 if isinstance(loaded, dict):
                     raise _error_event(loaded)
                 take(loaded)
@@ -357,11 +371,8 @@ class _Texts(AsyncIterator[str]):
     def __init__(self, stream: AsyncStream) -> None:
         self._stream = stream
 
-    async def __anext__(self) -> str:
-        while True:
-            event = await anext(self._stream)
-            if isinstance(event, ContentDelta):
-                return event.delta
+    def __anext__(self) -> Coroutine[Any, Any, str]:
+        return self._stream.next_text()
 
 
 def _or_forever(seconds: float | None) -> float:
@@ -375,7 +386,9 @@ def _error_event(members: dict[str, Any]) -> GenerationFailedError:
     return GenerationFailedError(f"the API ended the stream with an error: {shown}", reason=reason)
 
 
-def _is_progress(event: StreamEvent) -> bool:
+def _is_progress(event: StreamEvent | dict[str, Any]) -> bool:
+    if isinstance(event, dict):
+        return event["delta"] != ""
     return event.delta != "" if isinstance(event, ContentDelta) else isinstance(event, GenerationStart | GenerationEnd)
 
 

@@ -51,8 +51,15 @@ RULES = {
 
 
 def decoded(pieces: list[bytes]) -> list[tuple[str, str, str]]:
-    decoder = SSEDecoder()
-    return [tuple(event) for piece in pieces for event in decoder.feed(piece)]
+    decoder, bare = SSEDecoder(), SSEDecoder()
+    events = [tuple(event) for piece in pieces for event in decoder.feed(piece)]
+    assert [data for data, _, _ in events] == texts([data for piece in pieces for data in bare.feed_data(piece)])
+    return events
+
+
+def texts(data: list[bytes | str]) -> list[str]:
+    """Return what `feed_data` gives as text."""
+    return [item if isinstance(item, str) else item.decode("utf-8", "replace") for item in data]
 
 
 def cut(stream: bytes, step: int) -> list[bytes]:
@@ -97,6 +104,30 @@ def test_retry(value, retry):
     assert retry == decoder.retry
 
 
+_PARTS = [
+    b"data: a",
+    b"data:b",
+    b"event: x",
+    b"id: 1",
+    b": c",
+    b"\n",
+    b"\n\n",
+    b"\r",
+    b"\r\n",
+    b"\xef\xbb\xbf",
+    b"\xc3",
+]
+
+
+@given(st.lists(st.lists(st.sampled_from(_PARTS), max_size=8).map(b"".join), max_size=8))
+def test_data_alone_is_the_same(chunks):
+    """Whatever comes, and however it is cut, the data alone is that of the events."""
+    decoder, bare = SSEDecoder(), SSEDecoder()
+
+    for chunk in chunks:
+        assert [event.data for event in decoder.feed(chunk)] == texts(bare.feed_data(chunk))
+
+
 def test_endless_retry_digits():
     """A reconnection time of ten thousand digits neither fails nor hangs."""
     decoder = SSEDecoder()
@@ -112,28 +143,37 @@ def test_bounded(large, step):
     """An event or line larger than allowed is an error wherever it is cut, after the events before it."""
     decoder = SSEDecoder(max_event_bytes=100)
     events = []
+    pieces = [*cut(b"data: a\n\n" + large + b"\n\ndata: b\n\n", step), b"\n"]
 
     with pytest.raises(ResponseError, match="larger than 100 bytes"):
-        for piece in [*cut(b"data: a\n\n" + large + b"\n\ndata: b\n\n", step), b"\n"]:
+        for piece in pieces:
             events += decoder.feed(piece)
 
     assert [ServerSentEvent("a")] == events
+
+    decoder, data = SSEDecoder(max_event_bytes=100), []
+    with pytest.raises(ResponseError, match="larger than 100 bytes"):
+        for piece in pieces:
+            data += decoder.feed_data(piece)
+    assert ["a"] == texts(data)
 
 
 def test_many_small_events_in_one_chunk_are_not_one_large():
     """The bound is for one event, not for what comes together."""
     assert 1000 == len(SSEDecoder(max_event_bytes=20).feed(b"data: 0123456789\n\n" * 1000))
+    assert 1000 == len(SSEDecoder(max_event_bytes=20).feed_data(b"data: 0123456789\n\n" * 1000))
 
 
 def test_linear():
     """Ten megabytes in one line, a kilobyte at a time, are decoded in well under a second (quadratic: minutes)."""
+    decoder, bare = SSEDecoder(), SSEDecoder()
     line = b"data: " + b"x" * (10 * 1024 * 1024)
-    decoder = SSEDecoder()
     started = time.process_time()
 
     events = [event for piece in cut(line + b"\n\n", 1024) for event in decoder.feed(piece)]
+    data = [event for piece in cut(line + b"\n\n", 1024) for event in bare.feed_data(piece)]
 
-    assert [len(line) - 6] == [len(event.data) for event in events]
+    assert [len(line) - 6] == [len(event.data) for event in events] == [len(text) for text in data]
     assert time.process_time() - started < 5.0
 
 
@@ -142,6 +182,7 @@ def test_linear_in_events():
     started = time.process_time()
 
     assert 200_000 == len(decoded(cut(b"data:x\n\n" * 200_000, 65536)))
+    assert 200_000 == len(SSEDecoder().feed_data(b"data: x\n\n" * 200_000))
     assert time.process_time() - started < 20.0
 
 
@@ -154,10 +195,10 @@ async def test_generator_goes_on_over_the_same_decoder():
 
     decoder = SSEDecoder()
     first = decode(read, decoder)
-    assert [ServerSentEvent("a")] == await anext(first)
+    assert ["a"] == texts(await anext(first))
     await first.aclose()
 
-    assert [[ServerSentEvent("b")]] == [events async for events in decode(read, decoder)]
+    assert [["b"]] == [texts(data) async for data in decode(read, decoder)]
 
 
 async def test_generator_raises_after_the_events_before():
@@ -168,6 +209,6 @@ async def test_generator_raises_after_the_events_before():
 
     decoding = decode(read, SSEDecoder(max_event_bytes=100))
 
-    assert [ServerSentEvent("a")] == await anext(decoding)
+    assert ["a"] == texts(await anext(decoding))
     with pytest.raises(ResponseError):
         await anext(decoding)
