@@ -13,7 +13,7 @@ from neuralbox_async._errors import APIConnectionError, APITimeoutError
 from neuralbox_async._seam import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable
 
     from neuralbox_async._seam import Response
 
@@ -49,18 +49,24 @@ class Source:
         if self._parsing is None:
             self._parsing = _sse.decode(self._read_chunk, self._decoder)
         try:
-            async for data in self._parsing:
-                return data
-            return []
-        except BaseException:
+            return await anext(self._parsing)
+        except BaseException as error:
             self._parsing = None  # an exception, a cancellation included, has finished the generator
+            if isinstance(error, StopAsyncIteration):
+                return []
             raise
 
-    async def _read_chunk(self) -> bytes:
-        if self._ahead:
-            chunk, self._ahead = self._ahead, b""
-            return chunk
-        return await self.response.read_chunk(self._deadline)
+    def _read_chunk(self) -> Awaitable[bytes]:
+        return self._take_ahead() if self._ahead else self.response.read_chunk(self._deadline)
+
+    async def _take_ahead(self) -> bytes:
+        chunk, self._ahead = self._ahead, b""
+        return chunk
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether `is_no_stream` has not yet told what the answer is, or told that it is no stream."""
+        return self._is_no_stream is not False
 
     async def is_no_stream(self, deadline: float) -> bool:
         """Return whether the answer is something else, by its first byte and its content type."""

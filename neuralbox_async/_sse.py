@@ -101,15 +101,18 @@ class SSEDecoder:
             data.extend(event.data for event in self.feed(ended))
         *blocks, rest = chunk.split(b"\n\n")
         for block in blocks:
-            if self.error is not None:
+            if self._has_failed():
                 return data
             if block[:6] == b"data: " and b"\n" not in block and len(block) <= self._max_event_bytes:
                 data.append(block[6:])
             else:
                 data.extend(event.data for event in self.feed(block + b"\n\n"))
-        if rest and self.error is None:
+        if rest and not self._has_failed():
             self.feed(rest)
         return data
+
+    def _has_failed(self) -> bool:
+        return self.error is not None
 
     def _is_amid_event(self) -> bool:
         return bool(self._partial or self._data or self._event or self._after_cr or self._head is not None)

@@ -254,23 +254,10 @@ class AsyncStream:
         if started >= self._deadline:
             msg = "the time for the whole stream is over"
             raise APITimeoutError(msg, phase="total", request_sent=True)
-        if await source.is_no_stream(self._next_deadline(started)[1]):
-            await self._read_whole(source)
-        else:
-            await self._read_events(source)
-
-    async def _read_whole(self, source: Source) -> None:
-        """Read an answer that is no event stream, as of a server that ignores ``stream``: one delta, and the end."""
-        response = source.response
-        body = await source.read_body(min(self._deadline, now() + self._patience))
-        whole = _protocol.load_generation(response.status, response.headers, body)
-        if not whole.finished and whole.id is not None and self._recover is not None:
-            whole = await self._recover(whole.id, self._deadline)
-        self._take_whole(whole)
-
-    async def _read_events(self, source: Source) -> None:
-        started = now()
         phase, deadline = self._next_deadline(started)
+        if source.is_unknown and await source.is_no_stream(deadline):
+            await self._read_whole(source)
+            return
         try:
             events = await source.next_events(deadline)
             self._take(events)
@@ -284,14 +271,21 @@ class AsyncStream:
             msg = "the connection was closed"
             raise APIConnectionError(msg, request_sent=True)
 
+    async def _read_whole(self, source: Source) -> None:
+        """Read an answer that is no event stream, as of a server that ignores ``stream``: one delta, and the end."""
+        response = source.response
+        body = await source.read_body(min(self._deadline, now() + self._patience))
+        whole = _protocol.load_generation(response.status, response.headers, body)
+        if not whole.finished and whole.id is not None and self._recover is not None:
+            whole = await self._recover(whole.id, self._deadline)
+        self._take_whole(whole)
+
     def _next_deadline(self, started: float) -> tuple[str, float]:
         # The clocks run only while a read waits: a slow reader is not a stalled server.
-        content = (
-            ("stall", started + self._patience)
-            if self._first_deadline is None
-            else ("first_event", self._first_deadline)
-        )
-        return min(("total", self._deadline), content, key=lambda clock: clock[1])
+        content = started + self._patience if self._first_deadline is None else self._first_deadline
+        if self._deadline <= content:
+            return "total", self._deadline
+        return ("stall" if self._first_deadline is None else "first_event"), content
 
     def _restart_clocks(self, waited: float) -> None:
         # Comments, unknown events and empty deltas are heartbeats; they must not keep a dead generation alive.
@@ -388,7 +382,7 @@ def _error_event(members: dict[str, Any]) -> GenerationFailedError:
 
 def _is_progress(event: StreamEvent | dict[str, Any]) -> bool:
     if isinstance(event, dict):
-        return event["delta"] != ""
+        return bool(event["delta"])
     return event.delta != "" if isinstance(event, ContentDelta) else isinstance(event, GenerationStart | GenerationEnd)
 
 

@@ -34,7 +34,7 @@ from neuralbox_async._errors import (
     ResponseError,
     StreamStateError,
 )
-from neuralbox_async._seam import Delivery
+from neuralbox_async._seam import Alarm, Delivery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
@@ -370,7 +370,13 @@ class _AiohttpResponse:
             # The usual case first: watching and a timer are only for a read that waits.
             chunk = content.read_nowait()
             if not chunk and not content.at_eof():
-                chunk = await self._wait_for_chunk(content, deadline)
+                self._watch()
+                patience = _Patience(deadline, self)
+                patience.set()
+                try:
+                    chunk = await content.readany()
+                finally:
+                    patience.unset()
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self._failure = self._translated(error)
             self._raw.close()
@@ -381,18 +387,6 @@ class _AiohttpResponse:
         if not chunk:
             self._end()
         return chunk
-
-    async def _wait_for_chunk(self, content: aiohttp.StreamReader, deadline: float) -> bytes:
-        self._watch()
-        if deadline == math.inf:
-            return await content.readany()
-        # A timer that closes the connection, not a scope that cancels the reader: 2 us instead of 6 to 27 for each wait
-        # of a live stream.
-        timer = asyncio.get_running_loop().call_at(deadline, self._close_by, "deadline")
-        try:
-            return await content.readany()
-        finally:
-            timer.cancel()
 
     def _watch(self) -> None:
         """
@@ -441,6 +435,10 @@ class _AiohttpResponse:
     def close(self) -> None:
         self._close_by("us")
 
+    def close_late(self) -> None:
+        """Close because nothing came in time."""
+        self._close_by("deadline")
+
     def close_under_reader(self) -> None:
         """Close because the client closes."""
         self._close_by("client")
@@ -451,6 +449,19 @@ class _AiohttpResponse:
             self._closed = who
             self._raw.close()
         self._end()
+
+
+class _Patience(Alarm):
+    """Closes the connection: 1 us for each wait of a live stream, and 6 to 27 for a scope that cancels the reader."""
+
+    __slots__ = ("_response",)
+
+    def __init__(self, moment: float, response: _AiohttpResponse) -> None:
+        super().__init__(moment)
+        self._response = response
+
+    def ring(self) -> None:
+        self._response.close_late()
 
 
 _watched: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()

@@ -115,7 +115,7 @@ _PARTS = [
     b"\r",
     b"\r\n",
     b"\xef\xbb\xbf",
-    b"\xc3",
+    b"\xe2",
 ]
 
 
