@@ -345,14 +345,15 @@ class AsyncNeuralBox:
         * *requests*: an iterable or async iterable, read as far as needed, of `GenerateRequest` values, strings, or
           dicts with ``messages`` or ``prompt``, perhaps ``key`` and other fields; further members go into the body.
         * *model*, *system*, *temperature*, *max_tokens*: for strings, and for dicts that do not have them.
-        * *max_concurrency*: how many are in flight at most; below the client's *max_connections*.
+        * *max_concurrency*: how many are in flight at most; a batch leaves 2 % of the client's *max_connections*, 10 at
+          most, to other calls.
         * *ordered*: give the results in the order of the requests.
         * *journal*: a file that remembers what was sent and what came of it. With the same file again, what is done is
           skipped, what is pending is waited for, and what may have been billed without an answer is treated by
           *on_unknown*: ``"skip"`` (its result is an `OutcomeUnknownError`), ``"retry"``, ``"ask"`` (entering raises
           that error, with all keys, before anything is sent), or a function that returns for a key whether to retry.
-        * *budget*: NeuralBox tokens that are spent at most; *check_balance*: ask for the balance first, and spend no
-          more than that.
+        * *budget*: NeuralBox tokens that are spent at most, with a journal by all its runs together; *check_balance*:
+          ask for the balance first, and spend no more than that in this run.
         * *pace*: ``"auto"`` finds out how many at a time the server takes, or the number of requests per second. Either
           way limits of the plan are kept, and waited for when they are reached.
         * *on_progress*: called with a `BatchProgress`, at most some 10 times a second.

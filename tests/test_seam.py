@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import time
+import weakref
 
 import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from neuralbox_async import UnsupportedEventLoopError
 from neuralbox_async._seam import Deadline, now
@@ -105,3 +109,87 @@ def test_outside_asyncio():
     """Without a running loop there is no clock, and the error says why."""
     with pytest.raises(UnsupportedEventLoopError, match="no asyncio event loop"):
         now()
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), min_size=1, max_size=30))
+@settings(max_examples=20, deadline=None)
+async def test_many_at_once(plan):
+    """Of many deadlines, set in any order, each ends its own block, not before its time; those left ring no more."""
+    begun = now()
+
+    async def run(milliseconds: int, patient: bool) -> bool:
+        moment = begun + milliseconds / 1000
+        with Deadline(moment) as deadline:
+            await asyncio.sleep(60 if patient else 0)
+        assert now() >= moment - 0.001 or not deadline.expired
+        return deadline.expired
+
+    expired = await asyncio.gather(*(run(*each) for each in plan))
+
+    # What does not wait may be late only where its time had come already.
+    assert all(late for late, (_, patient) in zip(expired, plan, strict=True) if patient)
+    await asyncio.sleep(0.07)
+    assert 0 == asyncio.current_task().cancelling()
+
+
+async def test_after_the_loop_was_busy():
+    """Deadlines that passed while the loop was blocked all end their blocks as soon as it runs again."""
+
+    async def run(after: float) -> bool:
+        with Deadline(now() + after) as deadline:
+            await asyncio.sleep(60)
+        return deadline.expired
+
+    tasks = [asyncio.ensure_future(run(index / 1000)) for index in range(50)]
+    await asyncio.sleep(0)
+    time.sleep(0.1)
+
+    assert all(await asyncio.wait_for(asyncio.gather(*tasks), 10))
+
+
+async def test_one_timer_for_many(monkeypatch):
+    """Deadlines equally far away cost the loop one timer, and an earlier one between them is not late."""
+    loop = asyncio.get_running_loop()
+    timers = []
+    call_at = loop.call_at
+    monkeypatch.setattr(loop, "call_at", lambda *args, **kwargs: timers.append(args) or call_at(*args, **kwargs))
+
+    for _ in range(100):
+        with Deadline(now() + 60):
+            pass
+    assert 1 == len(timers)
+
+    with Deadline(now() + 70), Deadline(now() + 0.01) as deadline:
+        await asyncio.sleep(60)
+    assert deadline.expired
+
+
+def test_no_loop_is_kept():
+    """A loop is freed although an alarm was set in it and has not rung."""
+
+    async def run() -> weakref.ref[asyncio.AbstractEventLoop]:
+        with Deadline(now() + 600):
+            await asyncio.sleep(0)
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(run())
+    gc.collect()
+
+    assert loop() is None
+
+
+async def test_nothing_is_left_to_the_garbage_collector():
+    """A deadline that was met is freed at once: a cycle for each call would keep the collector busy."""
+
+    def count() -> int:
+        return sum(isinstance(thing, Deadline) for thing in gc.get_objects())
+
+    before = count()
+    gc.disable()
+    try:
+        for _ in range(10):
+            with Deadline(now() + 60):
+                pass
+        assert before == count()
+    finally:
+        gc.enable()
