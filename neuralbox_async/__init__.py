@@ -47,6 +47,7 @@ from neuralbox_async._errors import (
 )
 from neuralbox_async._items import RequestLike
 from neuralbox_async._journal import JournalEntry, read_journal
+from neuralbox_async._loading import preload
 from neuralbox_async._options import UNSET, ApiKey, Unset
 from neuralbox_async._results import BatchProgress, BatchReport, BatchResult
 from neuralbox_async._retry import RetryPolicy
@@ -139,5 +140,6 @@ __all__ = [
     "WaitTimeoutError",
     "__version__",
     "data_url",
+    "preload",
     "read_journal",
 ]

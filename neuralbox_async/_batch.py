@@ -7,7 +7,6 @@ import math
 import os
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import attrs
@@ -249,5 +248,7 @@ class AsyncBatch:
 
 
 def _abandon_from_anywhere(run: Run, loop: asyncio.AbstractEventLoop) -> None:
-    with suppress(RuntimeError):  # the loop is closed, and its tasks with it
+    try:
         loop.call_soon_threadsafe(run.abandon)
+    except RuntimeError:  # the loop is closed
+        run.forsake()

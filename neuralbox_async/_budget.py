@@ -41,13 +41,13 @@ class Budget:
         return self.limit is not None or self.balance is not None
 
     @property
-    def tightest(self) -> tuple[str, int, int]:
-        """The bound that is nearest, as it is called, how many tokens it is, and how many of them are used."""
-        bounds: list[tuple[str, int, int]] = []
+    def tightest(self) -> tuple[str, int, int, int]:
+        """The bound that is nearest, by name: how many tokens it is, how many are used, how many of these at risk."""
+        bounds: list[tuple[str, int, int, int]] = []
         if self.limit is not None:
-            bounds.append(("budget", self.limit, self.spent + self.at_risk))
+            bounds.append(("budget", self.limit, self.spent + self.at_risk, self.at_risk))
         if self.balance is not None:
-            bounds.append(("balance", self.balance, self.spent - self.spent_before + self._lost))
+            bounds.append(("balance", self.balance, self.spent - self.spent_before + self._lost, self._lost))
         return min(bounds, key=lambda bound: bound[1] - bound[2])
 
     @property
@@ -67,8 +67,8 @@ class Budget:
         self._prices[model] = max(price, self._prices.get(model, 0))
 
     def price(self, model: str) -> int | None:
-        """Return what a reservation for *model* holds; None where that is not known, as it may be without a bound."""
-        return self._left_beside(model) if self._learning == model else self._prices.get(model)
+        """Return what a generation of *model* costs at most, as far as that is known."""
+        return self._prices.get(model)
 
     @property
     def left(self) -> int:
@@ -93,7 +93,7 @@ class Budget:
 
     def settle(self, model: str, tokens: int | None) -> None:
         """Give one reservation back: *tokens* were billed, None when that is not known."""
-        price = self.price(model) or 0
+        price = self._left_beside(model) if self._learning == model else self._prices.get(model, 0)
         if self.bounded:
             self._reserved[model] -= 1
             if self._learning == model:
@@ -135,5 +135,5 @@ class Budget:
         if not self.bounded:
             return 0
         reserved = sum(self._prices.get(model, 0) * n for model, n in self._reserved.items() if model != learning)
-        _, bound, used = self.tightest
+        _, bound, used, _ = self.tightest
         return bound - used - reserved

@@ -99,8 +99,10 @@ def loads(data: bytes | str) -> Any:
 
 
 def _quick_loads(data: bytes | str) -> Any:
-    """Return what `loads` does, but for integers beyond 64 bits, which may have become floats."""
-    return loads(data) if orjson is None else orjson.loads(data)
+    """Return what `loads` does, but for integers beyond 64 bits, which may have become floats, and without a BOM."""
+    if orjson is None:
+        return loads(data if isinstance(data, str) else data.decode())
+    return orjson.loads(data)
 
 
 def is_object(value: object) -> TypeGuard[dict[str, Any]]:

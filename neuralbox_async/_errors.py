@@ -145,6 +145,14 @@ def _shorten(value: object) -> str:
 class ClientClosedError(NeuralBoxError):
     """The client was closed: before the call, or by someone else while the call ran (see *billed*)."""
 
+    @classmethod
+    def when(cls, moment: Literal["before", "during"], *, sent: bool = True) -> ClientClosedError:
+        """Return the error of a call, told whether the client was closed before or during it, and what was *sent*."""
+        error = cls(f"the client was closed {moment} the call")
+        error.request_sent = sent and moment == "during"
+        error.billed = "unknown" if error.request_sent else "no"
+        return error
+
 
 class UnsupportedEventLoopError(NeuralBoxError):
     """The call was made where no asyncio event loop runs; under trio, use `neuralbox_sync` in a worker thread."""

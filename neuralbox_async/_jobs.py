@@ -74,7 +74,7 @@ class Jobs:
     Makes jobs of *items*, one by one, under the keys that *journal* knows them by.
 
     *defaults* make requests of them; *retries* decides, by its key, whether what may have been billed is sent again.
-    *headers* go out with each.
+    *headers* go out with each. When *closed*, nothing new is to be sent, and nothing is decided any more.
     """
 
     def __init__(
@@ -87,6 +87,15 @@ class Jobs:
     ) -> None:
         self._items, self._defaults, self._journal = items, defaults, journal
         self._retries, self._headers = retries, headers
+        self.closed = False
+
+    @property
+    def any_paid_for(self) -> bool:
+        """Whether requests that were not read yet may be among those that earlier runs had done or accepted."""
+        if self._journal is None:
+            return False
+        # What is done need not be found, but for counting; requests of no known number may never end.
+        return self._journal.pending_left > 0 or (self._items.total is not None and self._journal.done_left > 0)
 
     async def next(self) -> Job | Done | BatchResult | None:
         """Return what the next request is: to be sent, done, or with a result already; None when there is no more."""
@@ -120,7 +129,7 @@ class Jobs:
             return Done(job.index)
         if doubt is not None and state == PENDING:
             job.doubt, job.generation_id = doubt, doubt.generation_id
-        elif doubt is not None and state == IN_DOUBT:
+        elif doubt is not None and state == IN_DOUBT and not self.closed:
             if not self._retries(job.key):
                 return job.result(error=OutcomeUnknownError(_UNKNOWN, keys=(job.key,)))
             # Should the API know this header after all, it will not bill a second time.

@@ -109,6 +109,7 @@ class Doubt:
     generation_id: GenerationId | None = None
     model: str = ""
     reserved: int | None = None  # tokens
+    earlier: Doubt | None = None  # of the same key, which was sent again all the same: both may be billed
 
 
 class Journal:
@@ -120,7 +121,8 @@ class Journal:
         self._pid = os.getpid()
         self._index = KeyIndex()
         self._doubts: dict[int, Doubt] = {}  # by digest; few
-        self._superseded: list[Doubt] = []  # what was sent again all the same; fewer
+        self._superseded: list[Doubt] = []  # what no outcome of its key settles; fewer
+        self.done_left = self.pending_left = 0  # entries of what is done, keys that wait, which this run did not claim
         self.spent = 0  # tokens that earlier runs were told of
         self.prices: dict[str, int] = {}  # the highest of them, by model
         self._numbers: dict[str, int] = {}  # the last that was given, of the keys numbered last
@@ -184,6 +186,7 @@ class Journal:
                 if number % _LINES_AT_ONCE == 0:
                     yield
         self._repair(end, tail)
+        self.pending_left = sum(doubt.generation_id is not None for doubt in self._doubts.values())
 
     def _repair(self, end: int, tail: bytes) -> None:
         """Make the file of *end* bytes, the last of them a line without its end, *tail*, one of whole lines."""
@@ -221,7 +224,7 @@ class Journal:
             case "done", _:
                 self._done(key, _count(members.get("tokens")))
             case "failed", "no":
-                self._settled(key, FAILED)
+                self._refused(key)
             case (("failed" | "pending"), _):
                 self._doubted(key, members.get("id"))
             case _:
@@ -229,14 +232,18 @@ class Journal:
 
     def _started(self, key: bytes, doubt: Doubt) -> None:
         digest = digest_of(key)
-        if digest in self._doubts:
-            self._superseded.append(self._doubts[digest])  # both may be billed
-        doubt.key = _text(key)
+        doubt.key, doubt.earlier = _text(key), self._doubts.get(digest)
         self._index[digest] = IN_DOUBT
         self._doubts[digest] = doubt
 
     def _done(self, key: bytes, tokens: int | None) -> None:
-        doubt = self._settled(key, DONE)
+        digest = digest_of(key)
+        self._index[digest] = DONE
+        self.done_left += 1
+        doubt = self._doubts.pop(digest, None)
+        if doubt is not None and doubt.earlier is not None:
+            self._superseded.append(doubt.earlier)  # it stays open what that one cost
+            doubt.earlier = None
         if tokens is not None:
             self.spent += tokens
             if doubt is not None:
@@ -244,16 +251,21 @@ class Journal:
         elif doubt is not None:
             self._superseded.append(doubt)  # what it cost was not told
 
-    def _settled(self, key: bytes, state: int) -> Doubt | None:
+    def _refused(self, key: bytes) -> None:
+        """Note that *key* was not billed the last time it was sent, which settles no earlier time."""
         digest = digest_of(key)
-        self._index[digest] = state
-        return self._doubts.pop(digest, None)
+        doubt = self._doubts.pop(digest, None)
+        if doubt is None or doubt.earlier is None:
+            self._index[digest] = FAILED
+        else:
+            self._doubts[digest] = doubt.earlier
+            self._index[digest] = _state_of(doubt.earlier)
 
     def _doubted(self, key: bytes, generation_id: GenerationId | None) -> None:
         digest = digest_of(key)
         doubt = self._doubts.setdefault(digest, Doubt(_text(key)))
         doubt.generation_id = generation_id
-        self._index[digest] = IN_DOUBT if generation_id is None else PENDING
+        self._index[digest] = _state_of(doubt)
 
     # ------------------------------------------------------------------------------------------------------- the keys
 
@@ -265,7 +277,11 @@ class Journal:
     @property
     def doubts(self) -> Iterator[Doubt]:
         """All that earlier runs may have been billed for, without knowing."""
-        return itertools.chain(self._doubts.values(), self._superseded)
+        for last in itertools.chain(self._doubts.values(), self._superseded):
+            doubt: Doubt | None = last
+            while doubt is not None:
+                yield doubt
+                doubt = doubt.earlier
 
     def number(self, key: str) -> str:
         """Return *key*, which this run has already, with a number behind it."""
@@ -286,7 +302,11 @@ class Journal:
         """Return how *key* stood at the beginning, and what is known if in doubt; None if this run has it already."""
         digest = digest_of(key.encode())
         state = self._index.mark(digest, _SEEN)
-        return None if state & _SEEN else (state, self._doubts.pop(digest, None))
+        if state & _SEEN:
+            return None
+        self.done_left -= state == DONE
+        self.pending_left -= state == PENDING
+        return state, self._doubts.pop(digest, None)
 
     def _seen(self, key: str) -> bool:
         return self._index[digest_of(key.encode())] & _SEEN != 0
@@ -336,6 +356,10 @@ class Journal:
             except OSError:
                 os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)  # only the last line may be torn
                 raise
+
+
+def _state_of(doubt: Doubt) -> int:
+    return IN_DOUBT if doubt.generation_id is None else PENDING
 
 
 def _encoded(members: Mapping[str, object]) -> bytes:

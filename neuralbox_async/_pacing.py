@@ -97,6 +97,7 @@ class RateLimits:
 
     def follow(self, pace: Pace) -> None:
         """Learn from every answer from now on, on behalf of *pace*."""
+        self._catch_up()
         self.paces.add(pace)
         self._followed = True
 
@@ -128,8 +129,9 @@ class RateLimits:
             self._count()
 
     def _catch_up(self) -> None:
-        if self._unread is not None:
-            (headers, moment), self._unread = self._unread, None
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            headers, moment = unread
             self._learn(headers, counted=True, ago=time.monotonic() - moment)
 
     def _learn(self, headers: Mapping[str, str], *, counted: bool, ago: float = 0.0) -> None:

@@ -48,10 +48,9 @@ _NAP = 0.5  # seconds after which a wait looks again: limits may be learned, and
 _UNWINDING_TIME = 1.0
 _SYNCING_TIME = 5.0
 _TICK = 1.0  # seconds between two fsyncs, and at most between two reports of progress
-_SKIPPED_AT_ONCE = 256
+_PASSED_AT_ONCE = 256
 _POINTLESS = (
     AuthenticationError,
-    InsufficientTokensError,
     ClientClosedError,
     UnsupportedEventLoopError,
     JournalError,
@@ -113,9 +112,11 @@ class Run:
         self._budget, self._pace, self._cap = budget, pace, cap
         self._change, self._news, self._parting = Signal(), Signal(), Signal()  # for workers, readers, the keeper
         self._sender = Sender(caller, options, journal, pace, self._change.give)
+        self._sending = True  # otherwise what earlier runs paid for is still looked for, until it stops
         self._stopping = self._exhausted = self._parted = False
         self._gate = asyncio.Lock()  # one worker at a time takes the next request
         self._at_gate = 0
+        self._passed = 0  # requests that need nothing, or get nothing
         self._asked_prices: set[str] = set()
         self._workers: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
@@ -125,14 +126,13 @@ class Run:
 
     def begin(self) -> None:
         """Start working."""
-        self._keeper = asyncio.get_running_loop().create_task(self._keep())
+        self._keeper = asyncio.get_running_loop().create_task(self._keep_to_the_end())
         self._hire()
 
     def stop(self, error: NeuralBoxError | None = None) -> None:
         """Take no more requests, because of *error*; what is in flight goes on."""
         self._stopping = True
-        self.ledger.stopped_by = self.ledger.stopped_by or error
-        self._change.give()
+        self._close(error)
 
     async def end(self) -> None:
         """Give up what is in flight, and leave nothing behind. Waits for no answer."""
@@ -145,6 +145,11 @@ class Run:
         finally:
             if self._journal is not None:
                 self._journal.close()
+
+    def forsake(self) -> None:
+        """Give the journal back, because the loop is closed, and all tasks ended with it. From any thread."""
+        if self._journal is not None:
+            self._journal.close()
 
     def abandon(self) -> None:
         """Do what `end` does, because nobody holds the batch any more."""
@@ -187,6 +192,12 @@ class Run:
             if not isinstance(error, Exception):
                 raise
 
+    def _close(self, error: NeuralBoxError | None) -> None:
+        """Send nothing new, because of *error*; what was done or accepted before is still looked for, as it is free."""
+        self._sending, self._jobs.closed = False, True
+        self.ledger.stopped_by = self.ledger.stopped_by or error
+        self._change.give()
+
     def _fail(self, error: BaseException) -> None:
         """Stop because the user's own code raised *error*."""
         self.failure = self.failure or error
@@ -205,7 +216,7 @@ class Run:
     async def _take(self) -> Job | None:
         """Return the next job, once it may be sent; None when there is no more."""
         async with self._gate:
-            while not (self._stopping or self._exhausted):
+            while self._reading:
                 if self.buffer.full:
                     await self._change.wait()
                     continue
@@ -217,43 +228,63 @@ class Run:
                 if isinstance(taken, Job):
                     if await self._admitted(taken):
                         return taken
-                    self.buffer.put(taken.index, None)
+                    await self._pass_by(taken.index)
                 elif isinstance(taken, Done):
-                    await self._skip(taken)
-                else:
+                    self.ledger.skipped += 1
+                    await self._pass_by(taken.index)
+                elif self._sending:
                     self._deliver(taken)
+                else:
+                    await self._pass_by(taken.index)
         return None
 
-    async def _skip(self, done: Done) -> None:
-        self.ledger.skipped += 1
-        self.buffer.put(done.index, None)
-        if self.ledger.skipped % _SKIPPED_AT_ONCE == 0:
+    @property
+    def _reading(self) -> bool:
+        """Whether requests are still taken."""
+        return not (self._stopping or self._exhausted) and (self._sending or self._jobs.any_paid_for)
+
+    async def _pass_by(self, index: int) -> None:
+        self.buffer.put(index, None)
+        self._passed += 1
+        if self._passed % _PASSED_AT_ONCE == 0:
             self.ledger.tell()
             await asyncio.sleep(0)  # there can be a million of them, and others want to run
 
     async def _admitted(self, job: Job) -> bool:
-        """Wait until budget and limits let *job* start; return False when the batch stops before."""
+        """Wait until budget and limits let *job* start; return False when the batch ends before."""
         if job.doubt is not None:
             self._budget.ask()  # which costs nothing
             return not self._stopping
+        if not self._sending:
+            return False
         model = job.request.model
         if self._budget.bounded:
             for name in (*self._budget.unpriced, model):
                 await self._learn_price(name)
-        while not self._stopping and not self._budget.reserve(model):
-            if not self._budget.holding:
-                self.stop(self._budget_reached(model))
-                return False
-            await self._change.wait()
-        if not self._stopping and await self._may_send():
+        if not await self._covered(model):
+            return False
+        if await self._may_send():
             job.reserved = self._budget.price(model) if self._budget.bounded else None
             return True
         self._budget.settle(model, 0)
         return False
 
+    async def _covered(self, model: str) -> bool:
+        """Wait until the budget has the price of *model*, and reserve it; return False when the batch ends before."""
+        while self._sending:
+            if self._budget.reserve(model):
+                return True
+            if self._budget.holding:
+                await self._change.wait()
+            else:
+                self._close(self._budget_reached(model))
+        return False
+
     def _budget_reached(self, model: str) -> BudgetReachedError:
-        name, bound, used = self._budget.tightest
+        name, bound, used, at_risk = self._budget.tightest
         message = f"the {name} of {bound} tokens does not cover another generation of {model}: {used} are spent"
+        if at_risk:
+            message += f", counting {at_risk} that may have been billed without an answer"
         return BudgetReachedError(message, budget=bound, spent=used, model=model)
 
     async def _learn_price(self, model: str) -> None:
@@ -266,7 +297,7 @@ class Run:
 
     async def _may_send(self, *, again: bool = False) -> bool:
         """Wait until the pace allows a POST, and note its start; what is to be sent *again* goes first."""
-        while not self._stopping:
+        while self._sending:
             now = time.monotonic()
             delay = self._pace.delay(now)
             self.ledger.wait_until(self._pace.opens_at, now)
@@ -318,7 +349,8 @@ class Run:
     # ---------------------------------------------------------------------------------------------------- the outcomes
 
     def _completed(self, job: Job, generation: Generation) -> BatchResult:
-        tokens = generation.tokens_used
+        told = generation.tokens_used
+        tokens = None if told is None or told < 0 else told  # what is no number of tokens tells nothing
         result = job.result(generation=generation, tokens=tokens)
         self._writing(
             lambda journal: journal.done(
@@ -369,14 +401,25 @@ class Run:
         self.ledger.add(result)
         self.buffer.put(result.index, result)
         error = result.error
-        if isinstance(error, _POINTLESS) or (
+        if isinstance(error, _POINTLESS):
+            self.stop(error)
+        elif isinstance(error, InsufficientTokensError) or (
             isinstance(error, PermissionDeniedError) and error.code == "insufficient_plan"
         ):
-            self.stop(error)
+            self._close(error)
         self._news.give()
         self.ledger.tell()
 
     # ------------------------------------------------------------------------------------------------------- the house
+
+    async def _keep_to_the_end(self) -> None:
+        try:
+            await self._keep()
+        except asyncio.CancelledError:  # the loop ends, or `end` waits no longer
+            if self._workers:
+                await asyncio.wait(set(self._workers), timeout=_UNWINDING_TIME)  # they write what they give up
+            self.forsake()
+            raise
 
     async def _keep(self) -> None:
         """Bring the journal to the disk and tell of progress, now and then, and a last time at the end."""

@@ -55,7 +55,7 @@ class Alarm:
         """Begin to wait, in the running event loop."""
         if self.moment != math.inf:
             loop = asyncio.get_running_loop()
-            queue = _queues.get(loop) or _queues.setdefault(loop, _Queue())
+            queue = _Queue.of(loop)
             if queue.add(self, loop):
                 self._queue = queue
             else:
@@ -82,9 +82,10 @@ class Deadline(Alarm):
 
     def __enter__(self) -> Self:
         self.expired = False
-        self._task = cast("asyncio.Task[object]", asyncio.current_task())
-        self._cancelling = self._task.cancelling()
-        self.set()
+        if self.moment != math.inf:
+            self._task = cast("asyncio.Task[object]", asyncio.current_task())
+            self._cancelling = self._task.cancelling()
+            self.set()
         return self
 
     def ring(self) -> None:
@@ -108,13 +109,24 @@ class _Queue:
     Calls with the same timeout are like that, and waits with the same patience. A timer for each costs 7 % of a call.
     """
 
-    # It must not hold the loop, nor a timer, which does: it is found by the loop, weakly.
-    __slots__ = ("_last", "_rings_at", "waiting")
+    # Held by its alarms and by the loop's timer only: a loop that is given up is freed with all that waits in it.
+    __slots__ = ("__weakref__", "_last", "_rings_at", "_timer", "waiting")
 
     def __init__(self) -> None:
         self.waiting: dict[Alarm, None] = {}
         self._last = 0.0  # the moment of the one added last
         self._rings_at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> _Queue:
+        """Return the one of *loop*."""
+        reference = _queues.get(loop)
+        queue = None if reference is None else reference()
+        if queue is None:
+            queue = cls()
+            _queues[loop] = weakref.ref(queue)
+        return queue
 
     def add(self, alarm: Alarm, loop: asyncio.AbstractEventLoop) -> bool:
         """Take *alarm*, and return True, unless it comes before one that waits."""
@@ -128,28 +140,28 @@ class _Queue:
         return True
 
     def _ring_at(self, moment: float, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._rings_at = moment
-        loop.call_at(moment, self._ring, moment)
+        self._timer = loop.call_at(moment, self._ring)
 
-    def _ring(self, moment: float) -> None:
-        if moment != self._rings_at:
-            return  # an earlier one was set since, and has set the next
-        self._rings_at = math.inf
+    def _ring(self) -> None:
         loop = asyncio.get_running_loop()
-        soon = max(moment, loop.time())  # the loop may have been busy, and may ring a little too early
-        late: list[Alarm] = []
+        soon = max(self._rings_at, loop.time())  # the loop may have been busy, and may ring a little too early
+        self._rings_at, self._timer = math.inf, None
         for alarm in self.waiting:
             if alarm.moment > soon:
                 self._ring_at(alarm.moment, loop)
                 break
-            late.append(alarm)
-        for alarm in late:
-            if alarm in self.waiting:
-                del self.waiting[alarm]
-                alarm.ring()
+            loop.call_soon(self._ring_one, alarm)  # by itself: an exception is then nobody else's
+
+    def _ring_one(self, alarm: Alarm) -> None:
+        if alarm in self.waiting:
+            del self.waiting[alarm]
+            alarm.ring()
 
 
-_queues: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = weakref.WeakKeyDictionary()
+_queues: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_Queue]] = weakref.WeakKeyDictionary()
 
 
 class Delivery:

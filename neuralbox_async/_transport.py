@@ -143,7 +143,7 @@ class AiohttpTransport:
         return session
 
     def _translated(self, error: Exception, delivery: Delivery) -> NeuralBoxError:
-        return _closed_during_call(delivery) if self.closed else translated(error, delivery)
+        return ClientClosedError.when("during", sent=delivery.sent) if self.closed else translated(error, delivery)
 
 
 # ------------------------------------------------------------------------------------------------- sessions of a loop
@@ -427,7 +427,7 @@ class _AiohttpResponse:
         if self._closed == "deadline":
             return APITimeoutError("no data came in time", phase="stall", request_sent=True)
         if self._closed == "client":
-            return _closed_during_call(_SENT)
+            return ClientClosedError.when("during")
         if self._closed == "us":
             return StreamStateError.closed()
         return translated(error, _SENT)
@@ -474,13 +474,6 @@ def _look_at(lost: asyncio.Future[None]) -> None:
 
 _SENT = Delivery()
 _SENT.stage = "sent"
-
-
-def _closed_during_call(delivery: Delivery) -> ClientClosedError:
-    error = ClientClosedError("the client was closed during the call")
-    error.request_sent = delivery.sent
-    error.billed = "unknown" if delivery.sent else "no"
-    return error
 
 
 # ------------------------------------------------------------------------------------------------------------- errors

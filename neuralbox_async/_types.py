@@ -286,7 +286,7 @@ class GenerateRequest:
             _check_temperature(self.temperature)
         if self.max_tokens is not None:
             _check_max_tokens(self.max_tokens)
-        if self.extra_body or not is_mapping(self.extra_body):
+        if self.extra_body != {}:
             _check_extra_body(self.extra_body)
         if self.key is not None and not checked_text("key", self.key, _KEY_RULE):
             raise InvalidParameterError("key", self.key, _KEY_RULE)

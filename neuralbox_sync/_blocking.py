@@ -28,7 +28,11 @@ class View(Generic[S]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        try:
+            self.close()
+        except BaseException:
+            self.close()  # an interrupt may come before anything is closed
+            raise
 
 
 class Blocking(Protocol[S, P, R_co]):

@@ -1,7 +1,7 @@
 """`NeuralBox`: what a user whose code blocks calls."""
 
 import weakref
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from neuralbox_async import AsyncNeuralBox, ClientClosedError
 from neuralbox_sync._blocking import View, blocking, like
@@ -22,7 +22,7 @@ class NeuralBox(View[AsyncNeuralBox]):
             client = AsyncNeuralBox(*args, **options)
         finally:
             del args, options  # no frame of a traceback shall hold the key
-        super().__init__(client, EventLoop(client.aclose, client.forget_inherited, _closed_error))
+        super().__init__(client, EventLoop(client.aclose, client.forget_inherited, ClientClosedError.when))
         weakref.finalize(self, self._loop.drop).atexit = False
 
     generate = blocking(AsyncNeuralBox.generate)
@@ -54,9 +54,3 @@ class NeuralBox(View[AsyncNeuralBox]):
     def close(self) -> None:
         """Close all connections, within 2 s; calls and streams under way end with `ClientClosedError`. Idempotent."""
         self._loop.close()
-
-
-def _closed_error(when: Literal["before", "during"]) -> ClientClosedError:
-    error = ClientClosedError(f"the client was closed {when} the call")
-    error.request_sent, error.billed = (False, "no") if when == "before" else (True, "unknown")
-    return error

@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import contextlib
 import contextvars
-import importlib
 import os
 import queue
 import select
@@ -19,14 +18,14 @@ from typing import Any, Generic, Literal, TypeVar
 
 import anyio.from_thread
 
+from neuralbox_async import preload
+
 T = TypeVar("T")
 Closed = Callable[[Literal["before", "during"]], Exception]
 
 _MAIN_POLL, _POLL = 0.1, 1.0  # seconds; a signal, for the main thread, just before a wait is seen when that ends
 _UNWIND, _CLOSE = 1.0, 2.0  # the longest waits: for an interrupted call, for the end of a loop
 
-# What calls need and the package does not: aiohttp takes longer to load than all else.
-_LATER = ("neuralbox_async._transport", "cattrs.gen", "anyio._backends._asyncio", "encodings.idna")
 _starting = threading.RLock()  # a signal handler may make its first call within a first call
 _importing = threading.RLock()  # what a thread imports during a fork can never be imported in the child
 _started: set[EventLoop] = set()
@@ -57,7 +56,7 @@ class EventLoop:
             return call.results.pop()
         finally:
             if _exiting.is_set() and threading.current_thread() is not threading.main_thread():
-                threading.Event().wait()  # a daemon thread, which would print an error, ends with the process
+                threading.Event().wait(2 * _CLOSE)  # a daemon thread would print an error; it ends with the process
 
     def close(self, timeout: float = _CLOSE) -> None:
         """End the loop and what runs on it; wait for that, *timeout* seconds at most. Idempotent, from any thread."""
@@ -85,7 +84,8 @@ class EventLoop:
         if self.closed or _exiting.is_set():
             raise self._closed_error("before")
         with _starting:
-            loop = self._start() if self._loop is None or self._stopping.is_set() else self._loop
+            if (loop := self._loop) is None or loop.is_closed() or self._stopping.is_set():
+                loop = self._start()
         if threading.get_ident() == self._thread.ident:
             raise RuntimeError("a call on its own event loop never returns: await there, or use asyncio.to_thread")
         return loop
@@ -94,14 +94,14 @@ class EventLoop:
         if (threading.get_ident.__module__, select.select.__module__) != ("_thread", "select"):
             patch = "monkey.patch_all(thread=False, queue=False, select=False)"
             raise RuntimeError(f"no event loop runs in gevent's threads: {patch}, or use asyncio in its threadpool")
-        self._stopping = asyncio.Event()
+        stopping = self._stopping = asyncio.Event()
         self._selector = selectors.DefaultSelector()
         loop = asyncio.SelectorEventLoop(self._selector)  # the one kind that shows its descriptor, for `disown`
         context = contextvars.Context()  # since Python 3.14 a thread may inherit one, and with it "inside trio"
-        self._thread = threading.Thread(target=context.run, args=(self._run, loop), name="neuralbox", daemon=True)
-        self._loop = loop
-        _started.add(self)
+        self._thread = threading.Thread(None, context.run, "neuralbox", (self._run, loop, stopping), daemon=True)
         try:
+            self._loop = loop
+            _started.add(self)
             self._thread.start()
         except BaseException:  # out of threads; since Python 3.12, the main thread has ended; or Ctrl-C
             loop.call_soon_threadsafe(self._stopping.set)
@@ -122,7 +122,7 @@ class EventLoop:
     def _wait(self, call: _Call[Any], loop: asyncio.AbstractEventLoop) -> None:
         poll = _MAIN_POLL if threading.current_thread() is threading.main_thread() else _POLL
         while not call.done:
-            if loop.is_closed() and not call.done:
+            if (loop.is_closed() or loop is not self._loop) and not call.done:
                 raise self._closed_error("during")
             with contextlib.suppress(queue.Empty):
                 call.answer.get(timeout=poll)
@@ -147,11 +147,11 @@ class EventLoop:
         except BaseException as error:  # noqa: BLE001 - SystemExit is for this caller, and would end the loop of all
             call.finish(error)
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
         with _importing, contextlib.suppress(Exception):  # it is raised again in the call that needs the module
-            for module in _LATER:
-                importlib.import_module(module)
-        anyio.run(self._main, self._stopping, backend_options={"loop_factory": lambda: loop})
+            preload()
+        with contextlib.closing(loop):  # also when it never runs
+            anyio.run(self._main, stopping, backend_options={"loop_factory": lambda: loop})
 
     async def _main(self, stopping: asyncio.Event) -> None:
         if sniffio := sys.modules.get("sniffio"):
@@ -159,8 +159,9 @@ class EventLoop:
         try:
             if not self.closed:
                 await stopping.wait()
-            with anyio.move_on_after(_CLOSE / 2):
-                await self._aclose()
+            if self.closed:  # otherwise its start was interrupted, and the next call starts another
+                with anyio.move_on_after(_CLOSE / 2):
+                    await self._aclose()
         finally:
             stopping.set()  # SystemExit in a callback ends a loop too; the next call starts another
             _started.discard(self)

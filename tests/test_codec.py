@@ -386,3 +386,33 @@ def test_endless_extra_body():
     value.append(value)
     with pytest.raises(InvalidParameterError, match="extra_body"):
         _codec.dump_request(GenerateRequest("gpt-5", "Hi", extra_body={"x": value}), stream=False)
+
+
+PLAIN_DELTA = b'{"type":"content_delta","delta":"a"}'
+
+
+@pytest.mark.parametrize(
+    "data, taken",
+    [
+        (PLAIN_DELTA, True),
+        (PLAIN_DELTA.decode(), True),
+        (b"\xef\xbb\xbf" + PLAIN_DELTA, False),
+        (PLAIN_DELTA.replace(b'"a"', b'"\xff"'), False),
+        (PLAIN_DELTA.replace(b'"a"', b"1"), False),
+        (PLAIN_DELTA.replace(b"}", b',"index":0}'), False),
+        (b'{"type":"ping","delta":"a"}', False),
+        (b"[1,2]", False),
+        (b"7", False),
+        (b"[DONE]", False),
+        (b"", False),
+    ],
+)
+def test_plain_deltas_are_taken(data, taken):
+    """Deltas like the vendor's are taken up to the first event that is none, whatever its JSON is."""
+    found = []
+
+    left = _codec.take_deltas(iter([PLAIN_DELTA, data, PLAIN_DELTA]), found.append)
+
+    assert (None if taken else data) == left
+    assert (3 if taken else 1) == len(found)
+    assert ContentDelta("a") == _codec.plain_delta(found[0])

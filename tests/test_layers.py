@@ -21,6 +21,7 @@ LAYERS = {
     "_version": (),
     "_secret": (),
     "_logging": (),
+    "_loading": (),
     "_errors": (),
     "_seam": ("_errors",),
     "_types": ("_errors",),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralbox_async import UnsupportedEventLoopError
-from neuralbox_async._seam import Deadline, now
+from neuralbox_async._seam import Alarm, Deadline, now
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -164,18 +164,75 @@ async def test_one_timer_for_many(monkeypatch):
     assert deadline.expired
 
 
-def test_no_loop_is_kept():
-    """A loop is freed although an alarm was set in it and has not rung."""
+async def test_timers_do_not_pile_up(monkeypatch):
+    """A timer that an earlier one took the place of is cancelled."""
+    loop = asyncio.get_running_loop()
+    timers = []
+    call_at = loop.call_at
+    monkeypatch.setattr(loop, "call_at", lambda *args: timers.append(call_at(*args)) or timers[-1])
 
-    async def run() -> weakref.ref[asyncio.AbstractEventLoop]:
+    for step in range(100):
+        with Deadline(now() + 60 - step / 10):
+            pass
+
+    assert 1 == sum(not timer.cancelled() for timer in timers)
+
+
+async def test_a_ring_that_fails():
+    """An alarm whose ring raises is reported to the loop, and silences no other."""
+
+    class Broken(Alarm):
+        __slots__ = ()
+
+        def ring(self) -> None:
+            raise ZeroDivisionError
+
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(type(context["exception"])))
+    moment = now() + 0.01
+    Broken(moment).set()
+
+    with Deadline(moment) as deadline:
+        await asyncio.sleep(60)
+
+    assert deadline.expired
+    assert [ZeroDivisionError] == reported
+
+
+@pytest.mark.filterwarnings("ignore:coroutine", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("pending", [False, True])
+def test_no_loop_is_kept(pending):
+    """A loop is freed although an alarm was set in it and has not rung, even one that still waits."""
+
+    async def wait() -> None:
+        with Deadline(now() + 600):
+            await asyncio.Event().wait()
+
+    async def run() -> None:
         with Deadline(now() + 600):
             await asyncio.sleep(0)
-        return weakref.ref(asyncio.get_running_loop())
+        if pending:
+            task = asyncio.ensure_future(wait())
+            await asyncio.sleep(0)
+            task._log_destroy_pending = False
 
-    loop = asyncio.run(run())
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(run())
+    loop.close()
+    kept = weakref.ref(loop)
+    del loop
     gc.collect()
 
-    assert loop() is None
+    assert kept() is None
+
+
+async def test_without_a_task():
+    """A deadline that never comes needs no task, so that a coroutine can be driven by hand."""
+    found = []
+    asyncio.get_running_loop().call_soon(lambda: found.append(Deadline(math.inf).__enter__().expired))
+    await asyncio.sleep(0)
+
+    assert [False] == found
 
 
 async def test_nothing_is_left_to_the_garbage_collector():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import UserDict
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,14 @@ from neuralbox_async import (
     TextPart,
     data_url,
 )
+
+
+class FalseMapping(UserDict):
+    """A mapping that calls itself false whatever it has."""
+
+    def __bool__(self):
+        return False
+
 
 USER = {"role": "user", "content": "Hi"}
 
@@ -59,6 +68,8 @@ INVALID = [
     ("extra_body", {"extra_body": {"stream": True}}, "stream()"),
     ("extra_body", {"extra_body": {1: 2}}, "a mapping"),
     ("extra_body", {"extra_body": [1]}, "a mapping"),
+    ("extra_body", {"extra_body": []}, "a mapping"),
+    ("extra_body", {"extra_body": FalseMapping({"stream": True})}, "stream()"),
 ]
 
 

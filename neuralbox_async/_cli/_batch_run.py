@@ -192,13 +192,21 @@ class Run:
             return ""
         if self._plan.journal is None:
             return "neuralbox: there is no journal: another run would send all rows again"
-        command = shlex.join(("neuralbox", "batch", *self._plan.arguments))
         stdin = " (with the same rows on stdin)" if self._plan.source == "-" else ""
         if left:
-            # The same budget is the same money, and is spent.
-            stopped = isinstance(report.stopped_by, BudgetReachedError) and self._plan.budget is not None
-            return f"To go on{stdin}{', with a larger --budget' if stopped else ''}: {command}"
-        return f"To send them again{stdin}, and perhaps pay twice: {command} --on-unknown retry"
+            # The same budget is the same money, and is spent; it may have been the balance that was too small.
+            stop = report.stopped_by
+            stopped = isinstance(stop, BudgetReachedError) and stop.budget == self._plan.budget
+            return f"To go on{stdin}{', with a larger --budget' if stopped else ''}: {self._command()}"
+        return f"To send them again{stdin}, and perhaps pay twice: {self._command('--on-unknown', 'retry')}"
+
+    def _command(self, *options: str) -> str:
+        """Return the command, with *options* as well."""
+        given = self._plan.arguments
+        end = len(given)  # where an option counts, whatever the same one says before
+        if "--" in given[-2:]:
+            end = given.index("--", max(0, end - 2))  # behind it is no option, but IN at most
+        return shlex.join(("neuralbox", "batch", *given[:end], *options, *given[end:]))
 
 
 def _facts(report: BatchReport, rows: Rows) -> list[str]:
@@ -220,8 +228,8 @@ def _facts(report: BatchReport, rows: Rows) -> list[str]:
 def _cost(report: BatchReport) -> str:
     cost = f"{report.tokens:,} token{'' if report.tokens == 1 else 's'}"
     more = [f"{report.tokens_in_all:,} in all runs"] if report.tokens_before else []
-    if report.tokens_at_risk and not report.unknown:  # what was in doubt was sent again
-        more.append(f"up to {report.tokens_at_risk:,} more for what was sent twice")
+    if report.tokens_at_risk and not report.unknown:  # otherwise it is said with their keys
+        more.append(f"up to {report.tokens_at_risk:,} more for what may have been billed")
     return f"{cost} ({', '.join(more)})" if more else cost
 
 

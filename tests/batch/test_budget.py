@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import tempfile
 from pathlib import Path
 
@@ -389,6 +391,150 @@ async def test_the_balance_is_what_there_is_now(journal):
     assert (4, 6, {}) == (report.tokens, report.tokens_before, report.failed)
     assert (4, 4) == (report.stopped_by.budget, report.stopped_by.spent)
     assert "the balance of 4 tokens" in str(report.stopped_by)
+
+
+# --------------------------------------------------------------------------------------------- what was paid for before
+
+
+def past(journal, *lines):
+    """Write a journal of an earlier run."""
+    journal.write_text("".join(f"{json.dumps(line)}\n" for line in ({"event": "journal", "version": 1}, *lines)))
+
+
+def begun(key, **members):
+    return {"event": "start", "key": key, "idempotency_key": f"i-{key}", "model": "m", "reserved": 10, **members}
+
+
+def accepted(key):
+    return {"event": "pending", "key": key, "id": f"g-{key}"}
+
+
+def finished(key):
+    return {"event": "done", "key": key, "tokens": 10, "generation": {"id": f"g-{key}", "content": "x"}}
+
+
+def named(*keys):
+    return [{"key": key, "prompt": key} for key in keys]
+
+
+def for_ten(asked):
+    """Answer with generations for 10 tokens each."""
+    if asked["path"].endswith("/calculate-price"):
+        return {"max_token_cost": 10}
+    if asked["method"] == "GET":
+        return {"id": asked["path"].rpartition("/")[2], "status": "completed", "content": "x", "tokens_used": 10}
+    return done(asked, tokens_used=10)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_what_stands_behind_the_end_of_the_budget(make, journal, ordered):
+    """At the end of the budget no more is sent; what is done is passed by, and what was accepted is asked for."""
+    past(journal, begun("a"), begun("p"), accepted("p"), finished("a"), begun("lost"))
+    client, transport = make(for_ten)
+    requests = named("new", "p", "lost", "newer", "a", "newest")
+    batch = client.generate_many(requests, model="m", budget=35, journal=journal, ordered=ordered)
+    results, report = await run(batch)
+
+    assert [("p", 10)] == [(result.key, result.tokens) for result in results]
+    assert (1, 1, 4) == (report.completed, report.skipped, report.not_started)
+    assert (10, 10, 10) == (report.tokens, report.tokens_before, report.tokens_at_risk)
+    assert BudgetReachedError is type(report.stopped_by)
+    assert "30 are spent, counting 20 that may have been billed without an answer" in str(report.stopped_by)
+    assert ["g-p"] == [asked["path"].rpartition("/")[2] for asked in transport.asked if asked["method"] == "GET"]
+    assert {"p", "a"} == {entry.key for entry in read_journal(journal) if entry.event == "done"}
+
+
+@pytest.mark.parametrize("status, code", [(402, "insufficient_tokens"), (403, "insufficient_plan")])
+async def test_what_stands_behind_the_end_of_the_money(make, journal, status, code):
+    """When the API sells nothing more, what it has accepted before is still asked for."""
+    past(journal, begun("a"), begun("p"), accepted("p"), finished("a"))
+
+    def answer(asked):
+        refused = FakeResponse(json.dumps({"error": code}).encode(), status=status)
+        return refused if asked["method"] == "POST" else for_ten(asked)
+
+    client, transport = make(answer)
+    batch = client.generate_many(named("new", "newer", "p", "a"), model="m", journal=journal, max_concurrency=1)
+    results, report = await run(batch)
+
+    assert [("new", code), ("p", None)] == [(one.key, one.error and one.error.code) for one in results]
+    assert (1, 1, 1) == (report.completed, report.skipped, report.not_started)
+    assert code == report.stopped_by.code
+    assert 2 == len(transport.asked)
+
+
+async def test_a_decision_that_no_longer_matters(make, journal):
+    """After the end of the budget nobody is asked what to do about what is in doubt."""
+    past(journal, begun("x"), begun("p"), accepted("p"))
+    client, _ = make(for_ten)
+    batch = client.generate_many(
+        named("new", "x", "p"), model="m", budget=25, journal=journal, on_unknown=lambda _key: 1 // 0
+    )
+    results, report = await run(batch)
+
+    assert ["p"] == [result.key for result in results]
+    assert 2 == report.not_started
+
+
+@pytest.mark.parametrize("known", [(), (begun("p"), accepted("p"))])
+async def test_nothing_is_read_in_vain(make, journal, known):
+    """At the end of the budget no more is read once all is found that was paid for: the requests may never end."""
+    past(journal, begun("a"), finished("a"), *known)
+    client, _ = make(for_ten)
+    endless = ({"key": key, "prompt": key} for key in itertools.chain(("b", "new", "p"), map(str, itertools.count())))
+    _, report = await run(client.generate_many(endless, model="m", budget=30, journal=journal, max_concurrency=1))
+
+    assert (2, None) == (report.completed, report.not_started)
+
+
+async def test_stopping_behind_the_end_of_the_budget(make, journal):
+    """While a million rows are searched for what was paid for, the batch can be stopped at once, and left."""
+    past(journal, begun("a"), finished("a"), begun("p"), accepted("p"))
+    client, _ = make(for_ten)
+    taken = 0
+
+    class Endless:
+        def __len__(self):
+            return 10**9
+
+        def __iter__(self):
+            nonlocal taken
+            for taken in itertools.count():
+                yield {"key": str(taken), "prompt": "x"}
+
+    async with client.generate_many(Endless(), model="m", budget=20, journal=journal) as results:
+        while taken < 1000:
+            await asyncio.sleep(0)
+        results.stop()
+        assert [] == await results.read_batch()
+    assert 10**9 == results.report.not_started
+    assert taken < 10_000
+
+
+async def test_a_bill_below_nothing(make, journal):
+    """A negative number of tokens is no bill: it counts as one that was not told, and buys nothing."""
+
+    def answer(asked):
+        return for_ten(asked) if asked["path"].endswith("/calculate-price") else done(asked, tokens_used=-50)
+
+    client, _ = make(answer)
+    for _ in range(2):
+        batch = client.generate_many(rows(9), model="m", budget=25, journal=journal)
+        results, report = await run(batch)
+        assert {None} >= {result.tokens for result in results}
+        assert (0, 20) == (report.tokens, report.tokens_at_risk)
+    assert 2 == sum(entry.event == "done" for entry in read_journal(journal))
+
+
+async def test_a_first_request_without_an_answer(make, journal):
+    """What went alone to learn a price counts, once that is known, at the price, and not at all that was left."""
+    client, _ = make(lambda asked: LOST if "messages" in asked and said(asked) == "0" else without_price(asked))
+    await run(client.generate_many(rows(1), model="m", budget=30, journal=journal))
+    (start,) = (entry for entry in read_journal(journal) if entry.event == "start")
+    _, report = await run(client.generate_many(rows(9), model="m", budget=60, journal=journal, max_concurrency=1))
+
+    assert start.reserved is None
+    assert (45, 9) == (report.tokens, report.tokens_at_risk)
 
 
 WORKER = """

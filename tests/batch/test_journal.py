@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import random
@@ -12,11 +13,12 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from answers import done, said
+from answers import Answers, done, said
 
 from neuralbox_async import (
     APIConnectionError,
     AsyncNeuralBox,
+    Generation,
     JournalEntry,
     JournalError,
     JournalLockedError,
@@ -311,6 +313,49 @@ async def test_refused_requests_are_in_no_doubt(make, journal):
 
     assert () == opened_and_closed(journal).unknown
     assert 4 == len(entries(journal, "failed"))
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+async def test_a_refused_repetition_leaves_the_doubt(make, journal, accepted):
+    """What was sent again and refused is in doubt as before: the first attempt may be billed all the same."""
+    first = {"event": "start", "key": "k", "idempotency_key": "of-then", "model": "gpt-5", "reserved": 2}
+    again = {**first, "idempotency_key": "of-later"}
+    refused = {"event": "failed", "key": "k", "error": "RateLimitError", "billed": "no"}
+    told = [{"event": "pending", "key": "k", "id": "gen"}] if accepted else []
+    lines = [first, *told, again, refused, again, refused]
+    journal.write_bytes(HEADER + b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines))
+
+    late = opened_and_closed(journal)
+    assert [2] == [doubt.reserved for doubt in late.doubts]
+    client, transport = make(lambda _asked: {"id": "gen", "status": "completed", "content": "x", "tokens_used": 2})
+    requests = [{"key": "k", "prompt": "k"}]
+    if accepted:
+        (result,) = await run(client.generate_many(requests, model="gpt-5", journal=journal))
+        assert ["GET"] == [asked["method"] for asked in transport.asked]
+    else:
+        assert ("k",) == late.unknown
+        (result,) = await run(client.generate_many(requests, model="gpt-5", journal=journal))
+        assert OutcomeUnknownError is type(result.error)
+        assert [] == transport.asked
+        batch = client.generate_many(requests, model="gpt-5", journal=journal, on_unknown="retry")
+        (result,) = await run(batch)
+        assert ["of-then"] == [asked["headers"]["Idempotency-Key"] for asked in transport.asked]
+        assert 2 == batch.report.tokens_at_risk
+    assert result.generation.content == "x"
+
+
+def test_all_that_was_sent_twice(journal):
+    """However often a key was sent without an answer, each time counts; until it is done, and after."""
+    late = opened(journal)
+    for reserved in (1, 2, 4):
+        late.start("k", "i", "m", reserved)
+    late.close()
+    assert 7 == sum(doubt.reserved for doubt in opened_and_closed(journal).doubts)
+    late = opened(journal)
+    late.done("k", Generation(id="g"), b'{"id":"g","content":"x"}', attempts=1, seconds=0.0, tokens=4)
+    late.close()
+
+    assert 3 == sum(doubt.reserved for doubt in opened_and_closed(journal).doubts)
 
 
 # ------------------------------------------------------------------------------------------------------------- pending
@@ -644,6 +689,41 @@ async def test_two_batches_on_one_journal(make, journal):
         with pytest.raises(JournalLockedError):
             await run(client.generate_many(["a"], model="gpt-5", journal=journal))
     assert [] == await run(client.generate_many([], model="gpt-5", journal=journal))
+
+
+def test_a_loop_that_ends_gives_the_journal_back(journal):
+    """When the event loop ends under a batch that nobody left, its journal is free for the next one."""
+    held = []
+
+    async def leave_open():
+        client = AsyncNeuralBox("key", transport=Answers(done, lambda _asked: 10**9))
+        batch = client.generate_many(map(str, range(9)), model="gpt-5", journal=journal, max_concurrency=2)
+        await batch.__aenter__()
+        held.append(batch)
+        while not entries(journal, "start"):
+            await asyncio.sleep(0)
+
+    asyncio.run(leave_open())
+    opened_and_closed(journal)
+
+    assert 1 == len(held)
+
+
+def test_a_batch_that_outlives_its_loop(journal):
+    """A batch that is dropped when its loop is closed gives its journal back."""
+    loop = asyncio.new_event_loop()
+    client = AsyncNeuralBox("key", transport=Answers(done, lambda _asked: 10**9))
+    batch = client.generate_many((), model="gpt-5", journal=journal)
+    loop.run_until_complete(batch.__aenter__())
+    tasks = asyncio.all_tasks(loop)
+    loop.close()
+    with pytest.raises(JournalLockedError):
+        opened(journal)
+    del batch
+    gc.collect()
+    opened_and_closed(journal)
+    for task in tasks:
+        task._log_destroy_pending = False  # this loop was closed too early, as it was meant to be
 
 
 async def test_reading_while_it_is_written(make, journal):

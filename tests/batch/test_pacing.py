@@ -456,3 +456,14 @@ async def test_an_outage_is_not_hurried_through_by_a_batch(make):
                     pass
 
     assert results.report.failed.get("APIConnectionError", 0) < 40
+
+
+def test_what_was_told_before_a_batch_does_not_outlive_what_is_told_in_it():
+    """What the latest answer before a batch told is learned before all that the batch is told."""
+    limits = RateLimits()
+    limits.observe({"x-ratelimit-remaining-day": "0", "x-ratelimit-limit-day": "100"}, counted=True)
+    limits.refused(too_many(retry_after=60.0))
+    Pace(limits, cap=4, rate=None)
+    limits.observe({"x-ratelimit-remaining-day": "95", "x-ratelimit-limit-day": "100"}, counted=True)
+
+    assert 95 == limits.day.remaining

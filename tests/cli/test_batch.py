@@ -478,13 +478,43 @@ class TestOutcomes:
         assert 4 == len(by_key(file_lines())) == len(server.billed)
 
     def test_budget_and_doubt(self, batch, server):
-        """What was sent twice is said to have cost more, perhaps."""
+        """What may have been billed besides is said to have cost more, perhaps: sent twice, or not reached again."""
         server.drop("after")
         batch("a\n", "-o", "out.jsonl", "--budget", "9")
         done = batch("a\n", "-o", "out.jsonl", "--budget", "9", "--on-unknown", "retry")
 
         assert 0 == done.status
-        assert "1 done; 2 tokens (up to 2 more for what was sent twice)" in done.err
+        assert "1 done; 2 tokens (up to 2 more for what may have been billed)" in done.err
+
+    def test_doubt_not_reached(self, batch, server):
+        """What is only at risk is not called spent, nor sent twice."""
+        server.drop("after")
+        batch("a\n", "-o", "out.jsonl", "--budget", "3")
+        done = batch("b\na\n", "-o", "out.jsonl", "--budget", "3")
+
+        assert 4 == done.status
+        assert "2 are spent, counting 2 that may have been billed without an answer" in done.err
+        assert "2 not started; 0 tokens (up to 2 more for what may have been billed)" in done.err
+
+    @pytest.mark.parametrize("end", [("--", "in.txt"), ("in.txt",), ("in.txt", "--"), ("in.txt", "--on-unknown=skip")])
+    def test_command_after_options(self, run, folder, server, end):
+        """The command to send again is one that works, where an argument stands behind ``--`` too."""
+        (folder / "in.txt").write_text("a\n")
+        server.drop("after")
+        first, second = (run("batch", "-o", "out.jsonl", *end) for _ in range(2))
+        (_, command) = second.err.split("perhaps pay twice: ")
+        again = run(*shlex.split(command)[1:])
+
+        assert [3, 3, 0] == [done.status for done in (first, second, again)]
+
+    def test_balance_below_budget(self, batch, serve):
+        """At the end of the balance a larger budget would not help, and is not asked for."""
+        serve(prices={"m": 10}, balance=15)
+        done = batch("a\nb\n", "-o", "out.jsonl", "--model", "m", "--budget", "100", "--check-balance")
+
+        assert 4 == done.status
+        assert "the balance of 15 tokens" in done.err
+        assert "To go on: neuralbox batch" in done.err
 
     def test_check_balance(self, batch, serve):
         """With --check-balance nothing is sent that the account could not pay."""

@@ -225,11 +225,11 @@ def test_nothing_is_imported_later(run, neuralbox_server):
     """Calls import nothing that a starting loop has not imported: what is being imported in a fork hangs the child."""
     neuralbox_server.fail(404, method="GET")
     lines = run("""
-from neuralbox_sync import _loop
+from neuralbox_async import _loading
 
 client = NeuralBox(base_url=os.environ["NEURALBOX_BASE_URL"].replace("127.0.0.1", "localhost"))
 assert "aiohttp" not in sys.modules
-for module in _loop._LATER:
+for module in _loading.MODULES:
     importlib.import_module(module)
 before = set(sys.modules)
 

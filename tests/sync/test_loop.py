@@ -14,6 +14,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from neuralbox_sync._blocking import View
+
 THREADS = 64
 
 
@@ -299,3 +301,49 @@ def test_dropped(make_loop, loop_threads):
     loop.drop()
     while loop_threads():
         time.sleep(0.001)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.5])
+def test_an_interrupted_start(loop, monkeypatch, pause):
+    """An interrupt as the loop's thread starts ends that call only: the next one has a loop, at once and later."""
+    start, interrupted = threading.Thread.start, []
+
+    def start_and_interrupt(thread):
+        start(thread)
+        if not interrupted:
+            interrupted.append(thread)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        loop.call(nothing)
+    time.sleep(pause)
+
+    assert [5, 6] == [loop.call(partial(echo, 5)), loop.call(partial(echo, 6))]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_loop_that_does_not_start(loop, monkeypatch):
+    """When the loop's thread dies before it runs the call is told, and the next one tries again."""
+    monkeypatch.setattr(anyio, "run", lambda *_, **__: 1 / 0)
+    with pytest.raises(ConnectionError, match="during"):
+        loop.call(nothing)
+    monkeypatch.undo()
+
+    assert 5 == loop.call(partial(echo, 5))
+
+
+def test_an_interrupt_before_anything_is_closed():
+    """A block that is left when an interrupt comes is left closed."""
+    closed = []
+
+    class Interrupted(View):
+        def close(self):
+            closed.append(1)
+            if len(closed) == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Interrupted(None, None):
+        pass
+
+    assert [1, 1] == closed
