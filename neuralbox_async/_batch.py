@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 import weakref
@@ -18,6 +17,7 @@ from neuralbox_async._errors import BatchStateError, InvalidParameterError, Outc
 from neuralbox_async._items import Items
 from neuralbox_async._jobs import Jobs
 from neuralbox_async._journal import Journal
+from neuralbox_async._loading import asyncio
 from neuralbox_async._pacing import Pace
 from neuralbox_async._results import BatchProgress, BatchReport, BatchResult, Buffer
 from neuralbox_async._run import Run

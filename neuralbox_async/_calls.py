@@ -6,16 +6,14 @@ Polling stands on top of it: each question is a call of its own.
 
 from __future__ import annotations
 
-import itertools
 import math
-import platform
 import random
+import sys
 import threading
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-import anyio
 import attrs
 
 from neuralbox_async import _options, _protocol
@@ -33,6 +31,7 @@ from neuralbox_async._errors import (
     UnprocessableRequestError,
     WaitTimeoutError,
 )
+from neuralbox_async._loading import anyio
 from neuralbox_async._logging import logger
 from neuralbox_async._pacing import RateLimits
 from neuralbox_async._retry import RetryBudget
@@ -63,7 +62,7 @@ _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _NOTHING_SENT = Delivery()
-_USER_AGENT = f"neuralbox-python/{__version__} {platform.python_implementation()}/{platform.python_version()}"
+_USER_AGENT = f"neuralbox-python/{__version__} {sys.implementation.name}/{'.'.join(map(str, sys.version_info[:3]))}"
 
 
 @attrs.define(eq=False)
@@ -111,14 +110,19 @@ def _aiohttp_transport(connections: ConnectionOptions) -> Transport:
     return AiohttpTransport(connections)
 
 
+def _deadline_of(call: Call) -> float:
+    seconds = call.options.timeout
+    return math.inf if seconds is None else call.started + seconds
+
+
 @attrs.define(eq=False)
 class Call:
-    """The same request on each attempt, and what is known of the attempts."""
+    """The same request on each attempt, and what is known of the attempts. *deadline*: by default that of *options*."""
 
     request: _protocol.Request
     options: CallOptions
-    deadline: float
-    started: float = attrs.field(factory=now)
+    started: float = attrs.field(factory=now, init=False)
+    deadline: float = attrs.field(default=attrs.Factory(_deadline_of, takes_self=True))
     attempts: int = 0
     delivery: Delivery = _NOTHING_SENT
     response: Response | None = None
@@ -222,30 +226,67 @@ class Caller:
 
     async def _send(self, call: Call) -> Response:
         """Attempt *call* until an answer with status 200 comes, or a failure that is not repeated."""
-        refund = 1
-        for call.attempts in itertools.count(1):
+        shared, request, refund = self.shared, call.request, 1
+        while True:
+            call.attempts += 1
             try:
-                response = await self._attempt(call)
+                # All of an attempt that succeeds stands here: in a coroutine of its own it takes 2 % of a call more.
+                self._check_open()
+                call.delivery, call.response = Delivery(), None
+                if isinstance(self.api_key, Secret):
+                    call.key, known = self.api_key, self._known_headers
+                else:
+                    call.key = await self._ask_for_key(self.api_key)
+                    known = _known_headers(call.key)
+                headers, url = _headers(known, request), self.base_url + request.path
+                response = await shared.transport.send(request.method, url, headers, request.body, call.delivery)
+                self._note(call, response)
+                if not _protocol.is_success(response.status):
+                    response = await self._redirected(call, response, headers, url)
             except NeuralBoxError as error:
                 call.describe(error)
                 if call.earlier is not None and _is_refused_as_repeated(error, call.earlier):
                     raise call.describe(call.earlier) from error
                 delay = self._delay(call, error)
-                if delay is None or (cost := self.shared.budget.take(error)) is None:
+                if delay is None or (cost := shared.budget.take(error)) is None:
                     raise
                 refund, call.earlier, call.delivery = cost, error, _NOTHING_SENT
             else:
-                self.shared.budget.give_back(refund)
+                shared.budget.give_back(refund)
                 return response
-            logger.info("%s %s: again in %.2f s", call.request.method, call.request.path, delay)
+            logger.info("%s %s: again in %.2f s", request.method, request.path, delay)
             await self._sleep(delay)
-        raise AssertionError  # itertools.count has no end
+
+    def _note(self, call: Call, response: Response) -> None:
+        call.response = response
+        self.shared.limits.observe(response.headers, counted=not call.request.idempotent)
+        logger.debug("%s %s: %d", call.request.method, call.request.path, response.status)
+
+    async def _redirected(self, call: Call, response: Response, headers: Mapping[str, str], url: str) -> Response:
+        """Return the answer with status 200 to which *response* leads. Raises the error that an answer means."""
+        request = call.request
+        redirects = 0
+        while not _protocol.is_success(response.status):
+            target = _redirect(request, url, response)
+            if target is None:
+                error = await _error_of(response, call.deadline)
+                if isinstance(error, RateLimitError):
+                    self.shared.limits.refused(error)
+                raise error
+            response.close()
+            redirects, url = redirects + 1, target
+            if redirects > _MAX_REDIRECTS:
+                msg = f"more than {_MAX_REDIRECTS} redirects"
+                raise APIConnectionError(msg, request_sent=True, retryable=False)
+            response = await self.shared.transport.send(request.method, url, headers, request.body, call.delivery)
+            self._note(call, response)
+        return response
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, and wake up soon when the client is closed, by whichever loop or thread."""
         end = now() + seconds
         # No event: that would belong to one loop, and a client to many.
-        while (left := end - now()) > 0 and not self.shared.closed:  # noqa: ASYNC110
+        while (left := end - now()) > 0 and not self.shared.closed:
             await anyio.sleep(min(left, _NAP))
 
     def _delay(self, call: Call, error: NeuralBoxError) -> float | None:
@@ -254,35 +295,6 @@ class Caller:
         )
         remaining = call.deadline - now()
         return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
-
-    async def _attempt(self, call: Call) -> Response:
-        self._check_open()
-        call.delivery, call.response = Delivery(), None
-        request = call.request
-        if isinstance(self.api_key, Secret):
-            call.key, known = self.api_key, self._known_headers
-        else:
-            call.key = await self._ask_for_key(self.api_key)
-            known = _known_headers(call.key)
-        headers = _headers(known, request)
-        url = self.base_url + request.path
-        for _ in range(_MAX_REDIRECTS):
-            response = await self.shared.transport.send(request.method, url, headers, request.body, call.delivery)
-            call.response = response
-            self.shared.limits.observe(response.headers, counted=not request.idempotent)
-            logger.debug("%s %s: %d", request.method, request.path, response.status)
-            if _protocol.is_success(response.status):
-                return response
-            target = _redirect(request, url, response)
-            if target is None:
-                error = await _error_of(response, call.deadline)
-                if isinstance(error, RateLimitError):
-                    self.shared.limits.refused(error)
-                raise error
-            response.close()
-            url = target
-        msg = f"more than {_MAX_REDIRECTS} redirects"
-        raise APIConnectionError(msg, request_sent=True, retryable=False)
 
     def _check_open(self) -> None:
         if self.shared.closed:

@@ -229,26 +229,29 @@ class AsyncNeuralBox:
         options = self._options
         if timeout is not UNSET or max_retries is not UNSET:
             options = options.changed(timeout=timeout, max_retries=max_retries)
-        request = _protocol.generate(
-            GenerateRequest(
+        headers = self._headers(options, extra_headers, idempotency_key)
+        request = None
+        if not extra_body:
+            request = _protocol.generate_plain(model, messages, system, temperature, max_tokens, headers=headers)
+        if request is None:
+            asked = GenerateRequest(
                 model,
                 messages,
                 system=system,
                 temperature=temperature,
                 max_tokens=max_tokens,
                 extra_body=extra_body or {},
-            ),
-            self._headers(options, extra_headers, idempotency_key),
-        )
-        deadline = deadline_after(options.timeout)
-        generation = await self._caller.answer(Call(request, options, deadline), _protocol.load_generation)
+            )
+            request = _protocol.generate(asked, headers)
+        call = Call(request, options)
+        generation = await self._caller.answer(call, _protocol.load_generation)
         if not wait or generation.finished:
             return generation
         if generation.id is None:
             msg = "a pending generation without an id cannot be waited for"
             raise ResponseError(msg, path="$.id", body=repr(generation.raw).encode(errors="replace"))
         try:
-            return await self._caller.wait(generation, options, deadline)
+            return await self._caller.wait(generation, options, call.deadline)
         except GenerationFailedError:
             raise
         except NeuralBoxError as error:

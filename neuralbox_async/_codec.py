@@ -23,6 +23,7 @@ import attrs
 
 from neuralbox_async._errors import InvalidParameterError, ResponseError
 from neuralbox_async._types import (
+    ROLES,
     ContentDelta,
     GenerateRequest,
     Generation,
@@ -34,6 +35,7 @@ from neuralbox_async._types import (
     TextPart,
     UnknownEvent,
     Usage,
+    check_settings,
 )
 
 if TYPE_CHECKING:
@@ -124,6 +126,11 @@ def _refuse_constant(name: str) -> NoReturn:
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
+def _quoted(text: str) -> bytes:
+    """Return *text* as a JSON string in UTF-8. Raises `UnicodeEncodeError` or `TypeError` for lone surrogates."""
+    return json.encoder.encode_basestring(text).encode() if orjson is None else orjson.dumps(text)
+
+
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -151,6 +158,46 @@ def dump_request(request: GenerateRequest, *, stream: bool) -> bytes:
         with suppress(TypeError):  # an integer beyond 64 bits
             return bytes(memoryview(orjson.dumps(body)))  # its own bytes hold 4 KB each, however few they are
     return dumps(body, parameter="extra_body" if request.extra_body else "messages")
+
+
+def dump_plain(
+    model: object, messages: object, system: object, temperature: object, max_tokens: object
+) -> bytes | None:
+    """
+    Return the body of POST /generate for plain text, as `dump_request` would, or None when `GenerateRequest` must look.
+
+    Plain is one text, or dicts with nothing but a role and a text, and so is nearly every request. Raises
+    `InvalidParameterError`.
+    """
+    # Without the objects in between: 6 % of a call.
+    try:
+        turns = _plain_turns(messages)
+        if turns is None or type(model) is not str or not model:
+            return None
+        rest = b""
+        if system is not None or temperature is not None or max_tokens is not None:
+            check_settings(system, temperature, max_tokens)
+            said = {"system": system, "temperature": temperature, "max_tokens": max_tokens}
+            rest = b"," + dumps({name: value for name, value in said.items() if value is not None})[1:-1]
+        return b'{"model":%b,"messages":[%b]%b}' % (_quoted(model), turns, rest)
+    except (UnicodeEncodeError, TypeError):  # lone surrogates
+        return None
+
+
+def _plain_turns(messages: Any) -> bytes | None:
+    if type(messages) is str:
+        return b'{"role":"user","content":%b}' % _quoted(messages)
+    if type(messages) is not list:
+        return None
+    turns: list[bytes] = []
+    for message in messages:
+        if type(message) is not dict or len(message) != 2:
+            return None
+        role, content = message.get("role"), message.get("content")
+        if type(role) is not str or role not in ROLES or type(content) is not str:
+            return None
+        turns.append(b'{"role":"%b","content":%b}' % (role.encode(), _quoted(content)))
+    return b",".join(turns) or None
 
 
 def dump_prompt(request: GenerateRequest) -> bytes | None:
@@ -464,11 +511,12 @@ def _canonical_generation(members: object) -> dict[str, Any]:
 
 # The members of the vendor's own sample.
 _plain_values: Callable[[Any], tuple[Any, ...]] = operator.itemgetter(
-    "id", "status", "model", "content", "tokens_used", "balance_remaining", "created_at", "usage"
+    "id", "status", "model", "content", "created_at", "tokens_used", "balance_remaining", "usage"
 )
 _plain_counts: Callable[[Any], tuple[Any, ...]] = operator.itemgetter(
     "prompt_tokens", "completion_tokens", "total_tokens"
 )
+_PLAIN_MEMBERS, _PLAIN_COUNTS = 8, 3
 _ABSENT: dict[str, Any] = {field.name: field.default for field in attrs.fields(Generation)}
 
 
@@ -479,31 +527,25 @@ def _plain_generation(members: Any) -> Generation | None:
     Nearly every answer is: 2 us instead of the 10 of the general way, which is there for everything else.
     """
     try:
-        values = _plain_values(members)
-        usage = values[-1]
-        counts = _plain_counts(usage)
+        named, status, model, content, created_at, used, balance, usage = _plain_values(members)
+        prompt, completion, total = _plain_counts(usage)
     except (KeyError, TypeError, IndexError):
         return None
-    if not (_are(str, values[:4]) and _are(int, values[4:6]) and _are(int, counts)):
+    if not type(named) is type(status) is type(model) is type(content) is type(created_at) is str:
         return None
-    if len(members) != len(values) or len(usage) != len(counts) or type(created_at := values[6]) is not str:
+    if not type(used) is type(balance) is type(prompt) is type(completion) is type(total) is int:
+        return None
+    if len(members) != _PLAIN_MEMBERS or len(usage) != _PLAIN_COUNTS:
         return None
     # Frozen as any other, made without their constructors, which alone take 2 us.
     generation, tokens = object.__new__(Generation), object.__new__(Usage)
     vars(tokens).update(usage)
     fields = vars(generation)
-    fields.update(_ABSENT)
-    fields.update(members)
+    fields |= _ABSENT
+    fields |= members
     fields["usage"], fields["raw"] = tokens, members
     fields["created_at"] = _datetime(created_at, datetime)
     return generation
-
-
-def _are(kind: type, values: tuple[Any, ...]) -> bool:
-    for value in values:  # noqa: SIM110 - a generator for `all` takes twice as long
-        if type(value) is not kind:
-            return False
-    return True
 
 
 def _canonical_usage(members: object) -> dict[str, Any]:

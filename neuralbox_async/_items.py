@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from typing import Any, Final, TypeAlias, cast
 
 import attrs
 
 from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._loading import asyncio, hashlib
 from neuralbox_async._types import GenerateRequest, is_mapping
 
 RequestLike: TypeAlias = GenerateRequest | str | Mapping[str, Any]

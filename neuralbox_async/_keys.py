@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
+
+from neuralbox_async._loading import hashlib
 
 # In many small tables no growth holds up the event loop, and none needs the room of the whole index once more.
 _TABLES = 256

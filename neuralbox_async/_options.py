@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import ipaddress
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -106,9 +105,11 @@ def check_idempotency_key(key: object) -> None:
 
 def check_ssl_context(context: Any) -> ssl.SSLContext | None:
     """Return *context*. Raises `InvalidParameterError`."""
-    import ssl  # asyncio has loaded it
+    if context is None:
+        return None
+    import ssl
 
-    if context is not None and not isinstance(context, ssl.SSLContext):
+    if not isinstance(context, ssl.SSLContext):
         raise InvalidParameterError("ssl_context", context, "an ssl.SSLContext, or None")
     return context
 
@@ -179,6 +180,8 @@ def _broken_rule(url: str, *, allow_insecure: bool) -> str | None:
 
 
 def _is_loopback(host: str) -> bool:
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -13,7 +13,6 @@ import math
 import random
 import time
 import weakref
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import attrs
@@ -285,6 +284,8 @@ def _moment(reset: int, headers: Mapping[str, str], ago: float) -> float | None:
     """
     if not reset:
         return None
+    from email.utils import parsedate_to_datetime
+
     now = time.time() - ago
     try:
         there = parsedate_to_datetime(headers.get("date", "")).timestamp()

@@ -11,8 +11,6 @@ import math
 import re
 import time
 from datetime import UTC
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import quote
 
@@ -42,7 +40,7 @@ from neuralbox_async._errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from neuralbox_async._types import GenerateRequest, Generation, GenerationId
+    from neuralbox_async._types import GenerateRequest, Generation, GenerationId, Messages
 
 _SERVER_ERROR = 500
 _REQUEST_TIMEOUT = 408
@@ -103,6 +101,20 @@ class Request:
 def generate(request: GenerateRequest, headers: Mapping[str, str]) -> Request:
     """Return POST /generate for *request*. Raises `InvalidParameterError` when it is not JSON."""
     return Request(method="POST", path="/generate", body=_codec.dump_request(request, stream=False), headers=headers)
+
+
+def generate_plain(
+    model: str,
+    messages: Messages,
+    system: str | None,
+    temperature: float | None,
+    max_tokens: int | None,
+    *,
+    headers: Mapping[str, str],
+) -> Request | None:
+    """Return what `generate` does for a `GenerateRequest` of these, or None when it takes one to tell."""
+    body = _codec.dump_plain(model, messages, system, temperature, max_tokens)
+    return None if body is None else Request(method="POST", path="/generate", body=body, headers=headers)
 
 
 def stream(request: GenerateRequest, headers: Mapping[str, str]) -> Request:
@@ -233,6 +245,8 @@ def _phrase(status: int, headers: Mapping[str, str]) -> str:
     """Return what there is to say of an answer without a body."""
     if _REDIRECTION <= status < _CLIENT_ERROR:
         return f"a redirect, not followed, to {headers.get('location', '')[:_LONGEST_MESSAGE]!r}"
+    from http import HTTPStatus
+
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -314,6 +328,8 @@ def parse_retry_after(value: str, *, now: float | None = None) -> float | None:
     ):  # float() alone takes "1_000", "nan" and other alphabets' digits
         seconds = float(text)
     else:
+        from email.utils import parsedate_to_datetime
+
         try:
             moment = parsedate_to_datetime(text)
         except (ValueError, IndexError, TypeError, OverflowError):

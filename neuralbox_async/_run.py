@@ -7,12 +7,8 @@ The workers are plain tasks with references of their own: no task group or scope
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
-
-import anyio
-import anyio.to_thread
 
 from neuralbox_async._errors import (
     APIConnectionError,
@@ -28,6 +24,7 @@ from neuralbox_async._errors import (
 )
 from neuralbox_async._jobs import Done, Job
 from neuralbox_async._ledger import Ledger
+from neuralbox_async._loading import anyio, asyncio
 from neuralbox_async._results import BatchResult
 from neuralbox_async._sending import Sender
 

@@ -6,12 +6,12 @@ aiohttp stands behind it in `_transport`, `neuralbox_async.testing.FakeTransport
 
 from __future__ import annotations
 
-import asyncio
 import math
 import weakref
 from typing import TYPE_CHECKING, Protocol, Self, cast
 
 from neuralbox_async._errors import UnsupportedEventLoopError
+from neuralbox_async._loading import asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,10 +51,10 @@ class Alarm:
         """Do what is to be done."""
         raise NotImplementedError
 
-    def set(self) -> None:
-        """Begin to wait, in the running event loop."""
+    def set(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Begin to wait, in *loop*, the running event loop."""
         if self.moment != math.inf:
-            loop = asyncio.get_running_loop()
+            loop = loop or asyncio.get_running_loop()
             queue = _Queue.of(loop)
             if queue.add(self, loop):
                 self._queue = queue
@@ -83,9 +83,10 @@ class Deadline(Alarm):
     def __enter__(self) -> Self:
         self.expired = False
         if self.moment != math.inf:
-            self._task = cast("asyncio.Task[object]", asyncio.current_task())
+            loop = asyncio.get_running_loop()
+            self._task = cast("asyncio.Task[object]", asyncio.current_task(loop))
             self._cancelling = self._task.cancelling()
-            self.set()
+            self.set(loop)
         return self
 
     def ring(self) -> None:

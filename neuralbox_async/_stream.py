@@ -8,7 +8,6 @@ over them only parses, and is made again after a cancellation. No scope, lock or
 
 from __future__ import annotations
 
-import asyncio
 import math
 import weakref
 from collections import deque
@@ -28,6 +27,7 @@ from neuralbox_async._errors import (
     StreamStateError,
     StreamTimeoutError,
 )
+from neuralbox_async._loading import asyncio
 from neuralbox_async._seam import now
 from neuralbox_async._source import Source, StreamLimits
 from neuralbox_async._types import ContentDelta, Generation, GenerationEnd, GenerationStart, StreamEvent

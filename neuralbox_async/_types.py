@@ -26,7 +26,7 @@ Role = Literal["system", "user", "assistant"]
 GenerationId: TypeAlias = str | int
 """The id of a generation: a string (``"gen_01j9x2abc123"``) or an integer, as the API gave it."""
 
-_ROLES: frozenset[str] = frozenset(get_args(Role))
+ROLES: frozenset[str] = frozenset(get_args(Role))
 _MAX_TEMPERATURE = 2.0
 _KEY_RULE = "a non-empty string, or None"
 _MODEL_RULE = "a model slug, such as 'gpt-5'"
@@ -182,7 +182,7 @@ def _image_from(members: dict[str, Any]) -> ImagePart:
 
 
 def _check_role(_self: Any, _attribute: Any, value: Any) -> None:
-    if not isinstance(value, str) or value not in _ROLES:
+    if not isinstance(value, str) or value not in ROLES:
         raise InvalidParameterError("messages[].role", value, "'system', 'user' or 'assistant'")
 
 
@@ -245,6 +245,16 @@ def _check_max_tokens(value: object) -> None:
         raise InvalidParameterError("max_tokens", value, "an integer of at least 1, or None")
 
 
+def check_settings(system: object, temperature: object, max_tokens: object) -> None:
+    """Raise `InvalidParameterError` unless these, None for what is not given, are what `GenerateRequest` takes."""
+    if system is not None:
+        checked_text("system", system, "a string or None")
+    if temperature is not None:
+        _check_temperature(temperature)
+    if max_tokens is not None:
+        _check_max_tokens(max_tokens)
+
+
 def _check_extra_body(value: object) -> None:
     if not is_mapping(value) or not _has_only_names(value):
         raise InvalidParameterError("extra_body", value, "a mapping from strings to JSON values")
@@ -280,12 +290,7 @@ class GenerateRequest:
         # In one place: a validator for each field takes twice as long, and most fields are seldom given.
         if not checked_text("model", self.model, _MODEL_RULE):
             raise InvalidParameterError("model", self.model, _MODEL_RULE)
-        if self.system is not None:
-            checked_text("system", self.system, "a string or None")
-        if self.temperature is not None:
-            _check_temperature(self.temperature)
-        if self.max_tokens is not None:
-            _check_max_tokens(self.max_tokens)
+        check_settings(self.system, self.temperature, self.max_tokens)
         if self.extra_body != {}:
             _check_extra_body(self.extra_body)
         if self.key is not None and not checked_text("key", self.key, _KEY_RULE):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextlib
 import contextvars
@@ -16,9 +15,8 @@ import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, TypeVar
 
-import anyio.from_thread
-
 from neuralbox_async import preload
+from neuralbox_async._loading import anyio, asyncio
 
 T = TypeVar("T")
 Closed = Callable[[Literal["before", "during"]], Exception]
@@ -94,6 +92,9 @@ class EventLoop:
         if (threading.get_ident.__module__, select.select.__module__) != ("_thread", "select"):
             patch = "monkey.patch_all(thread=False, queue=False, select=False)"
             raise RuntimeError(f"no event loop runs in gevent's threads: {patch}, or use asyncio in its threadpool")
+        # Not in this thread: an import that Ctrl-C breaks off can leave a module that is never whole again.
+        (loading := threading.Thread(target=_load, name="neuralbox-import", daemon=True)).start()
+        loading.join()
         stopping = self._stopping = asyncio.Event()
         self._selector = selectors.DefaultSelector()
         loop = asyncio.SelectorEventLoop(self._selector)  # the one kind that shows its descriptor, for `disown`
@@ -148,8 +149,6 @@ class EventLoop:
             call.finish(error)
 
     def _run(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
-        with _importing, contextlib.suppress(Exception):  # it is raised again in the call that needs the module
-            preload()
         with contextlib.closing(loop):  # also when it never runs
             anyio.run(self._main, stopping, backend_options={"loop_factory": lambda: loop})
 
@@ -204,6 +203,11 @@ def _close_all() -> None:
     for timeout in (0, _CLOSE):  # all are told before one is waited for
         for loop in (loops := list(_started)):
             loop.close(timeout / len(loops))
+
+
+def _load() -> None:
+    with _importing, contextlib.suppress(Exception):  # it is raised again in the call that needs the module
+        preload()
 
 
 def _disown_all() -> None:

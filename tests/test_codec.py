@@ -373,6 +373,61 @@ def test_text_goes_out_as_it_is():
     )
 
 
+TEXTS = st.text(st.characters())  # lone surrogates as well
+TURNS = st.fixed_dictionaries(
+    {"role": st.sampled_from(["system", "user", "assistant"]) | JSON_VALUES, "content": TEXTS | JSON_VALUES},
+    optional={"name": TEXTS},
+)
+
+
+@given(
+    TEXTS,
+    TEXTS | st.lists(TURNS) | JSON_VALUES,
+    st.none() | TEXTS | JSON_VALUES,
+    st.none() | st.floats() | JSON_VALUES,
+    st.none() | st.integers() | JSON_VALUES,
+)
+def test_plain_requests(model, messages, system, temperature, max_tokens):
+    """The short way to a body, where it is taken, comes to what the long one does, and refuses nothing else."""
+    settings = {"system": system, "temperature": temperature, "max_tokens": max_tokens}
+    try:
+        plain = _codec.dump_plain(model, messages, *settings.values())
+    except InvalidParameterError:
+        with pytest.raises(InvalidParameterError):
+            GenerateRequest(model, messages, **settings)
+    else:
+        assert plain is None or json.loads(plain) == body_of(GenerateRequest(model, messages, **settings))
+
+
+@pytest.mark.parametrize("messages", ["Hi", [{"role": "user", "content": "Hi"}, {"content": "Я", "role": "assistant"}]])
+@pytest.mark.parametrize("settings", [{}, {"system": "Be brief.", "temperature": 0.5, "max_tokens": 9}])
+def test_which_requests_are_plain(messages, settings):
+    """What nearly every request is takes the short way, to the same bytes."""
+    said = [settings.get(name) for name in ("system", "temperature", "max_tokens")]
+    request = GenerateRequest("gpt-5", messages, **settings)
+
+    assert _codec.dump_plain("gpt-5", messages, *said) == _codec.dump_request(request, stream=False)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        {"role": "user", "content": "Hi"},
+        [Message("user", "Hi")],
+        [{"role": "user", "content": "Hi", "name": "Ivan"}],
+        [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
+        [{"role": "wizard", "content": "Hi"}],
+        [{"role": ["user"], "content": "Hi"}],
+        [{"role": "user", "text": "Hi"}],
+        "\ud800",
+    ],
+)
+def test_requests_to_look_at(messages):
+    """Whatever else there may be is left to `GenerateRequest`."""
+    assert _codec.dump_plain("gpt-5", messages, None, None, None) is None
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}, b"x", "\ud800"])
 def test_extra_body_that_is_no_json(value):
     """What JSON cannot carry is refused before anything is sent."""
