@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 MODULES = ("neuralbox_async._transport", "cattrs.gen", "anyio._backends._asyncio", "encodings.idna")
+
+
+_loading = threading.RLock()  # what a thread imports during a fork can never be imported in the child
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
 
 
 def preload() -> None:
     """
     Load now what the first call would load, in about 0.2 s: at a server's start, say, or before it forks its workers.
 
-    What one thread loads while another one forks can never be loaded in the child.
+    From any thread, and any number of times; a fork meanwhile waits for it. Raises `ImportError` when something is
+    missing.
     """
-    for module in MODULES:
-        importlib.import_module(module)
+    # Not in this thread: an import that Ctrl-C breaks off can leave a module that is never whole again.
+    failures: list[Exception] = []
+    loading = threading.Thread(target=_load, args=(failures,), name="neuralbox-import", daemon=True)
+    loading.start()
+    loading.join()
+    if failures:
+        raise failures.pop()
+
+
+def _load(failures: list[Exception]) -> None:
+    with _loading:
+        try:
+            for module in MODULES:
+                importlib.import_module(module)
+        except Exception as error:  # noqa: BLE001 - for the thread that waits
+            failures.append(error)
 
 
 class _Later:

@@ -3,7 +3,7 @@
 import weakref
 from typing import Any, Self
 
-from neuralbox_async import AsyncNeuralBox, ClientClosedError
+from neuralbox_async import AsyncNeuralBox
 from neuralbox_sync._blocking import View, blocking, like
 from neuralbox_sync._loop import EventLoop
 from neuralbox_sync._stream import Batch, Stream
@@ -22,7 +22,7 @@ class NeuralBox(View[AsyncNeuralBox]):
             client = AsyncNeuralBox(*args, **options)
         finally:
             del args, options  # no frame of a traceback shall hold the key
-        super().__init__(client, EventLoop(client.aclose, client.forget_inherited, ClientClosedError.when))
+        super().__init__(client, EventLoop(client.aclose, client.forget_inherited))
         weakref.finalize(self, self._loop.drop).atexit = False
 
     generate = blocking(AsyncNeuralBox.generate)

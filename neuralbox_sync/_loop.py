@@ -12,20 +12,19 @@ import selectors
 import sys
 import threading
 import warnings
+from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
-from neuralbox_async import preload
+from neuralbox_async import ClientClosedError, preload
 from neuralbox_async._loading import anyio, asyncio
 
 T = TypeVar("T")
-Closed = Callable[[Literal["before", "during"]], Exception]
 
 _MAIN_POLL, _POLL = 0.1, 1.0  # seconds; a signal, for the main thread, just before a wait is seen when that ends
 _UNWIND, _CLOSE = 1.0, 2.0  # the longest waits: for an interrupted call, for the end of a loop
 
 _starting = threading.RLock()  # a signal handler may make its first call within a first call
-_importing = threading.RLock()  # what a thread imports during a fork can never be imported in the child
 _started: set[EventLoop] = set()
 _inherited: list[object] = []  # by a fork; collected, it would clean up in the parent's name
 _exiting = threading.Event()
@@ -35,13 +34,13 @@ class EventLoop:
     """
     Runs coroutines for any number of threads, on one loop in each process that it is forked into.
 
-    *aclose* is awaited before the loop ends, for 1 s at most. *forget* is called in a forked child, where what is open
-    is the parent's. *closed_error* makes the error of a call, told whether the loop was closed before or during it.
+    *aclose* is awaited before the loop ends, 1 s at most. *forget* is called in forks, where nothing open is theirs.
     """
 
-    def __init__(self, aclose: Callable[[], Awaitable[None]], forget: Callable[[], None], closed_error: Closed) -> None:
-        self._aclose, self._forget, self._closed_error = aclose, forget, closed_error
+    def __init__(self, aclose: Callable[[], Awaitable[None]], forget: Callable[[], None]) -> None:
+        self._aclose, self._forget = aclose, forget
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._inboxes: dict[asyncio.AbstractEventLoop, deque[_Call[Any]]] = {}  # what each loop has to begin with
         self.closed = False
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
@@ -80,7 +79,7 @@ class EventLoop:
 
     def _live_loop(self) -> asyncio.AbstractEventLoop:
         if self.closed or _exiting.is_set():
-            raise self._closed_error("before")
+            raise ClientClosedError.when("before")
         with _starting:
             if (loop := self._loop) is None or loop.is_closed() or self._stopping.is_set():
                 loop = self._start()
@@ -92,12 +91,12 @@ class EventLoop:
         if (threading.get_ident.__module__, select.select.__module__) != ("_thread", "select"):
             patch = "monkey.patch_all(thread=False, queue=False, select=False)"
             raise RuntimeError(f"no event loop runs in gevent's threads: {patch}, or use asyncio in its threadpool")
-        # Not in this thread: an import that Ctrl-C breaks off can leave a module that is never whole again.
-        (loading := threading.Thread(target=_load, name="neuralbox-import", daemon=True)).start()
-        loading.join()
+        with contextlib.suppress(Exception):  # it is raised again in the call that needs the module
+            preload()
         stopping = self._stopping = asyncio.Event()
         self._selector = selectors.DefaultSelector()
         loop = asyncio.SelectorEventLoop(self._selector)  # the one kind that shows its descriptor, for `disown`
+        self._inboxes[loop] = deque()
         context = contextvars.Context()  # since Python 3.14 a thread may inherit one, and with it "inside trio"
         self._thread = threading.Thread(None, context.run, "neuralbox", (self._run, loop, stopping), daemon=True)
         try:
@@ -112,31 +111,32 @@ class EventLoop:
         return loop
 
     def _carry_out(self, call: _Call[Any], loop: asyncio.AbstractEventLoop) -> None:
+        poll = _MAIN_POLL if threading.current_thread() is threading.main_thread() else _POLL
         try:
-            with contextlib.suppress(RuntimeError):  # it has just been closed
-                loop.call_soon_threadsafe(self._spawn, call, context=call.context)
-            self._wait(call, loop)
+            (inbox := self._inboxes[loop]).append(call)
+            with contextlib.suppress(RuntimeError, IndexError):  # the loop has just been closed; or has just begun all
+                if not (first := inbox[0]).announced:  # it is woken once for all that come until it looks
+                    loop.call_soon_threadsafe(self._begin, loop)
+                    first.announced = True
+            while not call.done:
+                if (loop.is_closed() or loop is not self._loop) and not call.done:
+                    raise ClientClosedError.when("during")  # noqa: TRY301 - it is abandoned as well
+                with contextlib.suppress(queue.Empty):
+                    call.answer.get(timeout=poll)
+                    return
+                with contextlib.suppress(anyio.NoEventLoopError):  # this is no worker thread of anyio
+                    anyio.from_thread.check_cancelled()
         except BaseException:
             call.abandon(loop)  # only this thread was interrupted, and what ran on would be billed
             raise
 
-    def _wait(self, call: _Call[Any], loop: asyncio.AbstractEventLoop) -> None:
-        poll = _MAIN_POLL if threading.current_thread() is threading.main_thread() else _POLL
-        while not call.done:
-            if (loop.is_closed() or loop is not self._loop) and not call.done:
-                raise self._closed_error("during")
-            with contextlib.suppress(queue.Empty):
-                call.answer.get(timeout=poll)
-                return
-            with contextlib.suppress(anyio.NoEventLoopError):  # this is no worker thread of anyio
-                anyio.from_thread.check_cancelled()
-
-    def _spawn(self, call: _Call[Any]) -> None:
-        loop = asyncio.get_running_loop()
-        if self._stopping.is_set() or loop is not self._loop:
-            call.finish(self._closed_error("before"))
-        else:
-            call.task = loop.create_task(self._answer(call), context=call.context)
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        while inbox := self._inboxes[loop]:
+            call = inbox.popleft()
+            if self._stopping.is_set() or loop is not self._loop:
+                call.finish(ClientClosedError.when("before"))
+            elif not call.done:
+                call.task = loop.create_task(self._answer(call), context=call.context)
 
     async def _answer(self, call: _Call[Any]) -> None:
         call.begun = True
@@ -144,7 +144,7 @@ class EventLoop:
             call.results.append(await call.function())
             call.finish()
         except asyncio.CancelledError:  # by the end of the loop, or because nobody waits any more
-            call.finish(self._closed_error("during"))
+            call.finish(ClientClosedError.when("during"))
         except BaseException as error:  # noqa: BLE001 - SystemExit is for this caller, and would end the loop of all
             call.finish(error)
 
@@ -173,7 +173,7 @@ class _Call(Generic[T]):
         self.function = function
         self.context = contextvars.copy_context()
         self.task: asyncio.Task[None] | None = None
-        self.begun = self.done = False
+        self.announced = self.begun = self.done = False
         self.results: list[T] = []
         self.errors: list[BaseException] = []
         # A signal cannot break it; one in a Condition's wait can leave its lock held, and the loop would freeze on it.
@@ -205,17 +205,11 @@ def _close_all() -> None:
             loop.close(timeout / len(loops))
 
 
-def _load() -> None:
-    with _importing, contextlib.suppress(Exception):  # it is raised again in the call that needs the module
-        preload()
-
-
 def _disown_all() -> None:
     while _started:
         _started.pop().disown()
 
 
 if hasattr(os, "register_at_fork"):
-    for _lock in (_starting, _importing):
-        os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
     os.register_at_fork(after_in_child=_disown_all)

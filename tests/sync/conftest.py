@@ -117,7 +117,7 @@ def make_loop():
     async def aclose():
         """Nothing is open."""
 
-    return EventLoop(aclose, lambda: None, lambda when: ConnectionError(f"closed {when}"))
+    return EventLoop(aclose, lambda: None)
 
 
 @pytest.fixture(name="make_loop")

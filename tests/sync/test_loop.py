@@ -3,6 +3,8 @@
 import asyncio
 import contextvars
 import gc
+import itertools
+import sys
 import threading
 import time
 import traceback
@@ -14,7 +16,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from neuralbox_async import ClientClosedError
 from neuralbox_sync._blocking import View
+from neuralbox_sync._loop import EventLoop
 
 THREADS = 64
 
@@ -118,7 +122,7 @@ def test_exceptions_that_end_loops(loop, kind):
     def call(number):
         if number:
             return loop.call(partial(echo, number)), loop.call(partial(asyncio.sleep, 0.02, number))
-        expected = ConnectionError if kind is asyncio.CancelledError else kind
+        expected = ClientClosedError if kind is asyncio.CancelledError else kind
         with pytest.raises(expected):
             loop.call(fail)
         return None
@@ -196,7 +200,7 @@ def test_a_dead_loop(loop):
         await asyncio.sleep(30)
 
     began = time.monotonic()
-    with pytest.raises(ConnectionError, match="during"):
+    with pytest.raises(ClientClosedError, match="during"):
         loop.call(kill)
     assert time.monotonic() - began < 10
     assert 1 == loop.call(partial(echo, 1))
@@ -210,7 +214,7 @@ def test_closed(loop, loop_threads):
     loop.close()
 
     assert [] == loop_threads()
-    with pytest.raises(ConnectionError, match="before"):
+    with pytest.raises(ClientClosedError, match="before"):
         loop.call(nothing)
 
 
@@ -218,7 +222,7 @@ def test_closed_unused(loop):
     """A loop can be closed before it was used, and is then closed."""
     loop.close()
 
-    with pytest.raises(ConnectionError, match="before"):
+    with pytest.raises(ClientClosedError, match="before"):
         loop.call(nothing)
 
 
@@ -237,7 +241,9 @@ def test_close_ends_calls(loop):
             running.acquire()
         return loop.close()
 
-    assert [None, *["closed during"] * 4] == [None if e is None else str(e) for e in in_threads(5, call)]
+    told = "the client was closed during the call"
+
+    assert [None, *[told] * 4] == [None if e is None else str(e) for e in in_threads(5, call)]
 
 
 def test_close_on_own_thread(loop):
@@ -247,7 +253,7 @@ def test_close_on_own_thread(loop):
         loop.close()
         await asyncio.sleep(30)
 
-    with pytest.raises(ConnectionError, match="during"):
+    with pytest.raises(ClientClosedError, match="during"):
         loop.call(close)
 
 
@@ -287,7 +293,7 @@ def test_close_race(make_loop, round_):
         while True:
             loop.call(nothing)
 
-    assert [None, *[ConnectionError] * 8] == [e and type(e) for e in in_threads(9, call)]
+    assert [None, *[ClientClosedError] * 8] == [e and type(e) for e in in_threads(9, call)]
 
 
 def test_dropped(make_loop, loop_threads):
@@ -304,13 +310,14 @@ def test_dropped(make_loop, loop_threads):
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.5])
-def test_an_interrupted_start(loop, monkeypatch, pause):
-    """An interrupt as the loop's thread starts ends that call only: the next one has a loop, at once and later."""
+@pytest.mark.parametrize("name", ["neuralbox-import", "neuralbox"])
+def test_an_interrupted_start(loop, monkeypatch, name, pause):
+    """An interrupt as one of the threads starts ends that call only: the next one has a loop, at once and later."""
     start, interrupted = threading.Thread.start, []
 
     def start_and_interrupt(thread):
         start(thread)
-        if not interrupted:
+        if not interrupted and thread.name == name:
             interrupted.append(thread)
             raise KeyboardInterrupt
 
@@ -322,11 +329,58 @@ def test_an_interrupted_start(loop, monkeypatch, pause):
     assert [5, 6] == [loop.call(partial(echo, 5)), loop.call(partial(echo, 6))]
 
 
+def interrupted_at(step, function):
+    """Call *function* with a KeyboardInterrupt at its *step*-th instruction; return whether."""
+    steps = itertools.count()
+
+    def trace(frame, event, _argument):
+        if frame.f_code is not EventLoop._carry_out.__code__:
+            return trace
+        frame.f_trace_opcodes = True
+        if event == "opcode" and next(steps) == step:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_interrupts_at_each_step(loop):
+    """Wherever one caller is interrupted, the calls of the others are carried out, and its own is not left running."""
+    began, ended = [], []
+
+    async def work():
+        began.append(1)
+        try:
+            await asyncio.sleep(0.01)
+        finally:
+            ended.append(1)
+
+    loop.call(nothing)
+    with ThreadPoolExecutor(4) as pool:
+        for step in itertools.count():
+            others = [pool.submit(loop.call, partial(echo, number)) for number in range(8)]
+            interrupted = interrupted_at(step, partial(loop.call, work))
+            assert [*range(8)] == [other.result(10) for other in others]
+            loop.call(nothing)
+            assert began == ended
+            if not interrupted:
+                break
+    assert step > 50
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_loop_that_does_not_start(loop, monkeypatch):
     """When the loop's thread dies before it runs the call is told, and the next one tries again."""
     monkeypatch.setattr(anyio, "run", lambda *_, **__: 1 / 0)
-    with pytest.raises(ConnectionError, match="during"):
+    with pytest.raises(ClientClosedError, match="during"):
         loop.call(nothing)
     monkeypatch.undo()
 

@@ -148,7 +148,7 @@ def test_stubborn_call(start):
             pass
 
         try:
-            EventLoop(aclose, lambda: None, RuntimeError).call(stay)
+            EventLoop(aclose, lambda: None).call(stay)
         except KeyboardInterrupt:
             print("interrupted", flush=True)
     """)
@@ -217,7 +217,7 @@ def test_interrupts_at_any_moment(start):
         def interrupt(*_):
             raise KeyboardInterrupt
 
-        loop = EventLoop(nothing, lambda: None, RuntimeError)
+        loop = EventLoop(nothing, lambda: None)
         loop.call(nothing)
         signal.signal(signal.SIGALRM, interrupt)
         for _ in range(600):
