@@ -6,7 +6,7 @@ The model that a request names says what is answered, in whichever API's way its
 * ``call``, ``call.DELAY``: one answer, at once or after DELAY milliseconds. ``hold``: after the next GET /release.
 * ``bulk.EVENTS``, ``bulk.EVENTS.SIZE``: a stream of EVENTS pieces of text in segments of SIZE bytes (65,536).
 * ``live.EVENTS.RATE``: a stream of EVENTS pieces, each in a segment of its own, RATE a second. Each piece is the moment
-  at which it was sent, in seconds of the monotonic clock.
+  at which it was sent, in seconds of the monotonic clock. ``step.EVENTS.RATE``: in step with all others of that rate.
 * ``big.BYTES``: a stream of one event with BYTES bytes of text.
 
 GET /stats tells what was answered and what that cost. The process ends when its standard input does.
@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import random
 import re
 import sys
 import threading
@@ -33,6 +34,7 @@ _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _MODEL = re.compile(rb'"model": ?"([^"]*)"')
 _TICK = 0.001  # seconds; both event loops' timers are no finer
+_LEAST_PAUSE = 20e-6  # seconds that are worth sleeping
 _SEGMENT = 64 * 1024
 _TEXT = b" ocean"
 
@@ -104,6 +106,7 @@ class CannedServer:
     served: int = 0
     held: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
     streams: list[LiveStream] = field(default_factory=list[LiveStream])
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
 
     def answer(self, connection: Connection, path: bytes, body: bytes) -> None:
         """Answer one request."""
@@ -136,15 +139,19 @@ class CannedServer:
         """Stream one event with *size* bytes of text."""
         connection.write(_stream(way, b"a" * size, 1, _SEGMENT))
 
-    def live(self, connection: Connection, way: wire.Wire, events: int, rate: int) -> None:
-        """Stream *rate* events a second."""
+    def live(self, connection: Connection, way: wire.Wire, events: int, rate: int, phase: float | None = None) -> None:
+        """Stream *rate* events a second, the first after a part of a period: *phase*, or by chance."""
         connection.write(wire.STREAM_HEAD + wire.segment(way.begin))
         period = 1 / rate
-        # In step with all others of this rate: the worst case for how long an event waits for its turn.
-        due = period * (time.monotonic() // period + 1)
+        # As generations of different users are, each at its own moments; the same ones in each run.
+        due = period * (time.monotonic() // period + 1 + (self.chance.random() if phase is None else phase))
         if not self.streams:
             asyncio.get_running_loop().call_soon(self._tick)
         self.streams.append(LiveStream(connection, way, events, period, due))
+
+    def step(self, connection: Connection, way: wire.Wire, events: int, rate: int) -> None:
+        """Stream *rate* events a second, in step with all others: the worst case for the wait of each."""
+        self.live(connection, way, events, rate, phase=0.0)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -152,7 +159,14 @@ class CannedServer:
             stream.send_due(now)
         self.streams = [stream for stream in self.streams if stream.left and not stream.connection.gone]
         if self.streams:
-            asyncio.get_running_loop().call_later(_TICK, self._tick)
+            pause = min(stream.due for stream in self.streams) - time.monotonic()
+            if pause < _TICK:
+                # No timer is as fine, and events that wait for one would come in step.
+                if pause > _LEAST_PAUSE:
+                    time.sleep(pause)
+                asyncio.get_running_loop().call_soon(self._tick)
+            else:
+                asyncio.get_running_loop().call_later(_TICK / 2, self._tick)
 
     def _control(self, connection: Connection, path: bytes) -> None:
         if path == b"/release":
@@ -169,6 +183,7 @@ _PROGRAMS: dict[str, Callable[..., None]] = {
     "bulk": CannedServer.bulk,
     "big": CannedServer.big,
     "live": CannedServer.live,
+    "step": CannedServer.step,
 }
 # A few programs at a time; the largest answer has 10 MB.
 _stream = functools.lru_cache(8)(wire.Wire.stream)

@@ -14,7 +14,7 @@ from neuralbox_async._errors import UnsupportedEventLoopError
 from neuralbox_async._loading import asyncio
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 def now() -> float:
@@ -23,8 +23,13 @@ def now() -> float:
 
     `anyio.current_time` is the same clock at eight times the cost. Raises `UnsupportedEventLoopError` outside asyncio.
     """
+    return clock()()
+
+
+def clock() -> Callable[[], float]:
+    """Return what gives the time of the running event loop, for those who ask often. Raises what `now` raises."""
     try:
-        return asyncio.get_running_loop().time()
+        return asyncio.get_running_loop().time
     except RuntimeError:
         msg = (
             "AsyncNeuralBox runs on asyncio (uvloop included), and no asyncio event loop is running here;"
@@ -57,9 +62,9 @@ class Alarm:
             loop = loop or asyncio.get_running_loop()
             queue = _Queue.of(loop)
             if queue.add(self, loop):
-                self._queue = queue
+                self._queue, self._timer = queue, None
             else:
-                self._timer = loop.call_at(self.moment, self.ring)
+                self._queue, self._timer = None, loop.call_at(self.moment, self.ring)
 
     def unset(self) -> None:
         """Do not ring any more."""

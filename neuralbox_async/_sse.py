@@ -99,15 +99,17 @@ class SSEDecoder:
             end = 0 if b"\r" in chunk else chunk.find(b"\n\n") + 2
             ended, chunk = (chunk[:end], chunk[end:]) if end > 1 else (chunk, b"")
             data.extend(event.data for event in self.feed(ended))
-        *blocks, rest = chunk.split(b"\n\n")
-        for block in blocks:
             if self._has_failed():
                 return data
+        *blocks, rest = chunk.split(b"\n\n")
+        for block in blocks:
             if block[:6] == b"data: " and b"\n" not in block and len(block) <= self._max_event_bytes:
                 data.append(block[6:])
             else:
                 data.extend(event.data for event in self.feed(block + b"\n\n"))
-        if rest and not self._has_failed():
+                if self._has_failed():
+                    return data
+        if rest:
             self.feed(rest)
         return data
 

@@ -28,7 +28,7 @@ from neuralbox_async._errors import (
     StreamTimeoutError,
 )
 from neuralbox_async._loading import asyncio
-from neuralbox_async._seam import now
+from neuralbox_async._seam import clock, now
 from neuralbox_async._source import Source, StreamLimits
 from neuralbox_async._types import ContentDelta, Generation, GenerationEnd, GenerationStart, StreamEvent
 
@@ -82,6 +82,7 @@ class AsyncStream:
         self._deadline = math.inf
         self._first_deadline: float | None = math.inf
         self._patience = _or_forever(limits.stall_timeout)
+        self._now: Callable[[], float] = now  # until it is entered: then that of its event loop, which costs half
 
     # -------------------------------------------------------------------------------------------- opening and closing
 
@@ -91,7 +92,8 @@ class AsyncStream:
             msg = "a stream is opened once; call stream() again for another generation"
             raise StreamStateError(msg)
         self._state = "opening"
-        started = now()
+        self._now = clock()
+        started = self._now()
         self._deadline = started + _or_forever(self._limits.timeout)
         self._first_deadline = started + _or_forever(self._limits.first_event_timeout)
         response, self._describe = await self._open_response()
@@ -230,27 +232,24 @@ class AsyncStream:
         try:
             if self._done:
                 await self._drain(self._source)
+            elif self._broken is not None:
+                await self._mend(self._source, self._broken)
             else:
-                await self._read(self._source)
+                try:
+                    await self._read(self._source)
+                except ClientClosedError as error:
+                    error.text = "".join(self._texts)
+                    error.generation_id = self._start.id
+                    raise
+                except (APIConnectionError, ResponseError, GenerationFailedError) as error:
+                    self._broken = error
+                    await self._mend(self._source, error)
         finally:
             self._reading = False
         return True
 
     async def _read(self, source: Source) -> None:
-        try:
-            if self._broken is None:
-                await self._read_next(source)
-                return
-        except ClientClosedError as error:
-            error.text = "".join(self._texts)
-            error.generation_id = self._start.id
-            raise
-        except (APIConnectionError, ResponseError, GenerationFailedError) as error:
-            self._broken = error
-        await self._mend(source, self._broken)
-
-    async def _read_next(self, source: Source) -> None:
-        started = now()
+        started = self._now()
         if started >= self._deadline:
             msg = "the time for the whole stream is over"
             raise APITimeoutError(msg, phase="total", request_sent=True)
@@ -265,7 +264,7 @@ class AsyncStream:
             raise
         finally:
             # Also when the wait was cancelled: a reader that polls with short timeouts waits as well.
-            self._restart_clocks(now() - started)
+            self._restart_clocks(self._now() - started)
         if whole:
             await self._read_whole(source)
         elif not events:
@@ -275,7 +274,7 @@ class AsyncStream:
     async def _read_whole(self, source: Source) -> None:
         """Read an answer that is no event stream, as of a server that ignores ``stream``: one delta, and the end."""
         response = source.response
-        body = await source.read_body(min(self._deadline, now() + self._patience))
+        body = await source.read_body(min(self._deadline, self._now() + self._patience))
         whole = _protocol.load_generation(response.status, response.headers, body)
         if not whole.finished and whole.id is not None and self._recover is not None:
             whole = await self._recover(whole.id, self._deadline)
@@ -329,7 +328,7 @@ class AsyncStream:
     async def _drain(self, source: Source) -> None:
         """After the last event: read what is left, for a moment, so that the connection can be used again."""
         with suppress(NeuralBoxError):  # all has been delivered: nothing that happens now is of interest
-            deadline = now() + _DRAIN_TIME
+            deadline = self._now() + _DRAIN_TIME
             while await source.next_events(deadline):
                 pass
         self.close()

@@ -496,7 +496,7 @@ class Ticking(FakeResponse):
 def clock(monkeypatch):
     """A clock for the stream alone, moved by hand."""
     hands = {"now": 1000.0}
-    monkeypatch.setattr("neuralbox_async._stream.now", lambda: hands["now"])
+    monkeypatch.setattr("neuralbox_async._stream.clock", lambda: lambda: hands["now"])
     return hands
 
 
