@@ -59,6 +59,13 @@ _GROWN = (
     Metric("late", "in the second half"),
 )
 _EVENT = (Metric("cpu", "µs of CPU an event", 2), Metric("lost", "lost", 0), Metric("busy", "server busy, %", 0))
+_LAG = (
+    Metric("p50", "ms from send to user code, p50", 2),
+    Metric("p99", "p99", 2),
+    Metric("cpu", "µs of CPU an event"),
+    Metric("lost", "lost", 0),
+    Metric("busy", "server busy, %", 0),
+)
 _GROWTH = (Metric("growth", "cost of the large to the small", 2), Metric("cpu", "µs of CPU in the large", 2))
 
 _ALL = (
@@ -139,20 +146,24 @@ _ALL = (
     ),
     Scenario(
         name="live-100",
-        title="100 live streams of 200 events a second",
+        title="100 live streams of 200 events a second, each at its own moments",
         load="lags",
         program="live.{events}.200",
         operations=100,
         in_flight=100,
-        events=300,
-        metrics=(
-            Metric("p50", "ms from send to user code, p50", 2),
-            Metric("p99", "p99", 2),
-            Metric("cpu", "µs of CPU an event"),
-            Metric("lost", "lost", 0),
-            Metric("busy", "server busy, %", 0),
-        ),
+        events=400,
+        metrics=_LAG,
         peers=_ASYNC_PEERS,
+    ),
+    Scenario(
+        name="live-100-step",
+        title="The same, all in step",
+        load="lags",
+        program="step.{events}.200",
+        operations=100,
+        in_flight=100,
+        events=400,
+        metrics=_LAG,
     ),
     Scenario(
         name="batch",

@@ -13,7 +13,14 @@ from benchmarks.limits import LIMITS
 from benchmarks.scenarios import SCENARIOS
 
 # Live streams take their time, so only a few events.
-SCALES = {"live": 0.02, "batch-million": 0.0002, "live-100": 0.02, "call-1000": 0.01, "big-event": 0.02}
+SCALES = {
+    "live": 0.02,
+    "batch-million": 0.0002,
+    "live-100": 0.02,
+    "live-100-step": 0.02,
+    "call-1000": 0.01,
+    "big-event": 0.02,
+}
 OURS = {"aiohttp", "neuralbox", "neuralbox-events", "neuralbox-sync", "neuralbox-sync-events", "socket", "http.client"}
 OURS |= {"neuralbox-batch", "neuralbox-batch-journal", "neuralbox-semaphore"}
 RUNS = [

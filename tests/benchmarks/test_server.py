@@ -87,16 +87,24 @@ def test_a_big_event_is_one_event(port):
     assert [300_000] == [len(event["delta"]) for event in deltas]
 
 
-def test_live_events_come_at_their_rate_and_tell_when_they_were_sent(port):
+@pytest.mark.parametrize("kind", ["live", "step"])
+def test_live_events_come_at_their_rate_and_tell_when_they_were_sent(port, kind):
     """The events of a live stream are apart by the period of its rate, and each carries its moment."""
     before = time.monotonic()
-    deltas = [json.loads(data) for data in data_of(read(port, PATHS[0], "live.6.100")) if "content_delta" in data]
+    deltas = [json.loads(data) for data in data_of(read(port, PATHS[0], f"{kind}.6.100")) if "content_delta" in data]
     sent = [float(event["delta"]) for event in deltas]
     assert 6 == len(sent)
     assert before < sent[0]
     assert sent[-1] < time.monotonic()
     assert sent[-1] - before > 0.05
     assert all(later >= earlier for earlier, later in itertools.pairwise(sent))
+
+
+def test_streams_in_step_are_sent_together(port):
+    """Each event of such a stream comes as a period begins, whenever the stream was asked for."""
+    deltas = [json.loads(data) for data in data_of(read(port, PATHS[0], "step.2.4")) if "content_delta" in data]
+
+    assert all(float(event["delta"]) % 0.25 < 0.15 for event in deltas)
 
 
 def test_held_calls_are_answered_when_they_are_released(port, control):
