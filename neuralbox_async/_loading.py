@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging  # noqa: F401 - so that its own lock, which loading needs, is registered first, and a fork takes it last
 import os
 import sys
 import threading
