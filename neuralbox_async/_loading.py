@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import logging  # noqa: F401 - so that its own lock, which loading needs, is registered first, and a fork takes it last
+import logging  # noqa: F401  # pyright: ignore[reportUnusedImport] - see `_loading`
 import os
 import sys
 import threading
@@ -13,6 +13,7 @@ MODULES = ("neuralbox_async._transport", "cattrs.gen", "anyio._backends._asyncio
 
 
 _loading = threading.RLock()  # what a thread imports during a fork can never be imported in the child
+# A fork takes the locks that were registered last first: this one must come after logging's, which loading needs.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
 
@@ -61,8 +62,8 @@ if TYPE_CHECKING:
     import hashlib
 
     import anyio
-    import anyio.from_thread
-    import anyio.to_thread
+    import anyio.from_thread  # pyright: ignore[reportUnusedImport]
+    import anyio.to_thread  # pyright: ignore[reportUnusedImport]
 else:
     # With OpenSSL, which two of them load, they would be half of what importing the package takes.
     anyio, asyncio, hashlib = _Later("anyio"), _Later("asyncio"), _Later("hashlib")
