@@ -13,7 +13,8 @@ MODULES = ("neuralbox_async._transport", "cattrs.gen", "anyio._backends._asyncio
 
 
 _loading = threading.RLock()  # what a thread imports during a fork can never be imported in the child
-# A fork takes the locks that were registered last first: this one must come after logging's, which loading needs.
+# A fork takes the locks that were registered last first: this one must come after logging's, which loading needs (as it
+# would after those of other libraries that are taken during imports).
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
 
@@ -50,6 +51,8 @@ class _Later:
         self._name = name
 
     def __getattr__(self, attribute: str) -> object:
+        if attribute == "_name":  # of a copy that is being made
+            raise AttributeError(attribute)
         module = importlib.import_module(self._name)
         for user in list(sys.modules.values()):
             if getattr(user, "__dict__", {}).get(self._name) is self:

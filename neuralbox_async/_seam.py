@@ -50,7 +50,7 @@ class Alarm:
     def __init__(self, moment: float) -> None:
         self.moment = moment
         self._queue: _Queue | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
 
     def ring(self) -> None:
         """Do what is to be done."""
@@ -64,7 +64,11 @@ class Alarm:
             if queue.add(self, loop):
                 self._queue, self._timer = queue, None
             else:
-                self._queue, self._timer = None, loop.call_at(self.moment, self.ring)
+                self._queue, self._timer = None, loop.call_at(self.moment, self._ring_soon, loop)
+
+    def _ring_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        # As `_Queue` does: whoever waits for what came together with the moment is woken first, and may unset it.
+        self._timer = loop.call_soon(self.ring)
 
     def unset(self) -> None:
         """Do not ring any more."""

@@ -228,22 +228,25 @@ class AsyncStream:
         if self._reading:
             msg = "another task is reading this stream"
             raise StreamStateError(msg)
+        broken = self._broken
         self._reading = True
         try:
             if self._done:
                 await self._drain(self._source)
-            elif self._broken is not None:
-                await self._mend(self._source, self._broken)
-            else:
-                try:
+                return True
+            try:
+                if broken is None:
                     await self._read(self._source)
-                except ClientClosedError as error:
-                    error.text = "".join(self._texts)
-                    error.generation_id = self._start.id
-                    raise
-                except (APIConnectionError, ResponseError, GenerationFailedError) as error:
-                    self._broken = error
-                    await self._mend(self._source, error)
+            except ClientClosedError as error:
+                error.text = "".join(self._texts)
+                error.generation_id = self._start.id
+                raise
+            except (APIConnectionError, ResponseError, GenerationFailedError) as error:
+                broken = self._broken = error.with_traceback(None)
+            if broken is not None:
+                # Not in the handler: what is raised here would have the frames of the read in its context, and they
+                # hold what came, which may echo the key.
+                await self._mend(self._source, broken)
         finally:
             self._reading = False
         return True

@@ -52,6 +52,7 @@ class EventLoop:
                 raise call.errors.pop()  # kept there, it would keep this frame alive, and with it the client
             return call.results.pop()
         finally:
+            call.given_up = True  # unless it is done: a second interrupt may come before it is cancelled
             if _exiting.is_set() and threading.current_thread() is not threading.main_thread():
                 threading.Event().wait(2 * _CLOSE)  # a daemon thread would print an error; it ends with the process
 
@@ -71,6 +72,7 @@ class EventLoop:
 
     def disown(self) -> None:
         """In a forked child: let go without a word to the parent's servers, or to the selector that both share."""
+        _started.discard(self)
         self._forget()
         with selectors.DefaultSelector() as fresh:
             os.dup2(fresh.fileno(), self._selector.fileno(), inheritable=False)
@@ -81,6 +83,9 @@ class EventLoop:
         if self.closed or _exiting.is_set():
             raise ClientClosedError.when("before")
         with _starting:
+            if self._loop is None:
+                with contextlib.suppress(Exception):  # it is raised again in the call that needs the module
+                    preload()
             if (loop := self._loop) is None or loop.is_closed() or self._stopping.is_set():
                 loop = self._start()
         if threading.get_ident() == self._thread.ident:
@@ -91,8 +96,6 @@ class EventLoop:
         if (threading.get_ident.__module__, select.select.__module__) != ("_thread", "select"):
             patch = "monkey.patch_all(thread=False, queue=False, select=False)"
             raise RuntimeError(f"no event loop runs in gevent's threads: {patch}, or use asyncio in its threadpool")
-        with contextlib.suppress(Exception):  # it is raised again in the call that needs the module
-            preload()
         stopping = self._stopping = asyncio.Event()
         self._selector = selectors.DefaultSelector()
         loop = asyncio.SelectorEventLoop(self._selector)  # the one kind that shows its descriptor, for `disown`
@@ -113,14 +116,14 @@ class EventLoop:
     def _carry_out(self, call: _Call[Any], loop: asyncio.AbstractEventLoop) -> None:
         poll = _MAIN_POLL if threading.current_thread() is threading.main_thread() else _POLL
         try:
-            (inbox := self._inboxes[loop]).append(call)
-            with contextlib.suppress(RuntimeError, IndexError):  # the loop has just been closed; or has just begun all
-                if not (first := inbox[0]).announced:  # it is woken once for all that come until it looks
-                    loop.call_soon_threadsafe(self._begin, loop)
-                    first.announced = True
+            (inbox := self._inboxes.get(loop, deque())).append(call)
             while not call.done:
                 if (loop.is_closed() or loop is not self._loop) and not call.done:
                     raise ClientClosedError.when("during")  # noqa: TRY301 - it is abandoned as well
+                with contextlib.suppress(RuntimeError, IndexError):  # the loop has just ended; or has just begun all
+                    if not (first := inbox[0]).announced:  # it is woken once for all that come until it looks
+                        loop.call_soon_threadsafe(self._begin, loop)
+                        first.announced = True
                 with contextlib.suppress(queue.Empty):
                     call.answer.get(timeout=poll)
                     return
@@ -135,7 +138,7 @@ class EventLoop:
             call = inbox.popleft()
             if self._stopping.is_set() or loop is not self._loop:
                 call.finish(ClientClosedError.when("before"))
-            elif not call.done:
+            elif not (call.done or call.given_up):
                 call.task = loop.create_task(self._answer(call), context=call.context)
 
     async def _answer(self, call: _Call[Any]) -> None:
@@ -143,14 +146,14 @@ class EventLoop:
         try:
             call.results.append(await call.function())
             call.finish()
-        except asyncio.CancelledError:  # by the end of the loop, or because nobody waits any more
-            call.finish(ClientClosedError.when("during"))
         except BaseException as error:  # noqa: BLE001 - SystemExit is for this caller, and would end the loop of all
-            call.finish(error)
+            cancelled = isinstance(error, asyncio.CancelledError)  # by the loop's end, or because nobody waits any more
+            call.finish(ClientClosedError.when("during") if cancelled else error)
 
     def _run(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
         with contextlib.closing(loop):  # also when it never runs
             anyio.run(self._main, stopping, backend_options={"loop_factory": lambda: loop})
+        del self._inboxes[loop]
 
     async def _main(self, stopping: asyncio.Event) -> None:
         if sniffio := sys.modules.get("sniffio"):
@@ -173,7 +176,7 @@ class _Call(Generic[T]):
         self.function = function
         self.context = contextvars.copy_context()
         self.task: asyncio.Task[None] | None = None
-        self.announced = self.begun = self.done = False
+        self.announced = self.begun = self.done = self.given_up = False
         self.results: list[T] = []
         self.errors: list[BaseException] = []
         # A signal cannot break it; one in a Condition's wait can leave its lock held, and the loop would freeze on it.
@@ -205,11 +208,6 @@ def _close_all() -> None:
             loop.close(timeout / len(loops))
 
 
-def _disown_all() -> None:
-    while _started:
-        _started.pop().disown()
-
-
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
-    os.register_at_fork(after_in_child=_disown_all)
+    os.register_at_fork(after_in_child=lambda: list(map(EventLoop.disown, tuple(_started))))

@@ -35,6 +35,8 @@ assert all(module.asyncio is asyncio for module in (_items, _loop, _run, _seam, 
 assert stand_in.Event is asyncio.Event
 assert _items.hashlib is not sys.modules.get("hashlib")
 assert not hasattr(_run.anyio, "no_such_thing")
+import copy
+assert copy.copy(stand_in).Event is asyncio.Event
 """)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import socket
 import time
 import weakref
 
@@ -35,6 +36,40 @@ async def test_too_late(late):
     assert deadline.expired
     assert 0 == asyncio.current_task().cancelling()
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("others", [[], [60.0]], ids=["in the queue", "with a timer of its own"])
+async def test_what_comes_with_the_moment_is_seen_first(others):
+    """When the loop was busy beyond the moment, whoever waited for what has come meanwhile is not late."""
+
+    class Bell(Alarm):
+        def ring(self):
+            rung.append(self)
+
+    async def read(connection, bell):
+        data = await asyncio.get_running_loop().sock_recv(connection, 1)
+        bell.unset()
+        return data
+
+    rung = []
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        later = [Bell(now() + other) for other in others]
+        near = Bell(now() + 0.05)
+        for bell in (*later, near):
+            bell.set()
+        reading = asyncio.create_task(read(ours, near))
+        await asyncio.sleep(0)
+        theirs.send(b"x")
+        time.sleep(0.1)
+
+        assert b"x" == await reading
+        await asyncio.sleep(0.02)
+
+    assert [] == rung
+    for bell in later:
+        bell.unset()
 
 
 async def test_other_exceptions_pass():

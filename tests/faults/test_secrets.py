@@ -21,7 +21,16 @@ from fault_server import (
     serves,
 )
 
-from neuralbox_async import AsyncNeuralBox, GenerationFailedError, InvalidParameterError, NeuralBoxError, RetryPolicy
+from neuralbox_async import (
+    APIConnectionError,
+    AsyncNeuralBox,
+    GenerationFailedError,
+    InvalidParameterError,
+    NeuralBoxError,
+    RetryPolicy,
+    StreamInterruptedError,
+)
+from neuralbox_async.testing import FakeResponse, FakeTransport
 
 AT_ONCE = RetryPolicy(uniform=lambda _low, _high: 0.0)
 CANARY = "nb_canary_7f3a9c"
@@ -42,8 +51,9 @@ def chain(error):
 
 def everything_of(error):
     """Return all texts that loggers, error trackers and queues make of *error*."""
-    texts = ["".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())]
+    texts = []
     for each in chain(error):
+        texts.append("".join(traceback.TracebackException.from_exception(each, capture_locals=True).format()))
         texts += [str(each), repr(each), repr(each.args), repr(vars(each)), *getattr(each, "__notes__", [])]
         texts += [repr(value) for value in vars(each).values()]
     return texts
@@ -158,6 +168,43 @@ async def test_broken_stream(serve, script):
 
     assert "Hello world" == error.text
     assert_discreet(error)
+
+
+CUT = [
+    events("Hello ", end=False),
+    b'data: {"type": "debug", "headers": {"Authorization": "Bearer %b"}' % CANARY.encode(),
+    APIConnectionError("reset", request_sent=True),
+]
+
+
+@pytest.mark.parametrize(
+    "answer, raised",
+    [
+        (FakeResponse(...), asyncio.CancelledError),
+        ({"id": "gen_1", "status": "failed", "model": "gpt-5"}, StreamInterruptedError),
+        (FakeResponse(b"{}", status=404), StreamInterruptedError),
+        (ZeroDivisionError("a bug"), ZeroDivisionError),
+    ],
+    ids=["cancelled", "failed", "not found", "a bug"],
+)
+async def test_recovery(answer, raised):
+    """Nor has what ends the recovery of a stream that echoed the key before it was cut."""
+    cut = FakeResponse(*CUT, headers={"content-type": "text/event-stream"})
+    client = AsyncNeuralBox(CANARY, transport=FakeTransport(cut, answer), max_retries=0)
+
+    async def read():
+        async with client.stream("gpt-5", "Hi") as stream:
+            async for _event in stream:
+                pass
+
+    reading = asyncio.create_task(read())
+    await asyncio.wait([reading], timeout=0.2)
+    reading.cancel()
+    with pytest.raises(raised) as caught:
+        await reading
+
+    assert_discreet(caught.value)
+    await client.aclose()
 
 
 async def test_no_connection():

@@ -18,7 +18,7 @@ import pytest
 
 from neuralbox_async import ClientClosedError
 from neuralbox_sync._blocking import View
-from neuralbox_sync._loop import EventLoop
+from neuralbox_sync._loop import EventLoop, _Call
 
 THREADS = 64
 
@@ -374,6 +374,39 @@ def test_interrupts_at_each_step(loop):
             if not interrupted:
                 break
     assert step > 50
+
+
+def test_a_call_that_was_given_up(loop):
+    """A call whose caller was interrupted before the loop knew of it, and again at once, is not carried out later."""
+    began = []
+
+    async def work():
+        began.append(1)
+
+    loop.call(nothing)
+    given_up = _Call(work)
+    given_up.given_up = True
+    for inbox in loop._inboxes.values():
+        inbox.append(given_up)
+
+    assert [5, 6] == [loop.call(partial(echo, 5)), loop.call(partial(echo, 6))]
+    assert [] == began
+
+
+def test_an_interrupt_gives_up(loop, monkeypatch):
+    """An interrupt gives a call up, even one that comes while the first is dealt with."""
+    calls = []
+
+    def interrupted(call, _loop=None):
+        calls.append(call)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Call, "abandon", interrupted)
+    monkeypatch.setattr(EventLoop, "_carry_out", lambda _self, call, _loop: interrupted(call))
+    with pytest.raises(KeyboardInterrupt):
+        loop.call(nothing)
+
+    assert all(call.given_up for call in calls)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -181,6 +181,31 @@ def test_call_in_a_signal_handler(start, neuralbox_server):
     assert ["You said: inner", "You said: outer"] == script.end().lines
 
 
+@pytest.mark.parametrize("moment", [0.02, 0.05, 0.1])
+def test_a_first_call_within_the_first_call(start, moment):
+    """A handler's call while the first one still loads is made on the same loop, and closing ends that."""
+    script = start(f"""
+        import asyncio, signal, threading
+        from neuralbox_sync._loop import EventLoop
+
+        async def nothing():
+            pass
+
+        async def where():
+            return id(asyncio.get_running_loop())
+
+        found, loop = [], EventLoop(nothing, lambda: None)
+        signal.signal(signal.SIGALRM, lambda *_: found.append(loop.call(where)))
+        signal.setitimer(signal.ITIMER_REAL, {moment})
+        found.append(loop.call(where))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        loop.close()
+        print(len(set(found)), threading.active_count(), loop._inboxes)
+    """)
+
+    assert ["1 1 {}"] == script.end().lines
+
+
 @pytest.mark.neuralbox_server(stop_on_disconnect=True)
 def test_termination(begin, neuralbox_server):
     """SIGTERM ends the process, and with it the call."""
