@@ -17,7 +17,8 @@ from benchmarks.limits import LIMITS
 from benchmarks.rounds import Results
 from benchmarks.scenarios import SCENARIOS
 
-_RESULTS = Path(__file__).with_name("RESULTS.md")
+_FOLDER = Path(__file__).parent
+_RESULTS, _RESULTS_OF_PEERS = _FOLDER / "RESULTS.md", _FOLDER / "RESULTS-PEERS.md"
 _QUICK = 0.2
 _PREFACE = """\
 # Results
@@ -36,7 +37,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round of a fifth of the work: a look, no result")
     parser.add_argument("--peers", action="store_true", help="measure the peers too, in environments of their own")
     parser.add_argument("--check", action="store_true", help="end with status 1 if a figure to reach is missed")
-    parser.add_argument("--write", action="store_true", help=f"write the tables to {_RESULTS.name} too")
+    parser.add_argument(
+        "--write", action="store_true", help="write the tables to RESULTS.md (with --peers: RESULTS-PEERS.md) too"
+    )
     parser.add_argument("--list", action="store_true", help="list the scenarios and their clients, and end")
     return parser.parse_args()
 
@@ -65,7 +68,7 @@ def main() -> int:
     )
     print(text)
     if said.write:
-        _RESULTS.write_text(f"{_PREFACE}\n{text}\n", encoding="utf-8")
+        (_RESULTS_OF_PEERS if said.peers else _RESULTS).write_text(f"{_PREFACE}\n{text}\n", encoding="utf-8")
     return _check(results) if said.check else 0
 
 

@@ -23,7 +23,10 @@ def now() -> float:
 
     `anyio.current_time` is the same clock at eight times the cost. Raises `UnsupportedEventLoopError` outside asyncio.
     """
-    return clock()()
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        raise _no_loop() from None
 
 
 def clock() -> Callable[[], float]:
@@ -31,11 +34,14 @@ def clock() -> Callable[[], float]:
     try:
         return asyncio.get_running_loop().time
     except RuntimeError:
-        msg = (
-            "AsyncNeuralBox runs on asyncio (uvloop included), and no asyncio event loop is running here;"
-            " from trio, call neuralbox_sync.NeuralBox through trio.to_thread.run_sync"
-        )
-        raise UnsupportedEventLoopError(msg) from None
+        raise _no_loop() from None
+
+
+def _no_loop() -> UnsupportedEventLoopError:
+    return UnsupportedEventLoopError(
+        "AsyncNeuralBox runs on asyncio (uvloop included), and no asyncio event loop is running here;"
+        " from trio, call neuralbox_sync.NeuralBox through trio.to_thread.run_sync"
+    )
 
 
 class Alarm:
