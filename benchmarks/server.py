@@ -143,7 +143,7 @@ class CannedServer:
         """Stream *rate* events a second, the first after a part of a period: *phase*, or by chance."""
         connection.write(wire.STREAM_HEAD + wire.segment(way.begin))
         period = 1 / rate
-        # As generations of different users are, each at its own moments; the same ones in each run.
+        # As generations of different users are, each at its own moments.
         due = period * (time.monotonic() // period + 1 + (self.chance.random() if phase is None else phase))
         if not self.streams:
             asyncio.get_running_loop().call_soon(self._tick)

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     import anyio.from_thread  # pyright: ignore[reportUnusedImport]
     import anyio.to_thread  # pyright: ignore[reportUnusedImport]
 else:
-    # With OpenSSL, which two of them load, they would be half of what importing the package takes.
+    # With OpenSSL, which two of them load, they would be two fifths of what importing the package takes.
     anyio, asyncio, hashlib = _Later("anyio"), _Later("asyncio"), _Later("hashlib")
 
 __all__ = ["MODULES", "anyio", "asyncio", "hashlib", "preload"]

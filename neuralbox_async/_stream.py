@@ -82,7 +82,7 @@ class AsyncStream:
         self._deadline = math.inf
         self._first_deadline: float | None = math.inf
         self._patience = _or_forever(limits.stall_timeout)
-        self._now: Callable[[], float] = now  # until it is entered: then that of its event loop, which costs half
+        self._now: Callable[[], float] = now  # until it is entered: then that of its event loop, at a third of the cost
 
     # -------------------------------------------------------------------------------------------- opening and closing
 
