@@ -1,4 +1,8 @@
-"""The work loads: what a client has to do while it is measured. Each returns its numbers by the keys of the metrics."""
+"""
+The work loads: what a client has to do while it is measured.
+
+Each warms up, then does its work once a turn and tells its numbers by the keys of the metrics.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import itertools
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -32,20 +36,26 @@ _GROWTH = ((1, 3), (10, 1))  # three of one size, then one that is ten times as 
 
 @dataclass(frozen=True)
 class Load:
-    """A scenario at a *scale* of its operations and events, and the way to ask the server."""
+    """
+    A scenario at a *scale* of its operations and events, and the way to ask the server.
+
+    The work is done once for each of *turns*, which may block until it is this client's turn; *tell* takes its numbers.
+    """
 
     scenario: Scenario
     control: Control
+    turns: Iterable[object]
+    tell: Callable[[Numbers], object]
     scale: float = 1.0
 
     @property
     def in_flight(self) -> int:
         """How many calls or streams are there at a time."""
-        return self._scaled(self.scenario.in_flight)
+        return min(self.scenario.in_flight, self._scaled(self.scenario.in_flight))
 
     @property
     def operations(self) -> int:
-        """How many calls or streams there are in all: a multiple of *in_flight*."""
+        """How many calls or streams there are in a turn: a multiple of *in_flight*."""
         return max(1, self._scaled(self.scenario.operations) // self.in_flight) * self.in_flight
 
     @property
@@ -84,32 +94,40 @@ async def _call_at_once(client: AsyncClient, program: str, count: int, at_once: 
     return list(itertools.chain.from_iterable(found))
 
 
-async def calls(client: AsyncClient, load: Load) -> Numbers:
+async def calls(client: AsyncClient, load: Load) -> None:
     """Call, some at a time."""
     # Also to open the connections.
     await _call_at_once(client, load.program(), load.in_flight, load.in_flight)
     await _call_often(client, "call", _WARM_UP_CALLS)
-    with load.meter() as meter:
-        ids = await _call_at_once(client, load.program(), load.operations, load.in_flight)
-    return _cost(meter, load.operations, len(set(ids)))
+    for _ in load.turns:
+        with load.meter() as meter:
+            ids = await _call_at_once(client, load.program(), load.operations, load.in_flight)
+        load.tell(_cost(meter, load.operations, len(set(ids))))
 
 
-async def memory(client: AsyncClient, load: Load) -> Numbers:
+async def memory(client: AsyncClient, load: Load) -> None:
     """Call, and look at the memory while the server holds all answers back."""
     await client.call("call")
-    before = resident()
-    pending = asyncio.create_task(_call_at_once(client, load.program(), load.operations, load.operations))
-    while load.control.stats()["held"] < load.operations:  # noqa: ASYNC110 - it is another process that counts
-        await asyncio.sleep(_POLL)
-    grown = resident() - before
-    load.control.release()
-    ids = await pending
-    return {"memory": grown / load.operations / _KILO, "lost": load.operations - len(set(ids))}
+    for _ in load.turns:
+        before = resident()
+        pending = asyncio.create_task(_call_at_once(client, load.program(), load.operations, load.operations))
+        while load.control.stats()["held"] < load.operations:  # noqa: ASYNC110 - it is another process that counts
+            await asyncio.sleep(_POLL)
+        grown = resident() - before
+        load.control.release()
+        ids = await pending
+        load.tell({"memory": grown / load.operations / _KILO, "lost": load.operations - len(set(ids))})
 
 
-async def batch(client: BatchClient, load: Load) -> Numbers:
+async def batch(client: BatchClient, load: Load) -> None:
     """Do many calls in one batch, and look at the memory after each tenth."""
-    await _call_often(client, "call", 1)
+    await _call_often(client, "call", _WARM_UP_CALLS)
+    idle = resident()
+    for _ in load.turns:
+        load.tell(await _one_batch(client, load, idle))
+
+
+async def _one_batch(client: BatchClient, load: Load, idle: int) -> Numbers:
     sizes = [resident()]
     tenth = max(1, load.operations // 10)
     # Each id once, without keeping them: their order is not known, their sum is.
@@ -123,7 +141,7 @@ async def batch(client: BatchClient, load: Load) -> Numbers:
                     sizes.append(resident())
     expected = sum(range(first, first + load.operations))
     lost = 0 if total == expected else max(1, load.operations - count)
-    idle, early, half, last = sizes[0], sizes[1], sizes[len(sizes) // 2], sizes[-1]
+    early, half, last = sizes[1], sizes[len(sizes) // 2], sizes[-1]
     grown = {"memory": max(sizes) - idle, "early": early - idle, "late": last - half}
     cost = _cost(meter, load.operations, load.operations - lost)
     return {**cost, **{name: size / _MEGA for name, size in grown.items()}}
@@ -142,42 +160,44 @@ async def _open_streams(client: AsyncClient, load: Load) -> None:
     await _read(client, _WARM_UP_STREAM, load.in_flight, load.in_flight, lambda _text: None)
 
 
-async def streams(client: AsyncClient, load: Load) -> Numbers:
+async def streams(client: AsyncClient, load: Load) -> None:
     """Read streams, some at a time."""
     await _open_streams(client, load)
-    texts: list[str] = []
-    with load.meter() as meter:
-        await _read(client, load.program(), load.operations, load.in_flight, texts.append)
-    return _cost(meter, load.operations * load.events, len(texts))
+    for _ in load.turns:
+        texts: list[str] = []
+        with load.meter() as meter:
+            await _read(client, load.program(), load.operations, load.in_flight, texts.append)
+        load.tell(_cost(meter, load.operations * load.events, len(texts)))
 
 
-async def lags(client: AsyncClient, load: Load) -> Numbers:
+async def lags(client: AsyncClient, load: Load) -> None:
     """Read live streams, and look at how old each event is when it comes."""
     await _open_streams(client, load)
-    found: list[float] = []
-    with load.meter() as meter:
-        await _read(
-            client,
-            load.program(),
-            load.operations,
-            load.in_flight,
-            lambda text: found.append(time.monotonic() - float(text)),
-        )
-    settled = sorted(found[int(_SETTLED * len(found)) :])
-    percentiles = {"p50": _MILLI * statistics.median(settled), "p99": _MILLI * settled[int(0.99 * len(settled))]}
-    return {**_cost(meter, load.operations * load.events, len(found)), **percentiles}
+    for _ in load.turns:
+        found: list[float] = []
+
+        def take(text: str, note: Callable[[float], None] = found.append) -> None:
+            note(time.monotonic() - float(text))
+
+        with load.meter() as meter:
+            await _read(client, load.program(), load.operations, load.in_flight, take)
+        settled = sorted(found[int(_SETTLED * len(found)) :])
+        percentiles = {"p50": _MILLI * statistics.median(settled), "p99": _MILLI * settled[int(0.99 * len(settled))]}
+        load.tell({**_cost(meter, load.operations * load.events, len(found)), **percentiles})
 
 
-async def big_events(client: AsyncClient, load: Load) -> Numbers:
+async def big_events(client: AsyncClient, load: Load) -> None:
     """Read some events of one size, then one that is ten times as large."""
     await _open_streams(client, load)
-    return await _growth(client, load, len)
+    for _ in load.turns:
+        load.tell(await _growth(client, load, len))
 
 
-async def many_events(client: AsyncClient, load: Load) -> Numbers:
+async def many_events(client: AsyncClient, load: Load) -> None:
     """Read some streams of one length, then one that is ten times as long."""
     await _open_streams(client, load)
-    return await _growth(client, load, lambda _text: 1)
+    for _ in load.turns:
+        load.tell(await _growth(client, load, lambda _text: 1))
 
 
 async def _growth(client: AsyncClient, load: Load, size_of: Callable[[str], int]) -> Numbers:
@@ -210,36 +230,39 @@ def _block_often(client: BlockingClient, program: str, count: int) -> list[str]:
     return [client.call(program) for _ in range(count)]
 
 
-def blocking_calls(client: BlockingClient, load: Load) -> Numbers:
+def blocking_calls(client: BlockingClient, load: Load) -> None:
     """Call one after the other."""
     _block_often(client, load.program(), _WARM_UP_CALLS)
-    with load.meter() as meter:
-        ids = _block_often(client, load.program(), load.operations)
-    return _cost(meter, load.operations, len(set(ids)))
+    for _ in load.turns:
+        with load.meter() as meter:
+            ids = _block_often(client, load.program(), load.operations)
+        load.tell(_cost(meter, load.operations, len(set(ids))))
 
 
-def blocking_streams(client: BlockingClient, load: Load) -> Numbers:
+def blocking_streams(client: BlockingClient, load: Load) -> None:
     """Read one stream after the other."""
     client.stream(_WARM_UP_STREAM, lambda _text: None)
-    texts: list[str] = []
-    with load.meter() as meter:
-        for _ in range(load.operations):
-            client.stream(load.program(), texts.append)
-    return _cost(meter, load.operations * load.events, len(texts))
+    for _ in load.turns:
+        texts: list[str] = []
+        with load.meter() as meter:
+            for _ in range(load.operations):
+                client.stream(load.program(), texts.append)
+        load.tell(_cost(meter, load.operations * load.events, len(texts)))
 
 
-def threads(client: BlockingClient, load: Load) -> Numbers:
+def threads(client: BlockingClient, load: Load) -> None:
     """Call from one thread, then from many at a time."""
     each = load.operations // load.in_flight
     _block_often(client, load.program(), _WARM_UP_CALLS)
-    with load.meter() as alone:
-        _block_often(client, load.program(), each)
     with ThreadPoolExecutor(load.in_flight) as pool:
         _block_at_once(pool, client, load, _WARM_UP_CALLS)
-        with load.meter() as meter:
-            ids = _block_at_once(pool, client, load, each)
-    numbers = _cost(meter, load.operations, len(set(ids)))
-    return {**numbers, "throughput": numbers["rate"] / (each / alone.wall)}
+        for _ in load.turns:
+            with load.meter() as alone:
+                _block_often(client, load.program(), each)
+            with load.meter() as meter:
+                ids = _block_at_once(pool, client, load, each)
+            numbers = _cost(meter, load.operations, len(set(ids)))
+            load.tell({**numbers, "throughput": numbers["rate"] / (each / alone.wall)})
 
 
 def _block_at_once(pool: ThreadPoolExecutor, client: BlockingClient, load: Load, each: int) -> list[str]:
@@ -254,27 +277,28 @@ def _block_at_once(pool: ThreadPoolExecutor, client: BlockingClient, load: Load,
     return [found for thread in done for found in thread.result()]
 
 
-def blocking_big_events(client: BlockingClient, load: Load) -> Numbers:
+def blocking_big_events(client: BlockingClient, load: Load) -> None:
     """Read some events of one size, then one that is ten times as large."""
-    return _blocking_growth(client, load, len)
+    _blocking_growth(client, load, len)
 
 
-def blocking_many_events(client: BlockingClient, load: Load) -> Numbers:
+def blocking_many_events(client: BlockingClient, load: Load) -> None:
     """Read some streams of one length, then one that is ten times as long."""
-    return _blocking_growth(client, load, lambda _text: 1)
+    _blocking_growth(client, load, lambda _text: 1)
 
 
-def _blocking_growth(client: BlockingClient, load: Load, size_of: Callable[[str], int]) -> Numbers:
+def _blocking_growth(client: BlockingClient, load: Load, size_of: Callable[[str], int]) -> None:
     client.stream(_WARM_UP_STREAM, lambda _text: None)
-    costs: list[float] = []
-    for factor, repeats in _GROWTH:
-        texts: list[str] = []
-        with load.meter() as meter:
-            for _ in range(repeats):
-                client.stream(load.program(load.events * factor), texts.append)
-        _check_size(sum(map(size_of, texts)), load.events * factor * repeats)
-        costs.append(meter.cpu / (factor * repeats))
-    return _grown(costs, load)
+    for _ in load.turns:
+        costs: list[float] = []
+        for factor, repeats in _GROWTH:
+            texts: list[str] = []
+            with load.meter() as meter:
+                for _ in range(repeats):
+                    client.stream(load.program(load.events * factor), texts.append)
+            _check_size(sum(map(size_of, texts)), load.events * factor * repeats)
+            costs.append(meter.cpu / (factor * repeats))
+        load.tell(_grown(costs, load))
 
 
 ASYNC_LOADS: dict[str, Any] = {

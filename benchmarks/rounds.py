@@ -1,20 +1,25 @@
-"""The rounds of a scenario: each client once in each round, in a process of its own, and what came of it."""
+"""
+The rounds of a scenario, and what came of them.
+
+In each round every client has a process of its own, and all take turns: what a machine does besides, for a second or
+for an hour, then meets them alike.
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import functools
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from benchmarks.clients.registry import CLIENTS, Client, python_of
-from benchmarks.processes import ROOT
+from benchmarks.clients.registry import CLIENTS, Client
 from benchmarks.scenarios import Scenario
+from benchmarks.told import ToldProcess, WorkerProcess
 
+T = TypeVar("T")
 _STARTING_TIME = 60  # seconds
 _STARTUP = Path(__file__).with_name("startup.py")
 
@@ -31,7 +36,7 @@ def difference(ours: float, theirs: float) -> float:
 
 @dataclass(frozen=True)
 class Spread:
-    """The *median*, *least* and *most* of one number over the rounds."""
+    """The *median*, *least* and *most* of one number over all turns."""
 
     median: float
     least: float
@@ -46,7 +51,7 @@ class Spread:
 
 @dataclass
 class Results:
-    """What a scenario gave: the numbers of each client by round (None where it failed), failures and versions."""
+    """What a scenario gave: the numbers of each client by turn (None where it failed), failures and versions."""
 
     scenario: Scenario
     numbers: dict[str, list[dict[str, float] | None]] = field(
@@ -64,18 +69,16 @@ class Results:
     def compared(
         self, client: str, to: str, metric: str, relation: Callable[[float, float], float] = ratio
     ) -> Spread | None:
-        """Return how *metric* of *client* is spread compared to that of the client *to* in the same round."""
-        rounds = zip(self.numbers.get(client, ()), self.numbers.get(to, ()), strict=False)
-        return Spread.of(relation(ours[metric], theirs[metric]) for ours, theirs in rounds if ours and theirs)
+        """Return how *metric* of *client* is spread compared to that of the client *to* in the same turn."""
+        turns = zip(self.numbers.get(client, ()), self.numbers.get(to, ()), strict=False)
+        return Spread.of(relation(ours[metric], theirs[metric]) for ours, theirs in turns if ours and theirs)
 
-    def take(self, client: str, found: dict[str, Any] | str) -> None:
-        """Note what one client *found* in one round: its numbers and versions, or why it failed."""
-        if isinstance(found, str):
-            self.failures[client] = found
-            self.numbers.setdefault(client, []).append(None)
-        else:
-            self.numbers.setdefault(client, []).append(found["numbers"])
-            self.versions |= found.get("versions", {})
+    def take(self, client: str, found: dict[str, Any]) -> None:
+        """Note what one client *found* in one turn: its *numbers* and *versions*, or its *failure*."""
+        if "failure" in found:
+            self.failures[client] = found["failure"]
+        self.numbers.setdefault(client, []).append(found.get("numbers"))
+        self.versions |= found.get("versions", {})
 
 
 def clients_of(scenario: Scenario, *, peers: bool, only: Iterable[str] = ()) -> list[Client]:
@@ -95,49 +98,34 @@ def measure(
     core: int | None,
     say: Callable[[str], None],
 ) -> Results:
-    """Measure *scenario*: in each round each of *clients* once, each time another one first."""
+    """Measure *scenario*: in each round each of *clients* in a process of its own, each time another one first."""
     results = Results(scenario)
     if scenario.load == "startup":
         for client in clients:  # writes the byte code, and lets the system cache the files
             _start_up(client)
-    for turn in range(rounds):
-        first = turn % len(clients)
-        for client in clients[first:] + clients[:first]:
-            say(f"{scenario.name}: round {turn + 1} of {rounds}, {client.name}")
-            found = _start_up(client) if scenario.load == "startup" else _work(scenario, client, scale, port, core)
-            results.take(client.name, found)
+    for number in range(rounds):
+        with contextlib.ExitStack() as processes:
+            turns: list[tuple[str, Callable[[], dict[str, Any]]]] = []
+            for client in _beginning_with(number, clients):
+                say(f"{scenario.name}: round {number + 1} of {rounds}, {client.name}")
+                if scenario.load == "startup":
+                    turns.append((client.name, functools.partial(_start_up, client)))
+                else:
+                    worker = WorkerProcess(scenario, client, scale=scale, port=port, core=core)
+                    turns.append((client.name, processes.enter_context(worker).turn))
+            for turn in range(scenario.turns):
+                for name, go in _beginning_with(turn, turns):
+                    results.take(name, go())
     return results
 
 
-def _start_up(client: Client) -> dict[str, Any] | str:
+def _beginning_with(number: int, items: list[T]) -> list[T]:
+    first = number % len(items)
+    return items[first:] + items[:first]
+
+
+def _start_up(client: Client) -> dict[str, Any]:
+    """Return the numbers of one import and one first client, in a fresh interpreter."""
     code = _STARTUP.read_text(encoding="utf-8")
-    return _run(client, _STARTING_TIME, "-c", code, client.module, client.construct, *client.without)
-
-
-def _work(scenario: Scenario, client: Client, scale: float, port: int, core: int | None) -> dict[str, Any] | str:
-    where = () if core is None else ("--core", str(core))
-    work = ("benchmarks.worker", scenario.name, client.name, str(port), "--scale", str(scale), *where)
-    return _run(client, scenario.longest, "-m", *work)
-
-
-def _run(client: Client, longest: int, *arguments: str) -> dict[str, Any] | str:
-    """Return what an interpreter with *arguments* prints, or the last line of what it complains of."""
-    python = python_of(client, ROOT) or sys.executable
-    try:
-        done = subprocess.run(
-            [python, *arguments],
-            check=False,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=longest,
-        )
-    except FileNotFoundError:
-        return f"no environment {python}: `make bench-peers` makes it"
-    except subprocess.TimeoutExpired:
-        return f"not done after {longest} s"
-    if done.returncode:
-        return (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    with ToldProcess(client, "-c", code, client.module, client.construct, *client.without) as process:
+        return process.answer(_STARTING_TIME)

@@ -26,10 +26,11 @@ class Scenario:
     One work load and who does it.
 
     * *load*: the function in `loads` (or `startup`); *program*: what the server is asked for, see `server`.
-    * *operations*: calls, or streams, in all; *in_flight*: at the same time; *events*: of each stream.
+    * *operations*: calls, or streams, of a turn; *in_flight*: at the same time; *events*: of each stream. *turns*: how
+      often each process does that. Short ones, so that what is compared is measured as near to each other as can be.
     * *metrics*: what is told; ratios are of the first. *to*: the client that they are to; those on uvloop have one of
       their own, *to_uvloop*.
-    * *longest*: seconds that one client may take. *by_name*: it takes so long that it is measured only when asked for.
+    * *longest*: seconds that a turn may take. *by_name*: it takes so long that it is measured only when asked for.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Scenario:
     load: str
     program: str = ""
     operations: int = 1
+    turns: int = 1
     in_flight: int = 1
     events: int = 0
     metrics: tuple[Metric, ...]
@@ -74,7 +76,8 @@ _ALL = (
         title="Calls one after the other",
         load="calls",
         program="call",
-        operations=1500,
+        operations=300,
+        turns=8,
         metrics=_CALL,
         clients=(*_ASYNC, *_ON_UVLOOP),
         peers=_ASYNC_PEERS,
@@ -84,7 +87,8 @@ _ALL = (
         title="64 calls in flight",
         load="calls",
         program="call.10",
-        operations=3200,
+        operations=640,
+        turns=8,
         in_flight=64,
         metrics=_CALL,
         clients=(*_ASYNC, *_ON_UVLOOP),
@@ -95,7 +99,8 @@ _ALL = (
         title="1,000 calls in flight",
         load="calls",
         program="call.300",
-        operations=4000,
+        operations=2000,
+        turns=4,
         in_flight=1000,
         metrics=_CALL,
         peers=_ASYNC_PEERS,
@@ -115,7 +120,8 @@ _ALL = (
         title="One stream in bulk",
         load="streams",
         program="bulk.{events}",
-        operations=3,
+        operations=1,
+        turns=6,
         events=10_000,
         metrics=_EVENT,
         clients=(*_ASYNC, *_EVENTS, *_ON_UVLOOP),
@@ -127,8 +133,9 @@ _ALL = (
         load="streams",
         program="bulk.{events}.4096",
         operations=50,
+        turns=6,
         in_flight=50,
-        events=1000,
+        events=300,
         metrics=_EVENT,
         clients=(*_ASYNC, *_EVENTS),
         peers=_ASYNC_PEERS,
@@ -139,7 +146,8 @@ _ALL = (
         load="streams",
         program="live.{events}.500",
         operations=1,
-        events=400,
+        turns=5,
+        events=200,
         metrics=_EVENT,
         clients=(*_ASYNC, *_ON_UVLOOP),
         peers=_ASYNC_PEERS,
@@ -150,8 +158,9 @@ _ALL = (
         load="lags",
         program="live.{events}.200",
         operations=100,
+        turns=3,
         in_flight=100,
-        events=400,
+        events=300,
         metrics=_LAG,
         peers=_ASYNC_PEERS,
     ),
@@ -161,16 +170,18 @@ _ALL = (
         load="lags",
         program="step.{events}.200",
         operations=100,
+        turns=2,
         in_flight=100,
-        events=400,
+        events=300,
         metrics=_LAG,
     ),
     Scenario(
         name="batch",
-        title="A batch of 5,000 requests, 64 in flight",
+        title="A batch of some thousand requests, 64 in flight",
         load="batch",
         program="call.10",
-        operations=5000,
+        operations=1920,
+        turns=4,
         in_flight=64,
         metrics=(*_CALL, *_GROWN),
         to="neuralbox-semaphore",
@@ -208,7 +219,8 @@ _ALL = (
         title="Blocking: calls one after the other",
         load="calls",
         program="call",
-        operations=1500,
+        operations=300,
+        turns=8,
         metrics=_CALL,
         to="socket",
         clients=("socket", "http.client", "urllib3", "neuralbox-sync", "neuralbox-sync-plain", "neuralbox"),
@@ -219,7 +231,8 @@ _ALL = (
         title="Blocking: one stream in bulk",
         load="streams",
         program="bulk.{events}",
-        operations=3,
+        operations=1,
+        turns=6,
         events=10_000,
         metrics=_EVENT,
         to="socket",
@@ -231,7 +244,8 @@ _ALL = (
         title="Blocking: 16 threads on one client",
         load="threads",
         program="call",
-        operations=1600,
+        operations=640,
+        turns=6,
         in_flight=16,
         metrics=(
             *_CALL,
