@@ -151,13 +151,41 @@ def dumps(value: Any, *, parameter: str = "messages") -> bytes:
 
 def dump_request(request: GenerateRequest, *, stream: bool) -> bytes:
     """Return the body of POST /generate. Raises `InvalidParameterError` when *extra_body* is not JSON."""
+    if _is_plain(request):
+        try:
+            turns = [_turn(message.role, message.content) for message in request.messages]
+            settings = _settings(request.system, request.temperature, request.max_tokens)
+            return _body(request.model, b",".join(turns), settings + b',"stream":true' if stream else settings)
+        except (UnicodeEncodeError, TypeError):  # lone surrogates, which are told of below
+            pass
     body = _unstructuring()(request)
     if stream:
         body["stream"] = True
-    if orjson is not None and _has_our_members_only(request):
-        with suppress(TypeError):  # an integer beyond 64 bits
-            return bytes(memoryview(orjson.dumps(body)))  # its own bytes hold 4 KB each, however few they are
     return dumps(body, parameter="extra_body" if request.extra_body else "messages")
+
+
+def _is_plain(request: GenerateRequest) -> bool:
+    if request.extra_body:
+        return False
+    for message in request.messages:  # noqa: SIM110 - a generator for `all` takes three times as long
+        if type(message.content) is not str or message.extra:
+            return False
+    return True
+
+
+def _body(model: str, turns: bytes, settings: bytes) -> bytes:
+    return b'{"model":%b,"messages":[%b]%b}' % (_quoted(model), turns, settings)
+
+
+def _turn(role: str, text: Any) -> bytes:
+    return b'{"role":"%b","content":%b}' % (role.encode(), _quoted(text))
+
+
+def _settings(system: object, temperature: object, max_tokens: object) -> bytes:
+    if system is None and temperature is None and max_tokens is None:
+        return b""
+    said = {"system": system, "temperature": temperature, "max_tokens": max_tokens}
+    return b"," + dumps({name: value for name, value in said.items() if value is not None})[1:-1]
 
 
 def dump_plain(
@@ -174,12 +202,8 @@ def dump_plain(
         turns = _plain_turns(messages)
         if turns is None or type(model) is not str or not model:
             return None
-        rest = b""
-        if system is not None or temperature is not None or max_tokens is not None:
-            check_settings(system, temperature, max_tokens)
-            said = {"system": system, "temperature": temperature, "max_tokens": max_tokens}
-            rest = b"," + dumps({name: value for name, value in said.items() if value is not None})[1:-1]
-        return b'{"model":%b,"messages":[%b]%b}' % (_quoted(model), turns, rest)
+        check_settings(system, temperature, max_tokens)
+        return _body(model, turns, _settings(system, temperature, max_tokens))
     except (UnicodeEncodeError, TypeError):  # lone surrogates
         return None
 
@@ -189,7 +213,7 @@ _class: Callable[[Any], Any] = type  # with `type` itself, type checkers go on t
 
 def _plain_turns(messages: Any) -> bytes | None:
     if _class(messages) is str:
-        return b'{"role":"user","content":%b}' % _quoted(messages)
+        return _turn("user", messages)
     if _class(messages) is not list:
         return None
     turns: list[bytes] = []
@@ -199,7 +223,7 @@ def _plain_turns(messages: Any) -> bytes | None:
         role, content = message.get("role"), message.get("content")
         if _class(role) is not str or role not in ROLES or _class(content) is not str:
             return None
-        turns.append(b'{"role":"%b","content":%b}' % (role.encode(), _quoted(content)))
+        turns.append(_turn(role, content))
     return b",".join(turns) or None
 
 
@@ -226,16 +250,6 @@ def dump_prompt(request: GenerateRequest) -> bytes | None:
 @functools.cache
 def _unstructuring() -> Callable[[GenerateRequest], dict[str, Any]]:
     return _converter().get_unstructure_hook(GenerateRequest)
-
-
-def _has_our_members_only(request: GenerateRequest) -> bool:
-    # What users add is for the standard library, which knows no other types than JSON's.
-    if request.extra_body:
-        return False
-    for message in request.messages:  # noqa: SIM110 - a generator for `all` takes three times as long
-        if type(message.content) is not str or message.extra:
-            return False
-    return True
 
 
 def _unstructure_request(request: GenerateRequest) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Source: the vendor's page "Rate limits" (``X-RateLimit-*``, fixed hour and day w
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import time
@@ -128,9 +129,8 @@ class RateLimits:
             self._count()
 
     def _catch_up(self) -> None:
-        unread, self._unread = self._unread, None
-        if unread is not None:
-            headers, moment = unread
+        if self._unread is not None:
+            (headers, moment), self._unread = self._unread, None
             self._learn(headers, counted=True, ago=time.monotonic() - moment)
 
     def _learn(self, headers: Mapping[str, str], *, counted: bool, ago: float = 0.0) -> None:
@@ -140,11 +140,11 @@ class RateLimits:
             if counted and self.known:
                 self._count()
             return
-        limit_hour = _number(headers.get("x-ratelimit-limit-hour"))
-        limit_day = _number(headers.get("x-ratelimit-limit-day"))
+        limit_hour = _known_number(headers.get("x-ratelimit-limit-hour"))
+        limit_day = _known_number(headers.get("x-ratelimit-limit-day"))
         # A plan without a limit is told as a limit of 0.
         if hour is not None and limit_hour != 0:
-            reset = _number(headers.get("x-ratelimit-reset-hour")) or 0
+            reset = _known_number(headers.get("x-ratelimit-reset-hour")) or 0
             known = reset == self._hour.announced
             self._hour.learn(limit_hour, hour, reset, None if known else _moment(reset, headers, ago))
             if known and self._hour.resets_at is None and reset:
@@ -181,11 +181,12 @@ class RateLimits:
         """
         if now < self.closed_until:
             return self.closed_until
-        if not self.known:
+        self._catch_up()
+        if self._hour.remaining is None and self._day.remaining is None:
             return 0.0
         if len(self.paces) > 1:
             in_flight = sum(pace.in_flight for pace in self.paces)
-        return max(self.hour.opens_at(now, in_flight), self.day.opens_at(now, in_flight))
+        return max(self._hour.opens_at(now, in_flight), self._day.opens_at(now, in_flight))
 
     def _count(self) -> None:
         now = time.monotonic()
@@ -241,10 +242,11 @@ class Pace:
         self._alone = None
         self._failures = self._coolings = 0
         self._limits.answered()
-        if self._threshold == math.inf and self._limits.known:
-            self._window = self._cap  # the limits say how many; there is nothing to find out
-        elif self._window < self._cap:
-            self._window += 1.0 if self._window < self._threshold else 1.0 / self._window
+        if self._window < self._cap:
+            if self._threshold == math.inf and self._limits.known:
+                self._window = self._cap  # the limits say how many; there is nothing to find out
+            else:
+                self._window += 1.0 if self._window < self._threshold else 1.0 / self._window
 
     def pushed_back(self, now: float, started: float) -> None:
         """Note that a request *started* then was refused, or did not get through."""
@@ -274,6 +276,9 @@ class Pace:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and len(text) <= 12 and text.isascii() and text.isdigit() else None
+
+
+_known_number = functools.lru_cache(16)(_number)  # of what each answer says again: half of the cost of learning
 
 
 def _moment(reset: int, headers: Mapping[str, str], ago: float) -> float | None:

@@ -62,9 +62,10 @@ class Signal:
 
     def give(self) -> None:
         """Wake those who wait now."""
-        for waiter in self._waiters:
-            _wake(waiter)
-        self._waiters.clear()
+        if self._waiters:
+            for waiter in self._waiters:
+                _wake(waiter)
+            self._waiters.clear()
 
     async def wait(self, seconds: float | None = None) -> None:
         """Wait for it, *seconds* at most."""

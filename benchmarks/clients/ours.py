@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 from benchmarks.clients.adapter import KEY, NEURALBOX_PATH, PROMPT, Take, base_url
@@ -45,6 +45,10 @@ class AsyncEvents(Async):
                     take(event.delta)
 
 
+def _prompts(count: int) -> Iterator[str]:
+    return (f"{PROMPT} {number}" for number in range(count))
+
+
 class Batch(Async):
     """The same; many calls are a batch."""
 
@@ -52,8 +56,7 @@ class Batch(Async):
 
     async def many(self, model: str, count: int, at_once: int) -> AsyncGenerator[str]:
         """Give the ids of *count* answers, *at_once* calls at a time."""
-        prompts = (f"{PROMPT} {number}" for number in range(count))
-        batch = self.client.generate_many(prompts, model=model, max_concurrency=at_once, journal=self._journal)
+        batch = self.client.generate_many(_prompts(count), model=model, max_concurrency=at_once, journal=self._journal)
         async with batch as results:
             async for result in results:
                 yield str(result.generation.id) if result.generation else ""
@@ -78,11 +81,11 @@ class Semaphore(Async):
         """Give the ids of *count* answers, *at_once* calls at a time."""
         room = asyncio.Semaphore(at_once)
 
-        async def call() -> str:
+        async def call(prompt: str) -> str:
             async with room:
-                return await self.call(model)
+                return str((await self.client.generate(model, prompt)).id)
 
-        for done in asyncio.as_completed([call() for _ in range(count)]):
+        for done in asyncio.as_completed([call(prompt) for prompt in _prompts(count)]):
             yield await done
 
 
