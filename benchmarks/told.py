@@ -28,9 +28,9 @@ class ToldProcess:
 
     def __init__(self, client: Client, *arguments: str) -> None:
         self._command = [str(python_of(client, ROOT) or sys.executable), *arguments]
-        self._complaints = tempfile.TemporaryFile("w+", encoding="utf-8")  # a pipe could be full
+        self._complaints = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed at the end
         self._process: subprocess.Popen[str] | None = None
-        self._failure = ""
+        self._failure = self._lateness = ""
 
     def __enter__(self) -> Self:
         pipe = subprocess.PIPE
@@ -67,12 +67,12 @@ class ToldProcess:
             line = self._process.stdout.readline()
             late.cancel()
             if not line:
-                self._failure = self._failure or self._complaint(self._process.wait())
+                self._failure = self._lateness or self._complaint(self._process.wait())
         found: dict[str, Any] = json.loads(line) if line else {"failure": self._failure}
         return found
 
     def _end(self, process: subprocess.Popen[str], failure: str) -> None:
-        self._failure = failure
+        self._lateness = failure
         process.kill()
 
     def _complaint(self, status: int) -> str:

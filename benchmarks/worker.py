@@ -32,7 +32,7 @@ def measure(
     turns: Iterable[object] = range(1),
     scale: float = 1.0,
 ) -> None:
-    """Let *client* warm up for *scenario* against the server on *port*, do it in each of *turns*, and *tell* numbers."""
+    """Let *client* do *scenario* in each of *turns* against the server on *port*, and *tell* its numbers."""
     control = processes.Control(port)
     load = Load(scenario, control, turns, tell, scale)
     with contextlib.closing(control):

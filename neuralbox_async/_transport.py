@@ -17,16 +17,22 @@ import socket
 import threading
 import weakref
 from contextlib import suppress
-from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import aiohttp
-import aiohttp.abc
-from aiohttp.http import StreamWriter
 import anyio
 import attrs
 
+from neuralbox_async._connections import (
+    CLOSED,
+    READ_SIZE,
+    Connector,
+    current_delivery,
+    new_connector,
+    new_http_session,
+    new_socket,
+)
 from neuralbox_async._errors import (
     APIConnectionError,
     APITimeoutError,
@@ -38,19 +44,13 @@ from neuralbox_async._errors import (
 from neuralbox_async._seam import Alarm, Delivery, now
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from neuralbox_async._options import ConnectionOptions
     from neuralbox_async._seam import Response
 
-# Seconds. Common servers close idle connections after 5, and a POST on a closed one cannot be repeated.
-_KEEP_ALIVE = 4.0
 _LARGE_BODY = 1024 * 1024  # bytes above which aiohttp wants to write a body in pieces
-_READ_SIZE = 64 * 1024
-_SMALL_BODY = 16 * 1024
-_ALONE = 2  # the first of a burst is alone, too
 _CLOSING_TIME = 2.0
-_CLOSED = "the client is closed"
 
 
 @attrs.define(eq=False)
@@ -59,7 +59,7 @@ class _Session:
 
     loop: asyncio.AbstractEventLoop
     http: aiohttp.ClientSession
-    connector: _Connector
+    connector: Connector
     responses: set[_AiohttpResponse]  # those whose body is not read yet
     keeper: AsyncGenerator[None] | None = None
 
@@ -82,7 +82,7 @@ class AiohttpTransport:
         proxy_headers = self._options.proxy_headers
         if proxy_headers and url.startswith("http:"):
             headers = {**headers, **proxy_headers}  # aiohttp sends them with CONNECT only
-        _delivery.set(delivery)
+        current_delivery.set(delivery)
         session.connector.begin()
         try:
             raw = await session.http.request(
@@ -98,7 +98,7 @@ class AiohttpTransport:
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             raise self._translated(error, delivery) from error.with_traceback(None)
         finally:
-            session.connector.sending -= 1
+            session.connector.end()
         delivery.stage = "sent"
         return _AiohttpResponse(raw, session.responses)
 
@@ -135,10 +135,10 @@ class AiohttpTransport:
 
     async def _open_session(self) -> _Session:
         if self.closed:
-            raise ClientClosedError(_CLOSED)
+            raise ClientClosedError(CLOSED)
         loop = asyncio.get_running_loop()
-        connector = _new_connector(self._options, partial(_new_socket, self._sockets))
-        session = _Session(loop, _new_http_session(self._options, connector), connector, set())
+        connector = new_connector(self._options, partial(new_socket, self._sockets))
+        session = _Session(loop, new_http_session(self._options, connector), connector, set())
         # A generator that has begun is closed by its loop when that ends (asyncio.run, anyio.run, pytest-asyncio do
         # that), and with it the session: no warning, no task of ours, in however many loops one client is used.
         # It holds no reference back: a client that is dropped is then freed at once, which closes this as well.
@@ -155,196 +155,6 @@ class AiohttpTransport:
 
 
 # ------------------------------------------------------------------------------------------------- sessions of a loop
-
-_delivery: ContextVar[Delivery] = ContextVar("neuralbox_delivery")
-
-
-def _new_connector(options: ConnectionOptions, socket_factory: Any) -> _Connector:
-    connector = _Connector(
-        limit=options.max_connections,
-        resolver=_Resolver(options.connect_timeout),
-        socket_factory=socket_factory,
-        keepalive_timeout=_KEEP_ALIVE if options.reuse_connections else None,
-        force_close=not options.reuse_connections,
-    )
-    if options.proxy is not None:
-        connector.proxy_timeout = options.connect_timeout
-    return connector
-
-
-def _new_http_session(options: ConnectionOptions, connector: _Connector) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=connector,
-        # The deadline is the client's own: aiohttp's total kills healthy streams and can swallow a cancellation.
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout, ceil_threshold=math.inf),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
-        read_bufsize=_READ_SIZE,
-        request_class=_Request,
-    )
-
-
-class _Request(aiohttp.ClientRequest):
-    """
-    Writes the body of a request that is the only one at once, where aiohttp makes a task of it: a tenth of a call.
-
-    With others on their way that would be dearer: tasks write one after the other, and the server is woken once for all.
-    """
-
-    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        body, protocol, connector = self._body, conn.protocol, self.session.connector
-        if (
-            type(body) is not aiohttp.BytesPayload
-            or body.size > _SMALL_BODY
-            or not isinstance(connector, _Connector)
-            or connector.alone < _ALONE
-            or protocol is None
-            or protocol.writing_paused
-        ):
-            return await super().send(conn)
-        writer = StreamWriter(protocol, self.loop)
-        self.response = self.response_class(
-            self.method,
-            self.original_url,
-            writer=None,
-            continue100=None,
-            timer=self._timer,
-            request_info=self.request_info,
-            traces=self._traces,
-            loop=self.loop,
-            session=self.session,
-            stream_writer=writer,
-        )
-        await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
-        await self.write_bytes(writer, conn)  # waits for nothing: that much always fits into the socket's buffer
-        return self.response
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Notes when a connection takes the request; before that nothing has left the machine."""
-
-    # aiohttp's own way to learn it, a TraceConfig, costs 16 us a call.
-
-    proxy_timeout: float | None = None
-    sending = 0  # requests whose answers have not begun
-    alone = 0  # how many in a row, the last included, were the only one
-
-    def begin(self) -> None:
-        """Note that a request begins."""
-        self.sending += 1
-        self.alone = self.alone + 1 if self.sending == 1 else 0
-
-    async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        delivery = _delivery.get()
-        delivery.stage = "connecting"
-        connect = super().connect if self.proxy_timeout is None else self._connect_to_proxy
-        try:
-            connection = await connect(*args, **kwargs)
-            while connection.protocol is not None and connection.protocol.should_close:
-                # Something came while it was idle (a gateway's 408, say): it would be taken for our answer.
-                connection.close()
-                connection = await connect(*args, **kwargs)
-        except asyncio.CancelledError:
-            # A connector that closes cancels those who wait for a connection, as if their callers had been.
-            if self.closed and not _is_cancelled():
-                raise aiohttp.ClientConnectionError(_CLOSED) from None
-            raise
-        delivery.stage = "sent"
-        _read_less_at_a_time(connection.transport)
-        return connection
-
-    async def _connect_to_proxy(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
-        # The wait for a proxy's answer to CONNECT has no other clock.
-        async with asyncio.timeout(self.proxy_timeout):
-            return await super().connect(*args, **kwargs)
-
-
-def _read_less_at_a_time(transport: Any) -> None:
-    # For each read asyncio has memory for 256 KiB allocated, which the allocator takes from the system and gives back:
-    # a tenth of a call. (uvloop reads otherwise, and has no such attribute.)
-    if getattr(transport, "max_size", 0) > _READ_SIZE:
-        transport.max_size = _READ_SIZE
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-class _Resolver(aiohttp.abc.AbstractResolver):
-    """
-    Looks names up, each in a daemon thread of its own.
-
-    A look-up that is stuck cannot be ended. In the default executor, and in anyio's threads, it would delay the end of
-    the program by as long as it takes.
-    """
-
-    def __init__(self, timeout: float | None) -> None:
-        self._timeout = timeout
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[aiohttp.abc.ResolveResult]:
-        with anyio.fail_after(self._timeout):
-            found = await _in_daemon_thread(partial(_look_up, host, port, family))
-        return [
-            aiohttp.abc.ResolveResult(
-                hostname=host, host=at[0], port=at[1], family=kind, proto=protocol, flags=socket.AI_NUMERICHOST
-            )
-            for kind, _, protocol, _, at in found
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held."""
-
-
-async def _in_daemon_thread(function: Callable[[], list[Any]]) -> list[Any]:
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[list[Any]] = loop.create_future()
-
-    def settle(result: list[Any], error: Exception | None) -> None:
-        if outcome.done():
-            return
-        if error is None:
-            outcome.set_result(result)
-        else:
-            outcome.set_exception(error)
-
-    def run() -> None:
-        result: list[Any] = []
-        failure: Exception | None = None
-        try:
-            result = function()
-        except Exception as error:  # noqa: BLE001 - it is raised where the outcome is awaited
-            failure = error
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=run, name="neuralbox-resolver", daemon=True).start()
-    return await outcome
-
-
-def _look_up(host: str, port: int, family: int) -> list[Any]:
-    return socket.getaddrinfo(
-        host, port, family=socket.AddressFamily(family), type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-    )
-
-
-def _new_socket(made: weakref.WeakSet[socket.socket], address: tuple[Any, ...]) -> socket.socket:
-    family, kind, protocol, *_ = address
-    connection = socket.socket(family, kind, protocol)
-    connection.setblocking(False)  # noqa: FBT003 - the standard library's
-    _keep_alive(connection)
-    made.add(connection)
-    return connection
-
-
-def _keep_alive(connection: socket.socket) -> None:
-    # A peer that vanished without a word is noticed after 60 + 5 * 60 s, even by a call without a timeout.
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5)):
-        if hasattr(socket, name):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def _keep(http: aiohttp.ClientSession, responses: set[_AiohttpResponse]) -> AsyncGenerator[None]:
@@ -416,7 +226,7 @@ class _AiohttpResponse:
                 if truncate:
                     break
                 msg = f"the response body is larger than {limit:,} bytes (max_response_bytes)"
-                raise ResponseError(msg, body=self.received[:_READ_SIZE], status=self.status, headers=self.headers)
+                raise ResponseError(msg, body=self.received[:READ_SIZE], status=self.status, headers=self.headers)
         return self.received[:limit]
 
     async def read_chunk(self, deadline: float = math.inf) -> bytes:

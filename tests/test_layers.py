@@ -30,7 +30,8 @@ LAYERS = {
     "_codec": ("_errors", "_types"),
     "_protocol": ("_errors", "_types", "_codec"),
     "_options": ("_errors", "_types", "_retry", "_secret"),
-    "_transport": ("_errors", "_options", "_seam"),
+    "_connections": ("_options", "_seam"),
+    "_transport": ("_connections", "_errors", "_options", "_seam"),
     "_source": ("_errors", "_seam", "_sse"),
     "_stream": ("_errors", "_loading", "_types", "_codec", "_protocol", "_seam", "_sse", "_source"),
     "_pacing": ("_errors",),
@@ -115,7 +116,7 @@ LAYERS = {
     ),
 }
 # Foreign libraries, each in one room.
-HOMES = {"aiohttp": {"_transport"}, "cattrs": {"_codec"}, "orjson": {"_codec"}}
+HOMES = {"aiohttp": {"_connections", "_transport"}, "cattrs": {"_codec"}, "orjson": {"_codec"}}
 
 
 def imported(path: Path) -> set[str]:

@@ -22,7 +22,7 @@ def results():
     for bare, ours in [(100.0, 90.0), (200.0, 160.0), (100.0, 120.0)]:
         found.take("aiohttp", {"numbers": {"cpu": bare, "lost": 0}, "versions": {"aiohttp": "3.14"}})
         found.take("neuralbox", {"numbers": {"cpu": ours, "lost": 2}, "versions": {"orjson": "3.13"}})
-        found.take("broken", "ValueError: a | b")
+        found.take("broken", {"failure": "ValueError: a | b"})
     return found
 
 

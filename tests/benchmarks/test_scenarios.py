@@ -11,6 +11,7 @@ from benchmarks import processes, rounds, worker
 from benchmarks.clients.registry import CLIENTS, python_of
 from benchmarks.limits import LIMITS
 from benchmarks.scenarios import SCENARIOS
+from benchmarks.told import WorkerProcess
 
 # Live streams take their time, so only a few events.
 SCALES = {
@@ -33,14 +34,17 @@ RUNS = [
 
 @pytest.mark.parametrize("name, client", RUNS)
 def test_scenario_gives_its_numbers(port, name, client):
-    """A tiny round of a scenario gives each number that its table has a column for, and loses nothing."""
+    """Each tiny turn of a scenario gives each number that its table has a column for, and loses nothing."""
     scenario = SCENARIOS[name]
     if name == "call-1000":
         scenario = dataclasses.replace(scenario, program="call.10")  # its own answers take their time
-    numbers = worker.measure(scenario, CLIENTS[client], port, SCALES.get(name, 0.01))
-    assert {metric.key for metric in scenario.metrics} <= numbers.keys()
-    assert numbers[scenario.metrics[0].key] > 0 or name == "memory"  # of so few calls it may be none
-    assert 0 == numbers.get("lost", 0)
+    told = []
+    worker.measure(scenario, CLIENTS[client], port, tell=told.append, turns=range(2), scale=SCALES.get(name, 0.01))
+    assert 2 == len(told)
+    for numbers in told:
+        assert {metric.key for metric in scenario.metrics} <= numbers.keys()
+        assert numbers[scenario.metrics[0].key] > 0 or name == "memory"  # of so few calls it may be none
+        assert 0 == numbers.get("lost", 0)
 
 
 def test_startup_gives_its_numbers():
@@ -66,7 +70,9 @@ def test_a_hidden_package_is_not_used(port):
         [sys.executable, "-c", code, str(port)], cwd=processes.ROOT, capture_output=True, text=True, check=False
     )
     assert (0, "") == (done.returncode, done.stderr)
-    assert "orjson" not in json.loads(done.stdout)["versions"]
+    versions, numbers = map(json.loads, done.stdout.splitlines())
+    assert "orjson" not in versions["versions"]
+    assert 0 == numbers["numbers"]["lost"]
 
 
 def test_the_command_measures_interleaved_and_writes_markdown():
@@ -100,7 +106,24 @@ def test_a_client_that_fails_is_told_of():
         SCENARIOS["call"], clients, rounds=1, scale=0.01, port=nobody, core=None, say=lambda _line: None
     )
     assert "refused" in results.failures["aiohttp"]
-    assert [None] == results.numbers["aiohttp"]
+    assert {None} == set(results.numbers["aiohttp"])
+
+
+def test_a_client_that_takes_too_long_is_ended(port):
+    """What is not done in its time is told of, and each turn after it is."""
+    scenario = dataclasses.replace(SCENARIOS["call"], longest=0.01)
+    with WorkerProcess(scenario, CLIENTS["aiohttp"], scale=1, port=port, core=None) as process:
+        assert {"not done after 0.01 s"} == {process.turn()["failure"] for _ in range(2)}
+
+
+def test_clients_take_turns(port):
+    """In a round all clients have their processes at the same time, and each turn begins with another one."""
+    scenario = dataclasses.replace(SCENARIOS["call"], turns=3)
+    clients = [CLIENTS["aiohttp"], CLIENTS["neuralbox"]]
+    results = rounds.measure(scenario, clients, rounds=2, scale=0.01, port=port, core=None, say=lambda _line: None)
+    assert {"aiohttp": 6, "neuralbox": 6} == {name: len(numbers) for name, numbers in results.numbers.items()}
+    assert {} == results.failures
+    assert "orjson" in results.versions
 
 
 def test_peers_have_environments_of_their_own(tmp_path):

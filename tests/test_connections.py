@@ -1,0 +1,163 @@
+"""How requests are written: alone and together, cancelled before they are, and by versions of aiohttp to come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import aiohttp
+import pytest
+
+from neuralbox_async import APIConnectionError, AsyncNeuralBox
+from neuralbox_async._connections import Connector, Request
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+ANSWER = json.dumps({"id": "gen_1", "status": "completed", "content": "Hi", "tokens_used": 1}).encode()
+KEY = "nb_" + 32 * "k"
+
+
+class Wire:
+    """A server that keeps what came, request by request, and answers each."""
+
+    def __init__(self):
+        self.bodies = []
+        self.heads = []
+        self.reads = 0  # with something in them
+        self.connections = 0
+
+    async def serve(self, reader, writer):
+        self.connections += 1
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = next(
+                    int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+                )
+                self.heads.append(head)
+                self.bodies.append(json.loads(await reader.readexactly(length)))
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+                    % (len(ANSWER), ANSWER)
+                )
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def wire():
+    found = Wire()
+    server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
+    found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        yield found
+
+
+def prompts(wire):
+    return [body["messages"][0]["content"] for body in wire.bodies]
+
+
+@pytest.mark.parametrize("size", [0, 1000, 16 * 1024, 100_000, 2_000_000])
+@pytest.mark.parametrize("at_once", [1, 20])
+async def test_each_body_arrives_whole_and_once(wire, size, at_once):
+    """Small and large, alone and with others: what the server reads is what was to be sent."""
+    texts = [f"{number} {'x' * size}" for number in range(3 * at_once)]
+    async with AsyncNeuralBox(KEY, base_url=wire.url) as client:
+        for first in range(0, len(texts), at_once):
+            await asyncio.gather(*(client.generate("gpt-5", text) for text in texts[first : first + at_once]))
+    assert sorted(texts) == sorted(prompts(wire))
+    assert wire.connections == at_once
+
+
+@pytest.mark.parametrize("options", [{}, {"reuse_connections": False}])
+async def test_requests_have_the_same_head_in_every_way(wire, monkeypatch, options):
+    """What is written by ourselves is what aiohttp would write."""
+
+    async def heads():
+        wire.heads.clear()
+        async with AsyncNeuralBox(KEY, base_url=wire.url, **options) as client:
+            for _ in range(4):  # the later ones are written at once
+                await client.generate("gpt-5", "Hello", idempotency_key="one")
+            await asyncio.gather(*(client.generate("gpt-5", "Hello", idempotency_key="one") for _ in range(3)))
+        return set(wire.heads)
+
+    ours = await heads()
+    monkeypatch.setattr(Request, "send", aiohttp.ClientRequest.send)
+    assert ours == await heads()
+    assert 1 == len(ours)
+    assert options == {} or b"Connection: close" in ours.pop()
+
+
+async def test_requests_that_come_together_are_written_without_tasks(wire):
+    """No task is made for a small body: there are only those of the callers."""
+    counts = []
+
+    async def watch():
+        while True:
+            counts.append(len(asyncio.all_tasks()))
+            await asyncio.sleep(0)
+
+    async with AsyncNeuralBox(KEY, base_url=wire.url) as client:
+        await asyncio.gather(*(client.generate("gpt-5", "Hello") for _ in range(10)))
+        before = len(asyncio.all_tasks())
+        watcher = asyncio.create_task(watch())
+        await asyncio.gather(*(client.generate("gpt-5", "Hello") for _ in range(10)))
+        watcher.cancel()
+    assert max(counts) <= before + 11
+
+
+@pytest.mark.parametrize("rounds", range(12))
+async def test_a_call_that_is_cancelled_at_any_moment_leaves_no_half_request(wire, rounds):
+    """Whenever it comes, in the first rounds of the loop: the others are answered, and what was sent is whole."""
+    async with AsyncNeuralBox(KEY, base_url=wire.url) as client:
+        await asyncio.gather(*(client.generate("gpt-5", "warm") for _ in range(4)))
+        calls = [asyncio.create_task(client.generate("gpt-5", f"call {number}")) for number in range(4)]
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        calls[0].cancel()
+        calls[2].cancel()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert ["Hi", "Hi"] == [outcomes[index].content for index in (1, 3)]
+        assert "Hi" == (await client.generate("gpt-5", "after")).content
+    found = prompts(wire)
+    assert {"call 1", "call 3", "after"} <= set(found)
+    assert len(found) == len(set(found)) + 3  # "warm" came four times
+
+
+async def test_a_write_that_fails_is_told_to_its_caller_alone(wire, monkeypatch):
+    """Of requests that are written together, one that cannot be written fails by itself."""
+    write_bytes = Request.write_bytes
+
+    async def failing(self, writer, conn, *rest):
+        if b"call 1" in self._body._value:
+            conn.close()
+            raise OSError("no more")
+        if b"call 2" in self._body._value:
+            await asyncio.sleep(30)  # what aiohttp does not do with so small a body
+        return await write_bytes(self, writer, conn, *rest)
+
+    async with AsyncNeuralBox(KEY, base_url=wire.url, max_retries=0, timeout=10) as client:
+        monkeypatch.setattr(Request, "write_bytes", failing)
+        calls = (client.generate("gpt-5", f"call {number}") for number in range(4))
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert ["Hi", "Hi"] == [outcomes[index].content for index in (0, 3)]
+    for failed in (outcomes[1], outcomes[2]):
+        assert isinstance(failed, APIConnectionError)
+        assert "unknown" == failed.billed
+    assert {"call 0", "call 3"} == set(prompts(wire))
+
+
+async def test_another_aiohttp_is_left_to_itself(wire, monkeypatch):
+    """A version that makes its responses of other facts is not written for: it writes by itself."""
+
+    class Response(aiohttp.ClientResponse):
+        def __init__(self, method, url, *, further=None, **facts):
+            super().__init__(method, url, **facts)
+
+    used = []
+    monkeypatch.setattr(Connector, "write_soon", lambda *_: used.append("soon"))
+    monkeypatch.setattr(aiohttp, "ClientResponse", Response)
+    async with AsyncNeuralBox(KEY, base_url=wire.url) as client:
+        assert "Hi" == (await client.generate("gpt-5", "Hello")).content
+    assert [] == used
