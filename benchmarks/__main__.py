@@ -33,7 +33,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure neuralbox against others.")
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, metavar="SCENARIO", help="measure only these")
     parser.add_argument("--clients", nargs="+", choices=CLIENTS, metavar="CLIENT", help="measure only these clients")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each client does each scenario; default 5")
+    parser.add_argument(
+        "--rounds", type=int, default=4, help="how many processes of each client do each scenario; default 4"
+    )
     parser.add_argument("--quick", action="store_true", help="one round of a fifth of the work: a look, no result")
     parser.add_argument("--peers", action="store_true", help="measure the peers too, in environments of their own")
     parser.add_argument("--check", action="store_true", help="end with status 1 if a figure to reach is missed")

@@ -12,7 +12,7 @@ from benchmarks.limits import Limit
 from benchmarks.rounds import Results, Spread, difference, ratio
 
 _RELATIONS: dict[str, Callable[[float, float], float]] = {"/": ratio, "-": difference}
-_OK, _NEAR, _MISSED = "ok", "within the slack", "MISSED"
+_OK, _NEAR, _MISSED, _NOT_MET = "ok", "within the slack", "MISSED", "there was no such turn"
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
@@ -56,13 +56,13 @@ def reached(limit: Limit, results: Mapping[str, Results]) -> Spread | None:
         return None
     if limit.to is None:
         return found.spread(limit.client, limit.metric)
-    return found.compared(limit.client, limit.to, limit.metric, _RELATIONS[limit.relation])
+    return found.compared(limit.client, limit.to, limit.metric, _RELATIONS[limit.relation], where=limit.where)
 
 
 def verdict(limit: Limit, spread: Spread | None) -> str:
     """Return in words whether the median is within *limit*."""
     if spread is None:
-        return _MISSED
+        return _MISSED if limit.where is None else _NOT_MET
     if limit.allows(spread.median):
         return _OK
     return _NEAR if limit.allows_with_slack(spread.median) else _MISSED
@@ -83,7 +83,7 @@ def missed(limits: Iterable[Limit], results: Mapping[str, Results]) -> list[str]
     lines: list[str] = []
     for limit in concerned(limits, results):
         spread = reached(limit, results)
-        if verdict(limit, spread) == _MISSED:
+        if verdict(limit, spread) == _MISSED and not limit.known:
             median = "nothing" if spread is None else f"{spread.median:.3g}"
             lines.append(f"{limit.name}: at {limit.bound} {limit.most:g}, reached {median}")
     return lines

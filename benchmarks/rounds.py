@@ -67,11 +67,25 @@ class Results:
         )
 
     def compared(
-        self, client: str, to: str, metric: str, relation: Callable[[float, float], float] = ratio
+        self,
+        client: str,
+        to: str,
+        metric: str,
+        relation: Callable[[float, float], float] = ratio,
+        *,
+        where: float | None = None,
     ) -> Spread | None:
-        """Return how *metric* of *client* is spread compared to that of the client *to* in the same turn."""
+        """
+        Return how *metric* of *client* is spread compared to that of the client *to* in the same turn.
+
+        With *where*, only of the turns in which that of *to* is at least so much.
+        """
         turns = zip(self.numbers.get(client, ()), self.numbers.get(to, ()), strict=False)
-        return Spread.of(relation(ours[metric], theirs[metric]) for ours, theirs in turns if ours and theirs)
+        return Spread.of(
+            relation(ours[metric], theirs[metric])
+            for ours, theirs in turns
+            if ours and theirs and (where is None or theirs[metric] >= where)
+        )
 
     def take(self, client: str, found: dict[str, Any]) -> None:
         """Note what one client *found* in one turn: its *numbers* and *versions*, or its *failure*."""

@@ -162,6 +162,7 @@ _ALL = (
         in_flight=100,
         events=300,
         metrics=_LAG,
+        clients=(*_ASYNC, "protocol"),
         peers=_ASYNC_PEERS,
     ),
     Scenario(
@@ -174,6 +175,7 @@ _ALL = (
         in_flight=100,
         events=300,
         metrics=_LAG,
+        clients=(*_ASYNC, "protocol"),
     ),
     Scenario(
         name="batch",
@@ -236,7 +238,10 @@ _ALL = (
         events=10_000,
         metrics=_EVENT,
         to="socket",
-        clients=("socket", "neuralbox-sync", "neuralbox-sync-plain", "neuralbox-sync-events", "neuralbox"),
+        clients=(
+            *("socket", "neuralbox-sync", "neuralbox-sync-plain", "neuralbox"),
+            *("neuralbox-sync-events", "neuralbox-events"),
+        ),
         peers=("urllib3", *_BLOCKING_PEERS),
     ),
     Scenario(

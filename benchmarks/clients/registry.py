@@ -87,6 +87,7 @@ _ALL = (
     _blocking_client("neuralbox-sync-plain", without=("orjson",)),
     _blocking_client("neuralbox-sync-events", "ours:BlockingEvents"),
     Client(name="socket", made_by="raw_socket:RawSocket", blocking=True),
+    Client(name="protocol", made_by="raw_protocol:RawProtocol"),
     Client(name="http.client", made_by="standard_library:HttpClient", module="http.client", blocking=True),
     Client(
         name="urllib3",

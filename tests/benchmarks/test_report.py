@@ -37,6 +37,16 @@ def test_ratios_are_taken_within_the_round(results):
     assert Spread(120.0, 90.0, 160.0) == results.spread("neuralbox", "cpu")
 
 
+def test_only_some_turns_count(results):
+    """A limit may be about the turns in which the other client had at least so much; there may be none."""
+    assert Spread(0.8, 0.8, 0.8) == results.compared("neuralbox", "aiohttp", "cpu", where=150.0)
+    for where, most, verdict in [(150.0, 0.8, "ok"), (150.0, 0.7, "MISSED"), (300.0, 0.7, "there was no such turn")]:
+        given = limit(most, to="aiohttp", where=where)
+        assert verdict == report.verdict(given, report.reached(given, {"call": results}))
+        assert (verdict == "MISSED") == bool(report.missed([given], {"call": results}))
+        assert f"where that is at least {where:g}" in given.name
+
+
 def test_a_round_in_which_one_failed_has_no_ratio(results):
     """What failed is left out of the comparisons."""
     assert results.compared("neuralbox", "broken", "cpu") is None
@@ -87,6 +97,13 @@ def test_what_is_missed_is_named(results):
     """The line about a missed limit says what it is, what was to be reached and what was."""
     lines = report.missed([limit(0.5, to="aiohttp")], {"call": results})
     assert ["call: cpu of neuralbox / aiohttp: at most 0.5, reached 0.9"] == lines
+
+
+def test_what_is_known_to_be_missed_is_shown_and_fails_no_check(results):
+    """The table says that it is missed; a check is about what is news."""
+    given = limit(0.5, to="aiohttp", known=True)
+    assert "MISSED" in report.limits_table([given], {"call": results})
+    assert [] == report.missed([given], {"call": results})
 
 
 def test_limits_of_what_was_not_measured_are_left_out(results):

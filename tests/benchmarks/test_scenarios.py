@@ -22,7 +22,16 @@ SCALES = {
     "call-1000": 0.01,
     "big-event": 0.02,
 }
-OURS = {"aiohttp", "neuralbox", "neuralbox-events", "neuralbox-sync", "neuralbox-sync-events", "socket", "http.client"}
+OURS = {
+    "aiohttp",
+    "neuralbox",
+    "neuralbox-events",
+    "neuralbox-sync",
+    "neuralbox-sync-events",
+    "socket",
+    "http.client",
+    "protocol",
+}
 OURS |= {"neuralbox-batch", "neuralbox-batch-journal", "neuralbox-semaphore"}
 RUNS = [
     (name, client)
