@@ -7,6 +7,7 @@ import inspect
 import math
 import socket
 import threading
+from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
@@ -28,7 +29,7 @@ READ_SIZE = 64 * 1024  # bytes
 CLOSED = "the client is closed"
 # Seconds. Common servers close idle connections after 5, and a POST on a closed one cannot be repeated.
 _KEEP_ALIVE = 4.0
-_SMALL_BODY = 16 * 1024  # bytes
+_SMALL = 16 * 1024  # bytes of head and body that always fit into a socket's buffer
 _ALONE = 2  # the first of a burst is alone, too
 
 # How far the attempt of the running task got: aiohttp hands nothing from a request to the connector.
@@ -66,7 +67,7 @@ def new_http_session(options: ConnectionOptions, connector: Connector) -> aiohtt
 
 class Request(aiohttp.ClientRequest):
     """
-    Writes a small body without a task of its own: a tenth of a call.
+    Writes what is small without a task of its own: a tenth of a call.
 
     At once where requests come one by one; those that come together are written together, in the loop's next round, as
     aiohttp's tasks would do it: one after the other, interrupted by answers, they wake the server for each.
@@ -76,7 +77,8 @@ class Request(aiohttp.ClientRequest):
         body, protocol, connector = self._body, conn.protocol, self.session.connector
         if (
             type(body) is not aiohttp.BytesPayload
-            or (body.size or 0) > _SMALL_BODY
+            or (body.size or 0) + sum(map(len, self.headers.values())) > _SMALL
+            or self._continue is not None  # "Expect: 100-continue", which takes two steps
             or not isinstance(connector, Connector)
             or protocol is None
             or protocol.writing_paused
@@ -97,7 +99,7 @@ class Request(aiohttp.ClientRequest):
         )
         await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
         if connector.alone >= _ALONE:
-            await self.write_bytes(writer, conn)  # waits for nothing: that much always fits into the socket's buffer
+            await self.write_bytes(writer, conn)  # waits for nothing
         else:
             connector.write_soon(partial(self._write_now, writer, conn), self.loop)
         return response
@@ -106,7 +108,8 @@ class Request(aiohttp.ClientRequest):
         if conn.protocol is None:
             return  # nobody waits for the answer any more
         writing = self.write_bytes(writer, conn)
-        with suppress(Exception):  # StopIteration: it is written; any other has closed the connection, as close() does
+        # StopIteration: it is written. Whatever else comes out of it has closed the connection, as close() does.
+        with suppress(Exception):
             writing.send(None)
             writing.close()
 
@@ -131,7 +134,7 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - of aiohttp's options
-        self._unwritten: list[Callable[[], None]] = []
+        self._unwritten: deque[Callable[[], None]] = deque()
 
     def begin(self) -> None:
         """Note that a request begins."""
@@ -145,13 +148,16 @@ class Connector(aiohttp.TCPConnector):
     def write_soon(self, write: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         """Call *write* in the next round of *loop*, together with those of others."""
         if not self._unwritten:
-            loop.call_soon(self._write_all)
+            loop.call_soon(self._write_all, loop)
         self._unwritten.append(write)
 
-    def _write_all(self) -> None:
-        unwritten, self._unwritten = self._unwritten, []
-        for write in unwritten:
-            write()
+    def _write_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            while self._unwritten:
+                self._unwritten.popleft()()
+        finally:
+            if self._unwritten:  # a signal's handler raised
+                loop.call_soon(self._write_all, loop)
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         delivery = current_delivery.get()

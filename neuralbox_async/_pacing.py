@@ -129,8 +129,8 @@ class RateLimits:
             self._count()
 
     def _catch_up(self) -> None:
-        if self._unread is not None:
-            (headers, moment), self._unread = self._unread, None
+        if (unread := self._unread) is not None:
+            self._unread, (headers, moment) = None, unread
             self._learn(headers, counted=True, ago=time.monotonic() - moment)
 
     def _learn(self, headers: Mapping[str, str], *, counted: bool, ago: float = 0.0) -> None:

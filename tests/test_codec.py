@@ -410,6 +410,28 @@ def test_which_requests_are_plain(messages, settings):
 
 
 @pytest.mark.parametrize(
+    "settings, written",
+    [
+        ({}, b""),
+        ({"temperature": 1e-5}, b',"temperature":1e-05'),
+        ({"temperature": 0.00015}, b',"temperature":0.00015'),
+        ({"temperature": 1}, b',"temperature":1'),
+        ({"max_tokens": 2**70}, b',"max_tokens":1180591620717411303424'),
+        ({"system": "\x7f\x1f/é😀"}, b',"system":"\x7f\\u001f/\xc3\xa9\xf0\x9f\x98\x80"'),
+    ],
+)
+@pytest.mark.parametrize("orjson", [_codec.orjson, None])
+@pytest.mark.parametrize("extra", [{}, {"extra_body": {"n": 1}}])
+def test_bodies_never_change(monkeypatch, settings, written, orjson, extra):
+    """With orjson or without, in whichever way: a batch knows its requests again by these bytes."""
+    monkeypatch.setattr(_codec, "orjson", orjson)
+    request = GenerateRequest("gpt-5", "Hi", **settings, **extra)
+    head, tail = b'{"model":"gpt-5","messages":[{"role":"user","content":"Hi"}]', b',"n":1}' if extra else b"}"
+
+    assert head + written + tail == _codec.dump_request(request, stream=False)
+
+
+@pytest.mark.parametrize(
     "messages",
     [
         [],

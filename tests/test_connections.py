@@ -30,6 +30,8 @@ class Wire:
         self.connections += 1
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
+                if b"100-continue" in head:
+                    writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 length = next(
                     int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
                 )
@@ -48,7 +50,7 @@ class Wire:
 @pytest.fixture
 async def wire():
     found = Wire()
-    server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(found.serve, "127.0.0.1", 0, limit=10_000_000)
     found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
         yield found
@@ -68,6 +70,23 @@ async def test_each_body_arrives_whole_and_once(wire, size, at_once):
             await asyncio.gather(*(client.generate("gpt-5", text) for text in texts[first : first + at_once]))
     assert sorted(texts) == sorted(prompts(wire))
     assert wire.connections == at_once
+
+
+async def test_a_large_head_arrives_whole(wire):
+    """It does not fit into the socket's buffer: it is written in pieces, alone and with others."""
+    header = {"X-Large": "x" * 5_000_000}
+    async with AsyncNeuralBox(KEY, base_url=wire.url, timeout=20) as client:
+        for at_once in (1, 1, 1, 3):
+            await asyncio.gather(*(client.generate("gpt-5", "Hello", extra_headers=header) for _ in range(at_once)))
+    assert 6 == len(wire.bodies)
+
+
+async def test_expect_continue(wire):
+    """A user's "Expect: 100-continue" is waited for, alone and with others."""
+    async with AsyncNeuralBox(KEY, base_url=wire.url, timeout=20, default_headers={"Expect": "100-continue"}) as client:
+        for at_once in (1, 1, 1, 3):
+            await asyncio.gather(*(client.generate("gpt-5", "Hello") for _ in range(at_once)))
+    assert 6 == len(wire.bodies)
 
 
 @pytest.mark.parametrize("options", [{}, {"reuse_connections": False}])
@@ -146,6 +165,38 @@ async def test_a_write_that_fails_is_told_to_its_caller_alone(wire, monkeypatch)
         assert isinstance(failed, APIConnectionError)
         assert "unknown" == failed.billed
     assert {"call 0", "call 3"} == set(prompts(wire))
+
+
+def test_an_interrupt_of_one_write_leaves_the_others():
+    """A signal's handler that raises amid the writes breaks off one of them: the rest are written by whom goes on."""
+    loop = asyncio.new_event_loop()
+    wire, interrupted = Wire(), []
+    write_bytes = Request.write_bytes
+
+    async def interrupting(self, writer, conn, *rest):
+        if not interrupted:
+            interrupted.append(conn)
+            conn.close()
+            raise KeyboardInterrupt
+        return await write_bytes(self, writer, conn, *rest)
+
+    async def main():
+        server = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, AsyncNeuralBox(KEY, base_url=url, timeout=10, max_retries=0) as client:
+            calls = (client.generate("gpt-5", f"call {number}") for number in range(5))
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Request, "write_bytes", interrupting)
+        task = loop.create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        outcomes = loop.run_until_complete(task)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    assert 4 == len(wire.bodies) == sum(getattr(outcome, "content", "") == "Hi" for outcome in outcomes)
+    assert 1 == sum(isinstance(outcome, APIConnectionError) for outcome in outcomes)
 
 
 async def test_another_aiohttp_is_left_to_itself(wire, monkeypatch):
