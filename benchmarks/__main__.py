@@ -23,7 +23,7 @@ _QUICK = 0.2
 _PREFACE = """\
 # Results
 
-CPU is that of the client's process, all its threads included; ratios are taken within a round, to the client that did
+CPU is that of the client's process, all its threads included; ratios are taken within a turn, to the client that did
 the same in it; those on uvloop are to aiohttp on uvloop. What each client is, and how this is repeated: README.md.
 """
 
