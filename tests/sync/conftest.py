@@ -33,11 +33,11 @@ class Script:
     """A running Python script whose standard output tells how far it is."""
 
     def __init__(self, path, *options, env):
-        command = [sys.executable, *options, str(path)]
+        command = [sys.executable, "-X", "faulthandler", *options, str(path)]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
-        # A script that hangs ends the wait for its next line.
-        self._guard = threading.Timer(_LONGEST, self._process.kill)
+        # A script that hangs ends the wait for its next line, and its errors tell where it hung.
+        self._guard = threading.Timer(_LONGEST, self._process.send_signal, [signal.SIGABRT])
         self._guard.start()
         self._since = time.monotonic()
 
