@@ -83,7 +83,7 @@ def missed(limits: Iterable[Limit], results: Mapping[str, Results]) -> list[str]
     lines: list[str] = []
     for limit in concerned(limits, results):
         spread = reached(limit, results)
-        if verdict(limit, spread) == _MISSED and not limit.known:
+        if verdict(limit, spread) == _MISSED:
             median = "nothing" if spread is None else f"{spread.median:.3g}"
             lines.append(f"{limit.name}: at {limit.bound} {limit.most:g}, reached {median}")
     return lines

@@ -107,11 +107,16 @@ class Request(aiohttp.ClientRequest):
     def _write_now(self, writer: StreamWriter, conn: aiohttp.connector.Connection) -> None:
         if conn.protocol is None:
             return  # nobody waits for the answer any more
-        writing = self.write_bytes(writer, conn)
-        # StopIteration: it is written. Whatever else comes out of it has closed the connection, as close() does.
-        with suppress(Exception):
-            writing.send(None)
-            writing.close()
+        try:
+            self.write_bytes(writer, conn).send(None)
+        except StopIteration:
+            return  # it is written
+        except Exception:  # noqa: BLE001, S110 - whatever it is, the reader is told by the connection that closes
+            pass
+        except BaseException:  # a signal's handler raised
+            conn.close()
+            raise
+        conn.close()
 
 
 def _makes_responses_as_known() -> bool:

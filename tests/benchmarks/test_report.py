@@ -99,13 +99,6 @@ def test_what_is_missed_is_named(results):
     assert ["call: cpu of neuralbox / aiohttp: at most 0.5, reached 0.9"] == lines
 
 
-def test_what_is_known_to_be_missed_is_shown_and_fails_no_check(results):
-    """The table says that it is missed; a check is about what is news."""
-    given = limit(0.5, to="aiohttp", known=True)
-    assert "MISSED" in report.limits_table([given], {"call": results})
-    assert [] == report.missed([given], {"call": results})
-
-
 def test_limits_of_what_was_not_measured_are_left_out(results):
     """A run of some scenarios or clients is held only against the limits that are about them."""
     others = [Limit("memory", "neuralbox", "memory", 1), Limit("call", "neuralbox-plain", "cpu", 1)]
