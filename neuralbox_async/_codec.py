@@ -9,11 +9,13 @@ cattrs does by default, coercing ``None`` to ``"None"`` and ``5.9`` to ``5``, is
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import operator
 import re
 from codecs import BOM_UTF8
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -360,8 +362,9 @@ def load_event(data: str) -> StreamEvent | dict[str, Any]:
     return cast("StreamEvent", _structure(members, structured, data.encode(errors="replace")))
 
 
-_set_delta: Any = cast("Any", ContentDelta).delta.__set__
-_set_raw: Any = cast("Any", ContentDelta).raw.__set__
+_set_delta: Callable[[ContentDelta, str], None] = cast("Any", ContentDelta).delta.__set__
+_set_raw: Callable[[ContentDelta, dict[str, Any]], None] = cast("Any", ContentDelta).raw.__set__
+_text_of = operator.itemgetter("delta")
 
 
 def plain_delta(members: dict[str, Any]) -> ContentDelta:
@@ -371,6 +374,15 @@ def plain_delta(members: dict[str, Any]) -> ContentDelta:
     _set_delta(event, members["delta"])
     _set_raw(event, members)
     return event
+
+
+def plain_deltas(taken: list[dict[str, Any]]) -> list[ContentDelta]:
+    """Return the deltas that `take_deltas` took as *taken*."""
+    # Without a line of Python for each: two thirds of what as many calls of `plain_delta` cost.
+    events = list(map(object.__new__, itertools.repeat(ContentDelta, len(taken))))
+    deque(map(_set_delta, events, map(_text_of, taken)), maxlen=0)
+    deque(map(_set_raw, events, taken), maxlen=0)
+    return events
 
 
 def _structure(members: Mapping[str, Any], kind: type[T], body: bytes) -> T:

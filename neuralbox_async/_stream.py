@@ -13,7 +13,8 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 from neuralbox_async import _codec, _protocol
 from neuralbox_async._errors import (
@@ -151,7 +152,14 @@ class AsyncStream:
         while not self._pending:
             if not await self._fill():
                 return []
-        batch = [self._deliver(event) for event in self._pending]
+        batch: list[StreamEvent] = []
+        for kind, run in groupby(self._pending, type):
+            if kind is dict:
+                deltas = _codec.plain_deltas(cast("list[dict[str, Any]]", list(run)))
+                self._texts += [event.delta for event in deltas]
+                batch += deltas
+            else:
+                batch += map(self._deliver, run)
         self._pending.clear()
         return batch
 

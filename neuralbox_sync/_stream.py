@@ -63,8 +63,8 @@ class Stream(Bulk[AsyncStream, neuralbox_async.StreamEvent]):
     @property
     def text(self) -> Iterator[str]:
         """The pieces of text, without the other events."""
-        # No generator: an interrupt would finish it, and the next read would look like the end of the stream.
-        return map(operator.attrgetter("delta"), filter(lambda event: isinstance(event, ContentDelta), self))
+        # No generator: an interrupt would end it, and the next read look like the end. No lambda: it costs a twentieth.
+        return map(operator.attrgetter("delta"), filter(ContentDelta.__instancecheck__, self))
 
     @property
     def generation(self) -> neuralbox_async.Generation:

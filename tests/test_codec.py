@@ -493,3 +493,5 @@ def test_plain_deltas_are_taken(data, taken):
     assert (None if taken else data) == left
     assert (3 if taken else 1) == len(found)
     assert ContentDelta("a") == _codec.plain_delta(found[0])
+    together = _codec.plain_deltas(found)
+    assert [(ContentDelta(one["delta"]), one) for one in found] == [(event, event.raw) for event in together]

@@ -96,6 +96,23 @@ async def test_batches(make_client):
         assert [] == await stream.read_batch()
 
 
+async def test_a_batch_is_the_same_events(make_client):
+    """What `read_batch` makes in bulk is, with the whole of each event, what one after the other gives."""
+    odd = [{"type": "ping"}, {**delta("c"), "index": 1}]
+    whole = sse(START, delta("a"), delta("b"), *odd, delta("d"), odd[0], delta(""), delta("e"), END) + DONE
+    singly = make_client(FakeTransport(stream_of(whole))).stream("gpt-5", "Hi")
+    together = make_client(FakeTransport(stream_of(whole))).stream("gpt-5", "Hi")
+    async with singly, together:
+        one_by_one = [event async for event in singly]
+        batch = await together.read_batch()
+
+        assert 10 == len(batch)
+        assert [(event, event.raw) for event in one_by_one] == [(event, event.raw) for event in batch]
+        assert [] == await together.read_batch()
+    assert "abcde" == together.generation.content
+    assert singly.generation == together.generation
+
+
 @pytest.mark.parametrize(
     "chunks",
     [
