@@ -331,6 +331,16 @@ async def test_async_requests_unwind(make):
     assert 1 == len(unwound)
 
 
+async def test_no_two_batches_share_an_idempotency_key(make):
+    """The same requests in another batch of the same client have other keys: they are another purchase."""
+    client, transport = make()
+    for _ in range(2):
+        async with client.generate_many(map(str, range(5)), model="gpt-5") as results:
+            assert 5 == len([result async for result in results])
+
+    assert 10 == len({asked["headers"]["Idempotency-Key"] for asked in transport.asked})
+
+
 async def test_read_batch(make):
     """Results can be taken in bulk: all that are there, at least one, none at the end."""
     client, _ = make()
