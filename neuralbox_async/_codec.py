@@ -327,10 +327,11 @@ def take_deltas(events: Iterator[bytes | str], take: Callable[[dict[str, Any]], 
     Returns the first event that is none, for `load_event`, or None when all were taken. Nearly every event is one; most
     of them are read before anybody asks for them, and a `ContentDelta` for each would keep the garbage collector busy.
     """
+    load = _quick_loads if orjson is None else orjson.loads
     for data in events:
         try:
             # No look for long numbers: it has none.
-            members = _quick_loads(data)
+            members = load(data)
             if len(members) != 2 or members["type"] != "content_delta" or type(members["delta"]) is not str:
                 return data
         except (ValueError, RecursionError, TypeError, KeyError):

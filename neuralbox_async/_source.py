@@ -41,7 +41,7 @@ class Source:
         self._parsing: AsyncGenerator[list[bytes | str]] | None = None
         self._deadline = math.inf
         self._ahead = b""  # read to look at it
-        self._is_no_stream: bool | None = None
+        self.is_stream: bool | None = None  # until `is_no_stream` has looked
 
     async def next_events(self, deadline: float) -> list[bytes | str]:
         """Return the data of the events that come next, together as they came; none at the end of the body."""
@@ -63,21 +63,14 @@ class Source:
         chunk, self._ahead = self._ahead, b""
         return chunk
 
-    @property
-    def is_unknown(self) -> bool:
-        """Whether `is_no_stream` has not yet told what the answer is, or told that it is no stream."""
-        return self._is_no_stream is not False
-
     async def is_no_stream(self, deadline: float) -> bool:
         """Return whether the answer is something else, by its first byte and its content type."""
-        if self._is_no_stream is None:
+        if self.is_stream is None:
             kind = self.response.headers.get("content-type", "").lower()
             first = await self._first_byte(deadline)
             # No event begins with a brace, whatever the answer is called; "<" may be a line to ignore.
-            self._is_no_stream = first == b"{" or (
-                "text/event-stream" not in kind and (first == b"<" or "json" in kind)
-            )
-        return self._is_no_stream
+            self.is_stream = first != b"{" and ("text/event-stream" in kind or (first != b"<" and "json" not in kind))
+        return not self.is_stream
 
     async def _first_byte(self, deadline: float) -> bytes:
         while len(self._ahead) < _LONGEST_BLANK and not self._ahead.strip():

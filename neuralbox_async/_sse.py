@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
 _BOM = b"\xef\xbb\xbf"
+_LF = 10
 DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
@@ -50,6 +51,7 @@ class SSEDecoder:
         self._last_id = ""
         self._after_cr = False
         self._head: bytes | None = b""  # the first bytes, until it is known whether they are a BOM
+        self._is_between_events = False  # for certain
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """
@@ -60,6 +62,7 @@ class SSEDecoder:
         """
         if self.error is not None:
             raise self.error
+        self._is_between_events = False
         events: list[ServerSentEvent] = []
         data, limit = self._data, self._max_event_bytes
         for line in self._lines(chunk):
@@ -92,10 +95,19 @@ class SSEDecoder:
         For those who need neither the types nor the ids of events, at a third of the cost: an event that is one line
         is found by the blank line after it.
         """
+        if (
+            self._is_between_events
+            and chunk[:6] == b"data: "
+            and chunk.find(b"\n") == len(chunk) - 2
+            and chunk[-1] == _LF
+            and b"\r" not in chunk
+            and len(chunk) - 2 <= self._max_event_bytes
+        ):
+            return [chunk[6:-2]]  # a live stream, an event a chunk
         if self.error is not None:
             raise self.error
         data: list[bytes | str] = []
-        if self._is_amid_event() or b"\r" in chunk:
+        if not self._is_between_events or b"\r" in chunk:
             end = 0 if b"\r" in chunk else chunk.find(b"\n\n") + 2
             ended, chunk = (chunk[:end], chunk[end:]) if end > 1 else (chunk, b"")
             data.extend(event.data for event in self.feed(ended))
@@ -111,6 +123,8 @@ class SSEDecoder:
                     return data
         if rest:
             self.feed(rest)
+        if not self._is_between_events:
+            self._is_between_events = not (self._has_failed() or self._is_amid_event())
         return data
 
     def _has_failed(self) -> bool:

@@ -82,7 +82,7 @@ class AsyncStream:
         # The clocks: deadlines, and the seconds of waiting without content that are left.
         self._deadline = math.inf
         self._first_deadline: float | None = math.inf
-        self._patience = _or_forever(limits.stall_timeout)
+        self._patience = self._longest_patience = _or_forever(limits.stall_timeout)
         self._now: Callable[[], float] = now  # until it is entered: then that of its event loop, at a third of the cost
 
     # -------------------------------------------------------------------------------------------- opening and closing
@@ -260,22 +260,25 @@ class AsyncStream:
         return True
 
     async def _read(self, source: Source) -> None:
+        # The clocks run only while a read waits: a slow reader is not a stalled server.
         started = self._now()
         if started >= self._deadline:
             msg = "the time for the whole stream is over"
             raise APITimeoutError(msg, phase="total", request_sent=True)
-        phase, deadline = self._next_deadline(started)
+        content = started + self._patience if self._first_deadline is None else self._first_deadline
+        deadline = min(content, self._deadline)
         whole = False
         try:
-            whole = source.is_unknown and await source.is_no_stream(deadline)
+            whole = not source.is_stream and await source.is_no_stream(deadline)
             events = [] if whole else await source.next_events(deadline)
             self._take(events)
         except APITimeoutError as error:
-            error.phase = phase
+            of_content = "stall" if self._first_deadline is None else "first_event"
+            error.phase = "total" if self._deadline <= content else of_content
             raise
         finally:
             # Also when the wait was cancelled: a reader that polls with short timeouts waits as well.
-            self._restart_clocks(self._now() - started)
+            self._restart_clocks(started)
         if whole:
             await self._read_whole(source)
         elif not events:
@@ -291,20 +294,15 @@ class AsyncStream:
             whole = await self._recover(whole.id, self._deadline)
         self._take_whole(whole)
 
-    def _next_deadline(self, started: float) -> tuple[str, float]:
-        # The clocks run only while a read waits: a slow reader is not a stalled server.
-        content = started + self._patience if self._first_deadline is None else self._first_deadline
-        if self._deadline <= content:
-            return "total", self._deadline
-        return ("stall" if self._first_deadline is None else "first_event"), content
-
-    def _restart_clocks(self, waited: float) -> None:
+    def _restart_clocks(self, started: float) -> None:
         # Comments, unknown events and empty deltas are heartbeats; they must not keep a dead generation alive.
-        if self._done or any(map(_is_progress, self._pending)):
-            self._first_deadline = None
-            self._patience = _or_forever(self._limits.stall_timeout)
-        elif self._first_deadline is None:
-            self._patience -= waited
+        for event in self._pending:
+            if event["delta"] if isinstance(event, dict) else _is_progress(event):
+                self._first_deadline = None
+                self._patience = self._longest_patience
+                return
+        if self._first_deadline is None:
+            self._patience -= self._now() - started
 
     def _take(self, events: list[bytes | str]) -> None:
         """Make *events* pending, up to the last event or the first that is broken; what follows is ignored."""
@@ -391,10 +389,8 @@ def _error_event(members: dict[str, Any]) -> GenerationFailedError:
     return GenerationFailedError(f"the API ended the stream with an error: {shown}", reason=reason)
 
 
-def _is_progress(event: StreamEvent | dict[str, Any]) -> bool:
-    if isinstance(event, dict):
-        return bool(event["delta"])
-    return event.delta != "" if isinstance(event, ContentDelta) else isinstance(event, GenerationStart | GenerationEnd)
+def _is_progress(event: StreamEvent) -> bool:
+    return bool(event.delta) if isinstance(event, ContentDelta) else isinstance(event, GenerationStart | GenerationEnd)
 
 
 def _failure_of(error: NeuralBoxError, so_far: Generation, recovered: Generation | None) -> NeuralBoxError:

@@ -232,9 +232,12 @@ class _AiohttpResponse:
     async def read_chunk(self, deadline: float = math.inf) -> bytes:
         if self._failure is not None:
             raise self._failure
-        self._watch()
-        patience = self._patience = self._patience or _Patience(self)
-        patience.begin(deadline)
+        if self._lost is None:
+            self._watch()
+        patience = self._patience or self._new_patience()
+        patience.ends_at = deadline
+        if deadline < patience.moment:
+            patience.ring_at(deadline)
         try:
             chunk = await self._raw.content.readany()
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -250,6 +253,10 @@ class _AiohttpResponse:
             self._end()
         return chunk
 
+    def _new_patience(self) -> _Patience:
+        self._patience = patience = _Patience(self)
+        return patience
+
     def _watch(self) -> None:
         """
         Have the reader woken when the connection is lost.
@@ -257,7 +264,7 @@ class _AiohttpResponse:
         aiohttp does so itself, but for a malformed chunk: then it closes the connection and forgets the reader.
         """
         connection = self._raw.connection
-        if self._lost is not None or connection is None or connection.protocol is None:
+        if connection is None or connection.protocol is None:
             return
         self._lost = connection.protocol.closed
         if self._lost is None:
@@ -328,20 +335,18 @@ class _Patience(Alarm):
         self._response = response
         self.ends_at = math.inf
 
-    def begin(self, ends_at: float) -> None:
-        """Note that the reader begins to wait, until *ends_at*."""
-        self.ends_at = ends_at
-        if ends_at < self.moment:
-            self.unset()
-            self.moment = ends_at
-            self.set()
+    def ring_at(self, moment: float) -> None:
+        """Set it to *moment*, which is before the one that it is set to."""
+        self.unset()
+        self.moment = moment
+        self.set()
 
     def ring(self) -> None:
         self.moment = math.inf
         if self.ends_at <= now():
             self._response.close_late()
         else:
-            self.begin(self.ends_at)
+            self.ring_at(self.ends_at)
 
 
 _watched: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()

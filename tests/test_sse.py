@@ -106,6 +106,7 @@ def test_retry(value, retry):
 
 _PARTS = [
     b"data: a",
+    b"data: a\n\n",
     b"data:b",
     b"event: x",
     b"id: 1",
@@ -125,6 +126,31 @@ def test_data_alone_is_the_same(chunks):
     decoder, bare = SSEDecoder(), SSEDecoder()
 
     for chunk in chunks:
+        assert [event.data for event in decoder.feed(chunk)] == texts(bare.feed_data(chunk))
+
+
+_ALONE = [
+    b"b\n\n",
+    b"b\rdata: c\n\n",
+    b"b\r\n\r\n",
+    b"b\n\r\n",
+    b"b\n\r",
+    b"\n\n",
+    b"\n",
+    b"b\n\n\n",
+    b"b\n",
+    b"b\nx",
+    b"b",
+]
+
+
+@pytest.mark.parametrize("rest", _ALONE)
+@pytest.mark.parametrize("start", [b"data: ", b"data:", b": "])
+def test_data_of_chunks_that_are_events(start, rest):
+    """Nor does it matter what comes alone after whole events."""
+    decoder, bare = SSEDecoder(), SSEDecoder()
+
+    for chunk in b"data: a\n\n", start + rest, b"data: z\n\n", b"\n\n", b"data: z\n\n":
         assert [event.data for event in decoder.feed(chunk)] == texts(bare.feed_data(chunk))
 
 
@@ -156,6 +182,32 @@ def test_bounded(large, step):
         for piece in pieces:
             data += decoder.feed_data(piece)
     assert ["a"] == texts(data)
+
+
+@pytest.mark.parametrize("size, fits", [(100, True), (101, False)])
+def test_bounded_in_a_chunk_of_its_own(size, fits):
+    """The bound is the same for an event that comes alone and whole, as those of a live stream do."""
+    decoder, bare = SSEDecoder(max_event_bytes=100), SSEDecoder(max_event_bytes=100)
+    event = b"data: ".ljust(size, b"x") + b"\n\n"
+
+    for feed in decoder.feed, bare.feed_data:
+        assert 1 == len(feed(b"data: a\n\n"))
+        assert fits == len(feed(event))
+
+    assert fits == (decoder.error is None) == (bare.error is None)
+
+
+@pytest.mark.parametrize("large", [b"data: 0123456789\n\n", b"data: 0123456789\n", b"data: 0123456789"])
+def test_nothing_after_an_error(large):
+    """After an event that is too large, nothing is decoded any more."""
+    decoder, bare = SSEDecoder(max_event_bytes=10), SSEDecoder(max_event_bytes=10)
+
+    for feed in decoder.feed, bare.feed_data:
+        feed(b"data: a\n\n")
+        feed(large)
+        for _ in range(2):
+            with pytest.raises(ResponseError, match="larger than 10 bytes"):
+                feed(b"data: z\n\n")
 
 
 def test_many_small_events_in_one_chunk_are_not_one_large():
