@@ -239,7 +239,12 @@ class AsyncBatch:
             jobs=Jobs(self._items, self._defaults, journal, plan.retries, options.headers),
             journal=journal,
             budget=budget,
-            pace=Pace(self._caller.shared.limits, cap=cap, rate=None if plan.pace == "auto" else plan.pace),
+            pace=Pace(
+                self._caller.shared.limits,
+                cap=cap,
+                rate=None if plan.pace == "auto" else plan.pace,
+                is_over=asyncio.get_running_loop().is_closed,
+            ),
             # In order, a slow one holds up those behind it: there are more of them before all wait.
             buffer=Buffer((4 if plan.ordered else 2) * cap, ordered=plan.ordered),
             cap=cap,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from neuralbox_async._errors import RateLimitError
 
@@ -90,16 +90,26 @@ class RateLimits:
     _hour: Window = attrs.field(factory=lambda: Window(_HOUR))
     _day: Window = attrs.field(factory=lambda: Window(_DAY))
     closed_until: float = 0.0
-    paces: weakref.WeakSet[Pace] = attrs.field(factory=lambda: weakref.WeakSet[Pace]())  # noqa: PLW0108 - defined below
+    # Weak: a batch may be given up without an end. No WeakSet: that cannot be read while another thread changes it.
+    _followers: set[weakref.ref[Pace]] = attrs.field(factory=set[weakref.ref["Pace"]])
     _refusals: int = 0
-    _followed: bool = False  # by a batch
     _unread: tuple[Mapping[str, str], float] | None = None  # what the latest answer told, and when
 
     def follow(self, pace: Pace) -> None:
         """Learn from every answer from now on, on behalf of *pace*."""
         self._catch_up()
-        self.paces.add(pace)
-        self._followed = True
+        self._followers.add(weakref.ref(pace, self._followers.discard))
+
+    def leave(self, pace: Pace) -> None:
+        """Do not learn on behalf of *pace* any more."""
+        self._followers.discard(weakref.ref(pace))
+
+    @property
+    def paces(self) -> list[Pace]:
+        """Those of the batches at work."""
+        # A copy of a set is made without anything in between, unlike a loop over it.
+        found = [follower() for follower in self._followers.copy()]
+        return [pace for pace in found if pace is not None and not pace.is_over()]
 
     @property
     def hour(self) -> Window:
@@ -120,7 +130,7 @@ class RateLimits:
 
     def observe(self, headers: Mapping[str, str], *, counted: bool) -> None:
         """Learn from the *headers* (lower-case names) of an answer to a request that *counted* against the limits."""
-        if self._followed:
+        if self._followers:
             self._learn(headers, counted=counted)
         elif _REMAINING_HOUR in headers or _REMAINING_DAY in headers:
             # Until somebody asks, the latest answer is enough, and nothing of it is parsed: 4 % of a call.
@@ -184,7 +194,7 @@ class RateLimits:
         self._catch_up()
         if self._hour.remaining is None and self._day.remaining is None:
             return 0.0
-        if len(self.paces) > 1:
+        if len(self._followers) > 1:
             in_flight = sum(pace.in_flight for pace in self.paces)
         return max(self._hour.opens_at(now, in_flight), self._day.opens_at(now, in_flight))
 
@@ -200,11 +210,14 @@ class Pace:
 
     *rate* is a number of requests per second, or None to adapt: more at a time while the server takes them, half when
     it pushes back. Either way there are never more than *cap* in flight, nor more than a known limit leaves, and after
-    a limit's end one goes ahead of the others.
+    a limit's end one goes ahead of the others. What is in flight when *is_over* says so will never be heard of.
     """
 
-    def __init__(self, limits: RateLimits, *, cap: int, rate: float | None) -> None:
+    def __init__(
+        self, limits: RateLimits, *, cap: int, rate: float | None, is_over: Callable[[], bool] = lambda: False
+    ) -> None:
         self.in_flight = 0
+        self.is_over = is_over
         self._limits, self._cap, self._rate = limits, cap, rate
         self._window = float(cap if rate else min(cap, _FIRST_IN_FLIGHT))
         self._threshold = math.inf
@@ -215,6 +228,10 @@ class Pace:
         self._alone: bool | None = None  # after a limit's end: True while one goes ahead, False before
         self.opens_at: float | None = None  # when a limit that holds up the next request ends
         limits.follow(self)
+
+    def end(self) -> None:
+        """Note that nothing more will start."""
+        self._limits.leave(self)
 
     def delay(self, now: float) -> float:
         """Return the seconds until one more may start: 0 for now, infinity for when another is answered."""

@@ -146,6 +146,7 @@ class Run:
 
     def forsake(self) -> None:
         """Give the journal back, because the loop is closed, and all tasks ended with it. From any thread."""
+        self._pace.end()
         if self._journal is not None:
             self._journal.close()
 
@@ -205,6 +206,7 @@ class Run:
         """Let *worker* go; with the last one all is done that will be."""
         self._workers.discard(worker)
         if not self._workers:
+            self._pace.end()
             self.buffer.give_up_order()
             self.ledger.finish()
             self._news.give()

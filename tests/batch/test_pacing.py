@@ -7,6 +7,10 @@ import email.utils
 import itertools
 import json
 import math
+import subprocess
+import sys
+import textwrap
+import threading
 import time
 from datetime import UTC, datetime
 
@@ -288,6 +292,43 @@ def test_two_batches_share_a_limit():
     assert 20 == started(one, now) + started(other, now)
 
 
+def test_a_batch_that_is_over_takes_nothing_from_others():
+    """What a batch had in flight when it ended, and never heard of, counts no more."""
+    limits = RateLimits()
+    limits.observe(told(1000, 30, int(time.time()) + 60), counted=True)
+    one, other = Pace(limits, cap=64, rate=None), Pace(limits, cap=64, rate=None)
+    now = time.monotonic()
+    started(one, now)
+    one.end()
+
+    assert 16 == started(other, now)
+
+
+def test_batches_of_other_threads_come_and_go():
+    """A client may run batches in several loops, each in its thread; one may begin or end while another looks."""
+    limits = RateLimits()
+    limits.observe(told(1000, 900, int(time.time()) + 60), counted=True)
+    paces = [Pace(limits, cap=4, rate=None) for _ in range(50)]
+    over = threading.Event()
+
+    def come_and_go():
+        while not over.is_set():
+            Pace(limits, cap=4, rate=None)
+            Pace(limits, cap=4, rate=None).end()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(3000):
+            assert 0.0 == paces[0].delay(time.monotonic())
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+        thread.join()
+
+
 # ------------------------------------------------------------------------------------------------------- on the server
 
 
@@ -404,6 +445,16 @@ async def test_a_call_of_the_client_teaches_the_batch():
     assert (18, 0) == (results.report.completed, results.report.rate_limited)
 
 
+@pytest.mark.parametrize("read", [0, 1, 50])
+async def test_nothing_is_learned_for_a_batch_that_is_over(client, neuralbox_server, read):
+    """Read to its end or left before, a batch costs later calls and batches nothing, though it is still held."""
+    async with client.generate_many(map(str, range(50)), model="gpt-5-nano") as results:
+        for _ in range(read):
+            await anext(results)
+
+    assert [] == client._caller.shared.limits.paces
+
+
 async def test_a_wait_ends_when_told_to_stop():
     """A batch that waits for a limit stops at once: what was refused counts as not started."""
     with NeuralBoxServer(limit_hour=2, hour_seconds=60) as server:
@@ -456,6 +507,41 @@ async def test_an_outage_is_not_hurried_through_by_a_batch(make):
                     pass
 
     assert results.report.failed.get("APIConnectionError", 0) < 40
+
+
+LEFT_BEHIND = """
+    import asyncio, sys
+    from neuralbox_async import AsyncNeuralBox
+    from neuralbox_async.testing import NeuralBoxServer
+
+    async def begin(batch):
+        await batch.__aenter__()
+        for _ in range(30):
+            await anext(batch)
+
+    async def go_on(client):
+        async with client.generate_many(["x"], model="gpt-5-nano") as results:
+            print((await asyncio.wait_for(anext(results), 10)).error)
+
+    with NeuralBoxServer(limit_day=40) as server:
+        server.delay(30, times=10)  # before it counts them: ten are left, and ten in flight
+        client = AsyncNeuralBox(**server.options)
+        batch = client.generate_many(map(str, range(40)), model="gpt-5-nano")
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(begin(batch))
+        loop.close()
+        if "dropped" in sys.argv:
+            del batch
+        asyncio.run(go_on(client))
+"""
+
+
+@pytest.mark.parametrize("it_is", ["held", "dropped"])
+def test_a_batch_whose_loop_was_closed_holds_nothing_up(it_is):
+    """What it had in flight is never heard of, and counts for no later batch, though its end is not known."""
+    # In a process of its own: asyncio complains of the tasks of such a loop.
+    script = [sys.executable, "-c", textwrap.dedent(LEFT_BEHIND), it_is]
+    assert "None\n" == subprocess.run(script, capture_output=True, text=True, timeout=50, check=False).stdout
 
 
 def test_what_was_told_before_a_batch_does_not_outlive_what_is_told_in_it():
