@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import pytest
 
 from neuralbox_async import AsyncNeuralBox, RetryPolicy
 
 KEY = "nb_canary_key_that_must_not_be_seen_7f3a"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's `&` lets what it starts ignore SIGINT. The scripts of tests would inherit that, and wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

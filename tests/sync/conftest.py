@@ -79,15 +79,16 @@ def _patience(monkeypatch):
 
 @pytest.fixture
 def start(tmp_path, neuralbox_server):
-    """Start a script whose clients find the local server in the environment."""
+    """Start a script whose clients find the local server in the environment; what it runs may go *measured*."""
     scripts = []
 
-    def run(code, *options):
+    def run(code, *options, measured=True):
         path = tmp_path / "script.py"
         path.write_text(textwrap.dedent(code))
+        inherited = {name: value for name, value in os.environ.items() if measured or not name.startswith("COVERAGE")}
         known = {"NEURALBOX_API_KEY": neuralbox_server.api_key, "NEURALBOX_BASE_URL": neuralbox_server.base_url}
         paths = os.pathsep.join(filter(None, sys.path))
-        scripts.append(Script(path, *options, env={**os.environ, **known, "PYTHONPATH": paths}))
+        scripts.append(Script(path, *options, env={**inherited, **known, "PYTHONPATH": paths}))
         return scripts[-1]
 
     yield run

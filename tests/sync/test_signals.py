@@ -219,7 +219,9 @@ def test_termination(begin, neuralbox_server):
 
 def test_interrupts_at_any_moment(start):
     """Wherever an interrupt comes, each coroutine that began ends or is cancelled, and the loop answers on."""
-    script = start("""
+    # Not measured: an interrupt within the tracer of coverage leaves that one's lock held, and all hangs.
+    script = start(
+        """
         import asyncio, random, signal, time
         from neuralbox_sync._loop import EventLoop
 
@@ -260,7 +262,9 @@ def test_interrupts_at_any_moment(start):
         assert began == cancelled + ended and ended >= returned, (began, cancelled, ended, returned)
         assert slowest < 1, slowest
         loop.close()
-    """)
+        """,
+        measured=False,
+    )
     ended = script.end()
 
     assert (0, "") == (ended.status, ended.errors)
