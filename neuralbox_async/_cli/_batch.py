@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
@@ -27,6 +28,7 @@ _SHOWN_KEYS: Final = 10
 _CONNECTIONS: Final = 1000  # the client's own limit
 _CONNECTIONS_LEFT: Final = 10  # by a batch, for calls beside it
 _REMEMBERED: Final = 1000  # requests, by a local server
+_GLANCE: Final = 0.2  # seconds between looks for an interrupt, while an answer is awaited
 _ARGUMENTS: Final = f"{__name__}.arguments"
 
 
@@ -321,6 +323,14 @@ def _run(plan: Plan, rows: Rows, options: dict[str, Any]) -> int:
     return Run(attrs.evolve(plan, on_unknown=on_unknown), rows, AsyncNeuralBox(**options)).result()
 
 
+def _typed_line() -> str:
+    """Return the line that is typed next, or "" at the end."""
+    # An interrupt that comes just before a read blocks is not heeded until that returns. Windows has no such select.
+    while os.name != "nt" and not select.select([sys.stdin], [], [], _GLANCE)[0]:
+        pass
+    return sys.stdin.readline()
+
+
 def _decided(plan: Plan, error: OutcomeUnknownError) -> Literal["retry", "skip"] | None:
     """Return what to do about requests that may have been billed, as a person says; None to do nothing."""
     for key in error.keys[:_SHOWN_KEYS]:
@@ -333,7 +343,7 @@ def _decided(plan: Plan, error: OutcomeUnknownError) -> Literal["retry", "skip"]
     while True:
         sys.stderr.write("Send them again, and perhaps pay twice? [yes: retry, no: skip, Ctrl-C: stop] ")
         sys.stderr.flush()
-        answer = sys.stdin.readline()
+        answer = _typed_line()
         if not answer:  # Ctrl-D
             complain("")
             return None
