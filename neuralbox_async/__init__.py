@@ -10,7 +10,11 @@ The asynchronous SDK of NeuralBox, a text-generation API.
 Blocking code uses `neuralbox_sync`; tests use `neuralbox_async.testing`.
 """
 
-from neuralbox_async._batch import AsyncBatch, OnUnknown
+from neuralbox_async._batch.batch import AsyncBatch, OnUnknown
+from neuralbox_async._batch.inputs import RequestLike
+from neuralbox_async._batch.journal import JournalEntry, read_journal
+from neuralbox_async._batch.results import BatchProgress, BatchReport, BatchResult
+from neuralbox_async._call.stream import AsyncStream
 from neuralbox_async._client import AsyncNeuralBox
 from neuralbox_async._errors import (
     APIConnectionError,
@@ -19,7 +23,7 @@ from neuralbox_async._errors import (
     AuthenticationError,
     BadRequestError,
     BatchStateError,
-    Billed,
+    BillingStatus,
     BudgetReachedError,
     ClientClosedError,
     ConflictError,
@@ -41,18 +45,14 @@ from neuralbox_async._errors import (
     StreamInterruptedError,
     StreamStateError,
     StreamTimeoutError,
-    UnprocessableRequestError,
+    UnprocessableEntityError,
     UnsupportedEventLoopError,
     WaitTimeoutError,
 )
-from neuralbox_async._items import RequestLike
-from neuralbox_async._journal import JournalEntry, read_journal
-from neuralbox_async._loading import preload
-from neuralbox_async._options import UNSET, ApiKey, Unset
-from neuralbox_async._results import BatchProgress, BatchReport, BatchResult
+from neuralbox_async._http.transport import HTTPRequest, Response, Transport
+from neuralbox_async._lazy_imports import preload
+from neuralbox_async._options import NOT_GIVEN, ApiKey, NotGiven
 from neuralbox_async._retry import RetryPolicy
-from neuralbox_async._seam import Delivery, Response, Transport
-from neuralbox_async._stream import AsyncStream
 from neuralbox_async._types import (
     ContentDelta,
     GenerateRequest,
@@ -75,7 +75,7 @@ from neuralbox_async._types import (
 from neuralbox_async._version import __version__
 
 __all__ = [
-    "UNSET",
+    "NOT_GIVEN",
     "APIConnectionError",
     "APIStatusError",
     "APITimeoutError",
@@ -89,18 +89,18 @@ __all__ = [
     "BatchReport",
     "BatchResult",
     "BatchStateError",
-    "Billed",
+    "BillingStatus",
     "BudgetReachedError",
     "ClientClosedError",
     "ConflictError",
     "ContentDelta",
-    "Delivery",
     "GenerateRequest",
     "Generation",
     "GenerationEnd",
     "GenerationFailedError",
     "GenerationId",
     "GenerationStart",
+    "HTTPRequest",
     "ImagePart",
     "InsufficientTokensError",
     "InternalServerError",
@@ -114,6 +114,7 @@ __all__ = [
     "ModelUnavailableError",
     "NeuralBoxError",
     "NotFoundError",
+    "NotGiven",
     "OnUnknown",
     "OutcomeUnknownError",
     "Part",
@@ -133,8 +134,7 @@ __all__ = [
     "TextPart",
     "Transport",
     "UnknownEvent",
-    "UnprocessableRequestError",
-    "Unset",
+    "UnprocessableEntityError",
     "UnsupportedEventLoopError",
     "Usage",
     "WaitTimeoutError",

@@ -5,10 +5,10 @@ One tree of exceptions; a class of its own only where a caller would act differe
     +-- InvalidParameterError         a parameter breaks a rule; nothing was sent (also a ValueError)
     +-- ClientClosedError             the client was closed, before the call or during it
     +-- UnsupportedEventLoopError     the call was made outside asyncio
-    +-- APIConnectionError            no complete answer came
+    +-- APIConnectionError            no complete response arrived
     |   +-- APITimeoutError           ... in time (also a TimeoutError)
-    |       +-- WaitTimeoutError      the generation waited for was still pending
-    +-- APIStatusError                an answer with an error status came
+    |       +-- WaitTimeoutError      the generation was still pending when the wait timed out
+    +-- APIStatusError                a response with an error status arrived
     |   +-- BadRequestError           400
     |   +-- AuthenticationError       401
     |   +-- InsufficientTokensError   402
@@ -16,20 +16,20 @@ One tree of exceptions; a class of its own only where a caller would act differe
     |   +-- NotFoundError             404
     |   +-- ConflictError             409
     |   +-- RequestTooLargeError      413
-    |   +-- UnprocessableRequestError 422
+    |   +-- UnprocessableEntityError  422
     |   +-- RateLimitError            429
     |   +-- InternalServerError       5xx
     |       +-- ProviderError         500 ``provider_error``: the upstream provider failed, never charged
     |       +-- ModelUnavailableError 503 ``model_unavailable``: the model is down, never charged
-    +-- ResponseError                 an answer came and could not be understood
-    +-- GenerationFailedError         the generation ended as ``failed``; it was not billed
-    +-- StreamInterruptedError        a stream ended before its last event
-    |   +-- StreamTimeoutError        ... because nothing came any more (also an APITimeoutError)
+    +-- ResponseError                 a response arrived that is malformed or too large
+    +-- GenerationFailedError         the generation has the status ``failed``; it was not billed
+    +-- StreamInterruptedError        a stream ended before its terminal event
+    |   +-- StreamTimeoutError        ... because no content arrived in time (also an APITimeoutError)
     +-- StreamStateError              the stream was used before it was opened, by two readers, or after it was closed
     +-- BatchStateError               the batch was read before it was entered, or entered twice
-    +-- BudgetReachedError            the next request of a batch could cost more than is left of its budget
-    +-- OutcomeUnknownError           a journal does not know what became of requests: they may have been billed
-    +-- JournalError                  a journal cannot be read, written, or is none
+    +-- BudgetReachedError            the next request of a batch could cost more than its budget has left
+    +-- OutcomeUnknownError           a journal has requests without an outcome: they may have been billed
+    +-- JournalError                  a journal cannot be read or written, or is malformed
         +-- JournalLockedError        ... or is in use by another batch
 
 Every error pickles, and none holds the API key or the text of a prompt.
@@ -38,35 +38,35 @@ Every error pickles, and none holds the API key or the text of a prompt.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Billed = Literal["no", "yes", "unknown"]
-"""Whether the call was charged: ``"no"``, ``"yes"``, or ``"unknown"`` when it cannot be known from here."""
+BillingStatus = Literal["no", "yes", "unknown"]
+"""Whether the call was charged: ``"no"``, ``"yes"``, or ``"unknown"`` when the client cannot know."""
 
-_SHOWN_VALUE = 80
+_MAX_VALUE_LENGTH = 80
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class NeuralBoxError(Exception):
     """
-    The root of every error that this SDK raises on purpose.
+    The base class of every error that this SDK raises on purpose.
 
-    Each fact is an attribute, there on every error of the tree:
+    Each fact is an attribute, which every error of the tree has:
 
     * *message* (str): the sentence for people.
-    * *billed*: ``"no"``, ``"yes"`` or ``"unknown"``; what is known of the charge.
+    * *billed*: ``"no"``, ``"yes"`` or ``"unknown"``: whether the call was charged.
     * *request_sent* (bool): whether the request may have left this machine.
-    * *attempts* (int): how many times it was tried; 0 when it was refused before the first.
-    * *elapsed* (float): seconds from the start of the call.
-    * *idempotency_key*, *generation_id*, *request_id*: what identifies the call, its generation and its answer, or
+    * *attempts* (int): how many attempts were made; 0 when the call was refused before the first.
+    * *elapsed* (float): seconds since the start of the call.
+    * *idempotency_key*, *generation_id*, *request_id*: what identifies the call, its generation and its response, or
       None.
-    * *text* (str): generated text that had arrived; ``""`` when none had.
+    * *text* (str): generated text that had arrived; ``""`` when there is none.
     """
 
-    billed: Billed = "no"
+    billed: BillingStatus = "no"
     request_sent: bool = False
     attempts: int = 0
     elapsed: float = 0.0
@@ -80,13 +80,6 @@ class NeuralBoxError(Exception):
         self.message = message if message.isprintable() else _printable(message)
         super().__init__(self.message)
 
-    def redact(self, secret: str) -> None:
-        """Replace *secret* by ``***`` in what the server sent, which may echo it; generated text stays as it is."""
-        for name, fact in vars(self).items():
-            if name not in {"text", "generation"} and secret in str(fact):
-                self.__dict__[name] = _redacted(fact, secret)
-        self.args = (self.message,)
-
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.message, self.__dict__)
 
@@ -96,62 +89,45 @@ def lower_case(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _redacted(fact: object, secret: str) -> object:
-    if isinstance(fact, str):
-        return fact.replace(secret, "***")
-    if isinstance(fact, bytes):
-        return fact.replace(secret.encode(), b"***")
-    if _is_dict(fact):
-        return {_redacted(name, secret): _redacted(value, secret) for name, value in fact.items()}
-    return "***" if secret in str(fact) else fact
-
-
-def _is_dict(fact: object) -> TypeGuard[dict[object, object]]:
-    return isinstance(fact, dict)
-
-
 def _printable(text: str) -> str:
     line = " ".join(text.split())
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
-def _restore(kind: type[NeuralBoxError], message: str, facts: dict[str, Any]) -> NeuralBoxError:
-    # Past the constructor: its keyword-only arguments are what keeps ordinary exceptions from unpickling.
-    error = kind.__new__(kind, message)
-    error.args = (message,)  # OSError, which TimeoutError is, sets them in its constructor
+def _restore(error_type: type[NeuralBoxError], message: str, facts: dict[str, Any]) -> NeuralBoxError:
+    # Not through the constructor: ordinary exceptions with keyword-only arguments do not unpickle.
+    error = error_type.__new__(error_type, message)
+    error.args = (message,)  # OSError, a base class of TimeoutError, sets them in its constructor
     error.__dict__.update(facts)
     return error
 
 
 class InvalidParameterError(NeuralBoxError, ValueError):
-    """
-    A parameter breaks a rule; nothing was sent.
-
-    Attributes: *parameter* (its name), *shown* (its value, shortened; a key is never shown), *rule* (what it must be).
-    """
+    """A parameter breaks a *rule*; nothing was sent. *parameter*: its name; *value*: its `repr`, shortened, no secret."""
 
     def __init__(self, parameter: str, value: object, rule: str, *, show: bool = True) -> None:
         self.parameter = parameter
-        self.shown = _shorten(value) if show else ""
+        self.value = _short_repr(value) if show else ""
         self.rule = rule
-        super().__init__(f"{parameter} must be {rule}, not {self.shown}" if show else f"{parameter} must be {rule}")
+        super().__init__(f"{parameter} must be {rule}, not {self.value}" if show else f"{parameter} must be {rule}")
 
 
-def _shorten(value: object) -> str:
-    shown = ascii(value) if isinstance(value, str) else repr(value)
-    return shown if len(shown) <= _SHOWN_VALUE else f"{shown[:_SHOWN_VALUE]}..."
+def _short_repr(value: object) -> str:
+    text = ascii(value) if isinstance(value, str) else repr(value)
+    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}..."
 
 
 class ClientClosedError(NeuralBoxError):
-    """The client was closed: before the call, or by someone else while the call ran (see *billed*)."""
+    """The client was closed before the call, or during it (then *billed* is ``"unknown"`` if it was sent)."""
 
-    @classmethod
-    def when(cls, moment: Literal["before", "during"], *, sent: bool = True) -> ClientClosedError:
-        """Return the error of a call, told whether the client was closed before or during it, and what was *sent*."""
-        error = cls(f"the client was closed {moment} the call")
-        error.request_sent = sent and moment == "during"
-        error.billed = "unknown" if error.request_sent else "no"
-        return error
+    def __init__(
+        self, message: str, *, request_sent: bool = False, text: str = "", generation_id: str | int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.request_sent = request_sent
+        self.billed = "unknown" if request_sent else "no"
+        self.text = text
+        self.generation_id = generation_id
 
 
 class UnsupportedEventLoopError(NeuralBoxError):
@@ -160,63 +136,64 @@ class UnsupportedEventLoopError(NeuralBoxError):
 
 class APIConnectionError(NeuralBoxError):
     """
-    No complete answer came: refused, reset, cut off, or not HTTP.
+    No complete response arrived: refused, reset, cut off, or not HTTP.
 
-    *request_sent* tells whether the request may have reached the API; *retryable* is False for what no
-    repetition mends, such as a certificate that is not trusted; *body* is what had come of an answer that broke off.
+    *request_sent*: whether the request may have reached the API. *retryable*: False where another attempt cannot help,
+    such as for a certificate that is not trusted. *body*: the bytes of an incomplete response that arrived.
     """
 
-    body: bytes = b""
-
-    def __init__(self, message: str, *, request_sent: bool = False, retryable: bool = True) -> None:
+    def __init__(self, message: str, *, request_sent: bool = False, retryable: bool = True, body: bytes = b"") -> None:
         super().__init__(message)
         self.request_sent = request_sent
         self.retryable = retryable
+        self.body = body
         if request_sent:
             self.billed = "unknown"
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
-    """No complete answer came in time; *phase*: ``connect``, ``first_event``, ``stall``, ``wait`` or ``total``."""
+    """No complete response arrived in time; *phase*: ``connect``, ``first_event``, ``stall``, ``wait`` or ``total``."""
 
-    def __init__(self, message: str, *, phase: str = "total", request_sent: bool = False) -> None:
-        super().__init__(message, request_sent=request_sent)
+    def __init__(self, message: str, *, phase: str = "total", request_sent: bool = False, body: bytes = b"") -> None:
+        super().__init__(message, request_sent=request_sent, body=body)
         self.phase = phase
 
 
 class WaitTimeoutError(APITimeoutError):
-    """The generation was not finished when the time for waiting was over; *generation* is its last known state."""
+    """The wait for a generation timed out; *generation* is its last known state."""
 
-    def __init__(self, message: str, *, generation: Any = None) -> None:
+    def __init__(self, message: str, *, generation: Any = None, elapsed: float = 0.0) -> None:
         super().__init__(message, phase="wait", request_sent=True)
         self.generation = generation
+        self.generation_id = getattr(generation, "id", None)
+        self.elapsed = elapsed
 
 
 class APIStatusError(NeuralBoxError):
     """
-    The API answered with an error status.
+    The API responded with an error status.
 
-    Attributes: *status* (int), *code* (the vendor's machine-readable code, such as ``"rate_limit_exceeded"``, or None),
-    *headers* (lower-case names), *body* (bytes, bounded), *details* (the body's ``details`` member or ``{}``),
-    *retry_after* (seconds that the server asks to wait, or None). Source: the vendor's error-handling guide.
+    Attributes: *status_code* (int), *code* (the vendor's machine-readable code, such as ``"rate_limit_exceeded"``, or
+    None), *headers* (lower-case names), *body* (bytes, bounded), *details* (the body's ``details`` member or ``{}``),
+    *retry_after* (seconds that the server requests to wait, or None). Source: the vendor's error-handling guide.
     """
 
-    default_billed: ClassVar[Billed] = "no"
-    retry_after: float | None = None
+    default_billed: ClassVar[BillingStatus] = "no"
 
     def __init__(
         self,
         message: str,
         *,
-        status: int,
+        status_code: int,
         code: str | None = None,
         headers: Mapping[str, str] = NO_HEADERS,
         body: bytes = b"",
         details: Any = None,
         retry_after: float | None = None,
+        billed: BillingStatus | None = None,
     ) -> None:
         super().__init__(message)
-        self.status = status
+        self.status_code = status_code
         self.code = code
         self.headers = lower_case(headers)
         self.body = body
@@ -224,7 +201,7 @@ class APIStatusError(NeuralBoxError):
         self.retry_after = retry_after
         self.request_id = self.headers.get("x-request-id")
         self.request_sent = True
-        self.billed = self.default_billed
+        self.billed = billed or self.default_billed
 
 
 class BadRequestError(APIStatusError):
@@ -252,45 +229,55 @@ class ConflictError(APIStatusError):
 
 
 class RequestTooLargeError(APIStatusError):
-    """413: the request body is larger than the API, or a proxy before it, takes."""
+    """413: the request body is larger than the API, or a proxy before it, accepts."""
 
 
-class UnprocessableRequestError(APIStatusError):
-    """422: the request breaks the API's schema; *details* says where."""
+class UnprocessableEntityError(APIStatusError):
+    """422: the request breaks the API's schema; *details* has the place."""
 
 
 class RateLimitError(APIStatusError):
     """429: the hourly or daily limit is reached; *retry_after*: seconds; *plan*, *limit_hour*, *limit_day*: which."""
 
-    plan: str | None = None
-    limit_hour: int | None = None
-    limit_day: int | None = None
+    def __init__(
+        self,
+        message: str,
+        *,
+        plan: str | None = None,
+        limit_hour: int | None = None,
+        limit_day: int | None = None,
+        **response: Any,
+    ) -> None:
+        super().__init__(message, **response)
+        self.plan = plan
+        self.limit_hour = limit_hour
+        self.limit_day = limit_day
 
 
 class InternalServerError(APIStatusError):
     """5xx: the API or a gateway before it failed; whether the generation ran and was billed is unknown."""
 
-    default_billed: ClassVar[Billed] = "unknown"
+    default_billed: ClassVar[BillingStatus] = "unknown"
 
 
 class ProviderError(InternalServerError):
     """500 ``provider_error``: the upstream provider failed; documented as never charged."""
 
-    default_billed: ClassVar[Billed] = "no"
+    default_billed: ClassVar[BillingStatus] = "no"
 
 
 class ModelUnavailableError(InternalServerError):
     """503 ``model_unavailable``: the model is down or overloaded; never charged."""
 
-    default_billed: ClassVar[Billed] = "no"
+    default_billed: ClassVar[BillingStatus] = "no"
 
 
 class ResponseError(NeuralBoxError):
     """
-    An answer came and could not be understood: not JSON, not of the documented shape, too large.
+    A response arrived that is malformed: not JSON, not of the documented shape, or too large.
 
-    Attributes: *path* (where in the JSON, such as ``"$.usage.total_tokens"``, or None), *body* (the bytes that
-    came, bounded), *status*, *headers*.
+    Attributes: *path* (the place in the JSON, such as ``"$.usage.total_tokens"``, or None), *body* (the bytes that
+    arrived, bounded), *status_code*, *headers*.
     """
 
     def __init__(
@@ -299,24 +286,29 @@ class ResponseError(NeuralBoxError):
         *,
         path: str | None = None,
         body: bytes = b"",
-        status: int | None = None,
+        status_code: int | None = None,
         headers: Mapping[str, str] = NO_HEADERS,
-        billed: Billed = "unknown",
+        text: str = "",
+        generation_id: str | int | None = None,
+        billed: BillingStatus = "unknown",
     ) -> None:
         super().__init__(message)
         self.path = path
         self.body = body
-        self.status = status
+        self.status_code = status_code
         self.headers = lower_case(headers)
+        self.request_id = self.headers.get("x-request-id")
+        self.text = text
+        self.generation_id = generation_id
         self.billed = billed
         self.request_sent = True
 
 
 class GenerationFailedError(NeuralBoxError):
     """
-    The generation ended as ``failed``, which is never billed; *reason* says why, *generation* is what the API answered.
+    The generation has the status ``failed``, which is never billed (source: the vendor's error-handling guide).
 
-    Source: the vendor's error-handling guide (provider errors and failed generations cost nothing).
+    *reason*: why, in the API's words, or None. *generation*: the `Generation`, or None for an error event of a stream.
     """
 
     def __init__(self, message: str, *, reason: str | None = None, generation: Any = None) -> None:
@@ -329,19 +321,25 @@ class GenerationFailedError(NeuralBoxError):
 
 class StreamInterruptedError(NeuralBoxError):
     """
-    A stream ended before its last event: cut, garbled, or ended by an error event.
+    A stream ended before its terminal event: cut, garbled, or ended by an error event.
 
-    Attributes: *text* (all text that was delivered), *generation* (the same as an incomplete `Generation`),
-    *generation_id* (to `retrieve` the whole of it later), *billed*, *reason* (the API's own words, from an error event,
-    or None), *recovered* (the completed `Generation` that the API has instead, when its text is another, or None).
+    *text*: all text that was delivered; *generation*: the same as an incomplete `Generation`; *generation_id*: to
+    `retrieve` it later; *reason*: the text of an error event, or None; *recovered*: the completed `Generation` that the
+    API has, when its text differs, or None.
     """
 
     def __init__(
-        self, message: str, *, generation: Any = None, reason: str | None = None, recovered: Any = None
+        self,
+        message: str,
+        *,
+        generation: Any = None,
+        reason: str | None = None,
+        recovered: Any = None,
+        billed: BillingStatus = "unknown",
     ) -> None:
         super().__init__(message)
         self.request_sent = True
-        self.billed = "unknown" if recovered is None else "yes"
+        self.billed = billed if recovered is None else "yes"
         self.reason = reason
         self.recovered = recovered
         self.generation = generation
@@ -350,7 +348,7 @@ class StreamInterruptedError(NeuralBoxError):
 
 
 class StreamTimeoutError(StreamInterruptedError, APITimeoutError):
-    """A stream from which no content came for too long; *phase* is ``"first_event"``, ``"stall"`` or ``"total"``."""
+    """A stream from which no content arrived in time; *phase* is ``"first_event"``, ``"stall"`` or ``"total"``."""
 
     def __init__(self, message: str, *, phase: str = "stall", generation: Any = None) -> None:
         super().__init__(message, generation=generation)
@@ -361,11 +359,6 @@ class StreamTimeoutError(StreamInterruptedError, APITimeoutError):
 class StreamStateError(NeuralBoxError):
     """The stream cannot be read now: not opened yet, being read by another task, or closed by the user."""
 
-    @classmethod
-    def closed(cls) -> Self:
-        """Return the error of a reader whose stream was closed under it."""
-        return cls("the stream was closed while it was being read")
-
 
 class BatchStateError(NeuralBoxError):
     """The batch cannot be used now: not entered yet, or entered a second time."""
@@ -373,10 +366,9 @@ class BatchStateError(NeuralBoxError):
 
 class BudgetReachedError(NeuralBoxError):
     """
-    The next request of a batch could cost more than is left; it was not sent.
+    The next request of a batch, for *model*, could cost more than its budget has left; it was not sent.
 
-    Attributes: *budget*, *spent* (NeuralBox tokens; *spent* includes the price of what may have been billed without an
-    answer), *model* (the one asked for next).
+    *budget*, *spent*: NeuralBox tokens; *spent* includes the price of requests that may have been billed unseen.
     """
 
     def __init__(self, message: str, *, budget: int = 0, spent: int = 0, model: str | None = None) -> None:
@@ -387,11 +379,7 @@ class BudgetReachedError(NeuralBoxError):
 
 
 class OutcomeUnknownError(NeuralBoxError):
-    """
-    A journal does not know what became of requests: they were sent, and no outcome was written.
-
-    Attribute: *keys*. Sending them again may bill them twice; `AsyncNeuralBox.generate_many` does it only when told.
-    """
+    """A journal has requests, named by *keys*, that were sent and have no outcome; they may have been billed."""
 
     def __init__(self, message: str, *, keys: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -401,12 +389,11 @@ class OutcomeUnknownError(NeuralBoxError):
 
 
 class JournalError(NeuralBoxError):
-    """A journal cannot be read or written, or is none; *path*, and *line* (from 1, or None) where one is to blame."""
+    """A journal cannot be read or written, or is malformed, at *path* and *line* (from 1, or None)."""
 
     def __init__(self, message: str, *, path: str = "", line: int | None = None) -> None:
         super().__init__(message)
-        self.path = path
-        self.line = line
+        self.path, self.line = path, line
 
 
 class JournalLockedError(JournalError):

@@ -1,5 +1,5 @@
 """
-The logger ``neuralbox``, which says nothing unless somebody listens.
+The logger ``neuralbox``. It writes nothing unless the application configures logging.
 
 NEURALBOX_LOG=debug or info makes it write to stderr. No record holds a key, a prompt or generated text.
 """
@@ -15,8 +15,8 @@ logger.addHandler(logging.NullHandler())
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO}
 
 
-def listen_as_told() -> None:
-    """Write to stderr when NEURALBOX_LOG asks for it and nothing else has been set up for this logger. Idempotent."""
+def configure_from_env() -> None:
+    """Log to stderr if NEURALBOX_LOG requests it and this logger has no handler of the application. Idempotent."""
     level = _LEVELS.get(os.environ.get("NEURALBOX_LOG", "").strip().lower())
     if level is None or any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers):
         return

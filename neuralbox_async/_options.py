@@ -1,4 +1,4 @@
-"""What a client and a call can be told: checked when it is said, and merged from defaults, client and call."""
+"""The options of clients and calls: validated when they are set, merged from defaults, client and call."""
 
 from __future__ import annotations
 
@@ -13,94 +13,52 @@ import attrs
 
 from neuralbox_async._errors import NO_HEADERS, InvalidParameterError
 from neuralbox_async._retry import RetryPolicy
-from neuralbox_async._secret import Secret
-from neuralbox_async._types import is_mapping
+from neuralbox_async._secret import Secret, as_secret
+from neuralbox_async._validation import check_count, check_flag, check_seconds, field_validator
 
 if TYPE_CHECKING:
     import ssl
 
-T = TypeVar("T")
 K = TypeVar("K")
 
-DEFAULT_BASE_URL = "https://neuralbox.top/api/v2"
+DEFAULT_BASE_URL: Final = "https://neuralbox.top/api/v2"
+DEFAULT_TIMEOUT: Final = 600.0
+"""Seconds of a call. A stream has no limit in all unless the user sets one."""
+DEFAULT_CONNECT_TIMEOUT: Final = 10.0
+DEFAULT_FIRST_EVENT_TIMEOUT: Final = 120.0
+DEFAULT_STALL_TIMEOUT: Final = 120.0
+DEFAULT_WAIT_TIMEOUT: Final = 300.0
+DEFAULT_POLL_INTERVAL: Final = 5.0
+DEFAULT_MAX_CONNECTIONS: Final = 1000
+DEFAULT_MAX_CONCURRENCY: Final = 64
+DEFAULT_MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
+DEFAULT_MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 
 ApiKey: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
-"""A key, or a function (plain or async) that returns the one to use now; it is asked once for each attempt."""
+"""A key, or a function (plain or async) that returns the current one; it is called once for each attempt."""
 
 
-class Unset(enum.Enum):
-    """The type of `UNSET`."""
+class NotGiven(enum.Enum):
+    """The type of `NOT_GIVEN`."""
 
-    UNSET = "UNSET"
+    NOT_GIVEN = "NOT_GIVEN"
 
     def __repr__(self) -> str:
         return self.value
 
 
-UNSET: Final = Unset.UNSET
-"""Stands for "as the client was told", where None has a meaning of its own."""
-
-_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110, section 5.6.2
-_HEADER_VALUE_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_LONGEST_TIME = 1e12  # seconds
-_OWN_HEADERS = frozenset(
-    {"authorization", "idempotency-key", "content-length", "content-type", "host", "transfer-encoding", "connection"}
-)
-
-
-def check_seconds(parameter: str, value: object) -> float | None:
-    """Return *value* as a time in seconds, above 0, or None for none. Raises `InvalidParameterError`."""
-    if value is None:
-        return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < _LONGEST_TIME:
-        raise InvalidParameterError(parameter, value, "a number of seconds above 0, or None")
-    return float(value)
-
-
-def check_flag(parameter: str, value: object) -> bool:
-    """Return *value*, True or False. Raises `InvalidParameterError`."""
-    if not isinstance(value, bool):
-        raise InvalidParameterError(parameter, value, "True or False")
-    return value
-
-
-def check_count(parameter: str, value: object, *, least: int) -> int:
-    """Return *value*, an integer of at least *least*. Raises `InvalidParameterError`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidParameterError(parameter, value, f"an integer of at least {least}")
-    return value
-
-
-def check_headers(parameter: str, headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Return *headers*, which can go out as they are. Raises `InvalidParameterError`; values are never shown in it."""
-    if headers is None:
-        return {}
-    if not is_mapping(headers):
-        raise InvalidParameterError(parameter, None, "a mapping of header names to values", show=False)
-    concealed: dict[Any, Any] = {name: conceal(value) for name, value in headers.items()}
-    del headers  # what users put there may be secret too
-    for name, value in concealed.items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
-            raise InvalidParameterError(parameter, name, "header names, without those that the client sets itself")
-        if not isinstance(value, str) or _HEADER_VALUE_FORBIDDEN.search(value) or not value.isascii():
-            raise InvalidParameterError(f"{parameter}[{name!r}]", None, "ASCII text without line breaks", show=False)
-    return concealed
+NOT_GIVEN: Final = NotGiven.NOT_GIVEN
+"""The default of options where None has a meaning of its own: the client's value applies."""
 
 
 def check_key(key: object) -> Secret:
-    """Return *key* as a `Secret`. Raises `InvalidParameterError`; the key is never shown in it."""
+    """Return *key* as a `Secret`. Raises `InvalidParameterError`, which never shows the key."""
     secret = Secret(key) if isinstance(key, str) else Secret()
-    del key  # no frame of a traceback shall hold it
+    del key  # no frame of a traceback may hold it
     if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
         rule = "a non-empty string of printable ASCII without spaces or line breaks"
         raise InvalidParameterError("api_key", None, rule, show=False)
     return secret
-
-
-def check_idempotency_key(key: object) -> None:
-    """Raise `InvalidParameterError` unless *key* can go out as a header."""
-    if not isinstance(key, str) or not key or not key.isascii() or _HEADER_VALUE_FORBIDDEN.search(key):
-        raise InvalidParameterError("idempotency_key", key, "a non-empty string of ASCII without line breaks")
 
 
 def check_ssl_context(context: Any) -> ssl.SSLContext | None:
@@ -114,54 +72,44 @@ def check_ssl_context(context: Any) -> ssl.SSLContext | None:
     return context
 
 
-def conceal(value: T) -> T:
-    """Return *value*, when it is a string as a `Secret`, so that no frame of a traceback shows it."""
-    return cast("T", Secret(value)) if isinstance(value, str) else value
-
-
-def conceal_values(headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """Return *headers* with their values concealed."""
-    return {name: conceal(value) for name, value in headers.items()} if is_mapping(headers) else headers
-
-
-def conceal_key(api_key: K) -> K:
-    """Return *api_key* concealed: a function as it is, and what cannot be a key at all as an empty one."""
-    if api_key is None or callable(api_key) or isinstance(api_key, Unset):
+def as_secret_key(api_key: K) -> K:
+    """Return *api_key* as a `Secret`: a function unchanged, and a value of a wrong type as an empty secret."""
+    if api_key is None or callable(api_key) or isinstance(api_key, NotGiven):
         return api_key
     return cast("K", Secret(api_key) if isinstance(api_key, str) else Secret())
 
 
-def conceal_found_key(found: object) -> Secret | Awaitable[str]:
-    """Return what a key function gave concealed: an awaitable as it is, and what cannot be a key as an empty one."""
-    if isinstance(found, Awaitable):
-        return cast("Awaitable[str]", found)
-    return Secret(found) if isinstance(found, str) else Secret()
+def as_secret_result(result: object) -> Secret | Awaitable[str]:
+    """Return the *result* of a key function as a `Secret`: an awaitable unchanged, a wrong type as an empty secret."""
+    if isinstance(result, Awaitable):
+        return cast("Awaitable[str]", result)
+    return Secret(result) if isinstance(result, str) else Secret()
 
 
 def resolve_key(api_key: ApiKey | None) -> Secret | Callable[[], str] | Callable[[], Awaitable[str]]:
     """Return *api_key*, or the environment's NEURALBOX_API_KEY. Raises `InvalidParameterError` if there is neither."""
-    found = conceal_key(api_key)
+    key = as_secret_key(api_key)
     del api_key
-    if found is None:
-        found = conceal(os.environ.get("NEURALBOX_API_KEY"))
-    if not found:
-        rule = "given, or set in the environment as NEURALBOX_API_KEY"
+    if key is None:
+        key = as_secret(os.environ.get("NEURALBOX_API_KEY"))
+    if not key:
+        rule = "passed, or set in the environment as NEURALBOX_API_KEY"
         raise InvalidParameterError("api_key", None, rule, show=False)
-    return found if callable(found) else check_key(found)
+    return key if callable(key) else check_key(key)
 
 
 def check_base_url(base_url: str | None, *, allow_insecure: bool) -> str:
     """
-    Return *base_url*, or NEURALBOX_BASE_URL, or the API's own, without a slash at its end.
+    Return *base_url*, or NEURALBOX_BASE_URL, or the API's own, without a trailing slash.
 
     Plain http is only for loopback, unless *allow_insecure*: the key would be readable on the way. Raises
     `InvalidParameterError`.
     """
-    url = conceal(os.environ.get("NEURALBOX_BASE_URL") or DEFAULT_BASE_URL if base_url is None else base_url)
+    url = as_secret(os.environ.get("NEURALBOX_BASE_URL") or DEFAULT_BASE_URL if base_url is None else base_url)
     del base_url
     rule = _broken_rule(url, allow_insecure=allow_insecure)
     if rule is not None:
-        show = not any(mark in str(url) for mark in "@?#")  # there may be credentials
+        show = not any(mark in str(url) for mark in "@?#")  # it may hold credentials
         raise InvalidParameterError("base_url", str(url) if show else None, rule, show=show)
     return str(url).rstrip("/")
 
@@ -229,38 +177,45 @@ def _basic(user: str, password: str) -> Secret:
     return Secret("Basic " + b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode())
 
 
-def _check_time(_self: Any, field: attrs.Attribute[Any], value: Any) -> None:
-    check_seconds(field.name, value)
+_seconds = field_validator(check_seconds)
 
 
 @attrs.frozen(kw_only=True)
 class CallOptions:
-    """What holds for one call; see `AsyncNeuralBox` for the meaning of each. Checked when it is made."""
+    """The options of one call; see `AsyncNeuralBox` for each. Validated when they are made."""
 
-    timeout: float | None = attrs.field(default=600.0, validator=_check_time)
-    first_event_timeout: float | None = attrs.field(default=120.0, validator=_check_time)
-    stall_timeout: float | None = attrs.field(default=120.0, validator=_check_time)
+    timeout: float | None = attrs.field(default=DEFAULT_TIMEOUT, validator=_seconds)
+    stream_timeout: float | None = attrs.field(default=None, validator=_seconds)
+    first_event_timeout: float | None = attrs.field(default=DEFAULT_FIRST_EVENT_TIMEOUT, validator=_seconds)
+    stall_timeout: float | None = attrs.field(default=DEFAULT_STALL_TIMEOUT, validator=_seconds)
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
     headers: Mapping[str, str] = attrs.field(default=NO_HEADERS, repr=False)
 
-    def changed(
+    def replace(
         self,
         *,
-        max_retries: int | Unset = UNSET,
-        retry_policy: RetryPolicy | Unset = UNSET,
+        timeout: float | NotGiven | None = NOT_GIVEN,
+        max_retries: int | NotGiven = NOT_GIVEN,
+        retry_policy: RetryPolicy | NotGiven = NOT_GIVEN,
         headers: Mapping[str, str] | None = None,
-        **changes: object,
+        **others: object,
     ) -> CallOptions:
-        """Return the same with what is not `UNSET` changed, and *headers* added. Raises `InvalidParameterError`."""
-        said: dict[str, Any] = {name: value for name, value in changes.items() if value is not UNSET}
-        if not isinstance(retry_policy, Unset):
-            said["retry"] = check_policy(retry_policy)
-        if not isinstance(max_retries, Unset):
-            retry = said.get("retry", self.retry)
-            said["retry"] = attrs.evolve(retry, max_retries=check_count("max_retries", max_retries, least=0))
+        """
+        Return a copy in which each option that is not `NOT_GIVEN` is replaced, and *headers* are added.
+
+        *timeout* holds for streams, too. Raises `InvalidParameterError`.
+        """
+        changes: dict[str, Any] = {name: value for name, value in others.items() if value is not NOT_GIVEN}
+        if not isinstance(timeout, NotGiven):
+            changes["timeout"] = changes["stream_timeout"] = check_seconds("timeout", timeout)
+        if not isinstance(retry_policy, NotGiven):
+            changes["retry"] = check_policy(retry_policy)
+        if not isinstance(max_retries, NotGiven):
+            retry = changes.get("retry", self.retry)
+            changes["retry"] = attrs.evolve(retry, max_retries=check_count("max_retries", max_retries, minimum=0))
         if headers:
-            said["headers"] = {**self.headers, **headers}
-        return attrs.evolve(self, **said) if said else self
+            changes["headers"] = {**self.headers, **headers}
+        return attrs.evolve(self, **changes) if changes else self
 
 
 def check_policy(policy: object) -> RetryPolicy:
@@ -272,11 +227,32 @@ def check_policy(policy: object) -> RetryPolicy:
 
 @attrs.frozen(kw_only=True)
 class ConnectionOptions:
-    """How connections are made; see `AsyncNeuralBox` for each."""
+    """The options of connections; see `AsyncNeuralBox` for each."""
 
-    connect_timeout: float | None = 10.0
-    max_connections: int = 1000
+    connect_timeout: float | None = DEFAULT_CONNECT_TIMEOUT
+    max_connections: int = DEFAULT_MAX_CONNECTIONS
     reuse_connections: bool = True
     proxy: str | None = attrs.field(default=None, repr=False)
     proxy_headers: Mapping[str, str] | None = attrs.field(default=None, repr=False)
     ssl_context: ssl.SSLContext | None = None
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        connect_timeout: object,
+        max_connections: object,
+        reuse_connections: object,
+        proxy: str | None,
+        ssl_context: object,
+    ) -> ConnectionOptions:
+        """Return the options for these values. Raises `InvalidParameterError`."""
+        proxy_url, proxy_headers = split_proxy(proxy)
+        return cls(
+            connect_timeout=check_seconds("connect_timeout", connect_timeout),
+            max_connections=check_count("max_connections", max_connections, minimum=1),
+            reuse_connections=check_flag("reuse_connections", reuse_connections),
+            proxy=proxy_url,
+            proxy_headers=proxy_headers,
+            ssl_context=check_ssl_context(ssl_context),
+        )

@@ -1,23 +1,63 @@
-"""A string that does not show itself, so that a key can travel through other people's frames, reprs and logs."""
+"""Strings that do not show themselves, so that a key can travel through frames, reprs and logs; and masking of echoes."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn, TypeVar, cast
+
+T = TypeVar("T")
+
+_MASK = "***"
 
 
 class Secret(str):
     """
     A string whose `repr` is ``'***'`` and that refuses to be pickled.
 
-    It stays an ordinary `str` for whoever sends it: only what prints values (debuggers, tracebacks with locals,
-    the reprs of dicts and headers) is kept from the text.
+    It stays an ordinary `str` for the code that sends it. Only code that prints values (debuggers, tracebacks with
+    locals, the reprs of dicts and headers) does not see the text.
     """
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return "'***'"
+        return f"'{_MASK}'"
 
     def __reduce__(self) -> NoReturn:
-        msg = "a key is not pickled"
+        msg = "a secret cannot be pickled"
         raise TypeError(msg)
+
+
+def as_secret(value: T) -> T:
+    """Return *value* as a `Secret` when it is a string, so that no frame of a traceback shows it."""
+    return cast("T", Secret(value)) if isinstance(value, str) else value
+
+
+def as_secret_values(headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Return *headers* with each value as a `Secret`."""
+    return {name: as_secret(value) for name, value in headers.items()} if isinstance(headers, Mapping) else headers
+
+
+def mask(value: object, secret: str) -> object:
+    """
+    Return *value* with each occurrence of *secret* replaced by ``***``; *value* itself when there is none.
+
+    Looks into strings, bytes, and dicts and lists of them, however large. Other values hold no text.
+    """
+    try:
+        return _masked(value, secret, secret.encode())
+    except RecursionError:  # nested more deeply than Python can follow
+        return _MASK
+
+
+def _masked(value: Any, secret: str, encoded: bytes) -> object:
+    # By type: `str(value)` of a large body takes seconds.
+    if isinstance(value, str):
+        return value.replace(secret, _MASK) if secret in value else value
+    if isinstance(value, bytes):
+        return value.replace(encoded, _MASK.encode()) if encoded in value else value
+    if isinstance(value, Mapping):
+        return {_masked(name, secret, encoded): _masked(item, secret, encoded) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(item, secret, encoded) for item in value]
+    return value

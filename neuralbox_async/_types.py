@@ -1,9 +1,9 @@
 """
-The values of the API: what a user sends, what comes back, what a stream tells.
+The values of the API: requests, generations and the events of a stream.
 
-All are frozen; those that are made for each call have no slots, which would be written one by one through
-object.__setattr__ and take twice as long. What the user makes is checked when it is made; what the server sends is read
-tolerantly by the codec. Nothing here knows of JSON.
+All are frozen. Those that are made for each call have no slots: a frozen class with slots sets each of them through
+object.__setattr__, which takes twice as long. Values that the user makes are validated when they are made; values that
+the server sends are read tolerantly by `_wire`. Nothing here knows about JSON.
 
 Source: the vendor's pages "Text Generation", "Streaming Guide" and "Generation status".
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import mimetypes
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard, get_args
@@ -21,6 +21,14 @@ from typing import Any, Literal, TypeAlias, TypeGuard, get_args
 import attrs
 
 from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._validation import (
+    check_nonempty_text,
+    check_optional_count,
+    check_text,
+    is_integer,
+    is_mapping,
+    is_number,
+)
 
 Role = Literal["system", "user", "assistant"]
 GenerationId: TypeAlias = str | int
@@ -28,53 +36,22 @@ GenerationId: TypeAlias = str | int
 
 ROLES: frozenset[str] = frozenset(get_args(Role))
 _MAX_TEMPERATURE = 2.0
-_KEY_RULE = "a non-empty string, or None"
-_MODEL_RULE = "a model slug, such as 'gpt-5'"
 
 
 def _no_extra() -> Mapping[str, Any]:
     return {}
 
 
-def _has_only_names(value: Mapping[Any, Any]) -> bool:
-    return all(isinstance(name, str) for name in value)
-
-
-def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
-    """Return whether *value* is a mapping; of strings, as far as the type checker is concerned."""
-    return isinstance(value, Mapping)
-
-
 def _is_list(value: object) -> TypeGuard[Iterable[Any]]:
     return isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
 
 
-def checked_text(parameter: str, text: object, rule: str = "a string") -> str:
-    """Return *text* when it is a string that UTF-8 can carry; raise `InvalidParameterError` otherwise."""
-    if not isinstance(text, str):
-        raise InvalidParameterError(parameter, text, rule)
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            shown = text[max(0, error.start - 10) : error.end + 10]
-            raise InvalidParameterError(parameter, shown, "text without lone surrogates") from None
-    return text
+def _check_url(_part: Any, _field: Any, value: object) -> None:
+    check_nonempty_text("messages[].content[].image_url.url", value, "a URL")
 
 
-def _text(parameter: str) -> Callable[[Any, Any, Any], None]:
-    def check(_self: Any, _attribute: Any, value: Any) -> None:
-        checked_text(parameter, value)
-
-    return check
-
-
-def _required_text(parameter: str, rule: str) -> Callable[[Any, Any, Any], None]:
-    def check(_self: Any, _attribute: Any, value: Any) -> None:
-        if not checked_text(parameter, value, rule):
-            raise InvalidParameterError(parameter, value, rule)
-
-    return check
+def _check_text_part(_part: Any, _field: Any, value: object) -> None:
+    check_text("messages[].content[].text", value)
 
 
 # ----------------------------------------------------------------------------------------------------------- requests
@@ -84,40 +61,38 @@ def _required_text(parameter: str, rule: str) -> Callable[[Any, Any, Any], None]
 class TextPart:
     """A piece of text in a message. *extra* holds further wire members."""
 
-    text: str = attrs.field(validator=_text("messages[].content[].text"))
+    text: str = attrs.field(validator=_check_text_part)
     extra: Mapping[str, Any] = attrs.field(factory=_no_extra, kw_only=True)
 
 
 @attrs.frozen
 class ImagePart:
     """
-    A picture in a message, for models that see: an ``https:`` URL or a ``data:`` URL.
+    An image in a message, for models with vision: an ``https:`` URL or a ``data:`` URL.
 
     *extra* holds further wire members. Source: "Vision (Image Input)" of the vendor's page "Text Generation".
     """
 
-    url: str = attrs.field(
-        validator=_required_text("messages[].content[].image_url.url", "a URL"), repr=lambda url: repr(url[:60])
-    )
+    url: str = attrs.field(validator=_check_url, repr=lambda url: repr(url[:60]))
     extra: Mapping[str, Any] = attrs.field(factory=_no_extra, kw_only=True)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, media_type: str | None = None) -> ImagePart:
-        """Return the picture in the file *path* as a part; see `data_url`."""
+        """Return the image in the file *path* as a part; see `data_url`."""
         return cls(data_url(path, media_type=media_type))
 
     @classmethod
     def from_bytes(cls, data: bytes, *, media_type: str | None = None) -> ImagePart:
-        """Return the picture whose encoded bytes are *data* as a part; see `data_url`."""
+        """Return the image with the encoded bytes *data* as a part; see `data_url`."""
         return cls(data_url(data, media_type=media_type))
 
 
 Part: TypeAlias = TextPart | ImagePart
 
 Content: TypeAlias = str | Iterable[Part | Mapping[str, Any]]
-"""What a message's *content* takes: a string, or parts (`TextPart`, `ImagePart` or dicts)."""
+"""The *content* of a message: a string, or parts (`TextPart`, `ImagePart` or dicts)."""
 
-# The first bytes of what models take as pictures; the type of a file is told by its content before its name.
+# The first bytes of the image formats that models accept. The content decides the type of a file before its name does.
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -129,29 +104,29 @@ _SIGNATURES = (
 
 def data_url(source: str | os.PathLike[str] | bytes, *, media_type: str | None = None) -> str:
     """
-    Return the picture *source* as a ``data:`` URL (RFC 2397) to be sent inside a message.
+    Return the image *source* as a ``data:`` URL (RFC 2397) to be sent inside a message.
 
-    *source* is a path, read at once and whole, or the encoded bytes. The media type is *media_type*, or told by the
-    content (PNG, JPEG, GIF, WebP, BMP), or by the file's name. Raises `InvalidParameterError` when it cannot be told or
-    is not an image's, and `OSError` when the file cannot be read.
+    *source* is a path, read at once and whole, or the encoded bytes. The media type is *media_type*, or recognised by
+    the content (PNG, JPEG, GIF, WebP, BMP) or by the file's name. Raises `InvalidParameterError` when it cannot be
+    recognised or is not an image's, and `OSError` when the file cannot be read.
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     name = None if isinstance(source, bytes) else os.fspath(source)
-    kind = media_type or _sniffed(data) or (mimetypes.guess_type(name)[0] if name else None)
-    if kind is None or not kind.startswith("image/"):
-        raise InvalidParameterError("media_type", kind, "the media type of an image, such as 'image/png'")
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    recognised = media_type or _media_type_of(data) or (mimetypes.guess_type(name)[0] if name else None)
+    if recognised is None or not recognised.startswith("image/"):
+        raise InvalidParameterError("media_type", recognised, "the media type of an image, such as 'image/png'")
+    return f"data:{recognised};base64,{base64.b64encode(data).decode()}"
 
 
-def _sniffed(data: bytes) -> str | None:
+def _media_type_of(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
-    return next((kind for signature, kind in _SIGNATURES if data.startswith(signature)), None)
+    return next((media_type for signature, media_type in _SIGNATURES if data.startswith(signature)), None)
 
 
 def _content_from(value: Content) -> str | tuple[Part, ...]:
     if isinstance(value, str):
-        return checked_text("messages[].content", value)
+        return check_text("messages[].content", value)
     if _is_list(value):
         parts = tuple(_part_from(part) for part in value)
         if parts:
@@ -164,10 +139,10 @@ def _part_from(value: object) -> Part:
         return value
     if is_mapping(value):
         members = dict(value)
-        kind = members.pop("type", None)
-        if kind == "text":
+        part_type = members.pop("type", None)
+        if part_type == "text":
             return TextPart(members.pop("text", None), extra=members)
-        if kind == "image_url":
+        if part_type == "image_url":
             return _image_from(members)
     raise InvalidParameterError("messages[].content[]", value, "a part of type 'text' or 'image_url'")
 
@@ -191,7 +166,7 @@ class Message:
     """
     One turn of a conversation. The API keeps no state: send the whole history each time.
 
-    *role* is ``"system"``, ``"user"`` or ``"assistant"``; *content* a string or parts (text and pictures); *extra*
+    *role* is ``"system"``, ``"user"`` or ``"assistant"``; *content* a string or parts (text and images); *extra*
     holds further wire members. Raises `InvalidParameterError`.
     """
 
@@ -202,13 +177,13 @@ class Message:
 
 MessageLike: TypeAlias = Message | Mapping[str, Any]
 Messages: TypeAlias = str | MessageLike | Iterable[MessageLike]
-"""What *messages* takes: a string (one user message), a message, or an iterable of messages (`Message` or dicts)."""
+"""*messages*: a string (one user message), a message, or an iterable of messages (`Message` or dicts)."""
 
 
 def messages_from(value: Messages) -> tuple[Message, ...]:
     """Return *value* (see `Messages`) as messages, or raise `InvalidParameterError`."""
     if isinstance(value, str):
-        return (_user_message(checked_text("messages[].content", value)),)
+        return (Message("user", value),)
     if isinstance(value, Message) or is_mapping(value):
         return (_message_from(value),)
     if _is_list(value):
@@ -216,13 +191,6 @@ def messages_from(value: Messages) -> tuple[Message, ...]:
         if messages:
             return messages
     raise InvalidParameterError("messages", value, "a string or a non-empty list of messages")
-
-
-def _user_message(text: str) -> Message:
-    # Without the constructor, which checks the role too, and takes twice as long.
-    message = object.__new__(Message)
-    vars(message).update(role="user", content=text, extra={})
-    return message
 
 
 def _message_from(value: object) -> Message:
@@ -234,29 +202,21 @@ def _message_from(value: object) -> Message:
     raise InvalidParameterError("messages[]", value, "a Message or a dict with 'role' and 'content'")
 
 
-def _check_temperature(value: Any) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0.0 <= value <= _MAX_TEMPERATURE:
-        raise InvalidParameterError("temperature", value, "a number from 0.0 to 2.0, or None")
-
-
-def _check_max_tokens(value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidParameterError("max_tokens", value, "an integer of at least 1, or None")
-
-
 def check_settings(system: object, temperature: object, max_tokens: object) -> None:
-    """Raise `InvalidParameterError` unless these, None for what is not given, are what `GenerateRequest` takes."""
+    """Raise `InvalidParameterError` unless `GenerateRequest` accepts these; None means not set."""
     if system is not None:
-        checked_text("system", system, "a string or None")
-    if temperature is not None:
-        _check_temperature(temperature)
-    if max_tokens is not None:
-        _check_max_tokens(max_tokens)
+        check_text("system", system, "a string or None")
+    if temperature is not None and not (is_number(temperature) and 0.0 <= temperature <= _MAX_TEMPERATURE):
+        raise InvalidParameterError("temperature", temperature, "a number from 0.0 to 2.0, or None")
+    check_optional_count("max_tokens", max_tokens, minimum=1)
+
+
+def _has_only_text_keys(value: Mapping[Any, Any]) -> bool:
+    return all(isinstance(name, str) for name in value)
 
 
 def _check_extra_body(value: object) -> None:
-    if not is_mapping(value) or not _has_only_names(value):
+    if not is_mapping(value) or not _has_only_text_keys(value):
         raise InvalidParameterError("extra_body", value, "a mapping from strings to JSON values")
     if "stream" in value:
         raise InvalidParameterError("extra_body", value, "without 'stream': call stream() instead")
@@ -265,7 +225,7 @@ def _check_extra_body(value: object) -> None:
 @attrs.frozen(slots=False)
 class GenerateRequest:
     """
-    What to generate, checked when it is made. Raises `InvalidParameterError`.
+    A request for one generation, validated when it is made. Raises `InvalidParameterError`.
 
     * *model*: a slug such as ``"gpt-5"``; unknown ones pass, the API decides.
     * *messages*: see `Messages`.
@@ -273,7 +233,7 @@ class GenerateRequest:
     * *temperature*: 0.0 to 2.0; None leaves the API's default (0.7).
     * *max_tokens*: at least 1; None leaves the model's default.
     * *extra_body*: further top-level wire members, sent as they are.
-    * *key*: the caller's own name for it, by which `AsyncNeuralBox.generate_many` knows it again; not sent.
+    * *key*: the caller's own name for it, by which `AsyncNeuralBox.generate_many` recognises it; not sent.
 
     Source: the vendor's page "Text Generation".
     """
@@ -287,14 +247,45 @@ class GenerateRequest:
     key: str | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        # In one place: a validator for each field takes twice as long, and most fields are seldom given.
-        if not checked_text("model", self.model, _MODEL_RULE):
-            raise InvalidParameterError("model", self.model, _MODEL_RULE)
+        # Not a validator for each field: most fields are None, and validators would take twice as long.
+        check_nonempty_text("model", self.model, "a model slug, such as 'gpt-5'")
         check_settings(self.system, self.temperature, self.max_tokens)
         if self.extra_body != {}:
             _check_extra_body(self.extra_body)
-        if self.key is not None and not checked_text("key", self.key, _KEY_RULE):
-            raise InvalidParameterError("key", self.key, _KEY_RULE)
+        if self.key is not None:
+            check_nonempty_text("key", self.key, "a non-empty string, or None")
+
+    @classmethod
+    def from_dict(
+        cls,
+        members: Mapping[str, Any],
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+    ) -> GenerateRequest:
+        """
+        Return the request that *members* describe: the rule for dicts in `AsyncNeuralBox.generate_many`.
+
+        *members* has ``messages``, or ``prompt`` (a string), and may have the other fields; an integer ``key`` becomes
+        a string. Further members go into *extra_body*. None counts as absent; *model*, *system*, *temperature* and
+        *max_tokens* are the values of absent fields. Raises `InvalidParameterError`.
+        """
+        fields = {name: value for name, value in members.items() if value is not None}
+        prompt, messages = fields.pop("prompt", None), fields.pop("messages", None)
+        if prompt is not None:
+            if messages is not None or not isinstance(prompt, str):
+                raise InvalidParameterError("prompt", prompt, "a string, in place of 'messages'")
+            messages = prompt
+        defaults = {"model": model, "system": system, "temperature": temperature, "max_tokens": max_tokens}
+        known = {name: fields.pop(name, default) for name, default in defaults.items()}
+        key = fields.pop("key", None)
+        extra_body = fields.pop("extra_body", {})
+        if fields and is_mapping(extra_body):
+            extra_body = {**fields, **extra_body}
+        key = str(key) if is_integer(key) else key
+        return cls(messages=messages, extra_body=extra_body, key=key, **known)
 
 
 # ---------------------------------------------------------------------------------------------------------- responses
@@ -302,7 +293,7 @@ class GenerateRequest:
 
 @attrs.frozen(kw_only=True, slots=False)
 class Usage:
-    """The provider's own token counts; for reference, not what is billed (that is `Generation.tokens_used`)."""
+    """The provider's own token counts, for reference; the bill is `Generation.tokens_used`."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -312,18 +303,18 @@ class Usage:
 @attrs.frozen(kw_only=True, slots=False)
 class Generation:
     """
-    One generation, in whichever dialect the API told of it; what it left out is None.
+    One generation, in whichever dialect the API returned it; absent members are None.
 
-    * *id*: string or integer, as given.
-    * *status*: ``"completed"``, ``"pending"``, ``"failed"``, one yet unknown, or ``"incomplete"`` for a stream that
-      has not reached its end.
+    * *id*: string or integer, as the API sent it.
+    * *status*: ``"completed"``, ``"pending"``, ``"failed"``, a status that this version does not know, or
+      ``"incomplete"`` for a stream that has not reached its end.
     * *content*: the text; ``""`` when there is none (yet).
     * *tokens_used*: NeuralBox tokens billed; *balance_remaining*: the balance afterwards; *usage*: the provider's
       counts.
     * *created_at*, *completed_at*: aware datetimes.
     * *url*, *thumbnail_url*, *metadata*: of generations that make files. *error*: why it failed.
     * *progress* (percent), *eta_seconds*: of pending ones. *processing_ms*: milliseconds of work.
-    * *raw*: the JSON object that came, with every member; not part of comparisons.
+    * *raw*: the JSON object as it arrived, with every member; not part of comparisons.
 
     Source: the vendor's pages "Text Generation", "Generation status" and "History".
     """
@@ -362,7 +353,7 @@ class Generation:
 
 @attrs.frozen(slots=False)
 class GenerationStart:
-    """The generation began; its *id* finds it again when the stream breaks."""
+    """The generation began; its *id* identifies it when the stream breaks."""
 
     id: GenerationId | None = None
     model: str | None = None
@@ -379,7 +370,7 @@ class ContentDelta:
 
 @attrs.frozen(slots=False)
 class GenerationEnd:
-    """The generation is complete: what it cost, in NeuralBox tokens, and the balance afterwards, as far as told."""
+    """The generation is complete. *tokens_used*: its cost in NeuralBox tokens; *balance_remaining*: the balance after it."""
 
     id: GenerationId | None = None
     tokens_used: int | None = None
@@ -390,7 +381,7 @@ class GenerationEnd:
 
 @attrs.frozen(slots=False)
 class UnknownEvent:
-    """An event of a type that this version does not know; *raw* is the whole of it."""
+    """An event of a type that this version does not know; *raw* is the whole event."""
 
     type: str
     raw: Mapping[str, Any] = attrs.field(factory=_no_extra, repr=False)

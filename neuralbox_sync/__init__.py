@@ -1,7 +1,7 @@
-"""The blocking SDK of NeuralBox: `NeuralBox`, what its methods return, and all that is public in `neuralbox_async`."""
+"""The blocking SDK of NeuralBox: `NeuralBox`, its streams and batches, and the public names of `neuralbox_async`."""
 
 import neuralbox_async
-from neuralbox_async import *  # noqa: F403 - a user who blocks should not need two packages
+from neuralbox_async import *  # noqa: F403 - blocking code should not need two packages
 from neuralbox_sync._client import NeuralBox
 from neuralbox_sync._stream import Batch, Stream
 

@@ -1,4 +1,4 @@
-"""Blocking twins of asynchronous methods, with their signatures and docstrings, for `help()` and for type checkers."""
+"""Blocking twins of async methods, with their signatures and docstrings, for `help()` and for type checkers."""
 
 import functools
 import inspect
@@ -14,7 +14,7 @@ S = TypeVar("S")
 
 
 class View(Generic[S]):
-    """An asynchronous object, the loop it is used on, and what must live as long; a context manager."""
+    """A blocking view of an async object: the *subject*, its loop, and an *owner* to keep alive; a context manager."""
 
     close: Callable[[], None]
 
@@ -22,7 +22,7 @@ class View(Generic[S]):
         self._subject, self._loop, self._owner = subject, loop, owner
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({vars(self).get('_subject')})"  # None, when the constructor failed
+        return f"{type(self).__name__}({vars(self).get('_subject')})"  # None, if the constructor failed
 
     def __enter__(self) -> Self:
         return self
@@ -31,12 +31,12 @@ class View(Generic[S]):
         try:
             self.close()
         except BaseException:
-            self.close()  # an interrupt may come before anything is closed
+            self.close()  # an interrupt may arrive before anything is closed
             raise
 
 
 class Blocking(Protocol[S, P, R_co]):
-    """What a function in a class body is; in so many words, because some checkers bind no plain `Callable`."""
+    """The type of a method; explicit, because some type checkers do not bind `self` of a plain `Callable`."""
 
     def __get__(self, view: View[S], owner: type[View[S]]) -> Callable[P, R_co]: ...
 
@@ -54,9 +54,9 @@ def blocking(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Blo
 def like(method: Callable[Concatenate[Any, P], Any]) -> Callable[[Callable[..., R]], Callable[Concatenate[Any, P], R]]:
     """Return a decorator that gives a twin of *method* its parameters and docstring."""
 
-    def dress(twin: Callable[..., R]) -> Callable[Concatenate[Any, P], R]:
+    def decorate(twin: Callable[..., R]) -> Callable[Concatenate[Any, P], R]:
         signature = inspect.signature(method).replace(return_annotation=inspect.signature(twin).return_annotation)
         vars(functools.update_wrapper(twin, method))["__signature__"] = signature
         return twin
 
-    return dress
+    return decorate

@@ -1,4 +1,4 @@
-"""`NeuralBox`: what a user whose code blocks calls."""
+"""`NeuralBox`: the blocking client."""
 
 import weakref
 from typing import Any, Self
@@ -13,7 +13,8 @@ class NeuralBox(View[AsyncNeuralBox]):
     """
     The blocking view of an `AsyncNeuralBox`, on an event loop of its own; parameters, methods and errors are the same.
 
-    One serves any number of threads, and processes that are forked. Ctrl-C ends the call it hits, on the server too.
+    One client serves any number of threads, and forked processes. Ctrl-C cancels the call that it interrupts, on the
+    server as well.
     """
 
     @like(AsyncNeuralBox.__init__)
@@ -21,9 +22,9 @@ class NeuralBox(View[AsyncNeuralBox]):
         try:
             client = AsyncNeuralBox(*args, **options)
         finally:
-            del args, options  # no frame of a traceback shall hold the key
-        super().__init__(client, EventLoop(client.aclose, client.forget_inherited))
-        weakref.finalize(self, self._loop.drop).atexit = False
+            del args, options  # no frame of a traceback may hold the key
+        super().__init__(client, EventLoop(client.aclose))
+        weakref.finalize(self, self._loop.finalize).atexit = False
 
     generate = blocking(AsyncNeuralBox.generate)
     retrieve = blocking(AsyncNeuralBox.retrieve)
@@ -52,5 +53,5 @@ class NeuralBox(View[AsyncNeuralBox]):
         return self._loop.closed
 
     def close(self) -> None:
-        """Close all connections, within 2 s; calls and streams under way end with `ClientClosedError`. Idempotent."""
+        """Close all connections, within 2 s; running calls and streams raise `ClientClosedError`. Idempotent."""
         self._loop.close()

@@ -1,4 +1,4 @@
-"""What is read bit by bit: the blocking views of `AsyncStream` and `AsyncBatch`."""
+"""The blocking iterators: views of `AsyncStream` and `AsyncBatch`."""
 
 import contextlib
 import operator
@@ -16,8 +16,8 @@ S = TypeVar("S", bound="AsyncStream | AsyncBatch")
 T = TypeVar("T")
 
 
-class Bulk(View[S], Iterator[T]):
-    """A view to iterate over, in any thread: what arrived together is fetched together, in one change of threads."""
+class BulkIterator(View[S], Iterator[T]):
+    """A view to iterate over, in any thread. Items that arrived together are fetched together, in one thread switch."""
 
     def __init__(self, subject: S, loop: EventLoop, owner: object) -> None:
         super().__init__(subject, loop, owner)
@@ -28,7 +28,7 @@ class Bulk(View[S], Iterator[T]):
         try:
             self._here.call(self._subject.__aenter__)
         except BaseException:
-            self.close()  # an interrupt may come when it is just open
+            self.close()  # an interrupt may arrive when it has just been opened
             raise
         return self
 
@@ -41,8 +41,8 @@ class Bulk(View[S], Iterator[T]):
                     raise StopIteration from None
 
     def close(self) -> None:
-        """Close it, and wake a reader; what has arrived can still be read. Idempotent, from any thread."""
-        with contextlib.suppress(ClientClosedError, StreamStateError):  # closed with its client, or not ours
+        """Close it, and wake a reader; items that have arrived can still be read. Idempotent, from any thread."""
+        with contextlib.suppress(ClientClosedError, StreamStateError):  # closed with its client, or of another process
             self._here.call(self._subject.aclose)
 
     @property
@@ -53,44 +53,44 @@ class Bulk(View[S], Iterator[T]):
 
     async def _fill(self) -> bool:
         items: list[Any] = await self._subject.read_batch()
-        self._items.extend(items)  # here, on the loop, no interrupt can lose them
+        self._items.extend(items)  # on the loop, where no interrupt can lose them
         return bool(items)
 
 
-class Stream(Bulk[AsyncStream, neuralbox_async.StreamEvent]):
+class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
     """The events of one generation: a context manager and an iterator, for any thread; see `AsyncStream`."""
 
     @property
-    def text(self) -> Iterator[str]:
+    def text_stream(self) -> Iterator[str]:
         """The pieces of text, without the other events."""
-        # No generator: an interrupt would end it, and the next read look like the end. No lambda: it costs a twentieth.
+        # Not a generator: an interrupt would finish it, and the next read would look like the end of the stream.
         return map(operator.attrgetter("delta"), filter(ContentDelta.__instancecheck__, self))
 
     @property
     def generation(self) -> neuralbox_async.Generation:
-        """What has arrived, as a `Generation`; its status is ``"incomplete"`` until the end was reached."""
+        """The events so far as a `Generation`; its status is ``"incomplete"`` until the end has been reached."""
         return self._subject.generation
 
-    @like(AsyncStream.until_done)
-    def until_done(self) -> neuralbox_async.Generation:
-        return self._here.call(self._subject.until_done)
+    @like(AsyncStream.get_final_generation)
+    def get_final_generation(self) -> neuralbox_async.Generation:
+        return self._here.call(self._subject.get_final_generation)
 
 
-class Batch(Bulk[AsyncBatch, neuralbox_async.BatchResult]):
-    """Many generations, some at a time: a context manager and an iterator over results; see `AsyncBatch`."""
+class Batch(BulkIterator[AsyncBatch, neuralbox_async.BatchResult]):
+    """Many concurrent generations: a context manager and an iterator over results; see `AsyncBatch`."""
 
     @property
     def progress(self) -> neuralbox_async.BatchProgress:
-        """How far it has come."""
+        """The progress now."""
         return self._subject.progress
 
     @property
     def report(self) -> neuralbox_async.BatchReport:
-        """What was done, and what was left; so far, while it runs."""
+        """The final report; the report so far while the batch runs."""
         return self._subject.report
 
     def stop(self) -> None:
-        """Send nothing more; what is in flight is finished, and its results come."""
+        """Send nothing more; requests in flight finish, and their results arrive."""
         self._here.call(self._stop)
 
     async def _stop(self) -> None:

@@ -1,0 +1,363 @@
+"""
+The journal of a batch: an append-only file of JSON lines with each request that was sent and its outcome.
+
+A line is written before a request is sent and when its outcome is known. Of the lines of earlier runs a compact index
+of their keys is kept in memory; the texts are not.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from neuralbox_async._batch.journal_file import JournalFile, not_a_journal, unusable
+from neuralbox_async._batch.key_index import KeyIndex, digest_of, numbered_key
+from neuralbox_async._errors import JournalError, ResponseError
+from neuralbox_async._types import Generation, GenerationId
+from neuralbox_async._validation import is_mapping
+from neuralbox_async._wire import responses
+
+if TYPE_CHECKING:
+    from neuralbox_async._errors import NeuralBoxError
+
+_HEADER: Final = b'{"event":"journal","version":1}\n'
+_VERSION: Final = 1
+_CACHED_NUMBERS: Final = 1000
+_dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: it is costly
+_quoted: Final = json.encoder.encode_basestring
+
+# The most frequent lines are recognised by their beginning; all others, and lines that a user edited, are parsed.
+_START: Final = re.compile(
+    rb'\{"event":"start","key":"([^"\\]+)","idempotency_key":"([^"\\]+)","model":"([^"\\]+)","reserved":(\d+|null)'
+)
+_DONE: Final = re.compile(
+    rb'\{"event":"done","key":"([^"\\]+)","at":[\d.]+,"attempts":\d+,"elapsed":[\d.]+,"tokens_used":(\d+|null)'
+)
+
+
+class KeyStatus(enum.IntEnum):
+    """The state in which earlier runs left a key."""
+
+    NEW = 0  # never sent
+    UNRESOLVED = 1  # sent, without an outcome or an id
+    DONE = 2  # it has its generation
+    FAILED = 3  # not billed
+    PENDING = 4  # accepted: its id identifies the generation
+
+
+_CLAIMED = 0x80  # by this run; a bit beside the status
+
+
+@attrs.frozen(kw_only=True)
+class JournalEntry:
+    """
+    One line of a journal.
+
+    * *event*: ``"start"`` (about to be sent), ``"pending"`` (accepted; *generation_id* identifies it), ``"done"`` or
+      ``"failed"``. The last entry of a key has its state; a key is done once.
+    * *key*; *at*: the time.
+    * *generation*: of ``"done"``. *generation_id*: if it is known.
+    * *error_type* (the name of the class), *message*, *billed*: of ``"failed"``.
+    * *attempts*, *elapsed*, *tokens_used*: as in `BatchResult`.
+    * *idempotency_key*: of ``"start"``; the header that was sent. *model*, *reserved*: of ``"start"``; the model, and
+      the tokens that the budget reserved.
+    """
+
+    event: str
+    key: str
+    at: datetime | None = None
+    generation: Generation | None = None
+    generation_id: GenerationId | None = None
+    error_type: str | None = None
+    message: str | None = None
+    billed: str | None = None
+    attempts: int = 0
+    elapsed: float = 0.0
+    tokens_used: int | None = None
+    idempotency_key: str | None = None
+    model: str | None = None
+    reserved: int | None = None
+
+
+def read_journal(path: str | os.PathLike[str]) -> Iterator[JournalEntry]:
+    """
+    Read the journal at *path*, entry by entry, also while a batch writes it; a torn last line is left out.
+
+    Raises `JournalError` when it cannot be read or is not a journal.
+    """
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as lines:  # noqa: PTH123 - a path may be bytes-like to os, and pathlib adds nothing
+            for number, line in enumerate(lines, 1):
+                if number == 1:
+                    _check_header(line, name)
+                elif line.endswith(b"\n"):
+                    yield _entry(_members(line, name, number), name, number)
+    except OSError as error:
+        raise unusable(name, error) from error
+
+
+@attrs.define
+class Unresolved:
+    """A key that was sent and has no outcome, with the facts that may help to find it."""
+
+    key: str
+    idempotency_key: str | None = None
+    generation_id: GenerationId | None = None
+    model: str = ""
+    reserved: int | None = None  # tokens
+    earlier: Unresolved | None = None  # of the same key, which was sent again nevertheless: both may be billed
+
+    @property
+    def status(self) -> KeyStatus:
+        """PENDING if its generation has an id, otherwise UNRESOLVED."""
+        return KeyStatus.UNRESOLVED if self.generation_id is None else KeyStatus.PENDING
+
+
+class Journal:
+    """The journal that one batch writes. Not thread-safe, except for `sync`."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = JournalFile(path, _HEADER, self._read_line)
+        self._index = KeyIndex()
+        self._unresolved: dict[int, Unresolved] = {}  # by digest; few
+        self._superseded: list[Unresolved] = []  # whose bill no outcome of their key settles; fewer
+        self.done_left = self.pending_left = 0  # done entries, and pending keys, that this run has not claimed
+        self.spent = 0  # tokens of earlier runs
+        self.prices: dict[str, int] = {}  # the highest bill of each model
+        self._numbers: dict[str, int] = {}  # the last number of each key that was numbered recently
+
+    def open(self) -> Iterator[None]:
+        """Open the file and read its lines; see `JournalFile.open`."""
+        yield from self._file.open()
+        self.pending_left = sum(one.status is KeyStatus.PENDING for one in self._unresolved.values())
+
+    def close(self) -> None:
+        """Release the file. Idempotent."""
+        self._file.close()
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether there are lines that the disk may not have."""
+        return self._file.unsynced
+
+    def sync(self) -> None:
+        """Wait until the disk has every line; see `JournalFile.sync`."""
+        self._file.sync()
+
+    # -------------------------------------------------------------------------------------------------------- reading
+
+    def _read_line(self, line: bytes, number: int) -> None:
+        if number == 1:
+            _check_header(line, self._file.path)
+        elif match := _START.match(line) if line.endswith(b"}\n") else None:
+            key, idempotency_key, model, reserved = match.groups()
+            self._on_start(key, Unresolved("", idempotency_key.decode(), None, model.decode(), _tokens(reserved)))
+        elif match := _DONE.match(line) if line.endswith(b"}\n") else None:
+            self._on_done(match[1], _tokens(match[2]))
+        else:
+            self._on_members(_members(line, self._file.path, number))
+
+    def _on_members(self, members: Mapping[str, Any]) -> None:
+        key = members["key"].encode(errors="surrogatepass")
+        match members["event"], members.get("billed"):
+            case "start", _:
+                model, reserved = str(members.get("model") or ""), _count(members.get("reserved"))
+                self._on_start(key, Unresolved("", members.get("idempotency_key"), None, model, reserved))
+            case "done", _:
+                self._on_done(key, _count(members.get("tokens_used")))
+            case "failed", "no":
+                self._on_not_billed(key)
+            case (("failed" | "pending"), _):
+                self._on_unresolved(key, members.get("id"))
+            case _:
+                pass  # of a later version
+
+    def _on_start(self, key: bytes, unresolved: Unresolved) -> None:
+        digest = digest_of(key)
+        unresolved.key, unresolved.earlier = _text(key), self._unresolved.get(digest)
+        self._index[digest] = KeyStatus.UNRESOLVED
+        self._unresolved[digest] = unresolved
+
+    def _on_done(self, key: bytes, tokens: int | None) -> None:
+        digest = digest_of(key)
+        self._index[digest] = KeyStatus.DONE
+        self.done_left += 1
+        unresolved = self._unresolved.pop(digest, None)
+        if unresolved is not None and unresolved.earlier is not None:
+            self._superseded.append(unresolved.earlier)  # the cost of that one stays unknown
+            unresolved.earlier = None
+        if tokens is not None:
+            self.spent += tokens
+            if unresolved is not None:
+                self.prices[unresolved.model] = max(tokens, self.prices.get(unresolved.model, 0))
+        elif unresolved is not None:
+            self._superseded.append(unresolved)  # the API did not report its cost
+
+    def _on_not_billed(self, key: bytes) -> None:
+        """Record that *key* was not billed the last time it was sent, which settles no earlier time."""
+        digest = digest_of(key)
+        unresolved = self._unresolved.pop(digest, None)
+        if unresolved is None or unresolved.earlier is None:
+            self._index[digest] = KeyStatus.FAILED
+        else:
+            self._unresolved[digest] = unresolved.earlier
+            self._index[digest] = unresolved.earlier.status
+
+    def _on_unresolved(self, key: bytes, generation_id: GenerationId | None) -> None:
+        digest = digest_of(key)
+        unresolved = self._unresolved.setdefault(digest, Unresolved(_text(key)))
+        unresolved.generation_id = generation_id
+        self._index[digest] = unresolved.status
+
+    # ----------------------------------------------------------------------------------------------------------- keys
+
+    @property
+    def unresolved_keys(self) -> tuple[str, ...]:
+        """The keys that an earlier run sent, and that have no outcome and no id to retrieve it."""
+        return tuple(one.key for one in self._unresolved.values() if one.status is KeyStatus.UNRESOLVED)
+
+    @property
+    def unresolved(self) -> Iterator[Unresolved]:
+        """All requests that earlier runs may have been billed for without a response."""
+        for last in itertools.chain(self._unresolved.values(), self._superseded):
+            one: Unresolved | None = last
+            while one is not None:
+                yield one
+                one = one.earlier
+
+    def number(self, key: str) -> str:
+        """Return *key*, which this run has claimed already, with a number appended."""
+        numbered, number = numbered_key(key, self._is_claimed, last_taken=self._numbers.pop(key, 1))
+        self._numbers[key] = number
+        if len(self._numbers) > _CACHED_NUMBERS:
+            del self._numbers[next(iter(self._numbers))]
+        return numbered
+
+    def claim(self, key: str) -> tuple[KeyStatus, Unresolved | None] | None:
+        """Return the state in which earlier runs left *key*; None if this run has claimed it already."""
+        digest = digest_of(key.encode())
+        marked = self._index.mark(digest, _CLAIMED)
+        if marked & _CLAIMED:
+            return None
+        status = KeyStatus(marked)
+        self.done_left -= status is KeyStatus.DONE
+        self.pending_left -= status is KeyStatus.PENDING
+        return status, self._unresolved.pop(digest, None)
+
+    def _is_claimed(self, key: str) -> bool:
+        return self._index[digest_of(key.encode())] & _CLAIMED != 0
+
+    # -------------------------------------------------------------------------------------------------------- writing
+
+    def write_start(self, key: str, idempotency_key: str, model: str, reserved: int | None) -> None:
+        """Write that *key* is about to be sent, for *reserved* tokens. Like all methods that write: `JournalError`."""
+        request = f'"idempotency_key":{_quoted(idempotency_key)},"model":{_quoted(model)}'
+        facts = f'"reserved":{"null" if reserved is None else reserved},"at":{_now()}'
+        self._file.write(f'{{"event":"start","key":{_quoted(key)},{request},{facts}}}\n'.encode())
+
+    def write_pending(self, key: str, generation_id: GenerationId) -> None:
+        """Write that the API accepted *key* and has not finished it."""
+        self._file.write(_encoded({"event": "pending", "key": key, "at": _now(), "id": generation_id}) + b"\n")
+
+    def write_done(
+        self, key: str, generation: Generation, body: bytes, *, attempts: int, elapsed: float, tokens_used: int | None
+    ) -> None:
+        """Write the *generation* of *key*: the bytes of the response in *body* if they are one line."""
+        tokens = "null" if tokens_used is None else tokens_used
+        facts = f'"at":{_now()},"attempts":{attempts},"elapsed":{elapsed:.3f},"tokens_used":{tokens}'
+        beginning = f'{{"event":"done","key":{_quoted(key)},{facts},"generation":'.encode()
+        if body[:1] != b"{" or b"\n" in body or body[-1:] != b"}":
+            body = _encoded(generation.raw)
+        self._file.write(b"%b%b}\n" % (beginning, body))
+
+    def write_failed(
+        self, key: str, error: NeuralBoxError, generation_id: GenerationId | None, *, attempts: int, elapsed: float
+    ) -> None:
+        """Write why *key* has no generation; *generation_id* identifies it if it was accepted."""
+        facts = {"event": "failed", "key": key, "at": _now(), "attempts": attempts, "elapsed": round(elapsed, 3)}
+        failure = {"error_type": type(error).__name__, "message": error.message, "billed": error.billed}
+        accepted = {} if generation_id is None else {"id": generation_id}
+        self._file.write(_encoded({**facts, **failure, **accepted}) + b"\n")
+
+
+def _encoded(members: Mapping[str, object]) -> bytes:
+    try:
+        return _dumps(members).encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON's escapes can carry
+        return json.dumps(members).encode()
+
+
+def _tokens(digits: bytes) -> int | None:
+    return None if digits == b"null" else int(digits)
+
+
+def _count(value: Any) -> int | None:
+    """Return *value*, which a user may have edited, if it counts tokens."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _text(key: bytes) -> str:
+    return key.decode(errors="replace")
+
+
+def _now() -> float:
+    return round(time.time(), 3)
+
+
+def _check_header(line: bytes, path: str) -> None:
+    """Raise `JournalError` unless *line* begins a journal: another file is neither read nor written."""
+    if line == _HEADER or _HEADER.startswith(line):
+        return
+    try:
+        members = json.loads(line)
+    except ValueError:
+        members = None
+    if not is_mapping(members) or members.get("event") != "journal":
+        raise not_a_journal(path)
+    if members.get("version") != _VERSION:
+        raise JournalError(f"the journal was written by a later version: {path}", path=path, line=1)
+
+
+def _members(line: bytes, path: str, number: int) -> Mapping[str, Any]:
+    try:
+        members = json.loads(line)
+    except (ValueError, RecursionError):
+        members = None
+    if is_mapping(members) and isinstance(members.get("event"), str) and isinstance(members.get("key"), str):
+        return members
+    raise JournalError(f"line {number} of the journal is malformed: {path}", path=path, line=number)
+
+
+def _entry(members: Mapping[str, Any], path: str, number: int) -> JournalEntry:
+    try:
+        raw = members.get("generation")
+        generation = None if raw is None else responses.structure_generation(raw)
+        at = members.get("at")
+        return JournalEntry(
+            event=members["event"],
+            key=members["key"],
+            at=None if at is None else datetime.fromtimestamp(at, UTC),
+            generation=generation,
+            generation_id=members.get("id") if generation is None else generation.id,
+            error_type=members.get("error_type"),
+            message=members.get("message"),
+            billed=members.get("billed"),
+            attempts=members.get("attempts", 0),
+            elapsed=members.get("elapsed", 0.0),
+            tokens_used=members.get("tokens_used"),
+            idempotency_key=members.get("idempotency_key"),
+            model=members.get("model"),
+            reserved=members.get("reserved"),
+        )
+    except (ResponseError, TypeError, ValueError, OverflowError, OSError) as error:
+        raise JournalError(f"line {number} of the journal is malformed: {path}", path=path, line=number) from error

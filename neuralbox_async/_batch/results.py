@@ -1,0 +1,163 @@
+"""The values that a batch reports (results, progress, the final report), and the buffer of results."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from datetime import datetime
+
+import attrs
+
+from neuralbox_async._errors import NeuralBoxError
+from neuralbox_async._types import GenerateRequest, Generation
+
+
+@attrs.frozen(kw_only=True, slots=False)  # without slots it is made in half the time
+class BatchResult:
+    """
+    The result of one request of a batch.
+
+    * *index*: its place among the requests, from 0.
+    * *key*: the request's own key or, without one, a hash of its body; with a journal, repetitions are numbered.
+    * *request*: as it was sent; None when the input is not a valid request.
+    * *generation*, *error*: one of them is None. *error.billed* has the billing status.
+    * *attempts*: how many attempts were made. *elapsed*: seconds from the first attempt to the end, waits included.
+    * *tokens_used*: NeuralBox tokens billed; None when it is unknown.
+    """
+
+    index: int
+    key: str
+    request: GenerateRequest | None = None
+    generation: Generation | None = None
+    error: NeuralBoxError | None = None
+    attempts: int = 0
+    elapsed: float = 0.0
+    tokens_used: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class BatchProgress:
+    """
+    The progress of a batch at one moment.
+
+    * *completed*, *failed*: requests with a generation, with an error; *failed_by_type*: by the name of its class.
+      *skipped*: requests that the journal has as done.
+    * *in_flight*: sent, without a response yet. *total*: number of requests, None while it is unknown.
+    * *tokens_used*: NeuralBox tokens billed. *rate*: results per second. *eta_seconds*: to the end, None if unknown.
+    * *elapsed*: seconds since the start.
+    * *waiting_until*: the end of a rate limit that holds up the batch; None while none does.
+    """
+
+    completed: int
+    failed: int
+    failed_by_type: Mapping[str, int]
+    skipped: int
+    in_flight: int
+    total: int | None
+    tokens_used: int
+    rate: float
+    eta_seconds: float | None
+    elapsed: float
+    waiting_until: datetime | None
+
+
+@attrs.frozen(kw_only=True)
+class BatchReport:
+    """
+    The final report of a batch; while it runs, the report so far.
+
+    * *completed*: requests with a generation. *failed*: requests with an error; *failed_by_type*: by the name of its
+      class. *skipped*: requests that the journal has as done.
+    * *unknown*: requests that may have been billed without a response; *unknown_keys*: their keys, the first 10,000.
+    * *cancelled_keys*: requests in flight when the batch was closed; part of *unknown* unless they were never sent.
+    * *not_started*: requests that were not sent; None when their number is unknown.
+    * *stopped_by*: the error after which nothing more was sent, or None.
+    * *rate_limited*: responses with status 429; each such request was sent again.
+    * *tokens_used*: NeuralBox tokens billed, as the API reported; *tokens_used_before*: by earlier runs, according to
+      the journal; *tokens_used_total*: both. *tokens_possibly_billed*: the price, as far as it is known, of requests of
+      all runs that may have been billed without a response.
+    * *elapsed*: seconds.
+    """
+
+    completed: int
+    failed: int
+    failed_by_type: Mapping[str, int]
+    skipped: int
+    unknown: int
+    unknown_keys: tuple[str, ...]
+    cancelled_keys: tuple[str, ...]
+    not_started: int | None
+    stopped_by: NeuralBoxError | None
+    rate_limited: int
+    tokens_used: int
+    tokens_used_before: int
+    tokens_possibly_billed: int
+    elapsed: float
+
+    @property
+    def tokens_used_total(self) -> int:
+        """NeuralBox tokens billed by all runs of the journal, this one included; without a journal, by this one."""
+        return self.tokens_used_before + self.tokens_used
+
+
+class ResultBuffer:
+    """
+    Results that are ready to be read; if *ordered*, each after those before it.
+
+    *capacity* bounds the requests that were taken and whose results have not been read, so that a slow reader holds up
+    the reading of requests.
+
+    Not a memory object stream: `receive` can lose an item when its task is cancelled (`asyncio.Task.cancel`) after the
+    item was assigned to it, and results are paid for.
+    """
+
+    def __init__(self, capacity: int, *, ordered: bool) -> None:
+        self._ready: deque[BatchResult] = deque()
+        self._early: dict[int, BatchResult | None] | None = {} if ordered else None
+        self._next = 0
+        self._capacity = capacity
+
+    @property
+    def full(self) -> bool:
+        """Whether no further request may be taken."""
+        return self._capacity <= 0
+
+    def reserve(self) -> None:
+        """Reserve room for the result of a request."""
+        self._capacity -= 1
+
+    def put(self, index: int, result: BatchResult | None) -> None:
+        """Add the result of the request at *index*; None when there is none."""
+        if result is None:
+            self._capacity += 1
+        if self._early is not None:
+            self._early[index] = result
+            while self._next in self._early:
+                self._append(self._early.pop(self._next))
+                self._next += 1
+        else:
+            self._append(result)
+
+    def pop(self) -> BatchResult | None:
+        """Remove and return the next result that is ready, if any."""
+        if not self._ready:
+            return None
+        self._capacity += 1
+        return self._ready.popleft()
+
+    def pop_all(self) -> list[BatchResult]:
+        """Remove and return all results that are ready."""
+        results = list(self._ready)
+        self._ready.clear()
+        self._capacity += len(results)
+        return results
+
+    def finish(self) -> None:
+        """Make all results ready, in order, though some before them will never come."""
+        for index in sorted(self._early or ()):
+            self._append((self._early or {})[index])
+        self._early = None
+
+    def _append(self, result: BatchResult | None) -> None:
+        if result is not None:
+            self._ready.append(result)

@@ -1,0 +1,1 @@
+"""One logical call: attempts, deadline, polling, streams."""

@@ -1,0 +1,360 @@
+"""One logical call: the only attempt loop, the only sleep between attempts, and the deadline around both."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import attrs
+
+from neuralbox_async import _options
+from neuralbox_async._call.rate_limits import RateLimits
+from neuralbox_async._call.retry_budget import RetryBudget
+from neuralbox_async._clock import Deadline, now, time_after
+from neuralbox_async._errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    ClientClosedError,
+    ConflictError,
+    NeuralBoxError,
+    NotFoundError,
+    RateLimitError,
+    UnprocessableEntityError,
+)
+from neuralbox_async._http.transport import CLIENT_CLOSED, HTTPRequest
+from neuralbox_async._lazy_imports import anyio
+from neuralbox_async._logging import logger
+from neuralbox_async._secret import Secret, mask
+from neuralbox_async._version import __version__
+from neuralbox_async._wire.endpoints import STATUS_PATHS
+from neuralbox_async._wire.status_errors import error_from, is_success
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from neuralbox_async._http.transport import Response, Transport
+    from neuralbox_async._options import CallOptions, ConnectionOptions
+    from neuralbox_async._types import GenerationId
+    from neuralbox_async._wire.requests import Request
+
+T = TypeVar("T")
+
+_MAX_ERROR_BYTES = 1024 * 1024
+_ERROR_BODY_TIMEOUT = 5.0
+_CLOSED_CHECK_INTERVAL = 0.5
+_MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_USER_AGENT = f"neuralbox-python/{__version__} {sys.implementation.name}/{'.'.join(map(str, sys.version_info[:3]))}"
+# The attributes of errors that hold text of a server, which may echo the key. Generated text is the user's.
+_SERVER_SENT = ("message", "body", "headers", "details", "code", "reason", "request_id")
+
+
+@attrs.define(eq=False)
+class SharedState:
+    """The state that a client shares with the clients derived from it."""
+
+    connections: ConnectionOptions
+    custom_transport: Transport | None = None
+    retry_budget: RetryBudget = attrs.field(factory=RetryBudget)
+    rate_limits: RateLimits = attrs.field(factory=RateLimits)
+    status_paths: tuple[str, ...] = STATUS_PATHS  # the one that worked last comes first
+    prefers_stream_fallback: bool = False  # of the two documented endpoints of streams
+    closed: bool = False
+    _transports: list[Transport] = attrs.field(factory=list["Transport"], init=False)  # none, or the one in use
+
+    @property
+    def transport(self) -> Transport:
+        """The transport. It is made, and aiohttp loaded, when the first request is sent."""
+        return self._transports[0] if self._transports else self._first_transport()
+
+    def _first_transport(self) -> Transport:
+        # No lock, which a fork could inherit locked: of two threads that make one at once, both use the first.
+        self._transports.append(self.custom_transport or _aiohttp_transport(self.connections))
+        return self._transports[0]
+
+    async def aclose(self) -> None:
+        """Close the client and those derived from it, for good."""
+        self.closed = True
+        if self._transports or self.custom_transport is not None:
+            await self.transport.aclose()
+
+
+def _aiohttp_transport(connections: ConnectionOptions) -> Transport:
+    # Imported here: aiohttp takes longer to load than everything else together.
+    from neuralbox_async._http.aiohttp_transport import AiohttpTransport
+
+    return AiohttpTransport(connections)
+
+
+def _deadline_of(call: Call) -> float:
+    seconds = call.options.timeout
+    return math.inf if seconds is None else call.started + seconds
+
+
+@attrs.define(eq=False)
+class Call:
+    """A request with the facts of its attempts. *deadline* (of `now`): by default that of *options*."""
+
+    request: Request
+    options: CallOptions
+    started: float = attrs.field(factory=now, init=False)
+    deadline: float = attrs.field(default=attrs.Factory(_deadline_of, takes_self=True))
+    attempts: int = 0
+    attempt: HTTPRequest | None = None  # the attempt that runs or ran last
+    response: Response | None = None
+    previous_error: NeuralBoxError | None = None  # of the attempt before this one
+    accepted: bool = False  # the API accepted it, and the generation is pending
+    generation_id: GenerationId | None = None  # of the accepted generation
+    key: Secret = attrs.field(default=Secret(), repr=False)  # of the attempt
+
+    @property
+    def request_sent(self) -> bool:
+        """Whether the current attempt may have left this machine."""
+        return self.attempt is not None and self.attempt.sent
+
+    @property
+    def possibly_billed(self) -> bool:
+        """Whether the call may be billed if it ends now."""
+        if self.request.idempotent:
+            return False
+        previous = self.previous_error
+        return self.accepted or self.request_sent or (previous is not None and previous.billed == "unknown")
+
+    def accept(self, generation_id: GenerationId | None) -> None:
+        """Record that the API accepted the request as a pending generation; None: its id cannot be found."""
+        self.accepted, self.generation_id = True, generation_id
+
+    def annotate(self, error: NeuralBoxError) -> NeuralBoxError:
+        """
+        Set the facts of this call on *error*, and return it.
+
+        Apart from the constructors of errors, nothing else sets them.
+        """
+        error.attempts = self.attempts
+        error.elapsed = now() - self.started
+        if self.key:
+            _mask_in_error(error, self.key)
+        error.idempotency_key = self.request.headers.get("Idempotency-Key")
+        if self.accepted:
+            error.billed, error.generation_id = "unknown", self.generation_id
+        elif self.request.idempotent:
+            error.billed = "no"
+        elif self.previous_error is not None:
+            error.request_sent = error.request_sent or self.previous_error.request_sent
+            if self.previous_error.billed == "unknown" and error.billed == "no":
+                error.billed = "unknown"
+        return error
+
+    def timeout_error(self, phase: str) -> NeuralBoxError:
+        """Return the error of this call when its deadline has expired."""
+        seconds = self.deadline - self.started
+        received = b"" if self.response is None else self.response.received
+        msg = f"no complete response within {round(seconds, 2):g} s"
+        return self.annotate(APITimeoutError(msg, phase=phase, request_sent=self.request_sent, body=received))
+
+
+def _mask_in_error(error: NeuralBoxError, key: str) -> None:
+    facts = vars(error)
+    for name in _SERVER_SENT:
+        if name in facts:
+            facts[name] = mask(facts[name], key)
+    error.args = (error.message,)
+
+
+@attrs.frozen(kw_only=True)
+class Executor:
+    """Executes the calls of a client: with its key, against its base URL, over its shared connections."""
+
+    shared: SharedState
+    api_key: Secret | Callable[[], str] | Callable[[], Awaitable[str]] = attrs.field(repr=False)
+    base_url: str
+    max_response_bytes: int
+    _key_headers: Mapping[str, str] = attrs.field(
+        default=attrs.Factory(lambda self: _key_headers(self.api_key), takes_self=True), init=False, repr=False
+    )
+
+    async def execute(self, call: Call, decode: Callable[[int, Mapping[str, str], bytes], T]) -> T:
+        """Execute *call*, read its response to the last byte, and return the result of *decode*."""
+        with Deadline(call.deadline):
+            response = await self._send(call)
+            try:
+                return decode(response.status_code, response.headers, await response.read(self.max_response_bytes))
+            except NeuralBoxError as error:
+                if isinstance(error, APIConnectionError):
+                    error.body = response.received
+                # Without the frames below: they hold the body, which may echo the key.
+                raise call.annotate(error).with_traceback(None)  # noqa: B904 - it is the same error
+            finally:
+                response.close()  # no effect unless the body was left unread
+        raise call.timeout_error("total")
+
+    async def open_stream(
+        self, request: Request, fallback: Callable[[], Request | None], options: CallOptions
+    ) -> tuple[Response, Call]:
+        """
+        Send *request* for a stream; after a 404, which costs nothing, the *fallback* if there is one.
+
+        The endpoint that worked is tried first the next time. Returns the response, whose body is unread, and its call.
+        """
+        choices: list[Callable[[], Request | None]] = [lambda: request, fallback]
+        if self.shared.prefers_stream_fallback:
+            choices.reverse()
+        not_found: NotFoundError | None = None
+        for choice in choices:
+            if (chosen := choice()) is None:
+                continue
+            try:
+                opened = await self._open(chosen, options)
+            except NotFoundError as error:
+                not_found = not_found or error
+                continue
+            self.shared.prefers_stream_fallback = chosen is not request
+            return opened
+        raise not_found or AssertionError  # there is always the first
+
+    async def _open(self, request: Request, options: CallOptions) -> tuple[Response, Call]:
+        total, first = time_after(options.stream_timeout), time_after(options.first_event_timeout)
+        call = Call(request, options, min(total, first))
+        with Deadline(call.deadline):
+            return await self._send(call), call
+        raise call.timeout_error("total" if total <= first else "first_event")
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, and wake up soon after the client is closed, by any loop or thread."""
+        end = now() + seconds
+        # No event: that would belong to one loop, and a client to many.
+        while (left := end - now()) > 0 and not self.shared.closed:
+            await anyio.sleep(min(left, _CLOSED_CHECK_INTERVAL))
+
+    def check_open(self) -> None:
+        """Raise `ClientClosedError` if the client is closed."""
+        if self.shared.closed:
+            raise ClientClosedError(CLIENT_CLOSED)
+
+    # ------------------------------------------------------------------------------------------------------- attempts
+
+    async def _send(self, call: Call) -> Response:
+        """Make attempts until a response with a status of success arrives, or a failure that is not retried."""
+        shared, request, refund = self.shared, call.request, 1
+        while True:
+            call.attempts += 1
+            try:
+                # A successful attempt is inlined here: a coroutine of its own would cost 3 % of a call.
+                self.check_open()
+                call.attempt = call.response = None
+                if isinstance(self.api_key, Secret):
+                    call.key, key_headers = self.api_key, self._key_headers
+                else:
+                    call.key = await self._current_key(self.api_key)
+                    key_headers = _key_headers(call.key)
+                headers = _headers(key_headers, request)
+                call.attempt = HTTPRequest(request.method, self.base_url + request.path, headers, request.body)
+                response = await shared.transport.send(call.attempt)
+                self._observe(call, response)
+                if not is_success(response.status_code):
+                    response = await self._follow_redirects(call, response)
+            except NeuralBoxError as error:
+                call.annotate(error)
+                if call.previous_error is not None and _rejects_reused_key(error, call.previous_error):
+                    raise call.annotate(call.previous_error) from error
+                delay = self._retry_delay(call, error)
+                if delay is None or (cost := shared.retry_budget.take(error)) is None:
+                    raise
+                refund, call.previous_error, call.attempt = cost, error, None
+            else:
+                shared.retry_budget.give_back(refund)
+                return response
+            logger.info("%s %s: retry in %.2f s", request.method, request.path, delay)
+            await self.sleep(delay)
+
+    def _observe(self, call: Call, response: Response) -> None:
+        call.response = response
+        self.shared.rate_limits.observe(response.headers, counted=not call.request.idempotent)
+        logger.debug("%s %s: %d", call.request.method, call.request.path, response.status_code)
+
+    async def _follow_redirects(self, call: Call, response: Response) -> Response:
+        """Return the response of success that *response* redirects to. Raises the error of an error status."""
+        redirects = 0
+        while not is_success(response.status_code):
+            attempt = call.attempt
+            target = None if attempt is None else _redirect_target(attempt, response)
+            if attempt is None or target is None:
+                error = await _read_error(response, call.deadline)
+                if isinstance(error, RateLimitError):
+                    self.shared.rate_limits.refused(error)
+                raise error
+            response.close()
+            redirects += 1
+            if redirects > _MAX_REDIRECTS:
+                msg = f"more than {_MAX_REDIRECTS} redirects"
+                raise APIConnectionError(msg, request_sent=True, retryable=False)
+            call.attempt = HTTPRequest(attempt.method, target, attempt.headers, attempt.body)
+            response = await self.shared.transport.send(call.attempt)
+            self._observe(call, response)
+        return response
+
+    def _retry_delay(self, call: Call, error: NeuralBoxError) -> float | None:
+        logger.debug(
+            "%s %s: attempt %d: %s", call.request.method, call.request.path, call.attempts, type(error).__name__
+        )
+        remaining = call.deadline - now()
+        return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
+
+    @staticmethod
+    async def _current_key(key_function: Callable[[], str] | Callable[[], Awaitable[str]]) -> Secret:
+        result = _options.as_secret_result(key_function())
+        if isinstance(result, Awaitable):
+            result = _options.as_secret_result(await result)
+        return _options.check_key(result)
+
+
+def _key_headers(key: object) -> dict[str, str]:
+    """Return the headers of every request with *key*; none if a function returns the key."""
+    return {"Authorization": Secret("Bearer " + key), "User-Agent": _USER_AGENT} if isinstance(key, Secret) else {}
+
+
+def _headers(key_headers: Mapping[str, str], request: Request) -> dict[str, str]:
+    # As few as possible: aiohttp takes 1 us for each.
+    headers = {**key_headers, **request.headers}
+    if request.body is not None:
+        headers["Content-Type"] = "application/json"
+    if request.stream:
+        headers["Accept"] = "text/event-stream"
+        # A compressed stream that is cut can look complete, and compression delays events.
+        headers["Accept-Encoding"] = "identity"
+    return headers
+
+
+def _redirect_target(attempt: HTTPRequest, response: Response) -> str | None:
+    """Return the URL of a redirect of a GET to the same origin. Another would get the key, or bill again."""
+    location = response.headers.get("location")
+    if attempt.method != "GET" or response.status_code not in _REDIRECTS or not location:
+        return None
+    try:
+        target = urljoin(attempt.url, location)
+        here, there = urlsplit(attempt.url), urlsplit(target)
+    except ValueError:
+        return None
+    return target if (here.scheme, here.netloc) == (there.scheme, there.netloc) else None
+
+
+def _rejects_reused_key(error: NeuralBoxError, previous: NeuralBoxError) -> bool:
+    """Return whether *error* only reports that the idempotency key of an attempt with unknown outcome was reused."""
+    return previous.billed == "unknown" and isinstance(error, ConflictError | UnprocessableEntityError)
+
+
+async def _read_error(response: Response, deadline: float) -> APIStatusError:
+    # The status has arrived and decides: a body that is late or broken must not hide it.
+    started = now()
+    try:
+        with Deadline(started + min(_ERROR_BODY_TIMEOUT, 0.9 * (deadline - started))):
+            await response.read(_MAX_ERROR_BYTES, truncate=True)
+    except NeuralBoxError as error:
+        logger.debug("the body of a response with status %d broke: %s", response.status_code, type(error).__name__)
+    finally:
+        response.close()
+    return error_from(response.status_code, response.headers, response.received[:_MAX_ERROR_BYTES])

@@ -1,0 +1,139 @@
+"""The status of generations: `retrieve` it once, `wait` for its end, `recover` the rest of a broken stream."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from neuralbox_async._call.executor import Call
+from neuralbox_async._clock import now, time_after
+from neuralbox_async._errors import (
+    APIConnectionError,
+    APIStatusError,
+    GenerationFailedError,
+    InvalidParameterError,
+    NotFoundError,
+    WaitTimeoutError,
+)
+from neuralbox_async._options import DEFAULT_POLL_INTERVAL
+from neuralbox_async._retry import is_transient
+from neuralbox_async._types import Generation
+from neuralbox_async._validation import check_text
+from neuralbox_async._wire import endpoints
+from neuralbox_async._wire.responses import decode_generation, generation_failed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from neuralbox_async._call.executor import Executor
+    from neuralbox_async._options import CallOptions
+    from neuralbox_async._types import GenerationId
+
+_RECOVERY_INTERVAL = 0.5
+_MAX_ETA = 30.0
+_STATUS_REQUEST_TIMEOUT = 30.0
+# Polling slows down when less than this part of the hour's requests remains, to at most a quarter of its pace.
+_FULL_PACE_ABOVE, _MIN_PACE = 0.25, 0.25
+_LAST_REQUEST_AT = 0.9  # of the time that is left: the last status request needs time for its response
+_NEAR_DEADLINE = 0.05  # seconds
+_MAX_BACKOFF_EXPONENT = 3
+
+
+def id_of(generation: Generation | GenerationId) -> GenerationId:
+    """Return the id of *generation*, or *generation* if it is an id. Raises `InvalidParameterError`."""
+    value = generation.id if isinstance(generation, Generation) else generation
+    if not isinstance(value, str | int) or isinstance(value, bool) or value in {"", ".", ".."}:
+        raise InvalidParameterError("generation", value, "a generation with an id, or an id")
+    return check_text("generation", value) if isinstance(value, str) else value
+
+
+async def retrieve(
+    executor: Executor, generation_id: GenerationId, options: CallOptions, deadline: float, headers: Mapping[str, str]
+) -> Generation:
+    """
+    Return the current state of a generation: from one documented path, after a 404 from the other.
+
+    The path that worked is tried first the next time.
+    """
+    not_found: NotFoundError | None = None
+    for path in executor.shared.status_paths:
+        call = Call(endpoints.retrieve(generation_id, path, headers), options, deadline)
+        try:
+            generation = await executor.execute(call, decode_generation)
+        except NotFoundError as error:
+            not_found = not_found or error
+            continue
+        except GenerationFailedError:
+            _prefer(executor, path)
+            raise
+        _prefer(executor, path)
+        return generation
+    raise not_found or AssertionError  # there is always a path
+
+
+def _prefer(executor: Executor, path: str) -> None:
+    paths = executor.shared.status_paths
+    if paths[0] != path:
+        executor.shared.status_paths = (path, *(other for other in paths if other != path))
+
+
+async def wait(
+    executor: Executor,
+    state: Generation,
+    options: CallOptions,
+    deadline: float,
+    *,
+    interval: float = DEFAULT_POLL_INTERVAL,
+    immediately: bool = False,
+) -> Generation:
+    """Poll until the generation is finished, or *deadline*; *immediately*: send the first status request at once."""
+    started = now()
+    failures, retry_after = 0, 0.0
+    while not state.finished:
+        if not immediately:
+            pause = max(retry_after, interval * 2**failures / _allowed_pace(executor))
+            await executor.sleep(_pause(state, pause, deadline))
+            executor.check_open()
+        immediately = False
+        try:
+            # A timeout for each: a status request without a response must not use up all the time.
+            request_deadline = min(deadline, now() + _STATUS_REQUEST_TIMEOUT)
+            state = await retrieve(executor, id_of(state), options, request_deadline, options.headers)
+        except (APIConnectionError, APIStatusError) as error:
+            if not is_transient(error):
+                raise
+            failures = min(failures + 1, _MAX_BACKOFF_EXPONENT)
+            retry_after = getattr(error, "retry_after", None) or 0.0
+        else:
+            failures, retry_after = 0, 0.0
+        if not state.finished and now() >= deadline:
+            elapsed = now() - started
+            msg = f"generation {state.id} was still {state.status} after {round(elapsed, 2):g} s"
+            raise WaitTimeoutError(msg, generation=state, elapsed=elapsed)
+    if state.status == "failed":
+        raise generation_failed(state)
+    return state
+
+
+async def recover(executor: Executor, generation_id: GenerationId, options: CallOptions, deadline: float) -> Generation:
+    """Return the finished generation of a stream that broke. Raises the errors of `wait`."""
+    state = Generation(id=generation_id, status="pending")
+    bound = min(deadline, time_after(options.stall_timeout), time_after(options.timeout))
+    return await wait(executor, state, options, bound, interval=_RECOVERY_INTERVAL, immediately=True)
+
+
+def _allowed_pace(executor: Executor) -> float:
+    """Return the part of the full pace that the rate limits leave to polling: 1, or less when little remains."""
+    hour = executor.shared.rate_limits.hour
+    if not hour.limit or hour.remaining is None:
+        return 1.0
+    return min(1.0, max(_MIN_PACE, hour.remaining / hour.limit / _FULL_PACE_ABOVE))
+
+
+def _pause(state: Generation, interval: float, deadline: float) -> float:
+    """Return the seconds until the next status request."""
+    # Jitter: a thousand generations that started together are not polled together.
+    eta = min(_MAX_ETA, state.eta_seconds or 0.0)
+    pause = max(interval, eta) * random.uniform(0.9, 1.1)  # noqa: S311 - not a secret
+    left = deadline - now()
+    return max(0.0, min(pause, left if left < _NEAR_DEADLINE else left * _LAST_REQUEST_AT))

@@ -1,0 +1,394 @@
+"""
+`AsyncStream`: the events of one generation, once each and in order, however its connection or its reader fails.
+
+The state that a cancelled read must not destroy (bytes, decoder, undelivered events) lives on objects; the async
+generator over them only parses, and is made again after a cancellation. No scope, lock or task group is held between
+two reads (PEP 789).
+"""
+
+from __future__ import annotations
+
+import enum
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from neuralbox_async._call.stream_interruption import interruption
+from neuralbox_async._call.stream_reader import StreamLimits, StreamReader
+from neuralbox_async._call.stream_timeouts import StreamTimeouts
+from neuralbox_async._clock import clock, now
+from neuralbox_async._errors import (
+    APIConnectionError,
+    APITimeoutError,
+    ClientClosedError,
+    GenerationFailedError,
+    NeuralBoxError,
+    ResponseError,
+    StreamStateError,
+)
+from neuralbox_async._http.transport import CLOSED_WHILE_READING
+from neuralbox_async._lazy_imports import asyncio
+from neuralbox_async._types import ContentDelta, Generation, GenerationEnd, GenerationStart, StreamEvent
+from neuralbox_async._wire import events, fast_path
+from neuralbox_async._wire.responses import decode_generation
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from types import TracebackType
+
+    from neuralbox_async._call.executor import Call
+    from neuralbox_async._http.transport import Response
+    from neuralbox_async._types import GenerationId
+
+_DRAIN_TIMEOUT = 0.25  # seconds for the server to end the body after the terminal event, so that the connection is kept
+
+
+class StreamState(enum.Enum):
+    """
+    The states of a stream.
+
+        NEW --enter--> OPENING --head of the response--> OPEN --terminal event--> ENDED --body drained--> COMPLETE
+                                                          |
+                                                          +--failure, not recovered--> INTERRUPTED
+
+    Closing moves every state before COMPLETE and INTERRUPTED to CLOSED; ENDED, once all its events were delivered, to
+    COMPLETE.
+    """
+
+    NEW = enum.auto()
+    OPENING = enum.auto()
+    OPEN = enum.auto()
+    ENDED = enum.auto()
+    COMPLETE = enum.auto()
+    INTERRUPTED = enum.auto()
+    CLOSED = enum.auto()
+
+
+class AsyncStream:
+    """
+    The events of one generation, once each and in order: an async context manager and an async iterator.
+
+    Made by `AsyncNeuralBox.stream`. Entering sends the request; leaving closes the connection, so that the server stops
+    generating. Iterate the stream for every event, or `text_stream` for the pieces of text; afterwards `generation` has
+    the whole. A read that is cancelled or times out loses nothing: the next one continues. Only the API's terminal event
+    ends a stream; if it ends otherwise, reading raises `StreamInterruptedError`, with the text so far, and does so again
+    each time.
+    """
+
+    def __init__(
+        self,
+        open_response: Callable[[], Awaitable[tuple[Response, Call]]],
+        limits: StreamLimits,
+        recover: Callable[[GenerationId, float], Awaitable[Generation]] | None = None,
+    ) -> None:
+        self._open_response = open_response
+        self._limits = limits
+        self._recover = recover
+        self._state = StreamState.NEW
+        self._call: Call | None = None
+        self._reader: StreamReader | None = None
+        self._finalizer: weakref.finalize[..., AsyncStream] | None = None
+        self._is_reading = False
+        # Received and not delivered yet: events (dicts are deltas, as `take_deltas` took them), and a failure after them.
+        self._pending: deque[StreamEvent | dict[str, Any]] = deque()
+        self._pending_failure: NeuralBoxError | None = None
+        # Delivered.
+        self._texts: list[str] = []
+        self._start = GenerationStart()
+        self._end = GenerationEnd()
+        self._whole: Generation | None = None  # the generation as the API describes it, if it does
+        self._failure: NeuralBoxError | None = None
+        self._timeouts = StreamTimeouts(limits)
+        self._now: Callable[[], float] = now  # until it is entered; then its loop's clock, at a third of the cost
+
+    # -------------------------------------------------------------------------------------------- opening and closing
+
+    async def __aenter__(self) -> Self:
+        """Send the request and return when the response begins. Raises the errors of `AsyncNeuralBox.generate`."""
+        if self._state is not StreamState.NEW:
+            msg = "a stream is opened once; call stream() again for another generation"
+            raise StreamStateError(msg)
+        self._state = StreamState.OPENING
+        self._now = clock()
+        self._timeouts.start(self._now())
+        response, self._call = await self._open_response()
+        self._reader = StreamReader(response, self._limits)
+        if self._is_closed():
+            self._reader.close()
+            raise StreamStateError(CLOSED_WHILE_READING)
+        self._state = StreamState.OPEN
+        self._finalizer = weakref.finalize(self, _close_threadsafe, self._reader, asyncio.get_running_loop())
+        self._finalizer.atexit = False
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close()
+
+    async def aclose(self) -> None:
+        """Close the connection, so that the server stops generating. Idempotent, from any task; waits for nothing."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._has_ended():
+            self._state = StreamState.COMPLETE
+        elif self._state is not StreamState.INTERRUPTED:
+            self._state = StreamState.CLOSED
+            self._pending.clear()
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        if self._reader is not None:
+            self._reader.close()
+
+    def _is_closed(self) -> bool:
+        return self._state is StreamState.CLOSED
+
+    def _has_ended(self) -> bool:
+        """Return whether everything was delivered, up to the terminal event."""
+        return self._state in {StreamState.ENDED, StreamState.COMPLETE} and not self._pending
+
+    # -------------------------------------------------------------------------------------------------------- reading
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        """Return the next event. Raises `StreamInterruptedError`, `ClientClosedError` or `StreamStateError`."""
+        while not self._pending:
+            if not await self._fill():
+                raise StopAsyncIteration
+        return self._deliver(self._pending.popleft())
+
+    async def read_batch(self) -> list[StreamEvent]:
+        """
+        Return all events that have arrived, at least one; ``[]`` at the end. Raises the errors of reading one event.
+
+        For bulk processing. A failure is raised by the call after the one that returned the events before it.
+        """
+        while not self._pending:
+            if not await self._fill():
+                return []
+        batch: list[StreamEvent] = []
+        for event_type, run in groupby(self._pending, type):
+            if event_type is dict:
+                deltas = fast_path.delta_events(cast("list[dict[str, Any]]", list(run)))
+                self._texts += [event.delta for event in deltas]
+                batch += deltas
+            else:
+                batch += map(self._deliver, run)
+        self._pending.clear()
+        return batch
+
+    @property
+    def text_stream(self) -> AsyncIterator[str]:
+        """The pieces of text, without the other events: an async iterator over the same stream."""
+        return _TextStream(self._next_text)
+
+    async def get_final_generation(self) -> Generation:
+        """Read to the end and return `generation`. Raises the errors of reading."""
+        while await self.read_batch():
+            pass
+        if not self._has_ended():
+            msg = "the stream was closed before its end; `generation` has the text so far"
+            raise StreamStateError(msg)
+        return self.generation
+
+    @property
+    def generation(self) -> Generation:
+        """The delivered events as a `Generation`; its status is ``"incomplete"`` until the end has been reached."""
+        complete = self._has_ended()
+        if complete and self._whole is not None:
+            return self._whole
+        return Generation(
+            id=self._start.id if self._start.id is not None else self._end.id,
+            status="completed" if complete else "incomplete",
+            model=self._start.model,
+            content="".join(self._texts),
+            tokens_used=self._end.tokens_used,
+            balance_remaining=self._end.balance_remaining,
+            usage=self._end.usage,
+            raw=self._end.raw,
+        )
+
+    # -------------------------------------------------------------------------------------------------------- private
+
+    async def _next_text(self) -> str:
+        """Return the next piece of text, for `text_stream`."""
+        # Not through __anext__, which makes an event that nobody sees: a fifth of a piece (benchmark scenario `stream`).
+        while True:
+            while not self._pending:
+                if not await self._fill():
+                    raise StopAsyncIteration
+            event = self._pending.popleft()
+            if type(event) is dict:
+                text: str = event["delta"]
+                self._texts.append(text)
+                return text
+            if isinstance(delivered := self._deliver(event), ContentDelta):
+                return delivered.delta
+
+    def _deliver(self, event: StreamEvent | dict[str, Any]) -> StreamEvent:
+        """Record *event* at the moment when the user gets it."""
+        if isinstance(event, dict):
+            event = fast_path.delta_event(event)
+            self._texts.append(event.delta)
+        elif isinstance(event, ContentDelta):
+            self._texts.append(event.delta)
+        elif isinstance(event, GenerationStart):
+            self._start = event
+        elif isinstance(event, GenerationEnd):
+            self._end = event
+        return event
+
+    async def _fill(self) -> bool:
+        """Wait for more events to deliver; return False when no more will come."""
+        if self._failure is not None:
+            raise self._failure
+        if self._state in {StreamState.CLOSED, StreamState.COMPLETE}:
+            return False
+        if self._reader is None:
+            msg = "the stream is not open: enter it first, in a `with` block (`async with` in async code)"
+            raise StreamStateError(msg)
+        if self._is_reading:
+            msg = "another task is reading this stream"
+            raise StreamStateError(msg)
+        self._is_reading = True
+        try:
+            if self._state is StreamState.ENDED:
+                await self._drain(self._reader)
+            else:
+                await self._read_or_recover(self._reader)
+        finally:
+            self._is_reading = False
+        return True
+
+    async def _read_or_recover(self, reader: StreamReader) -> None:
+        failure = self._pending_failure
+        if failure is None:
+            try:
+                await self._read(reader)
+            except ClientClosedError as error:
+                so_far = self.generation
+                closed = ClientClosedError(
+                    error.message, request_sent=True, text=so_far.content, generation_id=so_far.id
+                )
+                raise self._annotate(closed) from None
+            except (APIConnectionError, ResponseError, GenerationFailedError) as error:
+                failure = self._pending_failure = error.with_traceback(None)
+        if failure is not None:
+            # Not in the handler: an error raised there would have the frames of the read in its context, and they hold
+            # received bytes, which may echo the key.
+            await self._recover_or_raise(reader, failure)
+
+    async def _read(self, reader: StreamReader) -> None:
+        # The timeouts count only while a read waits: a slow reader is not a stalled server.
+        started, timeouts = self._now(), self._timeouts
+        if started >= timeouts.total:
+            msg = "the stream exceeded its timeout"
+            raise APITimeoutError(msg, phase="total", request_sent=True)
+        deadline = timeouts.read_deadline(started)
+        try:
+            is_stream = reader.has_events or await reader.detect_event_stream(deadline)
+            received = await reader.next_events(deadline) if is_stream else []
+            self._take(received)
+        except APITimeoutError as error:
+            raise APITimeoutError(error.message, phase=timeouts.phase, request_sent=True, body=error.body) from None
+        finally:
+            # Also when the wait was cancelled: a reader that polls with short timeouts waits as well.
+            timeouts.update(self._pending, self._now() - started)
+        if not is_stream:
+            await self._read_unstreamed(reader)
+        elif not received:
+            msg = "the connection was closed"
+            raise APIConnectionError(msg, request_sent=True)
+
+    async def _read_unstreamed(self, reader: StreamReader) -> None:
+        """Read a response that is not an event stream, as of a server that ignores ``stream``: one delta, and the end."""
+        response = reader.response
+        body = await reader.read_body(self._timeouts.body_deadline(self._now()))
+        whole = decode_generation(response.status_code, response.headers, body)
+        if not whole.finished and whole.id is not None and self._recover is not None:
+            whole = await self._recover(whole.id, self._timeouts.total)
+        self._take_whole(whole)
+
+    def _take(self, received: list[bytes | str]) -> None:
+        """Make events pending, up to the terminal event or the first that is malformed; the rest is ignored."""
+        take, left = self._pending.append, iter(received)
+        try:
+            while (other := fast_path.take_deltas(left, take)) is not None:
+                data = other if isinstance(other, str) else other.decode("utf-8", "replace")
+                if data == events.DONE:
+                    self._state = StreamState.ENDED
+                    return
+                event = events.decode_event(data)
+                take(event)
+                if isinstance(event, GenerationEnd):
+                    self._state = StreamState.ENDED
+                    return
+        except NeuralBoxError as error:
+            self._pending_failure = error
+
+    def _take_whole(self, whole: Generation, so_far: str = "") -> None:
+        """Make pending the part of *whole* beyond the text *so_far*."""
+        if self._is_closed():
+            raise StreamStateError(CLOSED_WHILE_READING)
+        self._whole = whole
+        self._state = StreamState.ENDED
+        rest = whole.content[len(so_far) :]
+        if rest:
+            self._pending.append(ContentDelta(rest, raw=whole.raw))
+        if whole.completed:
+            end = GenerationEnd(whole.id, whole.tokens_used, whole.balance_remaining, whole.usage, raw=whole.raw)
+            self._pending.append(end)
+
+    async def _drain(self, reader: StreamReader) -> None:
+        """Read the rest of the body after the terminal event, for a moment, so that the connection is reused."""
+        with suppress(NeuralBoxError):  # everything has been delivered: a failure does not matter any more
+            deadline = self._now() + _DRAIN_TIMEOUT
+            while await reader.next_events(deadline):
+                pass
+        self._close()
+
+    async def _recover_or_raise(self, reader: StreamReader, error: NeuralBoxError) -> None:
+        """Get the rest of a generation whose stream broke with *error* from the API, or raise the interruption."""
+        reader.close()
+        generation_id = self._start.id
+        recovered: Generation | None = None
+        if self._recover is not None and generation_id is not None and not isinstance(error, GenerationFailedError):
+            so_far = "".join(self._texts)
+            try:
+                whole = await self._recover(generation_id, self._timeouts.total)
+            except GenerationFailedError as failure:
+                error = failure
+            except NeuralBoxError as failure:
+                error.add_note(f"recovering generation {generation_id} failed: {failure}")
+            else:
+                if whole.completed and whole.content.startswith(so_far):
+                    self._take_whole(whole, so_far)
+                    return
+                recovered = whole if whole.completed else None
+        self._failure = self._annotate(interruption(self._annotate(error), self.generation, recovered))
+        self._state = StreamState.INTERRUPTED
+        self._close()
+        # Without the frames below: they hold received bytes, which may echo the key.
+        raise self._failure from error.with_traceback(None)
+
+    def _annotate(self, error: NeuralBoxError) -> NeuralBoxError:
+        return error if self._call is None else self._call.annotate(error)
+
+
+class _TextStream(AsyncIterator[str]):
+    def __init__(self, next_text: Callable[[], Coroutine[Any, Any, str]]) -> None:
+        self._next_text = next_text
+
+    def __anext__(self) -> Coroutine[Any, Any, str]:
+        return self._next_text()
+
+
+def _close_threadsafe(reader: StreamReader, loop: asyncio.AbstractEventLoop) -> None:
+    with suppress(RuntimeError):  # the loop is closed, and its connections with it
+        loop.call_soon_threadsafe(reader.close)

@@ -1,0 +1,65 @@
+"""The timeouts of a stream: for the whole of it, for the first event, and for the time without content."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from neuralbox_async._types import ContentDelta, GenerationEnd, GenerationStart
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from neuralbox_async._call.stream_reader import StreamLimits
+    from neuralbox_async._types import StreamEvent
+
+
+class StreamTimeouts:
+    """Deadlines (times of the event loop), and the seconds of waiting without content that are left."""
+
+    def __init__(self, limits: StreamLimits) -> None:
+        self._limits = limits
+        self.total = math.inf
+        self._first_event: float | None = math.inf  # None once an event with content has arrived
+        self._content = math.inf
+        self._stall_budget = self._stall_timeout = _or_infinity(limits.stall_timeout)
+
+    def start(self, now: float) -> None:
+        """Start the timeouts at the time *now*."""
+        self.total = now + _or_infinity(self._limits.timeout)
+        self._first_event = now + _or_infinity(self._limits.first_event_timeout)
+
+    def read_deadline(self, now: float) -> float:
+        """Return the deadline of a read that starts at *now*."""
+        self._content = now + self._stall_budget if self._first_event is None else self._first_event
+        return min(self._content, self.total)
+
+    def body_deadline(self, now: float) -> float:
+        """Return the deadline of reading a whole body from *now*."""
+        return min(self.total, now + self._stall_budget)
+
+    @property
+    def phase(self) -> str:
+        """The timeout that the last read deadline belongs to: ``"total"``, ``"stall"`` or ``"first_event"``."""
+        if self.total <= self._content:
+            return "total"
+        return "stall" if self._first_event is None else "first_event"
+
+    def update(self, received: Iterable[StreamEvent | dict[str, Any]], waited: float) -> None:
+        """Account for a read that *received* these events (dicts are deltas) and *waited* so many seconds."""
+        # Comments, unknown events and empty deltas are heartbeats; they must not keep a dead generation alive.
+        for event in received:
+            if event["delta"] if isinstance(event, dict) else _is_progress(event):
+                self._first_event = None
+                self._stall_budget = self._stall_timeout
+                return
+        if self._first_event is None:
+            self._stall_budget -= waited
+
+
+def _or_infinity(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds
+
+
+def _is_progress(event: StreamEvent) -> bool:
+    return bool(event.delta) if isinstance(event, ContentDelta) else isinstance(event, GenerationStart | GenerationEnd)

@@ -1,0 +1,195 @@
+"""
+Time within an event loop: the clock, timers and deadlines.
+
+This is the one place where the core uses asyncio's timers and cancellation instead of anyio's. `anyio.fail_after`
+around a call costs 12 % of a call one by one and 20 % at 64 in flight (benchmark scenarios `call` and `call-64`). With
+NEURALBOX_FAST_PATHS=off, deadlines are anyio's cancel scopes and each timer is a `loop.call_at`.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from typing import TYPE_CHECKING, Self, cast
+
+from neuralbox_async import _fast_paths
+from neuralbox_async._errors import UnsupportedEventLoopError
+from neuralbox_async._lazy_imports import anyio, asyncio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def now() -> float:
+    """
+    Return the time of the running event loop, in seconds.
+
+    `anyio.current_time` is the same clock at eight times the cost. Raises `UnsupportedEventLoopError` outside asyncio.
+    """
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        raise _no_loop() from None
+
+
+def clock() -> Callable[[], float]:
+    """Return the function that `now` calls, for callers that need the time often. Raises the same error."""
+    try:
+        return asyncio.get_running_loop().time
+    except RuntimeError:
+        raise _no_loop() from None
+
+
+def time_after(seconds: float | None) -> float:
+    """Return the time (of `now`) that is *seconds* away, or infinity for None."""
+    return math.inf if seconds is None else now() + seconds
+
+
+def _no_loop() -> UnsupportedEventLoopError:
+    return UnsupportedEventLoopError(
+        "AsyncNeuralBox runs on asyncio (uvloop included), and no asyncio event loop is running here;"
+        " from trio, call neuralbox_sync.NeuralBox through trio.to_thread.run_sync"
+    )
+
+
+class Timer:
+    """
+    Calls `fire` at the time *when* (of `now`), unless it was cancelled before.
+
+    A timer that is late, because the loop was blocked or the process was stopped, fires one iteration of the loop
+    later: first the loop reads the data that has arrived, and its reader may cancel the timer.
+    """
+
+    __slots__ = ("_handle", "_queue", "when")
+
+    def __init__(self, when: float) -> None:
+        self.when = when
+        self._queue: _TimerQueue | None = None
+        self._handle: asyncio.Handle | None = None
+
+    def fire(self) -> None:
+        """Do the timer's work."""
+        raise NotImplementedError
+
+    def start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Start it in *loop*, by default the running event loop. At the time infinity it never fires."""
+        if self.when != math.inf:
+            loop = loop or asyncio.get_running_loop()
+            self._queue = _TimerQueue.of(loop) if _fast_paths.enabled() else None
+            if self._queue is None or not self._queue.add(self, loop):
+                self._queue, self._handle = None, loop.call_at(self.when, self._fire_soon, loop)
+
+    def _fire_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._handle = loop.call_soon(self.fire)
+
+    def cancel(self) -> None:
+        """Do not fire any more. Idempotent."""
+        if self._queue is not None:
+            self._queue.waiting.pop(self, None)
+        elif self._handle is not None:
+            self._handle.cancel()
+
+
+class Deadline(Timer):
+    """
+    Cancels the current task inside ``with Deadline(when):`` at the time *when* (of `now`).
+
+    *expired* is True afterwards if that happened; the block is then left without an exception. A cancellation from
+    elsewhere passes, also when it coincides with the deadline. Not across a `yield`.
+    """
+
+    __slots__ = ("_cancelling", "_scope", "_task", "expired")
+
+    def __enter__(self) -> Self:
+        self.expired = False
+        self._scope: anyio.CancelScope | None = None
+        if self.when != math.inf:
+            loop = asyncio.get_running_loop()
+            if _fast_paths.enabled():
+                self._task = cast("asyncio.Task[object]", asyncio.current_task(loop))
+                self._cancelling = self._task.cancelling()
+            else:
+                self._scope = anyio.CancelScope()
+                self._scope.__enter__()
+            self.start(loop)
+        return self
+
+    def fire(self) -> None:
+        """Cancel the block."""
+        self.expired = True
+        if self._scope is not None:
+            self._scope.cancel()
+        else:
+            self._task.cancel()
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: object) -> bool:
+        self.cancel()
+        if self._scope is not None:
+            self.expired = bool(self._scope.__exit__(exc_type, exc, None))
+        elif self.expired:
+            # A request to cancel from elsewhere, if there is one, is still counted: then the cancellation is theirs.
+            self.expired = self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError
+        return self.expired
+
+
+class _TimerQueue:
+    """
+    The timers of one loop that were started in the order of their times: one `loop.call_at` does for all of them.
+
+    Calls with the same timeout come in that order, and so do reads with the same stall timeout. A `loop.call_at` for
+    each costs 7 % of a call (benchmark scenario `call-64`).
+    """
+
+    # Referenced by its timers and by the loop's timer only: a loop that is dropped is freed with all its timers.
+    __slots__ = ("__weakref__", "_fires_at", "_handle", "_last", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: dict[Timer, None] = {}
+        self._last = 0.0  # the time of the timer added last
+        self._fires_at = math.inf
+        self._handle: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> _TimerQueue:
+        """Return the queue of *loop*."""
+        reference = _queues.get(loop)
+        queue = None if reference is None else reference()
+        if queue is None:
+            queue = cls()
+            _queues[loop] = weakref.ref(queue)
+        return queue
+
+    def add(self, timer: Timer, loop: asyncio.AbstractEventLoop) -> bool:
+        """Take *timer* and return True, unless it fires before one that is waiting."""
+        when = timer.when
+        if when < self._last and self.waiting and when < next(reversed(self.waiting)).when:
+            return False
+        self._last = when
+        self.waiting[timer] = None
+        if when < self._fires_at:
+            self._fire_at(when, loop)
+        return True
+
+    def _fire_at(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._fires_at = when
+        self._handle = loop.call_at(when, self._fire)
+
+    def _fire(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = max(self._fires_at, loop.time())  # the loop may have been busy, and may call a little too early
+        self._fires_at, self._handle = math.inf, None
+        for timer in self.waiting:
+            if timer.when > due:
+                self._fire_at(timer.when, loop)
+                break
+            loop.call_soon(self._fire_one, timer)  # each in a callback of its own: an exception stops no other timer
+
+    def _fire_one(self, timer: Timer) -> None:
+        if timer in self.waiting:
+            del self.waiting[timer]
+            timer.fire()
+
+
+_queues: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_TimerQueue]] = weakref.WeakKeyDictionary()

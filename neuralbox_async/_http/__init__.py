@@ -1,0 +1,1 @@
+"""One HTTP exchange. The only package that knows aiohttp."""

@@ -1,0 +1,116 @@
+"""aiohttp's sessions, connections and sockets, configured for this SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import anyio
+
+from neuralbox_async._http import request_writer
+from neuralbox_async._http.resolver import DaemonThreadResolver
+from neuralbox_async._http.transport import CLIENT_CLOSED
+
+if TYPE_CHECKING:
+    import weakref
+
+    from neuralbox_async._http.transport import HTTPRequest
+    from neuralbox_async._options import ConnectionOptions
+
+READ_SIZE = 64 * 1024  # bytes
+# Seconds. Common servers close idle connections after 5, and a POST on a closed one cannot be retried.
+_KEEP_ALIVE = 4.0
+
+# The attempt of the running task: aiohttp passes nothing from a request to the connector.
+current_request: ContextVar[HTTPRequest] = ContextVar("neuralbox_request")
+
+
+def new_connector(options: ConnectionOptions, socket_factory: Any) -> Connector:
+    """Return a connector whose sockets *socket_factory* makes."""
+    connector = Connector(
+        limit=options.max_connections,
+        resolver=DaemonThreadResolver(options.connect_timeout),
+        socket_factory=socket_factory,
+        keepalive_timeout=_KEEP_ALIVE if options.reuse_connections else None,
+        force_close=not options.reuse_connections,
+    )
+    if options.proxy is not None:
+        connector.proxy_timeout = options.connect_timeout
+    return connector
+
+
+def new_http_session(options: ConnectionOptions, connector: Connector) -> aiohttp.ClientSession:
+    """Return a session with aiohttp's own timeouts, cookies and environment reading switched off."""
+    # Through a proxy, and without reuse, a request has parts that `RequestWriter` does not know.
+    simple = options.proxy is None and options.reuse_connections
+    return aiohttp.ClientSession(
+        connector=connector,
+        # The deadline is the client's own: aiohttp's total kills healthy streams and can swallow a cancellation.
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout, ceil_threshold=math.inf),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        read_bufsize=READ_SIZE,
+        request_class=request_writer.request_class() if simple else aiohttp.ClientRequest,
+    )
+
+
+class Connector(aiohttp.TCPConnector):
+    """Records in the `HTTPRequest` of the running task when a connection takes it: before that nothing is sent."""
+
+    # aiohttp's own way to learn of a connection, a TraceConfig, costs 16 us a call.
+
+    proxy_timeout: float | None = None
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - of aiohttp's options
+        self.writes = request_writer.WriteBatch()
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        request = current_request.get()
+        request.stage = "connecting"
+        connect = super().connect if self.proxy_timeout is None else self._connect_to_proxy
+        try:
+            connection = await connect(*args, **kwargs)
+            while connection.protocol is not None and connection.protocol.should_close:
+                # Data arrived while it was idle (a gateway's 408, say): it would be read as the response.
+                connection.close()
+                connection = await connect(*args, **kwargs)
+        except asyncio.CancelledError:
+            # A connector that closes cancels the tasks that wait for a connection, as if their callers had done it.
+            if self.closed and not _is_cancelled():
+                raise aiohttp.ClientConnectionError(CLIENT_CLOSED) from None
+            raise
+        request.stage = "sent"
+        return connection
+
+    async def _connect_to_proxy(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
+        # The wait for a proxy's response to CONNECT has no other timeout.
+        with anyio.fail_after(self.proxy_timeout):
+            return await super().connect(*args, **kwargs)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def new_socket(sockets: weakref.WeakSet[socket.socket], address: tuple[Any, ...]) -> socket.socket:
+    """Return a socket for *address* (an item of `socket.getaddrinfo`) and add it to *sockets*."""
+    family, socket_type, protocol, *_ = address
+    connection = socket.socket(family, socket_type, protocol)
+    connection.setblocking(False)  # noqa: FBT003 - the standard library's
+    _keep_alive(connection)
+    sockets.add(connection)
+    return connection
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    # A peer that disappears silently is noticed after 60 + 5 * 60 s, also by a call without a timeout.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5)):
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,0 +1,151 @@
+"""The one set of validators: each returns the value that it accepts or raises `InvalidParameterError`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeGuard
+
+import attrs
+
+from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._secret import as_secret
+
+_MAX_SECONDS = 1e12
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110, section 5.6.2
+_HEADER_VALUE_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_OWN_HEADERS = frozenset(
+    {"authorization", "idempotency-key", "content-length", "content-type", "host", "transfer-encoding", "connection"}
+)
+
+
+def field_validator(check: Callable[..., object], **rules: Any) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    """Return an attrs validator that calls ``check(field name, value, **rules)``."""
+
+    def validate(_instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
+        check(field.name, value, **rules)
+
+    return validate
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
+    """Return whether *value* is a mapping; of strings, as far as the type checker is concerned."""
+    return isinstance(value, Mapping)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether *value* is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Return whether *value* is an integer; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_seconds(parameter: str, value: object) -> float | None:
+    """Return *value* as a time in seconds, above 0, or None for no limit."""
+    if value is None:
+        return None
+    if not is_number(value) or not 0 < value < _MAX_SECONDS:
+        raise InvalidParameterError(parameter, value, "a number of seconds above 0, or None")
+    return float(value)
+
+
+def check_backoff(parameter: str, value: object) -> float:
+    """Return *value* as a time in seconds, 0 included and infinity allowed."""
+    if not is_number(value) or not value >= 0:
+        raise InvalidParameterError(parameter, value, "a number of seconds of at least 0")
+    return float(value)
+
+
+def check_interval(parameter: str, value: object) -> float:
+    """Return *value* as a time in seconds, above 0."""
+    seconds = check_seconds(parameter, value)
+    if seconds is None:
+        raise InvalidParameterError(parameter, value, "a number of seconds above 0")
+    return seconds
+
+
+def check_rate(parameter: str, value: object) -> float | None:
+    """Return *value* as a number of requests per second, above 0, or None."""
+    if value is None:
+        return None
+    if not is_number(value) or not math.isfinite(value) or value <= 0:
+        raise InvalidParameterError(parameter, value, "a number of requests per second above 0, or None")
+    return float(value)
+
+
+def check_flag(parameter: str, value: object) -> bool:
+    """Return *value*, True or False."""
+    if not isinstance(value, bool):
+        raise InvalidParameterError(parameter, value, "True or False")
+    return value
+
+
+def check_count(parameter: str, value: object, *, minimum: int) -> int:
+    """Return *value*, an integer of at least *minimum*."""
+    if not is_integer(value) or value < minimum:
+        raise InvalidParameterError(parameter, value, f"an integer of at least {minimum}")
+    return value
+
+
+def check_optional_count(parameter: str, value: object, *, minimum: int) -> int | None:
+    """Return *value*, an integer of at least *minimum*, or None."""
+    if value is not None and (not is_integer(value) or value < minimum):
+        raise InvalidParameterError(parameter, value, f"an integer of at least {minimum}, or None")
+    return value
+
+
+def check_text(parameter: str, value: object, rule: str = "a string") -> str:
+    """Return *value*, a string that UTF-8 can carry."""
+    if not isinstance(value, str):
+        raise InvalidParameterError(parameter, value, rule)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            excerpt = value[max(0, error.start - 10) : error.end + 10]
+            raise InvalidParameterError(parameter, excerpt, "text without lone surrogates") from None
+    return value
+
+
+def check_nonempty_text(parameter: str, value: object, rule: str) -> str:
+    """Return *value*, a string of at least one character that UTF-8 can carry."""
+    if not (text := check_text(parameter, value, rule)):
+        raise InvalidParameterError(parameter, value, rule)
+    return text
+
+
+def check_callable(parameter: str, value: object) -> None:
+    """Accept a callable, or None."""
+    if value is not None and not callable(value):
+        raise InvalidParameterError(parameter, value, "a function, or None")
+
+
+def check_headers(parameter: str, headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return *headers*, which can be sent as they are. Values never appear in the error."""
+    if headers is None:
+        return {}
+    if not is_mapping(headers):
+        raise InvalidParameterError(parameter, None, "a mapping of header names to values", show=False)
+    secrets: dict[Any, Any] = {name: as_secret(value) for name, value in headers.items()}
+    del headers  # users put secrets there, too
+    for name, value in secrets.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
+            raise InvalidParameterError(parameter, name, "header names, without those that the client sets itself")
+        if not _is_header_value(value):
+            raise InvalidParameterError(f"{parameter}[{name!r}]", None, "ASCII text without line breaks", show=False)
+    return secrets
+
+
+def check_idempotency_key(key: object) -> str:
+    """Return *key*, which can be sent as a header."""
+    if not key or not _is_header_value(key):
+        raise InvalidParameterError("idempotency_key", key, "a non-empty string of ASCII without line breaks")
+    return key
+
+
+def _is_header_value(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and value.isascii() and not _HEADER_VALUE_FORBIDDEN.search(value)

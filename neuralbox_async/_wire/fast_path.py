@@ -1,0 +1,164 @@
+"""
+The fast paths of the wire format: requests, responses and events in their most frequent form, without cattrs.
+
+Each function returns the same as the general path, or reports that the general path must be taken. A property test
+holds them equal. With NEURALBOX_FAST_PATHS=off the general path is always taken. Measured by the benchmark scenarios
+`call-64-tls` (requests, responses) and `stream` (deltas).
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import attrs
+
+from neuralbox_async import _fast_paths
+from neuralbox_async._types import ROLES, ContentDelta, Generation, Usage, check_settings
+from neuralbox_async._wire import json
+
+# ----------------------------------------------------------------------------------------------------------- requests
+
+
+def encode_plain(
+    model: object, messages: object, system: object, temperature: object, max_tokens: object
+) -> bytes | None:
+    """
+    Return the body of POST /generate for plain text, the same as `encode_request` does, or None for the general path.
+
+    Plain is one text, or dicts with nothing but a role and a text: nearly every request. Raises
+    `InvalidParameterError`.
+    """
+    if not _fast_paths.enabled():
+        return None
+    try:
+        turns = _plain_turns(messages)
+        if turns is None or type(model) is not str or not model:
+            return None
+        check_settings(system, temperature, max_tokens)
+        settings = _settings(system, temperature, max_tokens)
+        return b'{"model":%b,"messages":[%b]%b}' % (json.quoted(model), turns, settings)
+    except (UnicodeEncodeError, TypeError):  # lone surrogates
+        return None
+
+
+_class: Callable[[Any], Any] = type  # with `type` itself, type checkers go on to ask for the types of a dict's items
+
+
+def _plain_turns(messages: Any) -> bytes | None:
+    if _class(messages) is str:
+        return _turn("user", messages)
+    if _class(messages) is not list:
+        return None
+    turns: list[bytes] = []
+    for message in messages:
+        if _class(message) is not dict or len(message) != 2:
+            return None
+        role, content = message.get("role"), message.get("content")
+        if _class(role) is not str or role not in ROLES or _class(content) is not str:
+            return None
+        turns.append(_turn(role, content))
+    return b",".join(turns) or None
+
+
+def _turn(role: str, text: str) -> bytes:
+    return b'{"role":"%b","content":%b}' % (role.encode(), json.quoted(text))
+
+
+def _settings(system: object, temperature: object, max_tokens: object) -> bytes:
+    if system is None and temperature is None and max_tokens is None:
+        return b""
+    settings = {"system": system, "temperature": temperature, "max_tokens": max_tokens}
+    return b"," + json.dumps({name: value for name, value in settings.items() if value is not None})[1:-1]
+
+
+# ---------------------------------------------------------------------------------------------------------- responses
+
+# The members of the vendor's own sample.
+_plain_values: Callable[[Any], tuple[Any, ...]] = operator.itemgetter(
+    "id", "status", "model", "content", "created_at", "tokens_used", "balance_remaining", "usage"
+)
+_plain_counts: Callable[[Any], tuple[Any, ...]] = operator.itemgetter(
+    "prompt_tokens", "completion_tokens", "total_tokens"
+)
+_PLAIN_MEMBERS, _PLAIN_COUNTS = 8, 3
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in attrs.fields(Generation)}
+
+
+def plain_generation(members: Any) -> Generation | None:
+    """Return the generation in *members*, if they are those of the vendor's sample in their types; otherwise None."""
+    if not _fast_paths.enabled():
+        return None
+    try:
+        generation_id, status, model, content, created_at, used, balance, usage = _plain_values(members)
+        prompt, completion, total = _plain_counts(usage)
+    except (KeyError, TypeError, IndexError):
+        return None
+    if not type(generation_id) is type(status) is type(model) is type(content) is type(created_at) is str:
+        return None
+    if not type(used) is type(balance) is type(prompt) is type(completion) is type(total) is int:
+        return None
+    if len(members) != _PLAIN_MEMBERS or len(usage) != _PLAIN_COUNTS:
+        return None
+    try:
+        created = datetime.fromisoformat(created_at)
+    except ValueError:
+        return None
+    # Not through the constructors of the frozen classes, which take as long as all the rest.
+    generation, tokens = object.__new__(Generation), object.__new__(Usage)
+    vars(tokens).update(usage)
+    fields = vars(generation)
+    fields |= _DEFAULTS
+    fields |= members
+    fields["usage"], fields["raw"] = tokens, members
+    fields["created_at"] = created if created.tzinfo else created.replace(tzinfo=UTC)
+    return generation
+
+
+# ------------------------------------------------------------------------------------------------------------- events
+
+
+def take_deltas(events: Iterator[bytes | str], take: Callable[[dict[str, Any]], None]) -> bytes | str | None:
+    """
+    Pass the deltas at the beginning of *events*, the data of server-sent events, to *take*, each as its JSON object.
+
+    Returns the first event that is not like the vendor's sample of a delta, for `decode_event`, or None when all were
+    taken. Most deltas are read before anybody asks for them, and a `ContentDelta` for each would keep the garbage
+    collector busy.
+    """
+    if not _fast_paths.enabled():
+        return next(events, None)
+    load = json.loads_exactly if json.orjson is None else json.orjson.loads
+    for data in events:
+        try:
+            # No look for long numbers: such an event has none.
+            members = load(data)
+            if len(members) != 2 or members["type"] != "content_delta" or type(members["delta"]) is not str:
+                return data
+        except (ValueError, RecursionError, TypeError, KeyError):
+            return data
+        take(members)
+    return None
+
+
+_set_delta: Callable[[ContentDelta, str], None] = cast("Any", ContentDelta).delta.__set__
+_set_raw: Callable[[ContentDelta, dict[str, Any]], None] = cast("Any", ContentDelta).raw.__set__
+_text_of = operator.itemgetter("delta")
+
+
+def delta_event(members: dict[str, Any]) -> ContentDelta:
+    """Return the event of *members*, which `take_deltas` took."""
+    return ContentDelta(members["delta"], raw=members)
+
+
+def delta_events(taken: list[dict[str, Any]]) -> list[ContentDelta]:
+    """Return the events of *taken*, which `take_deltas` took."""
+    # Frozen like any other, made in bulk without a line of Python for each (benchmark scenario `sync-stream`).
+    events = list(map(object.__new__, itertools.repeat(ContentDelta, len(taken))))
+    deque(map(_set_delta, events, map(_text_of, taken)), maxlen=0)
+    deque(map(_set_raw, events, taken), maxlen=0)
+    return events

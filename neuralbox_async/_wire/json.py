@@ -1,0 +1,119 @@
+"""JSON: orjson when the extra `speed` is installed, with the results of the standard library either way."""
+
+from __future__ import annotations
+
+import json
+import re
+from codecs import BOM_UTF8
+from contextlib import suppress
+from typing import Any, NoReturn, TypeGuard
+
+from neuralbox_async._errors import InvalidParameterError
+
+orjson: Any
+try:
+    import orjson
+except ImportError:  # the extra `speed` is not installed
+    orjson = None
+
+_EXCERPT_LENGTH = 200
+_LONG_NUMBER = re.compile(r"\d{19}")
+_LONG_NUMBER_BYTES = re.compile(rb"\d{19}")
+
+
+def loads(data: bytes | str) -> Any:
+    """
+    Return the JSON value in *data*.
+
+    Raises `ValueError` or `RecursionError` if *data* is not UTF-8, not JSON, has NaN, is nested too deeply, or has too
+    long a number.
+    """
+    return loads_exactly(data) if has_long_number(data) else loads_approximately(data)
+
+
+def loads_approximately(data: bytes | str) -> Any:
+    """Return the same as `loads`, except that integers beyond 64 bits may be floats. Check with `has_long_number`."""
+    if orjson is not None:
+        # Where the two differ (infinite numbers, lone surrogates, depth) the standard library decides.
+        with suppress(orjson.JSONDecodeError):
+            return orjson.loads(data)
+    return loads_exactly(data)
+
+
+def loads_exactly(data: bytes | str) -> Any:
+    """Return the same as `loads`, by the standard library."""
+    text = data if isinstance(data, str) else data.removeprefix(BOM_UTF8).decode()
+    try:
+        value, end = _decoder.raw_decode(text)
+    except ValueError:
+        return _decoder.decode(text)  # it begins with white space, or is not JSON
+    return value if end == len(text) else _decoder.decode(text)
+
+
+def has_long_number(data: bytes | str) -> bool:
+    """Return whether *data* has 19 digits in a row, perhaps an integer that orjson would read as a float."""
+    if orjson is None:
+        return False
+    return (_LONG_NUMBER_BYTES.search(data) if isinstance(data, bytes) else _LONG_NUMBER.search(data)) is not None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)
+
+
+# Made once: json.loads and json.dumps with options make a decoder or encoder for each text, a third of an event's cost.
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def dumps(value: Any, *, parameter: str = "messages") -> bytes:
+    """
+    Return *value* as compact JSON in UTF-8: the same bytes with orjson installed and without.
+
+    Raises `InvalidParameterError`, which names *parameter*, for values that are not JSON or that UTF-8 cannot carry.
+    """
+    try:
+        return _encode(value).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidParameterError(parameter, str(error)[:_EXCERPT_LENGTH], "JSON that UTF-8 can carry") from None
+
+
+def quoted(text: str) -> bytes:
+    """Return *text* as a JSON string in UTF-8. Raises `UnicodeEncodeError` or `TypeError` for lone surrogates."""
+    return json.encoder.encode_basestring(text).encode() if orjson is None else orjson.dumps(text)
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Return whether *value* is a JSON object."""
+    return isinstance(value, dict)
+
+
+def is_array(value: object) -> TypeGuard[list[Any]]:
+    """Return whether *value* is a JSON array."""
+    return isinstance(value, list)
+
+
+def type_name(value: object) -> str:
+    """Return the JSON type of *value* for a message, such as ``"a string"``."""
+    names: dict[type[Any], str] = {
+        type(None): "null",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+    }
+    return names.get(type(value), type(value).__name__)
+
+
+def excerpt(body: bytes) -> str:
+    """Return the beginning of *body* as one line."""
+    return one_line(body[: 4 * _EXCERPT_LENGTH].decode("utf-8", "replace"))
+
+
+def one_line(text: str) -> str:
+    """Return *text* as one line, shortened."""
+    line = " ".join(text.split())
+    return line if len(line) <= _EXCERPT_LENGTH else f"{line[:_EXCERPT_LENGTH]}..."
