@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 
+from neuralbox_async import APIConnectionError
 from neuralbox_async.testing import FakeResponse
+
+REFUSED = APIConnectionError("refused")
 
 
 class Answers:
@@ -49,3 +52,9 @@ def said(asked):
 def done(asked, **members):
     """Return an answer with a generation."""
     return {"id": f"gen_{said(asked)}", "status": "completed", "content": said(asked), "tokens_used": 1, **members}
+
+
+async def results_of(batch):
+    """Run *batch* to its end and return its results."""
+    async with batch as results:
+        return [result async for result in results]

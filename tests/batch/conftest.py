@@ -12,7 +12,7 @@ import pytest
 
 from neuralbox_async import AsyncNeuralBox
 
-# Test folders are no packages; this one has a module of its own besides its tests. At the end: another folder's
+# Test folders are no packages; this one has modules of its own besides its tests. At the end: another folder's
 # `conftest` is imported by that name.
 sys.path.append(str(Path(__file__).parent))
 

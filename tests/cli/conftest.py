@@ -10,11 +10,15 @@ import select
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import attrs
 import pytest
 
 from neuralbox_async.testing import NeuralBoxServer
+
+# Test folders are no packages: the tests import the helper modules beside them by this path.
+sys.path.append(str(Path(__file__).parent))
 
 COMMAND = (sys.executable, "-m", "neuralbox_async")
 # Makes the terminal on stdin the controlling one, so that Ctrl-C typed there is a signal.
@@ -190,3 +194,22 @@ def at_terminal():
             return terminal
 
         yield start
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Every test has an empty folder to itself."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def batch(run, folder):
+    """Run the command for a file made of *rows*."""
+
+    def batch(rows, *arguments, name="in.txt", **options):
+        data = rows if isinstance(rows, bytes) else rows.encode()
+        (folder / name).write_bytes(data)
+        return run("batch", name, *arguments, **options)
+
+    return batch

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 from fault_server import answer, events, replies, serves
-from test_faults import BROKEN_BODIES, BROKEN_STREAMS
+from test_broken_streams import BROKEN_STREAMS
+from test_response_bodies import BROKEN_BODIES
 
 from neuralbox_async import AsyncNeuralBox, NeuralBoxError, RetryPolicy
 from neuralbox_sync import NeuralBox

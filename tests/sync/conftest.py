@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import attrs
 import pytest
@@ -14,6 +15,9 @@ import pytest
 from neuralbox_async.testing import NeuralBoxServer
 from neuralbox_sync import NeuralBox
 from neuralbox_sync._loop import EventLoop
+
+# Test folders are no packages: the tests import the helper modules beside them by this path.
+sys.path.append(str(Path(__file__).parent))
 
 _LONGEST = 40.0  # seconds after which a script that hangs is killed
 _PATIENCE = 15.0  # seconds until something that does not come fails a test; what is slow is the machine

@@ -1,0 +1,244 @@
+"""The budget of all runs of a batch: costs of earlier runs count, unknown ones too."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import pytest
+from answers import Answers, done, said
+from budget_runs import rows, run, without_price
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuralbox_async import APIConnectionError, AsyncNeuralBox, BudgetReachedError, _sending, read_journal
+from neuralbox_async.testing import NeuralBoxServer
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+LOST = APIConnectionError("reset", request_sent=True)
+
+
+# --------------------------------------------------------------------------------------------------------- several runs
+
+
+TO_THE_END = 61
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    limit=st.integers(1, 60),
+    costs=st.lists(st.integers(0, 7), min_size=1, max_size=30),
+    cap=st.integers(1, 6),
+    lost=st.sets(st.integers(0, 29)),
+    leaving=st.lists(st.integers(0, TO_THE_END), max_size=5),
+    on_unknown=st.sampled_from(["skip", "retry"]),
+)
+def test_never_more_than_the_budget_in_all_runs(limit, costs, cap, lost, leaving, on_unknown):
+    """However often a batch is left and run again, all its runs together spend no more than its budget."""
+    billed = 0
+
+    def arrive(asked):
+        # Billed when it comes, whether or not anybody still waits for the answer.
+        nonlocal billed
+        billed += 0 if asked["path"].endswith("/calculate-price") else costs[int(said(asked))]
+        return 3
+
+    def answer(asked):
+        if asked["path"].endswith("/calculate-price"):
+            return {"token_cost": 3, "min_token_cost": 1, "max_token_cost": 7, "pricing_type": "matrix"}
+        number = int(said(asked))
+        if number in lost:
+            lost.discard(number)
+            return LOST
+        return done(asked, tokens_used=costs[number])
+
+    async def run_once(journal, turns):
+        before = billed
+        client = AsyncNeuralBox("key", transport=Answers(answer, arrive))
+        batch = client.generate_many(
+            rows(len(costs)), model="m", max_concurrency=cap, budget=limit, journal=journal, on_unknown=on_unknown
+        )
+        async with batch as results:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            while turns == TO_THE_END and await results.read_batch():
+                pass
+        report = batch.report
+        known = sum(entry.tokens for entry in read_journal(journal) if entry.event == "done")
+        assert known == report.tokens_in_all == report.tokens_before + report.tokens
+        assert billed - before <= report.tokens + report.tokens_at_risk
+        assert billed <= report.tokens_in_all + report.tokens_at_risk <= limit
+
+    with tempfile.TemporaryDirectory() as folder:
+        for turns in (*leaving, TO_THE_END):
+            asyncio.run(run_once(Path(folder, "run.jsonl"), turns))
+
+
+async def test_the_budget_is_of_all_runs(client, neuralbox_server, journal):
+    """The same budget again is the same money: what earlier runs spent of it is gone."""
+    told = []
+    for budget in (10, 10, 15):
+        batch = client.generate_many(rows(50), model="gpt-5", budget=budget, journal=journal)
+        results, report = await run(batch)
+        told.append((len(results), report.tokens, report.tokens_before, report.tokens_in_all))
+        assert BudgetReachedError is type(report.stopped_by)
+        assert report.tokens_in_all == report.stopped_by.spent
+
+    assert [(5, 10, 0, 10), (0, 0, 10, 10), (2, 4, 10, 14)] == told
+    assert 14 == sum(bill.tokens for bill in neuralbox_server.billed)
+
+
+async def test_what_is_in_doubt_counts_in_later_runs(client, neuralbox_server, journal):
+    """What an earlier run may have been billed for counts at what it had reserved, and if sent again, twice."""
+    neuralbox_server.drop("after", times=2)
+    requests = rows(50)
+    await run(client.generate_many(requests[:2], model="gpt-5", budget=20, journal=journal, max_concurrency=1))
+    _, skipping = await run(client.generate_many(requests[:3], model="gpt-5", budget=20, journal=journal))
+    _, last = await run(client.generate_many(requests, model="gpt-5", budget=20, journal=journal, on_unknown="retry"))
+
+    assert (2, 0, 4) == (skipping.tokens, skipping.tokens_before, skipping.tokens_at_risk)
+    assert (14, 2, 4) == (last.tokens, last.tokens_before, last.tokens_at_risk)
+    assert 20 == sum(bill.tokens for bill in neuralbox_server.billed)
+
+
+async def test_doubts_of_a_run_without_a_budget(client, neuralbox_server, journal):
+    """What a run without a budget left in doubt counts at the price of its model, before anything is sent."""
+    neuralbox_server.drop("after", times=2)
+    await run(client.generate_many(rows(2), model="claude-sonnet-4.5", journal=journal, max_concurrency=1))
+    _, report = await run(client.generate_many(rows(50)[2:], model="gpt-5-nano", budget=10, journal=journal))
+
+    assert (2, 8) == (report.tokens, report.tokens_at_risk)
+    assert 10 == sum(bill.tokens for bill in neuralbox_server.billed)
+
+
+async def test_pending_generations_are_paid_for_once(journal, monkeypatch):
+    """What was accepted by an earlier run is waited for whatever is left of the budget, and counts once."""
+    monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.02)
+    with NeuralBoxServer(pending_models=["slow"], pending_seconds=0.2, prices={"slow": 5}) as server:
+        async with AsyncNeuralBox(**server.options) as client:
+            async with client.generate_many(rows(9), model="slow", budget=12, journal=journal) as results:
+                while sum(entry.event == "pending" for entry in read_journal(journal)) < 2:
+                    await asyncio.sleep(0.005)
+            left = results.report
+            again, report = await run(client.generate_many(rows(9), model="slow", budget=12, journal=journal))
+
+    assert (0, 10) == (left.tokens, left.tokens_at_risk)
+    assert {"0", "1"} == {result.key for result in again if result.error is None}
+    assert (10, 0, 0) == (report.tokens, report.tokens_before, report.tokens_at_risk)
+    assert 10 == sum(bill.tokens for bill in server.billed)
+
+
+async def test_what_is_found_again_gives_tokens_back(make, journal, monkeypatch):
+    """While it is asked what became of earlier requests, the batch waits: they may have cost less than was reserved."""
+    monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.001)
+
+    def answer(asked):
+        if asked["path"].endswith("/calculate-price"):
+            return {"max_token_cost": 10}
+        if asked["method"] == "POST":
+            return {"id": "1", "status": "pending"} if not again else done(asked, tokens_used=4)
+        return {"id": "1", "status": "completed" if again else "pending", "content": "x", "tokens_used": 6}
+
+    again = False
+    client, _ = make(answer)
+    async with client.generate_many(rows(3), model="m", budget=17, journal=journal) as results:
+        while not any(entry.event == "pending" for entry in read_journal(journal)):
+            await asyncio.sleep(0)
+    again = True
+    batch = client.generate_many(rows(3), model="m", budget=17, journal=journal)
+    _, report = await run(batch)
+
+    assert 10 == results.report.tokens_at_risk
+    assert (10, 0) == (report.tokens, report.tokens_at_risk)
+
+
+async def test_prices_are_remembered(make, journal):
+    """Where the API tells no price, the journal knows what a model has cost: no request goes alone again."""
+    client, transport = make(without_price, lambda _asked: 20)
+    await run(client.generate_many(rows(1), model="m", budget=100, journal=journal))
+    await run(client.generate_many(rows(5), model="m", budget=100, journal=journal))
+
+    assert 4 == transport.peak
+
+
+async def test_a_bill_without_tokens(make, journal):
+    """A generation whose cost the API did not tell counts, now and later, at what was reserved for it."""
+
+    def answer(asked):
+        return {"max_token_cost": 5} if asked["path"].endswith("/calculate-price") else {"id": "1", "content": "x"}
+
+    client, _ = make(answer)
+    reports = []
+    for _ in range(2):
+        batch = client.generate_many(rows(9), model="m", budget=17, journal=journal, max_concurrency=1)
+        reports.append((await run(batch))[1])
+
+    assert [(3, 0, 15), (0, 0, 15)] == [(one.completed, one.tokens, one.tokens_at_risk) for one in reports]
+
+
+async def test_a_journal_that_tells_no_model(make, journal):
+    """What was in flight, nobody knows for which model, counts at the highest price there is."""
+    text = '{"event":"journal","version":1}\n{"key": "x", "event": "start"}\n{"key": "y", "event": "start"}\n'
+    journal.write_text(text)
+    client, _ = make(lambda asked: {"max_token_cost": 4} if "price" in asked["path"] else done(asked, tokens_used=4))
+    _, report = await run(client.generate_many(rows(9), model="m", budget=17, journal=journal))
+
+    assert (8, 8) == (report.tokens, report.tokens_at_risk)
+
+
+async def test_the_balance_is_what_there_is_now(journal):
+    """The balance bounds what this run spends: earlier runs have been taken off it already."""
+    with NeuralBoxServer(balance=10) as server:
+        async with AsyncNeuralBox(**server.options) as client:
+            await run(client.generate_many(rows(3), model="gpt-5", journal=journal))
+            batch = client.generate_many(rows(9), model="gpt-5", journal=journal, budget=100, check_balance=True)
+            _, report = await run(batch)
+
+    assert (4, 6, {}) == (report.tokens, report.tokens_before, report.failed)
+    assert (4, 4) == (report.stopped_by.budget, report.stopped_by.spent)
+    assert "the balance of 4 tokens" in str(report.stopped_by)
+
+
+# --------------------------------------------------------------------------------------------- what was paid for before
+
+
+WORKER = """
+    import asyncio, sys
+    from neuralbox_async import AsyncNeuralBox
+
+    async def main(base_url, key, journal, count, budget):
+        async with AsyncNeuralBox(key, base_url=base_url) as client:
+            requests = ({"key": f"row {number}", "prompt": f"prompt {number}"} for number in range(int(count)))
+            batch = client.generate_many(
+                requests, model="gpt-5", journal=journal, max_concurrency=8, budget=int(budget), on_unknown="retry"
+            )
+            async with batch as results:
+                async for result in results:
+                    pass
+            print(batch.report.tokens_in_all, batch.report.tokens_at_risk)
+
+    asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_a_budget_survives_kills(journal, start):
+    """Killed again and again, and run again with the same budget, a batch never spends more than that."""
+    kills, budget = 5, 200
+    with NeuralBoxServer(latency=0.003) as server:
+        arguments = (server.base_url, server.api_key, journal, 1000, budget)
+        for kill in range(1, kills + 1):
+            worker = start(WORKER, *arguments)
+            wanted = kill * budget // (2 * kills + 2)
+            server.wait_until(
+                lambda wanted=wanted, worker=worker: len(server.billed) >= wanted or worker.poll() == 0, 20
+            )
+            worker.kill()
+            worker.wait()
+        worker = start(WORKER, *arguments)
+        known, at_risk = map(int, worker.communicate(timeout=30)[0].split())
+        billed = sum(bill.tokens for bill in server.billed)
+
+    assert known <= billed <= known + at_risk <= budget < known + at_risk + 2
+    assert known == sum(entry.tokens for entry in read_journal(journal) if entry.event == "done")

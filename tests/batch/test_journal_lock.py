@@ -1,0 +1,121 @@
+"""The lock of a journal: other processes, other batches, and event loops that end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+from answers import Answers, done
+from journals import entries, opened, opened_and_closed, run
+
+from neuralbox_async import AsyncNeuralBox, JournalLockedError
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+HOLDER = """
+    import sys, time
+    from neuralbox_async._journal import Journal
+
+    journal = Journal(sys.argv[1])
+    list(journal.open())
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+async def test_two_processes_on_one_journal(make, journal, start):
+    """A second process on the same journal is refused with a clear error; it is free when the first is dead."""
+    holder = start(HOLDER, journal)
+    assert "open\n" == holder.stdout.readline()
+    client, transport = make()
+    with pytest.raises(JournalLockedError, match=r"in use .*run\.jsonl") as caught:
+        await run(client.generate_many(["a"], model="gpt-5", journal=journal))
+    assert [] == transport.asked
+    assert str(journal) == caught.value.path
+    holder.kill()
+    holder.wait()
+    assert 1 == len(await run(client.generate_many(["a"], model="gpt-5", journal=journal)))
+
+
+class FakeMsvcrt:
+    """Windows' locks, which are on a byte at the place where the file is."""
+
+    LK_NBLCK, LK_UNLCK = 2, 0
+
+    def __init__(self):
+        self.held = {}
+
+    def locking(self, fd, mode, count):
+        byte = (os.fstat(fd).st_ino, os.lseek(fd, 0, os.SEEK_CUR), count)
+        if mode == self.LK_UNLCK:
+            assert fd == self.held.pop(byte)
+        elif self.held.setdefault(byte, fd) != fd:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_the_lock_on_windows(journal, monkeypatch):
+    """By the calls that there are on Windows, a second opening is refused, and what is written stays at the end."""
+    windows = FakeMsvcrt()
+    monkeypatch.setattr("neuralbox_async._journal.sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setitem(sys.modules, "msvcrt", windows)
+    first = opened(journal)
+    ((_, at, count),) = windows.held
+    first.start("a", "1", "gpt-5", None)
+    with pytest.raises(JournalLockedError):
+        opened(journal)
+    first.start("b", "2", "gpt-5", None)
+    first.close()
+    assert {} == windows.held
+    assert ("a", "b") == opened_and_closed(journal).unknown
+    # Beyond the end: on Windows what is locked cannot be read by others.
+    assert at > journal.stat().st_size
+    assert 1 == count
+
+
+async def test_two_batches_on_one_journal(make, journal):
+    """The same holds within one process; leaving a batch frees its journal."""
+    client, _ = make()
+    async with client.generate_many(["a"], model="gpt-5", journal=journal):
+        with pytest.raises(JournalLockedError):
+            await run(client.generate_many(["a"], model="gpt-5", journal=journal))
+    assert [] == await run(client.generate_many([], model="gpt-5", journal=journal))
+
+
+def test_a_loop_that_ends_gives_the_journal_back(journal):
+    """When the event loop ends under a batch that nobody left, its journal is free for the next one."""
+    held = []
+
+    async def leave_open():
+        client = AsyncNeuralBox("key", transport=Answers(done, lambda _asked: 10**9))
+        batch = client.generate_many(map(str, range(9)), model="gpt-5", journal=journal, max_concurrency=2)
+        await batch.__aenter__()
+        held.append(batch)
+        while not entries(journal, "start"):
+            await asyncio.sleep(0)
+
+    asyncio.run(leave_open())
+    opened_and_closed(journal)
+
+    assert 1 == len(held)
+
+
+def test_a_batch_that_outlives_its_loop(journal):
+    """A batch that is dropped when its loop is closed gives its journal back."""
+    loop = asyncio.new_event_loop()
+    client = AsyncNeuralBox("key", transport=Answers(done, lambda _asked: 10**9))
+    batch = client.generate_many((), model="gpt-5", journal=journal)
+    loop.run_until_complete(batch.__aenter__())
+    tasks = asyncio.all_tasks(loop)
+    loop.close()
+    with pytest.raises(JournalLockedError):
+        opened(journal)
+    del batch
+    gc.collect()
+    opened_and_closed(journal)
+    for task in tasks:
+        task._log_destroy_pending = False  # this loop was closed too early, as it was meant to be

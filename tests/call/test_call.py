@@ -1,0 +1,224 @@
+"""One call: the request and its path, deadlines, redirects and errors."""
+
+from __future__ import annotations
+
+import json
+
+import anyio
+import pytest
+
+from neuralbox_async import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    Generation,
+    NeuralBoxError,
+    NotFoundError,
+    ProviderError,
+)
+from neuralbox_async.testing import FakeResponse, FakeTransport
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+KEY = "nb_canary_key_that_must_not_be_seen_7f3a"
+REPLY = {"id": "gen_1", "status": "completed", "content": "Hello"}
+
+REFUSED = APIConnectionError("refused")
+
+
+async def test_generate(make_client):
+    """One POST with the key goes out, and the generation comes back."""
+    transport = FakeTransport(REPLY)
+    client = make_client(transport, base_url="https://api.example.com/v2/", default_headers={"X-Team": "a"})
+
+    reply = await client.generate(
+        "gpt-5",
+        "Hi",
+        system="Be brief.",
+        temperature=0.5,
+        max_tokens=9,
+        extra_headers={"X-Trace": "t"},
+        extra_body={"seed": 1},
+    )
+
+    (request,) = transport.requests
+    assert Generation(id="gen_1", content="Hello") == reply
+    assert ("POST", "https://api.example.com/v2/generate") == (request.method, request.url)
+    assert {
+        "model": "gpt-5",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "system": "Be brief.",
+        "temperature": 0.5,
+        "max_tokens": 9,
+        "seed": 1,
+    } == request.json
+    expected = {
+        "Authorization": f"Bearer {KEY}",
+        "Content-Type": "application/json",
+        "X-Team": "a",
+        "X-Trace": "t",
+    }
+    assert expected == {name: str(request.headers[name]) for name in expected}
+    assert request.headers["User-Agent"].startswith("neuralbox-python/")
+
+
+async def test_stream_headers(make_client):
+    """A stream asks for events, uncompressed."""
+    transport = FakeTransport(FakeResponse(b"data: [DONE]\n\n", headers={"content-type": "text/event-stream"}))
+    async with make_client(transport).stream("gpt-5", "Hi"):
+        pass
+
+    (request,) = transport.requests
+    assert ("text/event-stream", "identity") == (request.headers["Accept"], request.headers["Accept-Encoding"])
+    assert request.json["stream"] is True
+
+
+async def test_idempotency_key(make_client):
+    """Each call has a key of its own, the same on each attempt; the user's own is taken."""
+    transport = FakeTransport(REFUSED, REPLY)
+    client = make_client(transport)
+    await client.generate("gpt-5", "Hi")
+    await client.generate("gpt-5", "Hi")
+    await client.generate("gpt-5", "Hi", idempotency_key="mine")
+
+    keys = [request.headers["Idempotency-Key"] for request in transport.requests]
+    assert keys[0] == keys[1] != keys[2] != keys[3] == "mine"
+
+
+# ------------------------------------------------------------------------------------------------------------ retries
+
+
+async def test_deadline(make_client):
+    """The deadline of a call ends it wherever it is; the error says what was sent, and keeps what had come."""
+    for transport, sent, body in [(FakeTransport(FakeResponse(b"{", ...)), True, b"{"), (Hanging(), False, b"")]:
+        with anyio.fail_after(5), pytest.raises(APITimeoutError, match=r"within 0\.05 s") as caught:
+            await make_client(transport).generate("gpt-5", "Hi", timeout=0.05)
+        assert (sent, "total", body) == (caught.value.request_sent, caught.value.phase, caught.value.body)
+
+
+class Hanging(FakeTransport):
+    """A transport that never gets as far as a connection."""
+
+    async def send(self, *args):
+        await anyio.sleep_forever()
+
+
+async def test_deadline_of_opening_a_stream(make_client):
+    """Opening a stream ends with the clock that runs out first."""
+    client = make_client(Hanging())
+    for limits, phase in [
+        ({"first_event_timeout": 0.02}, "first_event"),
+        ({"timeout": 0.02, "first_event_timeout": 5}, "total"),
+        ({"timeout": 0.02, "first_event_timeout": None}, "total"),
+    ]:
+        with anyio.fail_after(5), pytest.raises(APITimeoutError) as caught:
+            await client.stream("gpt-5", "Hi", **limits).__aenter__()
+        assert phase == caught.value.phase
+
+
+# ---------------------------------------------------------------------------------------------------------- redirects
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_post_is_not_redirected(make_client, status):
+    """A POST follows no redirect: the generation would be billed again, or the key told to another host."""
+    transport = FakeTransport(FakeResponse(b"", status=status, headers={"location": "/elsewhere"}))
+    with pytest.raises(APIStatusError) as caught:
+        await make_client(transport).generate("gpt-5", "Hi")
+    assert (status, 1, "/elsewhere") == (caught.value.status, len(transport.requests), caught.value.headers["location"])
+
+
+@pytest.mark.parametrize(
+    "location, url",
+    [
+        ("/v3/generate/1", "https://api.example.com/v3/generate/1"),
+        ("https://api.example.com/x", "https://api.example.com/x"),
+        ("https://api.example.com:444/x", None),
+        ("http://api.example.com/x", None),
+        ("//evil.example.com/x", None),
+        ("https://user:pw@api.example.com/x", None),
+        ("https://[::1/x", None),
+        ("", None),
+    ],
+)
+async def test_get_is_redirected_to_the_same_origin(make_client, location, url):
+    """A GET follows a redirect to the same origin, and to no other."""
+    transport = FakeTransport(FakeResponse(b"", status=302, headers={"location": location}), REPLY)
+    client = make_client(transport, base_url="https://api.example.com/v2")
+    if url is None:
+        with pytest.raises(APIStatusError):
+            await client.retrieve(1)
+        assert 1 == len(transport.requests)
+    else:
+        assert "Hello" == (await client.retrieve(1)).content
+        assert url == transport.requests[-1].url
+
+
+async def test_endless_redirects(make_client):
+    """A redirect to itself ends."""
+    transport = FakeTransport(FakeResponse(b"", status=302, headers={"location": "/x"}))
+    with pytest.raises(APIConnectionError, match="redirects"):
+        await make_client(transport).retrieve(1)
+    assert len(transport.requests) < 10
+
+
+# --------------------------------------------------------------------------------------------------------------- logs
+
+
+async def test_errors_are_ours(make_client):
+    """Whatever the transport raises of ours comes out as it is, described."""
+    error = ProviderError("500", status=500, code="provider_error")
+    with pytest.raises(NeuralBoxError) as caught:
+        await make_client(FakeTransport(error)).generate("gpt-5", "Hi")
+    assert (ProviderError, str(error), 3) == (type(caught.value), str(caught.value), caught.value.attempts)
+
+
+@pytest.mark.parametrize("status", [200, 401, 502])
+async def test_an_echoed_key_is_not_shown(make_client, status):
+    """A server or gateway that echoes the key does not bring it into the error, in whatever place."""
+    body = json.dumps({"error": {"message": f"Incorrect API key: {KEY}"}, "details": {"a": [KEY]}}).encode()
+    response = FakeResponse(body, status=status, headers={"x-echo": f"Bearer {KEY}"})
+    with pytest.raises(NeuralBoxError) as caught:
+        await make_client(FakeTransport(response)).generate("gpt-5", "Hi")
+
+    assert "Incorrect API key: ***" in str(caught.value)
+    assert KEY not in repr(vars(caught.value)) + repr(caught.value)
+
+
+def done() -> FakeResponse:
+    return FakeResponse(b"data: [DONE]\n\n", headers={"content-type": "text/event-stream"})
+
+
+async def test_second_streaming_entry(make_client):
+    """Where the first documented entry of streams is not found, the second is used, and remembered."""
+    transport = FakeTransport(FakeResponse(b"", status=404), done(), done())
+    client = make_client(transport, base_url="https://x.example.com")
+    history = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "Bye"},
+    ]
+    for _ in range(2):
+        async with client.stream("gpt-5", history, system="Be brief.", temperature=0) as stream:
+            await stream.until_done()
+
+    first, second, third = transport.requests
+    assert ["/generate", "/generate/stream", "/generate/stream"] == [
+        request.url.removeprefix("https://x.example.com") for request in (first, second, third)
+    ]
+    assert second.json == third.json
+    assert {
+        "model": "gpt-5",
+        "prompt": "Bye",
+        "params": {"messages": history[:2], "system_prompt": "Be brief.", "temperature": 0},
+    } == second.json
+
+
+async def test_no_streaming_entry(make_client):
+    """When neither entry is found, or the request has no form for the second, the first 404 is raised."""
+    pictures = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}]
+    for messages, asked in [("Hi", 2), (pictures, 1)]:
+        transport = FakeTransport(FakeResponse(b"first", status=404), FakeResponse(b"second", status=404))
+        with pytest.raises(NotFoundError, match="first"):
+            await make_client(transport).stream("gpt-5", messages).__aenter__()
+        assert asked == len(transport.requests)

@@ -1,0 +1,148 @@
+"""`AsyncStream`: opening, reading, closing and leaving early."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import anyio
+import anyio.lowlevel
+import pytest
+from stream_bodies import EVENTS, START, WHOLE, delta, sse, stream_of
+
+from neuralbox_async import ClientClosedError, StreamInterruptedError, StreamStateError
+from neuralbox_async.testing import FakeResponse, FakeTransport
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+
+async def test_cancelled_read_loses_nothing(make_client):
+    """A read that timed out loses nothing: the next one goes on."""
+    gate = anyio.Event()
+
+    class Slow(FakeResponse):
+        async def read_chunk(self, deadline=0.0):
+            await gate.wait()
+            return await super().read_chunk(deadline)
+
+    response = Slow(*(bytes([byte]) for byte in WHOLE), headers={"content-type": "text/event-stream"})
+    async with make_client(FakeTransport(response)).stream("gpt-5", "Hi") as stream:
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(stream), 0.01)
+        gate.set()
+        assert EVENTS == [event async for event in stream]
+
+
+async def test_leaving_closes(make_client):
+    """Leaving early closes the connection: by break, exception or cancellation."""
+    responses = [stream_of(sse(START, delta("Hello")), ...) for _ in range(3)]
+    client = make_client(FakeTransport(*responses))
+
+    async with client.stream("gpt-5", "Hi") as stream:
+        async for _ in stream:
+            break
+    assert "incomplete" == stream.generation.status
+    with pytest.raises(ZeroDivisionError):
+        async with client.stream("gpt-5", "Hi") as stream:
+            1 / 0
+    with anyio.move_on_after(0.01):
+        async with client.stream("gpt-5", "Hi") as stream:
+            await stream.until_done()
+
+    assert [True] * 3 == [response.closed for response in responses]
+
+
+async def test_reading_in_the_wrong_state(make_client):
+    """A stream is read while it is open, and opened once; each misuse says what is wrong."""
+    client = make_client(FakeTransport(stream_of(WHOLE)))
+    stream = client.stream("gpt-5", "Hi")
+    with pytest.raises(StreamStateError, match="not open"):
+        await anext(stream)
+    async with stream:
+        await anext(stream)
+        with pytest.raises(StreamStateError, match="opened once"):
+            await stream.__aenter__()
+    assert [] == [event async for event in stream]
+
+
+async def test_closed_before_opened(make_client):
+    """A stream that was closed before it was opened sends nothing."""
+    transport = FakeTransport(stream_of(WHOLE))
+    stream = make_client(transport).stream("gpt-5", "Hi")
+    await stream.aclose()
+
+    with pytest.raises(StreamStateError):
+        await stream.__aenter__()
+    assert [] == transport.requests
+
+
+async def test_closed_while_opening(make_client):
+    """A stream that is closed while it is being opened does not stay open."""
+    response = stream_of(WHOLE)
+    stream = make_client(FakeTransport(response)).stream("gpt-5", "Hi")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_open_expecting_close, stream)
+        await anyio.lowlevel.checkpoint()
+        await stream.aclose()
+
+    assert response.closed
+
+
+async def _open_expecting_close(stream):
+    with pytest.raises(StreamStateError, match="closed"):
+        await stream.__aenter__()
+
+
+async def test_two_readers(make_client):
+    """A second reader is refused at once, and the first is not disturbed."""
+    response = stream_of(...)
+    async with make_client(FakeTransport(response)).stream("gpt-5", "Hi", recover=False) as stream:
+        first = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0.01)
+        with pytest.raises(StreamStateError, match="another task"):
+            await anext(stream)
+        assert not first.done()
+        await stream.aclose()
+        with pytest.raises(StreamInterruptedError):
+            await first
+
+
+async def test_client_closed_under_a_reader(make_client):
+    """When the client is closed, its reader is told so, with the text so far."""
+    response = stream_of(sse(START, delta("Hello")), ClientClosedError("the client was closed during the call"))
+    async with make_client(FakeTransport(response)).stream("gpt-5", "Hi") as stream:
+        with pytest.raises(ClientClosedError) as caught:
+            await stream.until_done()
+    assert ("Hello", "gen_1") == (caught.value.text, caught.value.generation_id)
+
+
+async def test_dropped_stream_is_closed(make_client):
+    """A stream that is dropped half-read closes its connection."""
+    response = stream_of(sse(START), ...)
+    stream = make_client(FakeTransport(response)).stream("gpt-5", "Hi")
+    await stream.__aenter__()
+    await anext(stream)
+
+    del stream
+    gc.collect()
+    await asyncio.sleep(0.01)
+
+    assert response.closed
+
+
+async def test_no_task_for_a_dropped_generator(make_client):
+    """Closing a half-read stream leaves no generator for the loop to finish in a task of its own."""
+    tasks = []
+    asyncio.get_running_loop().set_task_factory(
+        lambda loop, coroutine, **options: tasks.append(coroutine) or asyncio.Task(coroutine, loop=loop, **options)
+    )
+    async with make_client(FakeTransport(stream_of(sse(START, delta("a")), ...))).stream("gpt-5", "Hi") as stream:
+        await anext(stream)
+    del stream
+    gc.collect()
+    await asyncio.sleep(0.01)
+    asyncio.get_running_loop().set_task_factory(None)
+
+    assert [] == tasks

@@ -1,0 +1,105 @@
+"""`AsyncStream`: recovery of the rest of a broken stream."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.lowlevel
+import pytest
+from stream_bodies import EVENTS, RESET, START, delta, sse, stream_of
+
+from neuralbox_async import (
+    ContentDelta,
+    Generation,
+    GenerationEnd,
+    NeuralBoxError,
+    NotFoundError,
+    RateLimitError,
+    ResponseError,
+    StreamInterruptedError,
+)
+from neuralbox_async.testing import FakeTransport
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+
+async def recovered(make_client, *answers, **options):
+    transport = FakeTransport(stream_of(sse(START, delta("Hello")), RESET), *answers)
+    stream = make_client(transport).stream("gpt-5", "Hi", **options)
+    async with stream:
+        try:
+            events = [event async for event in stream]
+        except NeuralBoxError as error:
+            events = error
+    return transport, stream, events
+
+
+async def test_recovers_the_rest(make_client):
+    """A broken stream goes on with the rest of the generation that the API finished; nothing is posted again."""
+    whole = {
+        "id": "gen_1",
+        "status": "completed",
+        "content": "Hello, world",
+        "tokens_used": 3,
+        "balance_remaining": 297,
+    }
+    transport, stream, events = await recovered(make_client, whole)
+
+    assert [*EVENTS[:2], ContentDelta(", world"), EVENTS[-1]] == events
+    assert Generation(**whole) == stream.generation
+    assert ["POST", "GET"] == [request.method for request in transport.requests]
+
+
+async def test_recovers_when_nothing_is_missing(make_client):
+    """When only the last event was missing, it is made up for."""
+    _, stream, events = await recovered(make_client, {"id": "gen_1", "status": "completed", "content": "Hello"})
+
+    assert [*EVENTS[:2], GenerationEnd("gen_1")] == events
+    assert stream.generation.completed
+
+
+@pytest.mark.parametrize(
+    "answer, billed",
+    [
+        ({"id": "gen_1", "status": "completed", "content": "Good day"}, "yes"),
+        ({"id": "gen_1", "status": "failed", "error": "policy"}, "no"),
+        (NotFoundError("404", status=404), "unknown"),
+        (ResponseError("not JSON"), "unknown"),
+    ],
+)
+async def test_recovery_in_vain(make_client, answer, billed):
+    """Another text, a failure or no generation leave the interruption, with the text so far."""
+    _, stream, error = await recovered(make_client, answer)
+
+    assert isinstance(error, StreamInterruptedError)
+    assert ("Hello", billed) == (error.text, error.billed)
+    assert ("Good day" if billed == "yes" else None) == (error.recovered and error.recovered.content)
+    assert "incomplete" == stream.generation.status
+
+
+async def test_recovery_waits_for_a_pending_generation(make_client, monkeypatch):
+    """A generation that is not finished yet is asked for again."""
+    monkeypatch.setattr("neuralbox_async._calls._RECOVERY_INTERVAL", 0.001)
+    pending = {"id": "gen_1", "status": "pending"}
+    transport, stream, _ = await recovered(
+        make_client, pending, RateLimitError("", status=429), pending, {"id": "gen_1", "content": "Hello!"}
+    )
+
+    assert "Hello!" == stream.generation.content
+    assert 5 == len(transport.requests)
+
+
+async def test_recovery_is_bounded(make_client):
+    """A generation that stays pending does not hold the reader for ever."""
+    with anyio.fail_after(10):
+        _, _, error = await recovered(make_client, {"id": "gen_1", "status": "pending"}, stall_timeout=30, timeout=0.2)
+
+    assert isinstance(error, StreamInterruptedError)
+
+
+async def test_no_recovery_without_an_id(make_client):
+    """Without an id there is nothing to ask for."""
+    transport = FakeTransport(stream_of(sse(delta("Hello"))))
+    async with make_client(transport).stream("gpt-5", "Hi") as stream:
+        with pytest.raises(StreamInterruptedError):
+            await stream.until_done()
+    assert 1 == len(transport.requests)

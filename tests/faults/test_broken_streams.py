@@ -1,0 +1,188 @@
+"""Streams that break or stall, and slow readers."""
+
+import asyncio
+import time
+
+import pytest
+from fault_server import STREAM_HEAD, event, events, replies
+from outcomes import LONG, SHORT, START, stream
+
+from neuralbox_async import StreamInterruptedError, StreamTimeoutError
+
+CHUNKED_START = STREAM_HEAD[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def streamed_in_chunks(data, end):
+    """Return *data* as one chunk of a stream, then *end*."""
+    return CHUNKED_START + b"%x\r\n%s\r\n" % (len(data), data) + end
+
+
+BROKEN_STREAMS = {
+    "closed": replies(START),
+    "reset": replies(START, then="reset"),
+    "closed inside an event": replies(START + b'data: {"type": "content_del'),
+    "closed before the blank line": replies(START + b'data: {"type": "content_delta", "delta": "!"}\n'),
+    "closed inside a chunk": replies(streamed_in_chunks(events("Hello ", "world", end=False), b"ff\r\ndata: {")),
+    "closed by a last chunk": replies(streamed_in_chunks(events("Hello ", "world", end=False), b"0\r\n\r\n")),
+    "bad chunk size": replies(
+        streamed_in_chunks(events("Hello ", "world", end=False), b""), b"zz\r\n\r\n", then="stall", every=0.05
+    ),
+    "not JSON": replies(START + b"data: {nope}\n\n" + events("never")),
+    "not an object": replies(START + b"data: [1]\n\n" + events("never")),
+    "a delta that is no text": replies(START + event(type="content_delta", delta=5) + events("never")),
+    "a delta that is missing": replies(START + event(type="content_delta") + events("never")),
+    "an error event": replies(START + event(type="error", message="overloaded") + events("never")),
+    "an error event without words": replies(START + event(type="error") + events("never")),
+    "bad UTF-8 for JSON": replies(START + b"data: \xff\xfe\n\n" + events("never")),
+    "lone [DONE]-like": replies(START + b"data: [DONE\n\n"),
+}
+
+
+@pytest.mark.parametrize("script", BROKEN_STREAMS.values(), ids=BROKEN_STREAMS)
+async def test_broken_stream(serve, connect, script):
+    """A stream that ends without its last event raises, with the text that was delivered, and again each time."""
+    server = serve(script)
+    client = connect(server, stall_timeout=LONG)
+    texts = []
+
+    async with client.stream("gpt-5", "Hi", recover=False) as opened:
+        with pytest.raises(StreamInterruptedError) as caught:
+            async for text in opened.text:
+                texts.append(text)
+        with pytest.raises(StreamInterruptedError) as again:
+            await anext(opened)
+
+    error = caught.value
+    assert not isinstance(error, StreamTimeoutError)  # it broke, and that is noticed at once
+    assert again.value is error
+    assert ["Hello ", "world"] == texts
+    assert "Hello world" == error.text == error.generation.content == opened.generation.content
+    assert "incomplete" == opened.generation.status
+    assert "gen_1" == error.generation_id == opened.generation.id
+    assert "unknown" == error.billed
+    assert error.request_sent
+    assert 1 == server.posts
+    assert 1 == len(server.connections)
+    assert await server.all_left()
+
+
+def heartbeats(beat):
+    """Return a script that streams some text, and then nothing but *beat*."""
+
+    async def script(connection):
+        await connection.request()
+        await connection.send(START)
+        while True:
+            await connection.send(beat, every=0.02)
+
+    return script
+
+
+STALLED_STREAMS = {
+    "silence": replies(START, then="stall"),
+    "comments": heartbeats(b": ping\n\n"),
+    "comments without blank lines": heartbeats(b":\n"),
+    "unknown events": heartbeats(event(type="ping")),
+    "empty deltas": heartbeats(event(type="content_delta", delta="")),
+    "empty events": heartbeats(b"event: ping\n\n"),
+    "an event dripped": heartbeats(b"x"),
+}
+
+
+@pytest.mark.parametrize("script", STALLED_STREAMS.values(), ids=STALLED_STREAMS)
+async def test_stalled_stream(serve, connect, script):
+    """Only content keeps a stream alive."""
+    server = serve(script)
+    client = connect(server)
+
+    outcome = await stream(client, stall_timeout=SHORT)
+
+    assert isinstance(outcome.error, StreamTimeoutError)
+    assert "stall" == outcome.error.phase
+    assert "Hello world" == "".join(outcome.texts) == outcome.error.text
+    assert "gen_1" == outcome.error.generation_id
+    assert "unknown" == outcome.error.billed
+    assert SHORT * 0.9 <= outcome.elapsed < LONG
+    assert await server.all_left()
+    assert 1 == server.posts
+
+
+@pytest.mark.parametrize("beat", [b": ping\n\n", event(type="ping")], ids=["comments", "unknown events"])
+async def test_stream_without_first_event(serve, connect, beat):
+    """What is no content does not count as the first event."""
+
+    async def script(connection):
+        await connection.request()
+        await connection.send(STREAM_HEAD)
+        while True:
+            await connection.send(beat, every=0.02)
+
+    server = serve(script)
+    client = connect(server)
+
+    outcome = await stream(client, first_event_timeout=SHORT)
+
+    assert isinstance(outcome.error, StreamTimeoutError)
+    assert "first_event" == outcome.error.phase
+    assert SHORT * 0.9 <= outcome.elapsed < LONG
+    assert await server.all_left()
+    assert 1 == server.posts
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["eager reader", "busy reader"])
+async def test_total_time_of_a_stream(serve, connect, busy):
+    """The deadline of a whole stream holds while data flows, and for a reader that does other things in between."""
+
+    async def script(connection):
+        await connection.request()
+        await connection.send(STREAM_HEAD)
+        while True:
+            await connection.send(event(type="content_delta", delta="x") * 8, every=0.005)
+
+    server = serve(script)
+    client = connect(server)
+    started = time.monotonic()
+
+    with pytest.raises(StreamTimeoutError) as caught:
+        async with client.stream("gpt-5", "Hi", recover=False, timeout=3 * SHORT) as opened:
+            async for _ in opened.text:
+                if busy:
+                    await asyncio.sleep(0.001)
+                assert time.monotonic() - started < LONG
+
+    assert "total" == caught.value.phase
+    assert caught.value.text
+    assert await server.all_left()
+    assert 1 == server.posts
+
+
+async def test_slow_reader_is_no_stall(serve, connect):
+    """The clocks of a stream run only while a read waits."""
+    server = serve(
+        replies(STREAM_HEAD + events("a"), events("b", start=False, end=False), events("c", start=False), every=0.01)
+    )
+    client = connect(server)
+
+    async with client.stream("gpt-5", "Hi", stall_timeout=0.2, recover=False) as opened:
+        async for _ in opened:
+            await asyncio.sleep(0.15)
+
+    assert opened.generation.completed
+
+
+async def test_polling_reader_notices_a_stall(serve, connect):
+    """Reads that are given up after a moment count together: a dead stream ends for their reader, too."""
+    server = serve(heartbeats(b": ping\n\n"))
+    client = connect(server)
+    started = time.monotonic()
+
+    async with client.stream("gpt-5", "Hi", stall_timeout=SHORT, recover=False) as opened:
+        while time.monotonic() - started < LONG:
+            try:
+                await asyncio.wait_for(anext(opened), 0.05)
+            except StreamTimeoutError:
+                break
+            except TimeoutError:
+                continue
+        else:
+            pytest.fail("the stall was never noticed")

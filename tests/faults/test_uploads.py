@@ -1,0 +1,63 @@
+"""Uploads that are refused, reset or stuck."""
+
+import asyncio
+import time
+
+import pytest
+from fault_server import answer
+from outcomes import MIB, assert_unknown
+
+from neuralbox_async import APIConnectionError, APIStatusError, APITimeoutError
+
+LARGE = "x" * (8 * MIB)
+
+
+async def test_refusal_of_a_large_upload(serve, connect):
+    """A refusal that comes before the body was read is that refusal."""
+
+    async def script(connection):
+        await connection.head()
+        await connection.send(answer({"error": "too_large"}, "Connection: close", status="413 Too Large"))
+        await connection.until_left()
+
+    server = serve(script)
+    with pytest.raises(APIStatusError) as caught:
+        await connect(server).generate("gpt-5", LARGE)
+
+    assert 413 == caught.value.status
+    assert await server.all_left()
+    assert 1 == len(server.connections)
+
+
+async def test_reset_of_a_large_upload(serve, connect):
+    """An upload that is reset has an unknown outcome, and no writer is left."""
+
+    async def script(connection):
+        await connection.head()
+        await connection.reader.read(65536)
+        connection.reset()
+
+    server = serve(script)
+    with pytest.raises(APIConnectionError) as caught:
+        await connect(server).generate("gpt-5", LARGE)
+
+    assert_unknown(caught.value)
+    assert 1 == len(server.connections)
+
+
+async def test_upload_that_is_stuck(serve, connect):
+    """The deadline ends an upload that nobody reads."""
+
+    async def script(connection):
+        connection.writer.transport.pause_reading()
+        await asyncio.sleep(20)
+        connection.reset()
+
+    server = serve(script)
+    started = time.monotonic()
+    with pytest.raises(APITimeoutError) as caught:
+        await connect(server, timeout=0.8).generate("gpt-5", "x" * (16 * MIB))
+
+    assert_unknown(caught.value)
+    assert time.monotonic() - started < 10
+    assert 1 == len(server.connections)

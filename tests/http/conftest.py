@@ -1,0 +1,28 @@
+"""Local servers, and a client of one."""
+
+from __future__ import annotations
+
+import pytest
+
+from neuralbox_async import AsyncNeuralBox, RetryPolicy
+from neuralbox_async.testing import NeuralBoxServer
+
+AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
+
+
+@pytest.fixture
+def server():
+    with NeuralBoxServer() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server):
+    async with AsyncNeuralBox(**server.options, retry_policy=AT_ONCE) as opened:
+        yield opened
+
+
+@pytest.fixture
+def endless():
+    with NeuralBoxServer(pace=0.01, reply="word " * 100_000) as running:
+        yield running

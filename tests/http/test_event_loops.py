@@ -1,0 +1,198 @@
+"""Clients and event loops: one after the other, several at a time, after a fork, none, trio and uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+import time
+import weakref
+
+import pytest
+
+from neuralbox_async import AsyncNeuralBox, ClientClosedError, RetryPolicy, UnsupportedEventLoopError
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
+
+
+# --------------------------------------------------------------------------------------------------------- many loops
+
+
+def test_loops_in_turn(server):
+    """One client serves several event loops, one after the other."""
+    client = AsyncNeuralBox(**server.options)
+
+    async def once() -> str:
+        return (await client.generate("gpt-5", "Hi")).content
+
+    assert ["You said: Hi"] * 4 == [asyncio.run(once()) for _ in range(4)]
+    asyncio.run(client.aclose())
+
+
+def test_a_loop_that_was_closed_by_hand(server):
+    """A loop that was closed without ado does not disturb the next."""
+    client = AsyncNeuralBox(**server.options, reuse_connections=False)
+    for _ in range(2):
+        loop = asyncio.new_event_loop()
+        assert "Hi" in loop.run_until_complete(client.generate("gpt-5", "Hi")).content
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def test_threads(server):
+    """One client serves several threads, each with a loop of its own."""
+    client = AsyncNeuralBox(**server.options)
+    replies = []
+
+    async def several(name: str) -> None:
+        for reply in await asyncio.gather(*(client.generate("gpt-5", f"{name}-{n}") for n in range(5))):
+            replies.append(reply.content)
+
+    threads = [threading.Thread(target=lambda n=n: asyncio.run(several(str(n)))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    assert sorted(f"You said: {name}-{n}" for name in range(8) for n in range(5)) == sorted(replies)
+    asyncio.run(client.aclose())
+
+
+def test_closing_from_another_loop(endless):
+    """Closing in one loop closes what another loop has open."""
+    client = AsyncNeuralBox(**endless.options)
+    started = threading.Event()
+    errors = []
+
+    async def read() -> None:
+        async with client.stream("gpt-5", "Hi") as stream:
+            await anext(stream)
+            started.set()
+            await stream.until_done()
+
+    def run() -> None:
+        try:
+            asyncio.run(read())
+        except ClientClosedError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert started.wait(10)
+    asyncio.run(client.aclose())
+    thread.join(10)
+    assert 1 == len(errors)
+
+
+def test_nothing_is_left(server):
+    """Clients that are never closed leave no warning and nothing on stderr, whatever ran on them."""
+    program = f"""
+import asyncio, gc, aiohttp
+from neuralbox_async import AsyncNeuralBox
+client = AsyncNeuralBox({server.api_key!r}, base_url={server.base_url!r})
+async def main():
+    await client.generate("gpt-5", "Hi")
+    async with client.stream("gpt-5", "Hi") as stream:
+        await anext(stream)
+    assert len(asyncio.all_tasks()) == 1, asyncio.all_tasks()
+for _ in range(4):
+    asyncio.run(main())
+async def dropped():
+    await AsyncNeuralBox({server.api_key!r}, base_url={server.base_url!r}).generate("gpt-5", "Hi")
+    gc.collect()
+    await asyncio.sleep(0.05)
+asyncio.run(dropped())
+print("done")
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    # What asyncio's debug mode says of a machine that is slow just now is no leak.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert ("done\n", [], 0) == (done.stdout, said, done.returncode)
+
+
+def test_no_loop():
+    """Outside asyncio there is one clear error."""
+    client = AsyncNeuralBox("key")
+    coroutine = client.generate("gpt-5", "Hi")
+    with pytest.raises((UnsupportedEventLoopError, RuntimeError)):
+        coroutine.send(None)
+
+
+def test_trio(server):
+    """Under trio the error says what to use instead, and that way works."""
+    trio = pytest.importorskip("trio")
+
+    async def main() -> None:
+        with pytest.raises(UnsupportedEventLoopError, match="neuralbox_sync"):
+            await AsyncNeuralBox(**server.options).generate("gpt-5", "Hi")
+
+    trio.run(main)
+
+
+def test_uvloop(server):
+    """uvloop is an asyncio loop like another."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> str:
+        async with AsyncNeuralBox(**server.options) as client:
+            async with client.stream("gpt-5", "Hi") as stream:
+                await stream.until_done()
+            return (await client.generate("gpt-5", "Hi")).content
+
+    assert "Hi" in uvloop.run(main())
+
+
+# ---------------------------------------------------------------------------------------------------------- in a fork
+
+
+async def test_forgetting_what_was_inherited(server, client):
+    """A forked child gives up the parent's connections without touching them."""
+    await client.generate("gpt-5", "Hi")
+    transport = client._caller.shared.transport
+    (inherited,) = transport._sockets
+    kept = inherited.dup()
+
+    transport.forget_inherited()
+
+    assert [] == list(transport._sockets)
+    assert "Hi" in (await client.generate("gpt-5", "Hi")).content
+    assert 2 == server.connections_accepted
+    assert 2 == server.connections
+    kept.close()
+
+
+# ---------------------------------------------------------------------------------------------------- mocked by users
+
+
+def test_loop_is_not_kept_alive(server):
+    """A client does not keep the loops that it has served."""
+    client = AsyncNeuralBox(**server.options)
+
+    async def once() -> weakref.ref:
+        await client.generate("gpt-5", "Hi")
+        return weakref.ref(asyncio.get_running_loop())
+
+    first = asyncio.run(once())
+    asyncio.run(once())
+    gc.collect()
+    assert first() is None
+
+
+def test_start_is_quick():
+    """Making a client opens nothing and starts nothing."""
+    started = time.process_time()
+    threads = threading.active_count()
+    for _ in range(100):
+        AsyncNeuralBox("key")
+    assert threads == threading.active_count()
+    assert time.process_time() - started < 5

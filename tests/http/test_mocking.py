@@ -1,0 +1,79 @@
+"""Mocks of aiohttp as users make them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import aiohttp
+import pytest
+from aioresponses import aioresponses
+
+from neuralbox_async import APIConnectionError, AsyncNeuralBox, ProviderError, RetryPolicy
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
+
+
+# ---------------------------------------------------------------------------------------------------- mocked by users
+
+
+class Response(aiohttp.ClientResponse):
+    """What aioresponses makes, with the argument that aiohttp 3.14 wants."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{"stream_writer": SimpleNamespace(output_size=0), **kwargs})
+
+
+@pytest.fixture
+def mocked(monkeypatch):
+    monkeypatch.setattr("aioresponses.core.ClientResponse", Response)
+    with aioresponses() as mock:
+        yield mock
+
+
+REQUEST = SimpleNamespace(real_url="https://example.com")
+URL = "https://neuralbox.top/api/v2/generate"
+
+
+async def test_aioresponses(mocked):
+    """Users who mock aiohttp can mock this SDK: a generation, a stream, an error."""
+    mocked.post(URL, payload={"id": "gen_1", "content": "Hello"})
+    mocked.post(URL, status=500, payload={"error": "provider_error"})
+    mocked.post(
+        URL,
+        body=b'data: {"type": "content_delta", "delta": "Hi"}\n\ndata: [DONE]\n\n',
+        content_type="text/event-stream",
+    )
+    async with AsyncNeuralBox("key", max_retries=0) as client:
+        assert "Hello" == (await client.generate("gpt-5", "Hi")).content
+        with pytest.raises(ProviderError):
+            await client.generate("gpt-5", "Hi")
+        async with client.stream("gpt-5", "Hi") as stream:
+            assert "Hi" == (await stream.until_done()).content
+
+
+@pytest.mark.parametrize(
+    "exception, attempts, billed",
+    [
+        (aiohttp.ServerDisconnectedError(), 1, "unknown"),
+        (ConnectionResetError("reset"), 1, "unknown"),
+        (aiohttp.ClientConnectorError(None, OSError("refused")), 3, "no"),
+        (aiohttp.ConnectionTimeoutError("late"), 3, "no"),
+        (aiohttp.ClientHttpProxyError(REQUEST, (), status=407, message="who?"), 1, "no"),
+        (aiohttp.ClientHttpProxyError(REQUEST, (), status=502, message="oops"), 3, "no"),
+        (aiohttp.InvalidURL("x"), 1, "no"),
+        (aiohttp.ServerFingerprintMismatch(b"a", b"b", "h", 1), 1, "no"),
+        (aiohttp.ClientResponseError(REQUEST, (), status=400, message="bad"), 1, "unknown"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_mocked_failures(mocked, monkeypatch, exception, attempts, billed):
+    """What a mock raises is understood as if it were real, and never shown as such."""
+    monkeypatch.setattr(aiohttp.ClientConnectorError, "__str__", lambda _self: "refused")
+    mocked.post(URL, exception=exception, repeat=True)
+    async with AsyncNeuralBox("key", retry_policy=AT_ONCE) as client:
+        with pytest.raises(APIConnectionError) as caught:
+            await client.generate("gpt-5", "Hi")
+    assert (attempts, billed) == (caught.value.attempts, caught.value.billed)
+    assert caught.value.__cause__ is exception

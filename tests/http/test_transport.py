@@ -1,0 +1,208 @@
+"""The transport on aiohttp, over real sockets: connections, failures and recovery."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import pytest
+
+from neuralbox_async import (
+    APIConnectionError,
+    APITimeoutError,
+    AsyncNeuralBox,
+    AuthenticationError,
+    ProviderError,
+    ResponseError,
+    RetryPolicy,
+    StreamInterruptedError,
+)
+from neuralbox_async.testing import NeuralBoxServer
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
+
+
+async def test_generate(server, client):
+    """A generation comes back over real HTTP, and is billed once."""
+    reply = await client.generate("gpt-5", "Hello there")
+
+    assert "Hello there" in reply.content
+    assert ("completed", "gpt-5", 2, server.balance) == (
+        reply.status,
+        reply.model,
+        reply.tokens_used,
+        reply.balance_remaining,
+    )
+    assert reply.created_at is not None
+    assert reply.created_at.tzinfo is not None
+    assert 1 == len(server.billed)
+
+
+async def test_stream(server, client):
+    """A stream comes back event by event, and what it accumulates is what `generate` returns."""
+    async with client.stream("gpt-5", "Hello there") as stream:
+        text = "".join([text async for text in stream.text])
+
+    assert text == stream.generation.content == (await client.generate("gpt-5", "Hello there")).content
+    assert stream.generation.completed
+    assert 2 == len(server.billed)
+
+
+@pytest.mark.parametrize("dialect", ["a", "b"])
+async def test_dialects(dialect):
+    """Both dialects are understood, whole and streamed, and both status paths."""
+    async with NeuralBoxServer(dialect=dialect, status_paths=(dialect,)) as server:
+        async with AsyncNeuralBox(**server.options) as client:
+            reply = await client.generate("gpt-5", "Hello")
+            async with client.stream("gpt-5", "Hello") as stream:
+                streamed = await stream.until_done()
+            again = await client.retrieve(reply)
+
+    assert reply.content == streamed.content == again.content
+    assert 2 == reply.tokens_used == streamed.tokens_used
+
+
+async def test_connections_are_reused(server, client):
+    """Calls one after the other, and streams read to their end, share one connection."""
+    for _ in range(3):
+        await client.generate("gpt-5", "Hi")
+        async with client.stream("gpt-5", "Hi") as stream:
+            await stream.until_done()
+    with pytest.raises(AuthenticationError):
+        await client.with_options(api_key="wrong").generate("gpt-5", "Hi")
+
+    assert 1 == server.connections_accepted
+
+
+async def test_connections_are_not_reused_on_request(server):
+    """With reuse_connections=False each call has a connection of its own."""
+    async with AsyncNeuralBox(**server.options, reuse_connections=False) as client:
+        for _ in range(3):
+            await client.generate("gpt-5", "Hi")
+    assert 3 == server.connections_accepted
+
+
+async def test_max_connections():
+    """No more calls are in flight than connections are allowed; the others wait, and none is lost."""
+    async with NeuralBoxServer(latency=0.01) as server, AsyncNeuralBox(**server.options, max_connections=4) as client:
+        replies = await asyncio.gather(*(client.generate("gpt-5", f"Number {n}") for n in range(40)))
+
+    assert [f"Number {n}" in reply.content for n, reply in enumerate(replies)] == [True] * 40
+    assert server.peak_in_flight <= 4
+    assert 40 == len(server.billed)
+
+
+async def test_waiting_for_a_connection_ends_with_the_deadline():
+    """A call that got no connection in time was not sent."""
+    async with NeuralBoxServer(latency=5) as server, AsyncNeuralBox(**server.options, max_connections=1) as client:
+        first = asyncio.ensure_future(client.generate("gpt-5", "Hi"))
+        await server.until(lambda: server.in_flight == 1)
+        with pytest.raises(APITimeoutError) as caught:
+            await client.generate("gpt-5", "Hi", timeout=0.05)
+        first.cancel()
+        await asyncio.wait([first])
+
+    assert (False, "no") == (caught.value.request_sent, caught.value.billed)
+    assert 1 == len(server.requests)
+
+
+async def test_large_request(server, client):
+    """A request of several megabytes goes out without a warning and without blocking the loop for its length."""
+    text = "word " * 1_000_000
+    server_side = (await client.generate("gpt-5", text, max_tokens=3)).usage
+
+    assert server_side is not None
+    assert len(text) < len(server.requests[0].body)
+
+
+async def test_compressed_answers(server, client):
+    """Compressed answers are taken, and counted as they are after decompression."""
+    import gzip
+
+    bomb = gzip.compress(b'{"id": 1, "content": "' + b"0" * 50_000_000 + b'"}')
+    server.fail(200, body=bomb, headers={"Content-Encoding": "gzip"})
+    client = AsyncNeuralBox(**server.options, max_response_bytes=1_000_000)
+    async with client:
+        with pytest.raises(ResponseError, match="larger than 1,000,000 bytes"):
+            await client.generate("gpt-5", "Hi")
+
+    await server.until(lambda: server.connections == 0)
+
+
+async def test_refused_connections(server, client):
+    """A server that is not there was sent nothing, so the call is tried again, and then the error says so."""
+    server.close()
+    with pytest.raises(APIConnectionError) as caught:
+        await client.generate("gpt-5", "Hi")
+    assert (False, "no", 3) == (caught.value.request_sent, caught.value.billed, caught.value.attempts)
+
+
+@pytest.mark.parametrize("when, billed", [("before", 0), ("after", 1)])
+@pytest.mark.parametrize("how", ["eof", "reset"])
+async def test_dropped_connections(server, client, when, how, billed):
+    """A connection that breaks after the request is not tried again: whether it was billed cannot be known."""
+    server.drop(when, how=how)
+    with pytest.raises(APIConnectionError) as caught:
+        await client.generate("gpt-5", "Hi")
+
+    assert ("unknown", 1, True) == (caught.value.billed, caught.value.attempts, caught.value.request_sent)
+    assert billed == len(server.billed)
+    assert 1 == len(server.requests)
+
+
+async def test_documented_failures_are_tried_again(server, client):
+    """What the vendor documents as never charged is tried again, and billed once in the end."""
+    server.fail(500, code="provider_error")
+    server.fail(503, code="model_unavailable")
+
+    assert "Hi" in (await client.generate("gpt-5", "Hi")).content
+    assert (3, 1) == (len(server.requests), len(server.billed))
+
+    server.fail(500, times=3, code="provider_error")
+    with pytest.raises(ProviderError):
+        await client.generate("gpt-5", "Hi")
+
+
+async def test_cut_stream_is_recovered(server, client):
+    """The text that a broken stream still owes is fetched from the status endpoint; it is billed once."""
+    server.cut(4, how="reset", finish=True)
+    async with client.stream("gpt-5", "one two three four five") as stream:
+        text = "".join([text async for text in stream.text])
+
+    assert "one two three four five" in text
+    assert stream.generation.completed
+    assert 1 == len(server.billed)
+    assert ["POST", "GET"] == [request.method for request in server.requests]
+
+
+async def test_cut_stream_without_recovery(server, client):
+    """Without recovery the text that came is in the error."""
+    server.cut(4, how="eof")
+    with pytest.raises(StreamInterruptedError) as caught:
+        async with client.stream("gpt-5", "one two three four five", recover=False) as stream:
+            await stream.until_done()
+
+    assert (True, "unknown") == (caught.value.text != "", caught.value.billed)
+    assert caught.value.text == stream.generation.content
+    assert 0 == len(server.billed)
+
+
+async def test_stalled_stream(server, client):
+    """A stream that falls silent ends in time, and the server sees the connection close."""
+    server.stall(3)
+    with anyio.fail_after(10), pytest.raises(StreamInterruptedError):
+        async with client.stream("gpt-5", "one two three", stall_timeout=0.1, recover=False) as stream:
+            await stream.until_done()
+    await server.until_disconnect()
+
+
+async def test_pending(client):
+    """A pending generation is waited for, over real HTTP."""
+    async with NeuralBoxServer(pending_models=("slow",), pending_seconds=0.05) as server:
+        async with AsyncNeuralBox(**server.options) as other:
+            pending = await other.generate("slow", "Hi")
+            assert "pending" == pending.status
+            assert "Hi" in (await other.wait(pending, poll_interval=0.02)).content
+    assert 1 == len(server.billed)

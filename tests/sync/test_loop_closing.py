@@ -1,0 +1,113 @@
+"""Closing the private event loop: unused, during calls, and when it is dropped."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+from coroutines import in_threads, nothing
+
+from neuralbox_async import ClientClosedError
+
+
+def test_closed(loop, loop_threads):
+    """A closed loop refuses calls, its thread is gone, and closing again does nothing."""
+    loop.call(nothing)
+
+    loop.close()
+    loop.close()
+
+    assert [] == loop_threads()
+    with pytest.raises(ClientClosedError, match="before"):
+        loop.call(nothing)
+
+
+def test_closed_unused(loop):
+    """A loop can be closed before it was used, and is then closed."""
+    loop.close()
+
+    with pytest.raises(ClientClosedError, match="before"):
+        loop.call(nothing)
+
+
+def test_close_ends_calls(loop):
+    """Closing ends the calls under way."""
+    running = threading.Semaphore(0)
+
+    async def sleep():
+        running.release()
+        await asyncio.sleep(30)
+
+    def call(number):
+        if number:
+            return loop.call(sleep)
+        for _ in range(4):
+            running.acquire()
+        return loop.close()
+
+    told = "the client was closed during the call"
+
+    assert [None, *[told] * 4] == [None if e is None else str(e) for e in in_threads(5, call)]
+
+
+def test_close_on_own_thread(loop):
+    """A coroutine may close the loop that it runs on."""
+
+    async def close():
+        loop.close()
+        await asyncio.sleep(30)
+
+    with pytest.raises(ClientClosedError, match="during"):
+        loop.call(close)
+
+
+def test_close_is_bounded(loop):
+    """Closing does not wait for a coroutine that ignores its cancellation."""
+    released = threading.Event()
+
+    async def stay():
+        while not released.is_set():
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                continue
+
+    caller = threading.Thread(target=lambda: in_threads(1, lambda _: loop.call(stay)))
+    caller.start()
+    loop.call(nothing)
+    began = time.monotonic()
+
+    loop.close()
+
+    assert time.monotonic() - began < 10
+    released.set()
+    caller.join()
+
+
+@pytest.mark.parametrize("round_", range(40))
+def test_close_race(make_loop, round_):
+    """Closing while eight threads call leaves nobody waiting, and gives all the same kind of error."""
+    loop = make_loop()
+    loop.call(nothing)
+
+    def call(number):
+        if number == 0:
+            time.sleep(round_ * 0.00005)
+            return loop.close()
+        while True:
+            loop.call(nothing)
+
+    assert [None, *[ClientClosedError] * 8] == [e and type(e) for e in in_threads(9, call)]
+
+
+def test_dropped(make_loop, loop_threads):
+    """A loop that is dropped because its client is gone ends, with one warning."""
+    loop = make_loop()
+    loop.call(nothing)
+
+    with pytest.warns(ResourceWarning, match="never closed"):
+        loop.drop()
+
+    loop.drop()
+    while loop_threads():
+        time.sleep(0.001)

@@ -1,0 +1,185 @@
+"""Generations from JSON: strict about types, tolerant about dialects; the same with orjson and without."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from json_values import JSON_VALUES
+
+from neuralbox_async import Generation, ResponseError, Usage, _codec
+
+pytestmark = pytest.mark.usefixtures("json_library")
+
+
+def load(**members: object) -> Generation:
+    return _codec.load_generation(json.dumps(members).encode())
+
+
+FIRST_DIALECT = {
+    "id": "gen_01",
+    "status": "completed",
+    "model": "claude-sonnet-4.5",
+    "content": "Hello",
+    "tokens_used": 3,
+    "balance_remaining": 297,
+    "usage": {"prompt_tokens": 142, "completion_tokens": 387, "total_tokens": 529},
+    "created_at": "2026-03-08T12:00:00Z",
+}
+SECOND_DIALECT = {
+    "id": 18473,
+    "status": "completed",
+    "model_slug": "gpt-5",
+    "result_text": "Hello",
+    "result_url": None,
+    "thumbnail_url": None,
+    "error": None,
+    "tokens_spent": 3,
+    "processing_ms": 1842,
+    "result_metadata": None,
+}
+
+
+def test_first_dialect():
+    """Every documented member of the primary contract has its field."""
+    expected = Generation(
+        id="gen_01",
+        status="completed",
+        model="claude-sonnet-4.5",
+        content="Hello",
+        tokens_used=3,
+        balance_remaining=297,
+        usage=Usage(prompt_tokens=142, completion_tokens=387, total_tokens=529),
+        created_at=datetime(2026, 3, 8, 12, tzinfo=UTC),
+    )
+
+    assert expected == load(**FIRST_DIALECT)
+    assert load(**FIRST_DIALECT).raw == FIRST_DIALECT
+
+
+def test_second_dialect():
+    """The second dialect's names mean the same, and null means absent."""
+    expected = Generation(
+        id=18473, status="completed", model="gpt-5", content="Hello", tokens_used=3, processing_ms=1842
+    )
+
+    assert expected == load(**SECOND_DIALECT)
+
+
+@pytest.mark.parametrize(
+    "members, field, value",
+    [
+        ({"content": None, "result_text": "b"}, "content", "b"),
+        ({"content": "a", "result_text": "b"}, "content", "a"),
+        ({"content": ""}, "content", ""),
+        ({}, "content", ""),
+        ({"tokens_used": 0, "tokens_spent": 3}, "tokens_used", 0),
+        ({"tokens_spent": 0}, "tokens_used", 0),
+        ({"tokens_used": 3.0}, "tokens_used", 3),
+        ({}, "tokens_used", None),
+        ({"model_slug": "b"}, "model", "b"),
+        ({"url": "u"}, "url", "u"),
+        ({"output_url": "o"}, "url", "o"),
+        ({"result_url": "r", "url": "u"}, "url", "r"),
+        ({"duration": 5, "width": 10, "height": None}, "metadata", {"duration": 5, "width": 10}),
+        ({"duration_seconds": 30}, "metadata", {"duration_seconds": 30}),
+        ({"result_metadata": {"width": 1}, "width": 2}, "metadata", {"width": 1}),
+        ({"progress": 45, "eta_seconds": 32}, "eta_seconds", 32.0),
+        ({"status": "queued"}, "status", "queued"),
+        ({"usage": {}}, "usage", Usage()),
+        ({"usage": {"total_tokens": None, "reasoning_tokens": 5}}, "usage", Usage()),
+        ({"created_at": "2026-03-08T12:00:00"}, "created_at", datetime(2026, 3, 8, 12, tzinfo=UTC)),
+        (
+            {"created_at": "2026-03-08T12:00:00.5+03:00"},
+            "created_at",
+            datetime(2026, 3, 8, 12, 0, 0, 500_000, tzinfo=timezone(timedelta(hours=3))),
+        ),
+        ({"id": 10**30}, "id", 10**30),
+    ],
+)
+def test_variants(members, field, value):
+    """Whatever variant a page documents is read as the same thing."""
+    found = getattr(load(**members), field)
+
+    assert value == found
+    assert type(value) is type(found)
+
+
+def test_unknown_members_are_kept():
+    """What this version does not know is in `raw`."""
+    assert load(id=1, surprise={"a": [1]}).raw["surprise"] == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    "members, path, expected",
+    [
+        ({"id": True}, "$.id", "a string or an integer"),
+        ({"id": 1.5}, "$.id", "a string or an integer"),
+        ({"status": 5}, "$.status", "a string"),
+        ({"content": ["a"]}, "$.content", "a string"),
+        ({"content": None, "result_text": 5}, "$.result_text", "a string"),
+        ({"tokens_used": "3"}, "$.tokens_used", "an integer"),
+        ({"tokens_spent": 3.5}, "$.tokens_spent", "an integer"),
+        ({"tokens_used": False}, "$.tokens_used", "an integer"),
+        ({"usage": [1]}, "$.usage", "an object"),
+        ({"usage": {"total_tokens": "x"}}, "$.usage.total_tokens", "an integer"),
+        ({"created_at": 1709903600}, "$.created_at", "an ISO 8601 time"),
+        ({"created_at": "yesterday"}, "$.created_at", "an ISO 8601 time"),
+        ({"result_metadata": "x"}, "$.result_metadata", "an object"),
+        ({"progress": "45"}, "$.progress", "a finite number"),
+        ({"progress": 10**400}, "$.progress", "a finite number"),
+    ],
+)
+def test_wrong_types(members, path, expected):
+    """A wrong type is an error that names the path and keeps body, text and id; nothing is coerced."""
+    body = json.dumps({"content": "paid for", "id": 7, **members}).encode()
+    with pytest.raises(ResponseError, match=f"expected {expected}") as caught:
+        _codec.load_generation(body)
+
+    assert (path, body) == (caught.value.path, caught.value.body)
+    assert str(caught.value).endswith(f"@ {path}")
+    assert caught.value.text == ("" if "content" in members else "paid for")
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        (b"", "empty"),
+        (b" \r\n", "empty"),
+        (b"null", "got null"),
+        (b"[1]", "got an array"),
+        (b'"text"', "got a string"),
+        (b"true", "got a boolean"),
+        (b"12", "got a number"),
+        (b"<html>\n<b>Oops</b></html>", "not JSON .*<html> <b>Oops"),
+        (b'{"content": "trunc', "not JSON"),
+        (b'{"id": NaN}', "NaN is not JSON"),
+        (b'{"id": -Infinity}', "-Infinity is not JSON"),
+        (b'{"content": "\xff\xfe"}', "utf-8"),
+        ('{"content": "Привет"}'.encode("cp1251"), "utf-8"),
+        ('{"content": "Hi"}'.encode("utf-16"), "not JSON"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b'{"id": ' + b"9" * 10_000 + b"}", "not JSON"),
+        (b'{"a": 1} {"b": 2}', "not JSON"),
+    ],
+)
+def test_what_is_no_object(body, message):
+    """Whatever is no JSON object is one error with a short, printable excerpt."""
+    with pytest.raises(ResponseError, match=message) as caught:
+        _codec.load_generation(body)
+
+    assert body == caught.value.body
+    assert len(str(caught.value)) < 600
+    assert str(caught.value).isprintable()
+
+
+@given(st.dictionaries(st.sampled_from([*FIRST_DIALECT, *SECOND_DIALECT, "url", "progress", "width"]), JSON_VALUES))
+def test_any_members(members):
+    """Any JSON value in any member gives a generation or a `ResponseError`."""
+    try:
+        _codec.load_generation(json.dumps(members).encode())
+    except ResponseError as error:
+        assert error.body
