@@ -1,4 +1,4 @@
-"""What a piece of work costs this process, and how busy the server was with it."""
+"""The CPU time of a piece of work in this process, and how busy the server was meanwhile."""
 
 from __future__ import annotations
 
@@ -7,37 +7,42 @@ import os
 import time
 from typing import TYPE_CHECKING, Self
 
-from benchmarks.processes import Control
+from benchmarks.processes import ServerControl
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 
-class Meter:
-    """Measures its block: seconds of *cpu*, of all threads, and *wall*; percent that the server was *busy* in them."""
+class CpuMeter:
+    """
+    Measures a `with` block.
 
-    def __init__(self, control: Control) -> None:
+    *cpu*: seconds of CPU of this process, all threads, kernel included. *wall*: seconds. *server_busy*: the server's
+    CPU time in percent of *wall*.
+    """
+
+    def __init__(self, control: ServerControl) -> None:
         self._control = control
-        self.cpu = self.wall = self.busy = 0.0
+        self.cpu = self.wall = self.server_busy = 0.0
 
     def __enter__(self) -> Self:
         gc.collect()
-        self._server = self._control.stats()["cpu"]
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        self._server_start = self._control.stats()["cpu"]
+        self._wall_start, self._cpu_start = time.perf_counter(), time.process_time()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.cpu = time.process_time() - self._cpu
-        self.wall = time.perf_counter() - self._wall
-        self.busy = 100 * (self._control.stats()["cpu"] - self._server) / self.wall
+        self.cpu = time.process_time() - self._cpu_start
+        self.wall = time.perf_counter() - self._wall_start
+        self.server_busy = 100 * (self._control.stats()["cpu"] - self._server_start) / self.wall
 
 
-def resident() -> int:
-    """Return the bytes of memory that this process has now; where the system does not say, the most it ever had."""
+def resident_memory() -> int:
+    """Return the resident memory of this process in bytes; its peak where the system has no /proc."""
     try:
-        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - pathlib is memory too
+        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - pathlib takes memory too
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         import resource

@@ -1,8 +1,9 @@
 """
-The rounds of a scenario, and what came of them.
+The rounds of a scenario and their results.
 
-In each round every client has a process of its own, and all take turns: what a machine does besides, for a second or
-for an hour, then meets them alike.
+In each round every client has a process of its own, and the processes are interleaved: they run one iteration each, in
+an order that rotates. So everything else that happens on the machine, for a second or for an hour, affects all clients
+alike.
 """
 
 from __future__ import annotations
@@ -17,89 +18,78 @@ from typing import Any, TypeVar
 
 from benchmarks.clients.registry import CLIENTS, Client
 from benchmarks.scenarios import Scenario
-from benchmarks.told import ToldProcess, WorkerProcess
+from benchmarks.subprocess_worker import MeasuringProcess, WorkerProcess
+from benchmarks.workload import Measurements
 
 T = TypeVar("T")
-_STARTING_TIME = 60  # seconds
+_STARTUP_TIMEOUT = 60  # seconds
 _STARTUP = Path(__file__).with_name("startup.py")
 
 
-def ratio(ours: float, theirs: float) -> float:
-    """Return the ratio of two numbers."""
-    return ours / theirs
+def ratio(value: float, baseline: float) -> float:
+    """Return *value* divided by *baseline*."""
+    return value / baseline
 
 
-def difference(ours: float, theirs: float) -> float:
-    """Return the difference of two numbers."""
-    return ours - theirs
+def difference(value: float, baseline: float) -> float:
+    """Return *value* minus *baseline*."""
+    return value - baseline
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The *median*, *least* and *most* of one number over all turns."""
+    """The *median*, *minimum* and *maximum* of one number over all iterations of all rounds."""
 
     median: float
-    least: float
-    most: float
+    minimum: float
+    maximum: float
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread | None:
         """Return the spread of *values*, None if there are none."""
-        found = list(values)
-        return cls(statistics.median(found), min(found), max(found)) if found else None
+        values = list(values)
+        return cls(statistics.median(values), min(values), max(values)) if values else None
 
 
 @dataclass
 class Results:
-    """What a scenario gave: the numbers of each client by turn (None where it failed), failures and versions."""
+    """
+    The results of *scenario*.
+
+    *measurements*: one item per iteration, by client; None for a failed one. *failures*: the last error message, by
+    client. *versions*: by package.
+    """
 
     scenario: Scenario
-    numbers: dict[str, list[dict[str, float] | None]] = field(
-        default_factory=dict[str, "list[dict[str, float] | None]"]
-    )
+    measurements: dict[str, list[Measurements | None]] = field(default_factory=dict[str, "list[Measurements | None]"])
     failures: dict[str, str] = field(default_factory=dict[str, str])
     versions: dict[str, str] = field(default_factory=dict[str, str])
 
     def spread(self, client: str, metric: str) -> Spread | None:
-        """Return how *metric* of *client* is spread; None when there is no such number."""
-        return Spread.of(
-            numbers[metric] for numbers in self.numbers.get(client, ()) if numbers is not None and metric in numbers
-        )
+        """Return the spread of *metric* of *client*, None if it was not measured."""
+        iterations = self.measurements.get(client, ())
+        return Spread.of(each[metric] for each in iterations if each is not None and metric in each)
 
     def compared(
-        self,
-        client: str,
-        to: str,
-        metric: str,
-        relation: Callable[[float, float], float] = ratio,
-        *,
-        where: float | None = None,
+        self, client: str, baseline: str, metric: str, relation: Callable[[float, float], float] = ratio
     ) -> Spread | None:
-        """
-        Return how *metric* of *client* is spread compared to that of the client *to* in the same turn.
+        """Return the spread of the *relation* of *client* to *baseline*, each taken within one iteration."""
+        pairs = zip(self.measurements.get(client, ()), self.measurements.get(baseline, ()), strict=False)
+        return Spread.of(relation(ours[metric], theirs[metric]) for ours, theirs in pairs if ours and theirs)
 
-        With *where*, only of the turns in which that of *to* is at least so much.
-        """
-        turns = zip(self.numbers.get(client, ()), self.numbers.get(to, ()), strict=False)
-        return Spread.of(
-            relation(ours[metric], theirs[metric])
-            for ours, theirs in turns
-            if ours and theirs and (where is None or theirs[metric] >= where)
-        )
-
-    def take(self, client: str, found: dict[str, Any]) -> None:
-        """Note what one client *found* in one turn: its *numbers* and *versions*, or its *failure*."""
-        if "failure" in found:
-            self.failures[client] = found["failure"]
-        self.numbers.setdefault(client, []).append(found.get("numbers"))
-        self.versions |= found.get("versions", {})
+    def add(self, client: str, response: dict[str, Any]) -> None:
+        """Add the *response* of a client's process: its *measurements* and *versions*, or its *failure*."""
+        if "failure" in response:
+            self.failures[client] = response["failure"]
+        self.measurements.setdefault(client, []).append(response.get("measurements"))
+        self.versions |= response.get("versions", {})
 
 
-def clients_of(scenario: Scenario, *, peers: bool, only: Iterable[str] = ()) -> list[Client]:
-    """Return the clients of *scenario*, with its *peers* if wanted; of them *only* those named, if any are."""
-    names = (*scenario.clients, *(scenario.peers if peers else ()))
-    wanted = set(only)
-    return [CLIENTS[name] for name in names if not wanted or name in wanted]
+def select_clients(scenario: Scenario, *, other_sdks: bool, only: Iterable[str] = ()) -> list[Client]:
+    """Return the clients of *scenario*, with *other_sdks* or without; if *only* has names, these clients only."""
+    names = (*scenario.clients, *(scenario.other_sdks if other_sdks else ()))
+    selected = set(only)
+    return [CLIENTS[name] for name in names if not selected or name in selected]
 
 
 def measure(
@@ -110,36 +100,36 @@ def measure(
     scale: float,
     port: int,
     core: int | None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Results:
-    """Measure *scenario*: in each round each of *clients* in a process of its own, each time another one first."""
+    """Measure *scenario* in a number of *rounds*, each with one process per client; *log* receives the progress."""
     results = Results(scenario)
-    if scenario.load == "startup":
-        for client in clients:  # writes the byte code, and lets the system cache the files
+    if scenario.workload == "startup":
+        for client in clients:  # writes the byte code, and fills the system's file cache
             _start_up(client)
     for number in range(rounds):
-        with contextlib.ExitStack() as processes:
-            turns: list[tuple[str, Callable[[], dict[str, Any]]]] = []
-            for client in _beginning_with(number, clients):
-                say(f"{scenario.name}: round {number + 1} of {rounds}, {client.name}")
-                if scenario.load == "startup":
-                    turns.append((client.name, functools.partial(_start_up, client)))
+        with contextlib.ExitStack() as stack:
+            processes: list[tuple[str, Callable[[], dict[str, Any]]]] = []
+            for client in _rotated(clients, number):
+                log(f"{scenario.name}: round {number + 1} of {rounds}, {client.name}")
+                if scenario.workload == "startup":
+                    processes.append((client.name, functools.partial(_start_up, client)))
                 else:
                     worker = WorkerProcess(scenario, client, scale=scale, port=port, core=core)
-                    turns.append((client.name, processes.enter_context(worker).turn))
-            for turn in range(scenario.turns):
-                for name, go in _beginning_with(turn, turns):
-                    results.take(name, go())
+                    processes.append((client.name, stack.enter_context(worker).run_iteration))
+            for iteration in range(scenario.iterations):
+                for name, run_iteration in _rotated(processes, iteration):
+                    results.add(name, run_iteration())
     return results
 
 
-def _beginning_with(number: int, items: list[T]) -> list[T]:
-    first = number % len(items)
+def _rotated(items: list[T], steps: int) -> list[T]:
+    first = steps % len(items)
     return items[first:] + items[:first]
 
 
 def _start_up(client: Client) -> dict[str, Any]:
-    """Return the numbers of one import and one first client, in a fresh interpreter."""
+    """Measure one import and one first client in a new interpreter."""
     code = _STARTUP.read_text(encoding="utf-8")
-    with ToldProcess(client, "-c", code, client.module, client.construct, *client.without) as process:
-        return process.answer(_STARTING_TIME)
+    with MeasuringProcess(client, "-c", code, client.module, client.constructor, *client.hidden) as process:
+        return process.response(_STARTUP_TIMEOUT)

@@ -8,26 +8,27 @@ import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
-from benchmarks.clients.adapter import KEY, NEURALBOX_PATH, PROMPT, Take, base_url
+from benchmarks.clients.adapter import KEY, NEURALBOX_PATH, PROMPT, Address, OnText
 from neuralbox_async import AsyncNeuralBox, ContentDelta
 from neuralbox_sync import NeuralBox
 
 
 class Async:
-    """`AsyncNeuralBox`; streams are read by their pieces of text."""
+    """`AsyncNeuralBox`; streams are read as text."""
 
-    def __init__(self, port: int, connections: int) -> None:
-        self.client = AsyncNeuralBox(KEY, base_url=base_url(port, NEURALBOX_PATH), max_connections=connections)
+    def __init__(self, address: Address, connections: int) -> None:
+        url = address.url(NEURALBOX_PATH)
+        self.client = AsyncNeuralBox(KEY, base_url=url, max_connections=connections, ssl_context=address.ssl_context)
 
     async def call(self, model: str) -> str:
-        """Generate something and return the id of the answer."""
+        """Generate a text and return the id of the generation."""
         return str((await self.client.generate(model, PROMPT)).id)
 
-    async def stream(self, model: str, take: Take) -> None:
-        """Hand each piece of a stream to *take*."""
+    async def stream(self, model: str, on_text: OnText) -> None:
+        """Read a stream to its end and pass each piece of text to *on_text*."""
         async with self.client.stream(model, PROMPT) as stream:
             async for text in stream.text:
-                take(text)
+                on_text(text)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -35,14 +36,14 @@ class Async:
 
 
 class AsyncEvents(Async):
-    """The same; streams are read by their events."""
+    """`AsyncNeuralBox`; streams are read as typed events."""
 
-    async def stream(self, model: str, take: Take) -> None:
-        """Hand each piece of a stream to *take*."""
+    async def stream(self, model: str, on_text: OnText) -> None:
+        """Read a stream to its end and pass each piece of text to *on_text*."""
         async with self.client.stream(model, PROMPT) as stream:
             async for event in stream:
                 if isinstance(event, ContentDelta):
-                    take(event.delta)
+                    on_text(event.delta)
 
 
 def _prompts(count: int) -> Iterator[str]:
@@ -50,60 +51,63 @@ def _prompts(count: int) -> Iterator[str]:
 
 
 class Batch(Async):
-    """The same; many calls are a batch."""
+    """`AsyncNeuralBox.generate_many` without a journal."""
 
     _journal: Path | None = None
 
-    async def many(self, model: str, count: int, at_once: int) -> AsyncGenerator[str]:
-        """Give the ids of *count* answers, *at_once* calls at a time."""
-        batch = self.client.generate_many(_prompts(count), model=model, max_concurrency=at_once, journal=self._journal)
+    async def run_batch(self, model: str, count: int, concurrency: int) -> AsyncGenerator[str]:
+        """Yield the ids of *count* generations, with up to *concurrency* calls in flight."""
+        batch = self.client.generate_many(
+            _prompts(count), model=model, max_concurrency=concurrency, journal=self._journal
+        )
         async with batch as results:
             async for result in results:
                 yield str(result.generation.id) if result.generation else ""
 
 
 class JournaledBatch(Batch):
-    """The same with a journal, in a folder that vanishes afterwards."""
+    """`AsyncNeuralBox.generate_many` with a journal in a temporary directory."""
 
-    async def many(self, model: str, count: int, at_once: int) -> AsyncGenerator[str]:
-        """Give the ids of *count* answers, *at_once* calls at a time."""
-        with tempfile.TemporaryDirectory() as folder:
-            self._journal = Path(folder, "run.jsonl")
-            async with contextlib.aclosing(super().many(model, count, at_once)) as ids:
-                async for found in ids:
-                    yield found
+    async def run_batch(self, model: str, count: int, concurrency: int) -> AsyncGenerator[str]:
+        """Yield the ids of *count* generations, with up to *concurrency* calls in flight."""
+        with tempfile.TemporaryDirectory() as directory:
+            self._journal = Path(directory, "run.jsonl")
+            async with contextlib.aclosing(super().run_batch(model, count, concurrency)) as ids:
+                async for generation_id in ids:
+                    yield generation_id
 
 
 class Semaphore(Async):
-    """The same; many calls are what somebody writes who has no batches."""
+    """A batch without `generate_many`: one task per request, and an `asyncio.Semaphore`."""
 
-    async def many(self, model: str, count: int, at_once: int) -> AsyncGenerator[str]:
-        """Give the ids of *count* answers, *at_once* calls at a time."""
-        room = asyncio.Semaphore(at_once)
+    async def run_batch(self, model: str, count: int, concurrency: int) -> AsyncGenerator[str]:
+        """Yield the ids of *count* generations, with up to *concurrency* calls in flight."""
+        semaphore = asyncio.Semaphore(concurrency)
 
         async def call(prompt: str) -> str:
-            async with room:
+            async with semaphore:
                 return str((await self.client.generate(model, prompt)).id)
 
-        for done in asyncio.as_completed([call(prompt) for prompt in _prompts(count)]):
-            yield await done
+        for next_id in asyncio.as_completed([call(prompt) for prompt in _prompts(count)]):
+            yield await next_id
 
 
 class Blocking:
-    """`NeuralBox`; streams are read by their pieces of text."""
+    """`NeuralBox`; streams are read as text."""
 
-    def __init__(self, port: int, connections: int) -> None:
-        self.client = NeuralBox(KEY, base_url=base_url(port, NEURALBOX_PATH), max_connections=connections)
+    def __init__(self, address: Address, connections: int) -> None:
+        url = address.url(NEURALBOX_PATH)
+        self.client = NeuralBox(KEY, base_url=url, max_connections=connections, ssl_context=address.ssl_context)
 
     def call(self, model: str) -> str:
-        """Generate something and return the id of the answer."""
+        """Generate a text and return the id of the generation."""
         return str(self.client.generate(model, PROMPT).id)
 
-    def stream(self, model: str, take: Take) -> None:
-        """Hand each piece of a stream to *take*."""
+    def stream(self, model: str, on_text: OnText) -> None:
+        """Read a stream to its end and pass each piece of text to *on_text*."""
         with self.client.stream(model, PROMPT) as stream:
             for text in stream.text:
-                take(text)
+                on_text(text)
 
     def close(self) -> None:
         """Close all connections."""
@@ -111,11 +115,11 @@ class Blocking:
 
 
 class BlockingEvents(Blocking):
-    """The same; streams are read by their events."""
+    """`NeuralBox`; streams are read as typed events."""
 
-    def stream(self, model: str, take: Take) -> None:
-        """Hand each piece of a stream to *take*."""
+    def stream(self, model: str, on_text: OnText) -> None:
+        """Read a stream to its end and pass each piece of text to *on_text*."""
         with self.client.stream(model, PROMPT) as stream:
             for event in stream:
                 if isinstance(event, ContentDelta):
-                    take(event.delta)
+                    on_text(event.delta)
