@@ -18,16 +18,16 @@ class CpuMeter:
     Measures a `with` block.
 
     *cpu*: seconds of CPU of this process, all threads, kernel included. *wall*: seconds. *server_busy*: the server's
-    CPU time in percent of *wall*.
+    CPU time in percent of *wall*. *connections*: how many connections the server accepted in the block.
     """
 
     def __init__(self, control: ServerControl) -> None:
         self._control = control
-        self.cpu = self.wall = self.server_busy = 0.0
+        self.cpu = self.wall = self.server_busy = self.connections = 0.0
 
     def __enter__(self) -> Self:
         gc.collect()
-        self._server_start = self._control.stats()["cpu"]
+        self._server_start = self._control.stats()
         self._wall_start, self._cpu_start = time.perf_counter(), time.process_time()
         return self
 
@@ -36,7 +36,9 @@ class CpuMeter:
     ) -> None:
         self.cpu = time.process_time() - self._cpu_start
         self.wall = time.perf_counter() - self._wall_start
-        self.server_busy = 100 * (self._control.stats()["cpu"] - self._server_start) / self.wall
+        server = self._control.stats()
+        self.server_busy = 100 * (server["cpu"] - self._server_start["cpu"]) / self.wall
+        self.connections = server["connections"] - self._server_start["connections"]
 
 
 def resident_memory() -> int:

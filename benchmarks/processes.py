@@ -71,7 +71,7 @@ class ServerControl:
         self._connection = RawConnection(Address(port))
 
     def stats(self) -> dict[str, float]:
-        """Return the counts *served* and *held*, and the server's CPU time *cpu* in seconds."""
+        """Return the counts *connections*, *served* and *held*, and the server's CPU time *cpu* in seconds."""
         stats: dict[str, float] = self._get("/stats")
         return stats
 

@@ -14,7 +14,8 @@ The path of a request selects the API and so the wire format; the model's name s
 * ``big.BYTES``: a stream of one event with BYTES bytes of text.
 
 It listens on two ports, without and with TLS. GET /tls returns the port with TLS and the certificate to trust, GET
-/stats the number of served requests and the CPU time. The process ends when its standard input closes.
+/stats the numbers of connections and of served requests, and the CPU time. The process ends when its standard input
+closes.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the transport."""
+        """Store the transport, and count the connection; over TLS this is after the handshake."""
+        self._server.connections += 1
         self._transport = cast("asyncio.WriteTransport", transport)  # the transports of uvloop have another class
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -115,6 +117,7 @@ class CannedServer:
     """The state that all connections share; *tls* is the response to GET /tls."""
 
     tls: dict[str, Any] = field(default_factory=dict[str, Any])
+    connections: int = 0
     served: int = 0
     held: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
     streams: list[LiveStream] = field(default_factory=list[LiveStream])
@@ -198,7 +201,12 @@ class CannedServer:
             held, self.held = self.held, []
             for send in held:
                 send()
-        stats = {"served": self.served, "held": len(self.held), "cpu": time.process_time()}
+        stats = {
+            "connections": self.connections,
+            "served": self.served,
+            "held": len(self.held),
+            "cpu": time.process_time(),
+        }
         connection.write(wire.json_response(json.dumps(self.tls if path == b"/tls" else stats).encode()))
 
 

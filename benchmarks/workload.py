@@ -70,6 +70,7 @@ def cost(meter: CpuMeter, count: int, received: int) -> Measurements:
         "lost": count - received,
         "server_busy": meter.server_busy,
         "rate": count / meter.wall,
+        "connections": meter.connections,
     }
 
 
