@@ -7,15 +7,15 @@ PIP := bin/python -m pip install --quiet --quiet --no-input --disable-pip-versio
 METADATA := pyproject.toml neuralbox_async/_version.py
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-# What others use or make, each in an environment of its own.
-PEERS := requests httpx openai anthropic
+# Other SDKs and HTTP clients to measure, each in a virtual environment of its own.
+OTHER_SDKS := requests httpx openai anthropic
 
-.PHONY: help demo test test-all lint format bench bench-peers dist clean
+.PHONY: help demo test test-all lint format bench bench-other-sdks dist clean
 # Otherwise make takes this stamp, which only a pattern names, for a file to be removed at the end.
 .PRECIOUS: .venv-%/.test
 
 help: ## show this list
-	@sed -n 's/^\([a-z%.-]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z%.-]*\):[^#]*## /\1\t/p' Makefile | expand -t 18
 
 demo: .venv/.demo ## show a generation, a live stream and a blocking call, on a local server
 	.venv/bin/neuralbox demo
@@ -47,11 +47,11 @@ format: .venv/.dev ## let ruff format the code and mend what it can
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-bench: .venv/.bench ## measure the speed, a few minutes (BENCH_ARGS="--only call stream": only these; see benchmarks/README.md)
+bench: .venv/.bench ## run the benchmarks, some ten minutes (BENCH_ARGS="--only call stream": only these; see benchmarks/README.md)
 	.venv/bin/python -m benchmarks $(BENCH_ARGS)
 
-bench-peers: .venv/.bench $(PEERS:%=.venv-peer-%/.peer) ## the same with the SDKs of others, in environments of their own
-	.venv/bin/python -m benchmarks --peers $(BENCH_ARGS)
+bench-other-sdks: .venv/.bench $(OTHER_SDKS:%=.venv-sdk-%/.sdk) ## the same with other SDKs, each in a virtual environment of its own
+	.venv/bin/python -m benchmarks --other-sdks $(BENCH_ARGS)
 
 dist: .venv/.dev ## build sdist and wheel, and try the wheel in a clean environment
 	rm -rf dist
@@ -77,10 +77,10 @@ clean: ## remove what these commands have made
 
 .venv/.bench: $(METADATA) | .venv/bin/python
 	@echo 'installing what the benchmarks need into .venv'
-	@.venv/$(PIP) --editable '.[speed]' urllib3
+	@.venv/$(PIP) --editable '.[speed]' trustme urllib3
 	@touch $@
 
-.venv-peer-%/.peer: | .venv/bin/python
+.venv-sdk-%/.sdk: | .venv/bin/python
 	@.ci/make-venv .venv/bin/python $(@D)
 	@echo 'installing $* into $(@D)'
 	@$(@D)/$(PIP) $*

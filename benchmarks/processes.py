@@ -1,4 +1,4 @@
-"""The processes of a benchmark: which core each stays on, its event loop, and the server's life."""
+"""What the processes of a benchmark share: CPU pinning, the event loop, the server process and its control."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from collections.abc import Coroutine, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from benchmarks.clients.adapter import HOST, Address, client_ssl_context
 from benchmarks.clients.raw_socket import RawConnection
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def cores() -> tuple[int | None, int | None]:
-    """Return the cores for client and server: two different ones if there are, otherwise None, which pins nothing."""
+def choose_cores() -> tuple[int | None, int | None]:
+    """Return the cores for client and server: two different ones, or (None, None) if there is only one usable core."""
     if not hasattr(os, "sched_getaffinity"):
         return None, None
     usable = sorted(os.sched_getaffinity(0))
@@ -29,7 +30,7 @@ def cores() -> tuple[int | None, int | None]:
 
 
 def pin(core: int | None) -> None:
-    """Keep this process on *core*, where the system can."""
+    """Keep this process on *core* if the system supports that; None does nothing."""
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
 
@@ -40,7 +41,7 @@ def has_uvloop() -> bool:
 
 
 def run(main: Coroutine[Any, Any, T], *, uvloop: bool) -> T:
-    """Run *main* to its end, on uvloop if that is wanted, and return its result."""
+    """Run *main* on a new event loop, of uvloop or of asyncio, and return its result."""
     factory = importlib.import_module("uvloop").new_event_loop if uvloop else None
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main)
@@ -48,11 +49,11 @@ def run(main: Coroutine[Any, Any, T], *, uvloop: bool) -> T:
 
 @contextlib.contextmanager
 def server(core: int | None = None) -> Generator[int]:
-    """Run the server in a process of its own while the block runs; gives its port."""
+    """Run the server in a process of its own inside the block; yield its port without TLS."""
     command = [sys.executable, "-m", "benchmarks.server"]
     if core is not None:
         command += ["--core", str(core)]
-    # The server ends when its standard input does: also when this process is killed.
+    # The server ends when its standard input closes: also when this process is killed.
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None  # noqa: S101 - for type checkers
         port = process.stdout.readline()
@@ -63,26 +64,29 @@ def server(core: int | None = None) -> Generator[int]:
         process.communicate()  # closes its standard input
 
 
-class Control:
-    """Asks the server on *port* how it is doing; blocks for a moment."""
+class ServerControl:
+    """The control requests to the server on *port*, without TLS. Each blocks until the response has arrived."""
 
     def __init__(self, port: int) -> None:
-        self._connection = RawConnection(port)
+        self._connection = RawConnection(Address(port))
 
     def stats(self) -> dict[str, float]:
-        """Return the counts *served* and *held*, and the server's *cpu* in seconds."""
-        return self._get("/stats")
+        """Return the counts *connections*, *served* and *held*, and the server's CPU time *cpu* in seconds."""
+        stats: dict[str, float] = self._get("/stats")
+        return stats
 
     def release(self) -> None:
-        """Let the server answer all calls that it holds."""
+        """Let the server respond to all held calls."""
         self._get("/release")
 
-    def _get(self, path: str) -> dict[str, float]:
-        stats: dict[str, float] = json.loads(
-            self._connection.exchange(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-        )
-        return stats
+    def tls_address(self) -> Address:
+        """Return the server's address over TLS, with a context that trusts the server's certificate."""
+        tls = self._get("/tls")
+        return Address(tls["port"], client_ssl_context(tls["certificate"]))
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    def _get(self, path: str) -> Any:
+        return json.loads(self._connection.exchange(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()))

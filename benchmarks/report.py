@@ -1,4 +1,4 @@
-"""The results as Markdown: a table for each scenario, and one of the figures to reach."""
+"""The results as Markdown: one table per scenario, and one of the targets."""
 
 from __future__ import annotations
 
@@ -8,107 +8,116 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from benchmarks.limits import Limit
-from benchmarks.rounds import Results, Spread, difference, ratio
+from benchmarks.interleaving import Results, Spread, difference, ratio
+from benchmarks.targets import Target
 
 _RELATIONS: dict[str, Callable[[float, float], float]] = {"/": ratio, "-": difference}
-_OK, _NEAR, _MISSED, _NOT_MET = "ok", "within the slack", "MISSED", "there was no such turn"
+_MET, _TOLERATED, _MISSED = "met", "within tolerance", "MISSED"
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
-    """Return a Markdown table; the first column is text, the others are numbers."""
+    """Return a Markdown table. The first column is text, the others are numbers."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def scenario_table(results: Results) -> str:
-    """Return the results of one scenario: all about its first metric and the ratios of it, medians of the others."""
+    """Return the results of one scenario: the spread of its first metric and of the ratio, medians of the others."""
     first, *others = results.scenario.metrics
-    head = ["client", f"{first.title}: median", "min", "max", f"to {results.scenario.to}: median", "min", "max"]
+    baseline = results.scenario.baseline
+    head = [
+        *("client", f"{first.title}: median", "min", "max"),
+        *(f"ratio to {baseline}: median", "min", "max"),
+        *(metric.title for metric in others),
+    ]
     rows: list[list[str]] = []
-    for client in results.numbers:
+    for client in results.measurements:
         if client in results.failures:
-            rows.append([client, f"failed: {_cell(results.failures[client])}", *[""] * (len(head) + len(others) - 2)])
+            rows.append([client, f"failed: {_escaped(results.failures[client])}", *[""] * (len(head) - 2)])
             continue
-        compared = results.compared(client, results.scenario.reference(client), first.key)
+        compared = results.compared(client, results.scenario.baseline_of(client), first.key)
         medians = [
             "" if (spread := results.spread(client, metric.key)) is None else f"{spread.median:,.{metric.digits}f}"
             for metric in others
         ]
-        rows.append([client, *_three(results.spread(client, first.key), first.digits), *_three(compared, 2), *medians])
-    return f"### {results.scenario.title}\n\n{table(head + [metric.title for metric in others], rows)}"
+        rows.append([client, *_cells(results.spread(client, first.key), first.digits), *_cells(compared, 2), *medians])
+    return f"### {results.scenario.title} (`{results.scenario.name}`)\n\n{table(head, rows)}"
 
 
-def _cell(text: str) -> str:
+def _escaped(text: str) -> str:
     return text.replace("|", "\\|")[:120]
 
 
-def _three(spread: Spread | None, digits: int) -> list[str]:
+def _cells(spread: Spread | None, digits: int) -> list[str]:
     if spread is None:
         return ["", "", ""]
-    return [f"{value:,.{digits}f}" for value in (spread.median, spread.least, spread.most)]
+    return [f"{value:,.{digits}f}" for value in (spread.median, spread.minimum, spread.maximum)]
 
 
-def reached(limit: Limit, results: Mapping[str, Results]) -> Spread | None:
-    """Return what was measured of what is limited; None when it was not measured, or failed."""
-    found = results.get(limit.scenario)
-    if found is None or limit.client in found.failures:
+def measured(target: Target, results: Mapping[str, Results]) -> Spread | None:
+    """Return the measured figure that *target* is about; None if it was not measured, or its client failed."""
+    scenario_results = results.get(target.scenario)
+    if scenario_results is None or target.client in scenario_results.failures:
         return None
-    if limit.to is None:
-        return found.spread(limit.client, limit.metric)
-    return found.compared(limit.client, limit.to, limit.metric, _RELATIONS[limit.relation], where=limit.where)
+    if target.baseline is None:
+        return scenario_results.spread(target.client, target.metric)
+    relation = _RELATIONS[target.relation]
+    return scenario_results.compared(target.client, target.baseline, target.metric, relation)
 
 
-def verdict(limit: Limit, spread: Spread | None) -> str:
-    """Return in words whether the median is within *limit*."""
+def verdict(target: Target, spread: Spread | None) -> str:
+    """Return whether the median meets *target*, as a word for the table."""
     if spread is None:
-        return _MISSED if limit.where is None else _NOT_MET
-    if limit.allows(spread.median):
-        return _OK
-    return _NEAR if limit.allows_with_slack(spread.median) else _MISSED
+        return _MISSED
+    if target.is_met(spread.median):
+        return _MET
+    return _TOLERATED if target.is_met_with_tolerance(spread.median) else _MISSED
 
 
-def concerned(limits: Iterable[Limit], results: Mapping[str, Results]) -> list[Limit]:
-    """Return those of *limits* whose clients took part in what was measured."""
-    found: list[Limit] = []
-    for limit in limits:
-        clients = results[limit.scenario].numbers if limit.scenario in results else {}
-        if limit.client in clients and (limit.to is None or limit.to in clients):
-            found.append(limit)
-    return found
+def applicable(targets: Iterable[Target], results: Mapping[str, Results]) -> list[Target]:
+    """Return those of *targets* whose clients took part in the run."""
+    selected: list[Target] = []
+    for target in targets:
+        clients = results[target.scenario].measurements if target.scenario in results else {}
+        if target.client in clients and (target.baseline is None or target.baseline in clients):
+            selected.append(target)
+    return selected
 
 
-def missed(limits: Iterable[Limit], results: Mapping[str, Results]) -> list[str]:
-    """Return a line about each limit that was missed by more than its slack."""
+def missed(targets: Iterable[Target], results: Mapping[str, Results]) -> list[str]:
+    """Return a line for each applicable target that is missed by more than its tolerance."""
     lines: list[str] = []
-    for limit in concerned(limits, results):
-        spread = reached(limit, results)
-        if verdict(limit, spread) == _MISSED:
-            median = "nothing" if spread is None else f"{spread.median:.3g}"
-            lines.append(f"{limit.name}: at {limit.bound} {limit.most:g}, reached {median}")
+    for target in applicable(targets, results):
+        spread = measured(target, results)
+        if verdict(target, spread) == _MISSED:
+            median = "no measurement" if spread is None else f"{spread.median:.3g}"
+            lines.append(f"{target.name}: {_bound(target)}, measured {median}")
     return lines
 
 
-def limits_table(limits: Iterable[Limit], results: Mapping[str, Results]) -> str:
-    """Return the figures to reach beside what was reached."""
+def targets_table(targets: Iterable[Target], results: Mapping[str, Results]) -> str:
+    """Return the applicable targets beside the measured figures."""
     rows: list[list[str]] = []
-    for limit in concerned(limits, results):
-        spread = reached(limit, results)
-        bound = f"{'≤' if limit.bound == 'most' else '≥'} {limit.most:g}"
-        rows.append([limit.name, bound, *_three(spread, 2), verdict(limit, spread)])
-    return f"### Figures to reach\n\n{table(['what', 'to reach', 'median', 'min', 'max', ''], rows)}"
+    for target in applicable(targets, results):
+        spread = measured(target, results)
+        rows.append([target.name, _bound(target), *_cells(spread, 2), verdict(target, spread)])
+    return f"### Targets\n\n{table(['figure', 'target', 'median', 'min', 'max', ''], rows)}"
 
 
-def circumstances(results: Iterable[Results], rounds: int, pinned: tuple[int | None, int | None]) -> str:
-    """Return when and where this was measured, with which versions."""
+def _bound(target: Target) -> str:
+    return f"{'≤' if target.direction == 'max' else '≥'} {target.bound:g}"
+
+
+def environment(results: Iterable[Results], rounds: int, cores: tuple[int | None, int | None]) -> str:
+    """Return the date, the machine, the versions and the number of *rounds*; *cores*: those of client and server."""
     versions: dict[str, str] = {}
     for each in results:
         versions |= each.versions
-    client, server = pinned
-    cores = "not pinned" if client is None else f"client pinned to core {client}, server to core {server}"
+    client, server = cores
+    pinning = "not pinned" if client is None else f"client pinned to core {client}, server to core {server}"
     facts = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "machine": f"{_processor()}, {os.cpu_count()} cores ({cores}); {platform.system()} {platform.release()}",
+        "machine": f"{_processor()}, {os.cpu_count()} cores ({pinning}); {platform.system()} {platform.release()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
         "rounds": str(rounds),
@@ -125,23 +134,18 @@ def _processor() -> str:
     return next(names, platform.machine())
 
 
-def headroom_line(calls: float, events: float, results: Mapping[str, Results]) -> str:
-    """Return what the server can do, beside the most that a client took of it."""
-    busiest = _fastest(results, ("call", "call-64", "call-1000", "sync-call", "sync-threads"))
-    beside = f"; the fastest client above took {busiest:,.0f}" if busiest else ""
-    stream = _fastest(results, ("stream", "stream-50", "sync-stream"))
-    beside_stream = f"; the fastest client above took {stream:,.0f}" if stream else ""
+def server_capacity_line(calls: float, events: float, results: Mapping[str, Results]) -> str:
+    """Return the server's capacity per second without TLS, beside the fastest client of the run."""
+    scenarios = [each.scenario for each in results.values() if not each.scenario.tls]
+    fastest_calls = _fastest(results, [each.name for each in scenarios if each.workload in {"calls", "threads"}])
+    fastest_events = _fastest(results, [each.name for each in scenarios if each.workload == "streams"])
     return (
-        f"The server alone, to a raw socket that hardly looks: {calls:,.0f} calls a second{beside};"
-        f" {events:,.0f} events of a stream a second{beside_stream}."
+        f"Server capacity, measured with a raw socket that does not parse: {calls:,.0f} calls per second"
+        f"{fastest_calls}, {events:,.0f} events of a stream per second{fastest_events}."
     )
 
 
-def _fastest(results: Mapping[str, Results], scenarios: Iterable[str]) -> float:
-    spreads = (
-        results[name].spread(client, "rate")
-        for name in scenarios
-        if name in results
-        for client in results[name].numbers
-    )
-    return max((spread.most for spread in spreads if spread), default=0.0)
+def _fastest(results: Mapping[str, Results], scenarios: Iterable[str]) -> str:
+    spreads = (results[name].spread(client, "rate") for name in scenarios for client in results[name].measurements)
+    fastest = max((spread.maximum for spread in spreads if spread), default=0.0)
+    return f" (fastest client: {fastest:,.0f})" if fastest else ""

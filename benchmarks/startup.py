@@ -1,8 +1,8 @@
 """
-What an import and a first client cost: `python -c "$(cat benchmarks/startup.py)" MODULE EXPRESSION [HIDDEN ...]`.
+The cost of an import and a first client: `python -c "$(cat benchmarks/startup.py)" MODULE EXPRESSION [HIDDEN ...]`.
 
-Given to an interpreter as text, because as a module it would come with others loaded; and it imports only what
-every interpreter has loaded by itself.
+The interpreter runs this file with `-c`, because `-m` would load other modules first. At module level it imports only
+what every interpreter has loaded at start-up.
 """
 
 import os
@@ -10,8 +10,8 @@ import sys
 import time
 
 
-def resident() -> int:
-    """Return the bytes of memory that this process has now; where the system does not say, the most it ever had."""
+def resident_memory() -> int:
+    """Return the resident memory of this process in bytes; its peak where the system has no /proc."""
     try:
         with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - pathlib would have to be imported
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -22,36 +22,37 @@ def resident() -> int:
 
 
 def main() -> None:
-    """Import, construct, and print both costs as JSON."""
-    module, expression, *hidden = sys.argv[1:]
+    """Import the module, make a client, and print the costs as JSON."""
+    module, constructor, *hidden = sys.argv[1:]
     for package in hidden:
-        # An import of it now fails as if it were not installed.
+        # From now on an import of the package fails as if it were not installed.
         sys.modules[package] = None  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
-    interpreter, modules, started = resident(), len(sys.modules), time.process_time()
+    interpreter, modules_before, started = resident_memory(), len(sys.modules), time.process_time()
     imported = __import__(module) if module else None
-    cpu, loaded, memory = time.process_time() - started, len(sys.modules) - modules, resident() - interpreter
+    import_cpu = time.process_time() - started
+    modules, memory = len(sys.modules) - modules_before, resident_memory() - interpreter
 
-    # Some clients want a running event loop, which is not theirs to pay for.
+    # Some clients need a running event loop; its cost is not theirs.
     import asyncio
     import json
 
-    async def construct() -> float:
+    async def first_client() -> float:
         started = time.process_time()
-        made = eval(expression, {module: imported})  # noqa: S307 - the registry's own
+        client = eval(constructor, {module: imported})  # noqa: S307 - an expression of the registry
         seconds = time.process_time() - started
-        close = getattr(made, "aclose", None) or getattr(made, "close", None)
+        close = getattr(client, "aclose", None) or getattr(client, "close", None)
         if close is not None and (closing := close()) is not None:
             await closing
         return seconds
 
-    numbers = {
-        "cpu": 1000 * cpu,
+    measurements = {
+        "cpu": 1000 * import_cpu,
         "memory": memory / 1e6,
-        "modules": loaded,
-        "construct": 1000 * asyncio.run(construct()),
+        "modules": modules,
+        "construct": 1000 * asyncio.run(first_client()),
         "interpreter": interpreter / 1e6,
     }
-    print(json.dumps({"numbers": numbers}))
+    print(json.dumps({"measurements": measurements}))
 
 
 main()

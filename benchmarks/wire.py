@@ -1,4 +1,4 @@
-"""The canned bytes of the server: answers and events as NeuralBox, OpenAI and Anthropic put them on the wire."""
+"""The canned bytes of the server: responses and events in the wire formats of NeuralBox, OpenAI and Anthropic."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-# The headers that an API sends, with those that NeuralBox documents for every answer: each client has to read them all.
-# A plan that is never used up, so that no batch waits.
+# The headers of an API's response, including those that NeuralBox documents for every response: each client parses
+# them all. The rate limits are never exhausted, so that no batch waits.
 _HEADERS = (
     "HTTP/1.1 200 OK\r\n"
     "Date: Sun, 08 Mar 2026 12:00:00 GMT\r\n"
@@ -24,78 +24,86 @@ _TEXT = (
     "    try:\n        return json.loads(text)\n    except ValueError:\n        return None\n```"
 )
 _USAGE = {"prompt_tokens": 142, "completion_tokens": 387, "total_tokens": 529}
-_MARK = "(mark)"  # stands for what is filled in later
+_PLACEHOLDER = "(placeholder)"
 
 
-def whole(body: bytes) -> bytes:
-    """Return an answer with the JSON *body*."""
+def json_response(body: bytes) -> bytes:
+    """Return a response with the JSON *body*."""
     return f"{_HEADERS}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 STREAM_HEAD = f"{_HEADERS}Content-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
-STREAM_TAIL = b"0\r\n\r\n"
+STREAM_END = b"0\r\n\r\n"
 
 
-def segment(content: bytes) -> bytes:
-    """Return *content* as one chunk of a chunked body."""
+def chunk(content: bytes) -> bytes:
+    """Return *content* as one chunk of a chunked body (RFC 9112, section 7.1)."""
     return b"%x\r\n%b\r\n" % (len(content), content)
 
 
 @dataclass(frozen=True)
-class Wire:
-    """One API's way: *reply* with a place for a number of 12 digits, *delta* with one for the text."""
+class WireFormat:
+    """
+    The messages of one API.
 
-    reply: bytes
-    begin: bytes
+    *response*: the response to a call, a template for a number of 12 digits; *start* and *end*: the first and the last
+    events of a stream; *delta*: an event with text, a template for the text.
+    """
+
+    response: bytes
+    start: bytes
     delta: bytes
     end: bytes
 
-    def answer(self, number: int) -> bytes:
-        """Return the answer to a call, with an id made of *number*; about 400 bytes of JSON."""
-        return self.reply % number
+    def call(self, number: int) -> bytes:
+        """Return the response to a call, with an id made of *number*; about 400 bytes of JSON."""
+        return self.response % number
 
     def event(self, text: bytes) -> bytes:
-        """Return the event of one more piece of *text*."""
+        """Return the event of one piece of *text*."""
         return self.delta % text
 
-    def stream(self, text: bytes, events: int, size: int) -> bytes:
+    def stream(self, text: bytes, events: int, chunk_size: int) -> bytes:
         """
-        Return the whole answer of *events* pieces of *text*, in segments of about *size* bytes.
+        Return the whole response of a stream: *events* pieces of *text*, in chunks of up to *chunk_size* bytes.
 
-        Segments end where events end, so that a raw socket client gets by without looking for where they are cut.
+        A chunk has at least one event and ends where an event ends: a client without a chunk parser can read it.
         """
         event = self.event(text)
-        at_once = max(1, size // len(event))
-        full, rest = divmod(events, at_once)
-        pieces = [STREAM_HEAD, segment(self.begin), segment(event * at_once) * full]
+        events_per_chunk = max(1, chunk_size // len(event))
+        full_chunks, rest = divmod(events, events_per_chunk)
+        pieces = [STREAM_HEAD, chunk(self.start), chunk(event * events_per_chunk) * full_chunks]
         if rest:
-            pieces.append(segment(event * rest))
-        return b"".join([*pieces, segment(self.end), STREAM_TAIL])
+            pieces.append(chunk(event * rest))
+        return b"".join([*pieces, chunk(self.end), STREAM_END])
 
 
 def _compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _template(text: str, place: str) -> bytes:
-    return text.replace("%", "%%").replace(_MARK, place).encode()
+def _template(text: str, conversion: str) -> bytes:
+    """Return *text* as a template for the operator ``%``, with *conversion* instead of the placeholder."""
+    return text.replace("%", "%%").replace(_PLACEHOLDER, conversion).encode()
 
 
-def _reply(members: dict[str, Any]) -> bytes:
+def _response(members: dict[str, Any]) -> bytes:
+    """Return the template of a response with a JSON object of *members*."""
     body = _template(_compact(members), "%012d")
-    return whole(body % 0).partition(b"\r\n\r\n")[0].replace(b"%", b"%%") + b"\r\n\r\n" + body
+    head, separator, _ = json_response(body % 0).partition(b"\r\n\r\n")
+    return head.replace(b"%", b"%%") + separator + body
 
 
-def _data(members: dict[str, Any]) -> str:
+def _event(members: dict[str, Any]) -> str:
     return f"data: {_compact(members)}\n\n"
 
 
-def _named(members: dict[str, Any]) -> str:
-    return f"event: {members['type']}\n{_data(members)}"
+def _named_event(members: dict[str, Any]) -> str:
+    return f"event: {members['type']}\n{_event(members)}"
 
 
 def _choice(delta: dict[str, Any], reason: str | None = None) -> str:
-    return _data(
+    return _event(
         {
             "id": "chatcmpl-000000000001",
             "object": "chat.completion.chunk",
@@ -106,9 +114,9 @@ def _choice(delta: dict[str, Any], reason: str | None = None) -> str:
     )
 
 
-_ID = f"gen_{_MARK}"
-NEURALBOX = Wire(
-    reply=_reply(
+_ID = f"gen_{_PLACEHOLDER}"
+NEURALBOX = WireFormat(
+    response=_response(
         {
             "id": _ID,
             "status": "completed",
@@ -120,13 +128,15 @@ NEURALBOX = Wire(
             "created_at": "2026-03-08T12:00:00Z",
         }
     ),
-    begin=_data({"type": "generation_start", "id": "gen_01j9x2abc123", "model": "gpt-5"}).encode(),
-    delta=_template(_data({"type": "content_delta", "delta": _MARK}), "%b"),
-    end=_data({"type": "generation_end", "id": "gen_01j9x2abc123", "tokens_used": 3, "balance_remaining": 297}).encode()
+    start=_event({"type": "generation_start", "id": "gen_01j9x2abc123", "model": "gpt-5"}).encode(),
+    delta=_template(_event({"type": "content_delta", "delta": _PLACEHOLDER}), "%b"),
+    end=_event(
+        {"type": "generation_end", "id": "gen_01j9x2abc123", "tokens_used": 3, "balance_remaining": 297}
+    ).encode()
     + b"data: [DONE]\n\n",
 )
-OPENAI = Wire(
-    reply=_reply(
+OPENAI = WireFormat(
+    response=_response(
         {
             "id": _ID,
             "object": "chat.completion",
@@ -136,14 +146,14 @@ OPENAI = Wire(
             "usage": _USAGE,
         }
     ),
-    begin=_choice({"role": "assistant", "content": ""}).encode(),
-    delta=_template(_choice({"content": _MARK}), "%b"),
+    start=_choice({"role": "assistant", "content": ""}).encode(),
+    delta=_template(_choice({"content": _PLACEHOLDER}), "%b"),
     end=_choice({}, "stop").encode() + b"data: [DONE]\n\n",
 )
 _MESSAGE = {"type": "message", "role": "assistant", "model": "claude-sonnet-4.5", "stop_sequence": None}
 _ANTHROPIC_USAGE = {"input_tokens": 142, "output_tokens": 387}
-ANTHROPIC = Wire(
-    reply=_reply(
+ANTHROPIC = WireFormat(
+    response=_response(
         {
             "id": _ID,
             **_MESSAGE,
@@ -152,8 +162,8 @@ ANTHROPIC = Wire(
             "usage": _ANTHROPIC_USAGE,
         }
     ),
-    begin=(
-        _named(
+    start=(
+        _named_event(
             {
                 "type": "message_start",
                 "message": {
@@ -165,21 +175,24 @@ ANTHROPIC = Wire(
                 },
             }
         )
-        + _named({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
+        + _named_event({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
     ).encode(),
     delta=_template(
-        _named({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": _MARK}}), "%b"
+        _named_event(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": _PLACEHOLDER}}
+        ),
+        "%b",
     ),
     end=(
-        _named({"type": "content_block_stop", "index": 0})
-        + _named(
+        _named_event({"type": "content_block_stop", "index": 0})
+        + _named_event(
             {
                 "type": "message_delta",
                 "delta": {"stop_reason": "end_turn", "stop_sequence": None},
                 "usage": {"output_tokens": 387},
             }
         )
-        + _named({"type": "message_stop"})
+        + _named_event({"type": "message_stop"})
     ).encode(),
 )
 BY_PATH = {b"/api/v2/generate": NEURALBOX, b"/v1/chat/completions": OPENAI, b"/v1/messages": ANTHROPIC}

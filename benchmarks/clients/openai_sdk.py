@@ -1,30 +1,30 @@
-"""OpenAI's SDK, asynchronous and blocking, as its own documents use it."""
+"""OpenAI's SDK, asynchronous and blocking, as its documentation uses it."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-from benchmarks.clients.adapter import KEY, MESSAGES, OPENAI_PATH, Take, base_url
+from benchmarks.clients.adapter import KEY, MESSAGES, OPENAI_PATH, Address, OnText
 
 
 class Async:
     """`AsyncOpenAI`."""
 
-    def __init__(self, port: int, connections: int) -> None:  # noqa: ARG002 - its own limit is 1,000
+    def __init__(self, address: Address, connections: int) -> None:  # noqa: ARG002 - the SDK's limit is 1,000
         openai: Any = importlib.import_module("openai")
-        self._client = openai.AsyncOpenAI(api_key=KEY, base_url=base_url(port, OPENAI_PATH))
+        self._client = openai.AsyncOpenAI(api_key=KEY, base_url=address.url(OPENAI_PATH))
 
     async def call(self, model: str) -> str:
-        """Generate something and return the id of the answer."""
+        """Generate a text and return the id of the generation."""
         return str((await self._client.chat.completions.create(model=model, messages=MESSAGES)).id)
 
-    async def stream(self, model: str, take: Take) -> None:
-        """Hand each piece of a stream to *take*."""
+    async def stream(self, model: str, on_text: OnText) -> None:
+        """Read a stream to its end and pass each piece of text to *on_text*."""
         stream = await self._client.chat.completions.create(model=model, messages=MESSAGES, stream=True)
         async for chunk in stream:
             if text := chunk.choices[0].delta.content:
-                take(text)
+                on_text(text)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -34,19 +34,19 @@ class Async:
 class Blocking:
     """`OpenAI`."""
 
-    def __init__(self, port: int, connections: int) -> None:  # noqa: ARG002 - its own limit is 1,000
+    def __init__(self, address: Address, connections: int) -> None:  # noqa: ARG002 - the SDK's limit is 1,000
         openai: Any = importlib.import_module("openai")
-        self._client = openai.OpenAI(api_key=KEY, base_url=base_url(port, OPENAI_PATH))
+        self._client = openai.OpenAI(api_key=KEY, base_url=address.url(OPENAI_PATH))
 
     def call(self, model: str) -> str:
-        """Generate something and return the id of the answer."""
+        """Generate a text and return the id of the generation."""
         return str(self._client.chat.completions.create(model=model, messages=MESSAGES).id)
 
-    def stream(self, model: str, take: Take) -> None:
-        """Hand each piece of a stream to *take*."""
+    def stream(self, model: str, on_text: OnText) -> None:
+        """Read a stream to its end and pass each piece of text to *on_text*."""
         for chunk in self._client.chat.completions.create(model=model, messages=MESSAGES, stream=True):
             if text := chunk.choices[0].delta.content:
-                take(text)
+                on_text(text)
 
     def close(self) -> None:
         """Close all connections."""

@@ -1,4 +1,4 @@
-"""A bare `asyncio.Protocol` that knows this server and checks nothing: the least that an event costs in a loop."""
+"""A bare `asyncio.Protocol` that relies on this server and checks nothing: the minimum cost of an event in a loop."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import asyncio
 import json
 from typing import cast
 
-from benchmarks.clients.adapter import Take
-from benchmarks.clients.raw_socket import request_for
+from benchmarks.clients.adapter import HOST, Address, OnText
+from benchmarks.clients.raw_socket import request_bytes
 
 _DELTA = b'data: {"type":"content_delta"'
 
 
 class _Reader(asyncio.Protocol):
-    """Hands each piece of one stream to *take*, as it comes; segments end where events end, as this server sends."""
+    """Passes each piece of text of one stream to *on_text*. Each TCP segment of a live stream ends with an event."""
 
-    def __init__(self, request: bytes, take: Take) -> None:
+    def __init__(self, request: bytes, on_text: OnText) -> None:
         self.done = asyncio.get_running_loop().create_future()
-        self._request, self._take = request, take
+        self._request, self._on_text = request, on_text
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.WriteTransport", transport).write(self._request)
@@ -25,7 +25,7 @@ class _Reader(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         for line in data.split(b"\n"):
             if line.startswith(_DELTA):
-                self._take(json.loads(line[6:])["delta"])
+                self._on_text(json.loads(line[6:])["delta"])
         if data.endswith(b"\r\n0\r\n\r\n"):
             self.done.set_result(None)
 
@@ -33,16 +33,18 @@ class _Reader(asyncio.Protocol):
 class RawProtocol:
     """Streams only, each over a connection of its own."""
 
-    def __init__(self, port: int, connections: int) -> None:  # noqa: ARG002 - as the others are made
-        self._port = port
+    def __init__(self, address: Address, connections: int) -> None:  # noqa: ARG002 - the same signature for all clients
+        self._address = address
 
-    async def stream(self, model: str, take: Take) -> None:
-        """Hand each piece of a stream to *take*."""
+    async def stream(self, model: str, on_text: OnText) -> None:
+        """Read a stream to its end and pass each piece of text to *on_text*."""
         loop = asyncio.get_running_loop()
-        request = request_for(model, stream=True)
-        transport, reader = await loop.create_connection(lambda: _Reader(request, take), "127.0.0.1", self._port)
+        request = request_bytes(model, stream=True)
+        transport, reader = await loop.create_connection(
+            lambda: _Reader(request, on_text), HOST, self._address.port, ssl=self._address.ssl_context
+        )
         await reader.done
         transport.close()
 
     async def aclose(self) -> None:
-        """Close nothing: each stream has closed its own."""
+        """Do nothing: each stream closes its own connection."""

@@ -1,163 +1,172 @@
-"""The clients that are measured, by name: what makes each, and in which environment."""
+"""The measured clients by name: the adapter of each, and the environment that it runs in."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# No attrs: environments of peers have none.
-_OURS = ("neuralbox", "aiohttp", "anyio", "attrs", "cattrs")
+from benchmarks.clients.adapter import Address
+
+# dataclasses instead of attrs: the environments of other SDKs have no attrs.
+_REQUIRED_PACKAGES = ("neuralbox", "aiohttp", "anyio", "attrs", "cattrs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Client:
     """
-    One client, in one way of using it.
+    One client, used in one way.
 
-    * *made_by*: module and class of its adapter; *blocking*: it needs no event loop.
-    * *module*: what a user imports; *construct*: what makes a client, after that import.
-    * *packages*: whose versions matter. *without*: packages to hide. *uvloop*: runs on it.
-    * *peer*: the name of its environment, when it is not installed together with neuralbox.
+    * *adapter*: module and class of the adapter below `benchmarks.clients`; *blocking*: it needs no event loop.
+    * *module*: the module that a user imports; *constructor*: the expression that makes a client after that import.
+    * *packages*: the report lists their versions. *hidden*: packages that the client cannot import.
+    * *uvloop*: the client runs on uvloop. *environment*: environment variables of its worker.
+    * *venv*: the name of its virtual environment, if the client is not installed together with neuralbox.
     """
 
     name: str
-    made_by: str = ""
+    adapter: str = ""
     module: str = ""
-    construct: str = "None"
+    constructor: str = "None"
     packages: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     blocking: bool = False
     uvloop: bool = False
-    peer: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    venv: str | None = None
 
-    def factory(self) -> Callable[[int, int], Any]:
-        """Return what makes the adapter from the server's port and the number of connections."""
-        module, _, name = self.made_by.partition(":")
-        found: Callable[[int, int], Any] = getattr(importlib.import_module(f"benchmarks.clients.{module}"), name)
-        return found
+    def adapter_class(self) -> Callable[[Address, int], Any]:
+        """Return the adapter's class; its parameters are the server's address and a limit of connections."""
+        module, _, name = self.adapter.partition(":")
+        adapter: Callable[[Address, int], Any] = getattr(importlib.import_module(f"benchmarks.clients.{module}"), name)
+        return adapter
 
 
-def _async_client(name: str, made_by: str = "ours:Async", **options: Any) -> Client:
-    packages = (*_OURS, "orjson", "uvloop")
-    construct = "neuralbox_async.AsyncNeuralBox('nb_key')"
+def _async_client(name: str, adapter: str = "neuralbox_sdk:Async", **options: Any) -> Client:
     return Client(
-        name=name, made_by=made_by, module="neuralbox_async", construct=construct, packages=packages, **options
+        name=name,
+        adapter=adapter,
+        module="neuralbox_async",
+        constructor="neuralbox_async.AsyncNeuralBox('nb_key')",
+        packages=(*_REQUIRED_PACKAGES, "orjson", "uvloop"),
+        **options,
     )
 
 
-def _blocking_client(name: str, made_by: str = "ours:Blocking", **options: Any) -> Client:
-    packages = (*_OURS, "orjson")
-    construct = "neuralbox_sync.NeuralBox('nb_key')"
+def _blocking_client(name: str, adapter: str = "neuralbox_sdk:Blocking", **options: Any) -> Client:
     return Client(
         name=name,
-        made_by=made_by,
+        adapter=adapter,
         module="neuralbox_sync",
-        construct=construct,
-        packages=packages,
+        constructor="neuralbox_sync.NeuralBox('nb_key')",
+        packages=(*_REQUIRED_PACKAGES, "orjson"),
         blocking=True,
         **options,
     )
 
 
-_OPENAI = "openai.{}(api_key='key')"
-_ANTHROPIC = "anthropic.{}(api_key='key')"
-_ALL = (
+# "neuralbox" has everything on, that is also orjson of the extra `speed`; "-plain" has the required packages only;
+# "-general" has everything on but the SDK's own fast paths.
+_NEURALBOX = (
+    _async_client("neuralbox"),
+    _async_client("neuralbox-plain", hidden=("orjson",)),
+    _async_client("neuralbox-general", environment={"NEURALBOX_FAST_PATHS": "off"}),
+    _async_client("neuralbox-uvloop", uvloop=True),
+    _async_client("neuralbox-events", "neuralbox_sdk:AsyncEvents"),
+    _async_client("neuralbox-events-plain", "neuralbox_sdk:AsyncEvents", hidden=("orjson",)),
+    _async_client("neuralbox-batch", "neuralbox_sdk:Batch"),
+    _async_client("neuralbox-batch-journal", "neuralbox_sdk:JournaledBatch"),
+    _async_client("neuralbox-semaphore", "neuralbox_sdk:Semaphore"),
+    _blocking_client("neuralbox-sync"),
+    _blocking_client("neuralbox-sync-plain", hidden=("orjson",)),
+    _blocking_client("neuralbox-sync-events", "neuralbox_sdk:BlockingEvents"),
+)
+_BASELINES = (
     Client(name="python"),  # the bare interpreter
     Client(
         name="aiohttp",
-        made_by="bare_aiohttp:BareAiohttp",
+        adapter="bare_aiohttp:BareAiohttp",
         module="aiohttp",
-        construct="aiohttp.ClientSession()",
+        constructor="aiohttp.ClientSession()",
         packages=("aiohttp",),
     ),
-    Client(name="aiohttp-uvloop", made_by="bare_aiohttp:BareAiohttp", packages=("aiohttp", "uvloop"), uvloop=True),
-    # With the extra `speed`, that is with orjson; without it; with it and on its event loop.
-    _async_client("neuralbox"),
-    _async_client("neuralbox-plain", without=("orjson",)),
-    _async_client("neuralbox-uvloop", uvloop=True),
-    _async_client("neuralbox-events", "ours:AsyncEvents"),
-    _async_client("neuralbox-events-plain", "ours:AsyncEvents", without=("orjson",)),
-    _async_client("neuralbox-batch", "ours:Batch"),
-    _async_client("neuralbox-batch-journal", "ours:JournaledBatch"),
-    _async_client("neuralbox-semaphore", "ours:Semaphore"),
-    _blocking_client("neuralbox-sync"),
-    _blocking_client("neuralbox-sync-plain", without=("orjson",)),
-    _blocking_client("neuralbox-sync-events", "ours:BlockingEvents"),
-    Client(name="socket", made_by="raw_socket:RawSocket", blocking=True),
-    Client(name="protocol", made_by="raw_protocol:RawProtocol"),
-    Client(name="http.client", made_by="standard_library:HttpClient", module="http.client", blocking=True),
+    Client(name="aiohttp-uvloop", adapter="bare_aiohttp:BareAiohttp", packages=("aiohttp", "uvloop"), uvloop=True),
+    Client(name="socket", adapter="raw_socket:RawSocket", blocking=True),
+    Client(name="protocol", adapter="raw_protocol:RawProtocol"),
+    Client(name="http.client", adapter="standard_library:HttpClient", module="http.client", blocking=True),
     Client(
         name="urllib3",
-        made_by="blocking_peers:Urllib3",
+        adapter="blocking_http:Urllib3",
         module="urllib3",
-        construct="urllib3.PoolManager()",
+        constructor="urllib3.PoolManager()",
         packages=("urllib3",),
         blocking=True,
     ),
+)
+_OTHER_SDKS = (
     Client(
         name="requests",
-        made_by="blocking_peers:Requests",
+        adapter="blocking_http:Requests",
         module="requests",
-        construct="requests.Session()",
+        constructor="requests.Session()",
         packages=("requests", "urllib3"),
         blocking=True,
-        peer="requests",
+        venv="requests",
     ),
     Client(
         name="httpx",
-        made_by="httpx_peer:Async",
+        adapter="httpx_client:Async",
         module="httpx",
-        construct="httpx.AsyncClient()",
+        constructor="httpx.AsyncClient()",
         packages=("httpx",),
-        peer="httpx",
+        venv="httpx",
     ),
     Client(
         name="httpx-sync",
-        made_by="httpx_peer:Blocking",
+        adapter="httpx_client:Blocking",
         module="httpx",
         packages=("httpx",),
         blocking=True,
-        peer="httpx",
+        venv="httpx",
     ),
     Client(
         name="openai",
-        made_by="openai_sdk:Async",
+        adapter="openai_sdk:Async",
         module="openai",
-        construct=_OPENAI.format("AsyncOpenAI"),
+        constructor="openai.AsyncOpenAI(api_key='key')",
         packages=("openai",),
-        peer="openai",
+        venv="openai",
     ),
     Client(
         name="openai-sync",
-        made_by="openai_sdk:Blocking",
+        adapter="openai_sdk:Blocking",
         module="openai",
         packages=("openai",),
         blocking=True,
-        peer="openai",
+        venv="openai",
     ),
     Client(
         name="anthropic",
-        made_by="anthropic_sdk:Async",
+        adapter="anthropic_sdk:Async",
         module="anthropic",
-        construct=_ANTHROPIC.format("AsyncAnthropic"),
+        constructor="anthropic.AsyncAnthropic(api_key='key')",
         packages=("anthropic",),
-        peer="anthropic",
+        venv="anthropic",
     ),
     Client(
         name="anthropic-sync",
-        made_by="anthropic_sdk:Blocking",
+        adapter="anthropic_sdk:Blocking",
         module="anthropic",
         packages=("anthropic",),
         blocking=True,
-        peer="anthropic",
+        venv="anthropic",
     ),
 )
-CLIENTS = {client.name: client for client in _ALL}
+CLIENTS = {client.name: client for client in (*_BASELINES, *_NEURALBOX, *_OTHER_SDKS)}
 
 
-def python_of(client: Client, root: Path) -> Path | None:
-    """Return the interpreter of the environment that *client* needs below *root*; None for this one."""
-    return None if client.peer is None else root / f".venv-peer-{client.peer}" / "bin" / "python"
+def interpreter_of(client: Client, root: Path) -> Path | None:
+    """Return the interpreter of the virtual environment that *client* needs below *root*; None for the current one."""
+    return None if client.venv is None else root / f".venv-sdk-{client.venv}" / "bin" / "python"

@@ -1,4 +1,4 @@
-"""http.client, the standard library's own."""
+"""http.client of the standard library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import http.client
 import json
 from typing import Any
 
-from benchmarks.clients.adapter import KEY, MESSAGES, NEURALBOX_PATH, Take
+from benchmarks.clients.adapter import HOST, KEY, MESSAGES, NEURALBOX_PATH, Address, OnText
 
 _HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
 
@@ -14,8 +14,11 @@ _HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"
 class HttpClient:
     """One connection, one call at a time."""
 
-    def __init__(self, port: int, connections: int) -> None:  # noqa: ARG002 - it has one
-        self._connection = http.client.HTTPConnection("127.0.0.1", port)
+    def __init__(self, address: Address, connections: int) -> None:  # noqa: ARG002 - it has one
+        if address.ssl_context is None:
+            self._connection = http.client.HTTPConnection(HOST, address.port)
+        else:
+            self._connection = http.client.HTTPSConnection(HOST, address.port, context=address.ssl_context)
 
     def _post(self, **members: Any) -> http.client.HTTPResponse:
         body = json.dumps({"messages": MESSAGES, **members})
@@ -23,17 +26,17 @@ class HttpClient:
         return self._connection.getresponse()
 
     def call(self, model: str) -> str:
-        """Generate something and return the id of the answer."""
-        answer: dict[str, str] = json.loads(self._post(model=model).read())
-        return answer["id"]
+        """Generate a text and return the id of the generation."""
+        generation: dict[str, str] = json.loads(self._post(model=model).read())
+        return generation["id"]
 
-    def stream(self, model: str, take: Take) -> None:
-        """Hand each piece of a stream to *take*."""
+    def stream(self, model: str, on_text: OnText) -> None:
+        """Read a stream to its end and pass each piece of text to *on_text*."""
         for line in self._post(model=model, stream=True):
             if line.startswith(b"data: {"):
                 event = json.loads(line[6:])
                 if event["type"] == "content_delta":
-                    take(event["delta"])
+                    on_text(event["delta"])
 
     def close(self) -> None:
         """Close the connection."""
