@@ -45,7 +45,7 @@ def server():
 
 @pytest.fixture
 async def client(server):
-    async with AsyncNeuralBox(**server.options, retry_policy=AT_ONCE) as opened:
+    async with AsyncNeuralBox(**server.client_options, retry_policy=AT_ONCE) as opened:
         yield opened
 
 
@@ -79,7 +79,7 @@ async def test_stream(server, client):
 async def test_dialects(dialect):
     """Both dialects are understood, whole and streamed, and both status paths."""
     async with NeuralBoxServer(dialect=dialect, status_paths=(dialect,)) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             reply = await client.generate("gpt-5", "Hello")
             async with client.stream("gpt-5", "Hello") as stream:
                 streamed = await stream.until_done()
@@ -103,7 +103,7 @@ async def test_connections_are_reused(server, client):
 
 async def test_connections_are_not_reused_on_request(server):
     """With reuse_connections=False each call has a connection of its own."""
-    async with AsyncNeuralBox(**server.options, reuse_connections=False) as client:
+    async with AsyncNeuralBox(**server.client_options, reuse_connections=False) as client:
         for _ in range(3):
             await client.generate("gpt-5", "Hi")
     assert 3 == server.connections_accepted
@@ -111,7 +111,7 @@ async def test_connections_are_not_reused_on_request(server):
 
 async def test_max_connections():
     """No more calls are in flight than connections are allowed; the others wait, and none is lost."""
-    async with NeuralBoxServer(latency=0.01) as server, AsyncNeuralBox(**server.options, max_connections=4) as client:
+    async with NeuralBoxServer(latency=0.01) as server, AsyncNeuralBox(**server.client_options, max_connections=4) as client:
         replies = await asyncio.gather(*(client.generate("gpt-5", f"Number {n}") for n in range(40)))
 
     assert [f"Number {n}" in reply.content for n, reply in enumerate(replies)] == [True] * 40
@@ -121,9 +121,9 @@ async def test_max_connections():
 
 async def test_waiting_for_a_connection_ends_with_the_deadline():
     """A call that got no connection in time was not sent."""
-    async with NeuralBoxServer(latency=5) as server, AsyncNeuralBox(**server.options, max_connections=1) as client:
+    async with NeuralBoxServer(latency=5) as server, AsyncNeuralBox(**server.client_options, max_connections=1) as client:
         first = asyncio.ensure_future(client.generate("gpt-5", "Hi"))
-        await server.until(lambda: server.in_flight == 1)
+        await server.wait_until_async(lambda: server.in_flight == 1)
         with pytest.raises(APITimeoutError) as caught:
             await client.generate("gpt-5", "Hi", timeout=0.05)
         first.cancel()
@@ -148,12 +148,12 @@ async def test_compressed_answers(server, client):
 
     bomb = gzip.compress(b'{"id": 1, "content": "' + b"0" * 50_000_000 + b'"}')
     server.fail(200, body=bomb, headers={"Content-Encoding": "gzip"})
-    client = AsyncNeuralBox(**server.options, max_response_bytes=1_000_000)
+    client = AsyncNeuralBox(**server.client_options, max_response_bytes=1_000_000)
     async with client:
         with pytest.raises(ResponseError, match="larger than 1,000,000 bytes"):
             await client.generate("gpt-5", "Hi")
 
-    await server.until(lambda: server.connections == 0)
+    await server.wait_until_async(lambda: server.connections == 0)
 
 
 async def test_refused_connections(server, client):
@@ -220,13 +220,13 @@ async def test_stalled_stream(server, client):
     with anyio.fail_after(10), pytest.raises(StreamInterruptedError):
         async with client.stream("gpt-5", "one two three", stall_timeout=0.1, recover=False) as stream:
             await stream.until_done()
-    await server.until_disconnect()
+    await server.wait_for_disconnect_async()
 
 
 async def test_pending(client):
     """A pending generation is waited for, over real HTTP."""
     async with NeuralBoxServer(pending_models=("slow",), pending_seconds=0.05) as server:
-        async with AsyncNeuralBox(**server.options) as other:
+        async with AsyncNeuralBox(**server.client_options) as other:
             pending = await other.generate("slow", "Hi")
             assert "pending" == pending.status
             assert "Hi" in (await other.wait(pending, poll_interval=0.02)).content
@@ -238,7 +238,7 @@ async def test_pending(client):
 
 @pytest.fixture
 def endless():
-    with NeuralBoxServer(pace=0.01, reply="word " * 100_000) as running:
+    with NeuralBoxServer(event_interval=0.01, reply="word " * 100_000) as running:
         yield running
 
 
@@ -284,28 +284,28 @@ async def leave_by_dropping(stream):
 )
 async def test_leaving_a_stream(endless, leave):
     """However a stream is left early, the server sees the disconnect at once, stops, and bills nothing."""
-    async with AsyncNeuralBox(**endless.options) as client:
+    async with AsyncNeuralBox(**endless.client_options) as client:
         await leave(client.stream("gpt-5", "Hi"))
         gc.collect()
-        await endless.until_disconnect(2.0)
-        await endless.until(lambda: endless.in_flight == 0)
+        await endless.wait_for_disconnect_async(2.0)
+        await endless.wait_until_async(lambda: endless.in_flight == 0)
     assert [] == list(endless.billed)
 
 
 async def test_cancelling_a_call():
     """A call that is cancelled closes its connection, and the next call is fine."""
-    async with NeuralBoxServer(latency=30) as server, AsyncNeuralBox(**server.options) as client:
+    async with NeuralBoxServer(latency=30) as server, AsyncNeuralBox(**server.client_options) as client:
         with anyio.move_on_after(0.1) as scope:
             await client.generate("gpt-5", "Hi")
         assert scope.cancelled_caught
-        await server.until_disconnect(2.0)
+        await server.wait_for_disconnect_async(2.0)
     assert 1 == len(server.requests)
 
 
 async def test_cancelled_read_loses_nothing(endless):
     """Reads that time out lose no event of a live stream."""
-    async with NeuralBoxServer(pace=0.005, reply=" ".join(str(n) for n in range(40))) as server:
-        async with AsyncNeuralBox(**server.options) as client, client.stream("gpt-5", "Hi") as stream:
+    async with NeuralBoxServer(event_interval=0.005, reply=" ".join(str(n) for n in range(40))) as server:
+        async with AsyncNeuralBox(**server.client_options) as client, client.stream("gpt-5", "Hi") as stream:
             while True:
                 try:
                     await asyncio.wait_for(anext(stream), 0.002)
@@ -319,7 +319,7 @@ async def test_cancelled_read_loses_nothing(endless):
 
 async def test_closing_the_client_wakes_readers(endless):
     """Closing the client ends the streams being read and the calls waiting, each with a clear error."""
-    client = AsyncNeuralBox(**endless.options)
+    client = AsyncNeuralBox(**endless.client_options)
     stream = client.stream("gpt-5", "Hi")
 
     async def read() -> None:
@@ -332,15 +332,15 @@ async def test_closing_the_client_wakes_readers(endless):
         tasks.start_soon(read)
         await asyncio.sleep(0.1)
         await client.aclose()
-    await endless.until_disconnect(2.0)
+    await endless.wait_for_disconnect_async(2.0)
 
 
 async def test_closing_the_client_ends_calls():
     """A call that waits for its answer ends when the client is closed, and says that it may be billed."""
     async with NeuralBoxServer(latency=30) as server:
-        client = AsyncNeuralBox(**server.options)
+        client = AsyncNeuralBox(**server.client_options)
         call = asyncio.ensure_future(client.generate("gpt-5", "Hi"))
-        await server.until(lambda: server.in_flight == 1)
+        await server.wait_until_async(lambda: server.in_flight == 1)
         await client.aclose()
         with pytest.raises(ClientClosedError) as caught:
             await call
@@ -349,7 +349,7 @@ async def test_closing_the_client_ends_calls():
 
 async def test_closing_a_stream_from_another_task(endless):
     """Closing a stream wakes its reader."""
-    async with AsyncNeuralBox(**endless.options) as client, client.stream("gpt-5", "Hi") as stream:
+    async with AsyncNeuralBox(**endless.client_options) as client, client.stream("gpt-5", "Hi") as stream:
         reader = asyncio.ensure_future(stream.until_done())
         await asyncio.sleep(0.05)
         await stream.aclose()
@@ -362,7 +362,7 @@ async def test_closing_a_stream_from_another_task(endless):
 
 def test_loops_in_turn(server):
     """One client serves several event loops, one after the other."""
-    client = AsyncNeuralBox(**server.options)
+    client = AsyncNeuralBox(**server.client_options)
 
     async def once() -> str:
         return (await client.generate("gpt-5", "Hi")).content
@@ -373,7 +373,7 @@ def test_loops_in_turn(server):
 
 def test_a_loop_that_was_closed_by_hand(server):
     """A loop that was closed without ado does not disturb the next."""
-    client = AsyncNeuralBox(**server.options, reuse_connections=False)
+    client = AsyncNeuralBox(**server.client_options, reuse_connections=False)
     for _ in range(2):
         loop = asyncio.new_event_loop()
         assert "Hi" in loop.run_until_complete(client.generate("gpt-5", "Hi")).content
@@ -383,7 +383,7 @@ def test_a_loop_that_was_closed_by_hand(server):
 
 def test_threads(server):
     """One client serves several threads, each with a loop of its own."""
-    client = AsyncNeuralBox(**server.options)
+    client = AsyncNeuralBox(**server.client_options)
     replies = []
 
     async def several(name: str) -> None:
@@ -402,7 +402,7 @@ def test_threads(server):
 
 def test_closing_from_another_loop(endless):
     """Closing in one loop closes what another loop has open."""
-    client = AsyncNeuralBox(**endless.options)
+    client = AsyncNeuralBox(**endless.client_options)
     started = threading.Event()
     errors = []
 
@@ -472,7 +472,7 @@ def test_trio(server):
 
     async def main() -> None:
         with pytest.raises(UnsupportedEventLoopError, match="neuralbox_sync"):
-            await AsyncNeuralBox(**server.options).generate("gpt-5", "Hi")
+            await AsyncNeuralBox(**server.client_options).generate("gpt-5", "Hi")
 
     trio.run(main)
 
@@ -482,7 +482,7 @@ def test_uvloop(server):
     uvloop = pytest.importorskip("uvloop")
 
     async def main() -> str:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             async with client.stream("gpt-5", "Hi") as stream:
                 await stream.until_done()
             return (await client.generate("gpt-5", "Hi")).content
@@ -575,7 +575,7 @@ async def test_mocked_failures(mocked, monkeypatch, exception, attempts, billed)
 
 def test_loop_is_not_kept_alive(server):
     """A client does not keep the loops that it has served."""
-    client = AsyncNeuralBox(**server.options)
+    client = AsyncNeuralBox(**server.client_options)
 
     async def once() -> weakref.ref:
         await client.generate("gpt-5", "Hi")

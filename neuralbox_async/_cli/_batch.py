@@ -305,8 +305,8 @@ def _client_options(plan: Plan) -> Generator[dict[str, Any]]:
         return
     from neuralbox_async.testing import NeuralBoxServer
 
-    with NeuralBoxServer(keep=_REMEMBERED) as server:
-        yield {**options, **server.options}
+    with NeuralBoxServer(history=_REMEMBERED) as server:
+        yield {**options, **server.client_options}
 
 
 # ------------------------------------------------------------------------------------------------------------- the run

@@ -59,7 +59,7 @@ def demo(*, count: int, concurrency: int) -> None:
     from neuralbox_async.testing import NeuralBoxServer
 
     concurrency = _allowed_connections(min(count, concurrency))
-    with NeuralBoxServer(reply=_reply, latency=_LATENCY, pace=_PACE, balance=10_000_000) as server:
+    with NeuralBoxServer(reply=_reply, latency=_LATENCY, event_interval=_PACE, balance=10_000_000) as server:
         try:
             anyio.run(_Demo(server, console(sys.stdout), count=count, concurrency=concurrency).show)
         except ExceptionGroup as failures:

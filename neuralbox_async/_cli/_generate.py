@@ -142,7 +142,7 @@ def _client(*, local: bool) -> Generator[AsyncNeuralBox]:
         return
     from neuralbox_async.testing import NeuralBoxServer
 
-    with NeuralBoxServer(pace=_LOCAL_PACE if sys.stdout.isatty() else 0.0) as server:
+    with NeuralBoxServer(event_interval=_LOCAL_PACE if sys.stdout.isatty() else 0.0) as server:
         yield AsyncNeuralBox(server.api_key, base_url=server.base_url)
 
 

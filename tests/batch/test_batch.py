@@ -250,9 +250,9 @@ async def test_all_slots_are_used(make):
 async def test_a_single_call_finds_a_connection(neuralbox_server):
     """A batch leaves connections to calls that are not part of it: they do not queue behind its requests."""
     neuralbox_server.delay(30, times=3)
-    async with AsyncNeuralBox(**neuralbox_server.options, max_connections=4) as client:
+    async with AsyncNeuralBox(**neuralbox_server.client_options, max_connections=4) as client:
         async with client.generate_many(map(str, range(50)), model="gpt-5") as results:
-            await neuralbox_server.until(lambda: neuralbox_server.in_flight == 3)
+            await neuralbox_server.wait_until_async(lambda: neuralbox_server.in_flight == 3)
             reply = await client.generate("gpt-5", "Hi", timeout=20)
 
     assert "You said: Hi" == reply.content
@@ -261,7 +261,7 @@ async def test_a_single_call_finds_a_connection(neuralbox_server):
 
 async def test_one_connection_is_enough(neuralbox_server):
     """A client with one connection can do a batch as well."""
-    async with AsyncNeuralBox(**neuralbox_server.options, max_connections=1) as client:
+    async with AsyncNeuralBox(**neuralbox_server.client_options, max_connections=1) as client:
         assert 3 == len(await results_of(client.generate_many(["a", "b", "c"], model="gpt-5")))
 
 
@@ -553,7 +553,7 @@ async def test_pending_generations_are_waited_for(monkeypatch):
     """A generation that the API answers as pending is polled until it is finished."""
     monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.02)
     with NeuralBoxServer(pending_models=["slow"], failing_models=["broken"], pending_seconds=0.05) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             requests = [{"prompt": "a", "model": "slow"}, {"prompt": "b", "model": "broken"}]
             results = await results_of(client.generate_many(requests, ordered=True))
 
@@ -569,13 +569,13 @@ async def test_leaving_early(client, neuralbox_server):
     """Leaving cancels what is in flight, on the server too, and the report says what was left."""
     neuralbox_server.delay(30, times=3)
     async with client.generate_many([str(n) for n in range(50)], model="gpt-5", max_concurrency=3) as results:
-        await neuralbox_server.until(lambda: neuralbox_server.in_flight == 3)
+        await neuralbox_server.wait_until_async(lambda: neuralbox_server.in_flight == 3)
     report = results.report
 
     assert isinstance(report, BatchReport)
     assert (0, 3, 3, 47) == (report.completed, report.unknown, len(report.cancelled_keys), report.not_started)
     assert set(report.cancelled_keys) == set(report.unknown_keys)
-    await neuralbox_server.until_disconnect(count=3)
+    await neuralbox_server.wait_for_disconnect_async(count=3)
     assert [] == [result async for result in results]
 
 
@@ -621,12 +621,12 @@ async def test_leaving_in_a_cancelled_task(client, neuralbox_server):
     neuralbox_server.delay(30, times=3)
     with anyio.move_on_after(5) as scope:
         async with client.generate_many(map(str, range(50)), model="gpt-5", max_concurrency=3) as results:
-            await neuralbox_server.until(lambda: neuralbox_server.in_flight == 3)
+            await neuralbox_server.wait_until_async(lambda: neuralbox_server.in_flight == 3)
             scope.cancel()
             await anext(results)
 
     assert scope.cancelled_caught
-    await neuralbox_server.until_disconnect(count=3)
+    await neuralbox_server.wait_for_disconnect_async(count=3)
 
 
 async def test_stop(make):
@@ -650,7 +650,7 @@ async def test_the_client_is_closed(client, neuralbox_server):
     """When the client is closed the batch ends, and says so."""
     neuralbox_server.delay(30, times=3)
     async with client.generate_many([str(n) for n in range(50)], model="gpt-5", max_concurrency=3) as results:
-        await neuralbox_server.until(lambda: neuralbox_server.in_flight == 3)
+        await neuralbox_server.wait_until_async(lambda: neuralbox_server.in_flight == 3)
         await client.aclose()
         rest = [result async for result in results]
 

@@ -137,7 +137,7 @@ def test_never_more_than_the_budget(limit, costs, cap, failing):
 async def test_the_whole_budget_is_used():
     """With a fixed price the budget is used to the last token that buys anything."""
     with NeuralBoxServer(balance=1000) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             requests = [str(number) for number in range(100)]
             results, report = await run(client.generate_many(requests, model="claude-sonnet-4.5", budget=42))
             spent = 1000 - server.balance
@@ -166,7 +166,7 @@ async def test_a_price_that_is_not_told(make):
 async def test_several_models():
     """Each model has its own price; it is asked for once."""
     with NeuralBoxServer() as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             requests = [
                 {"prompt": str(number), "model": ("gpt-5", "gpt-5-nano", "gpt-5.2-pro")[number % 3]}
                 for number in range(30)
@@ -182,7 +182,7 @@ async def test_several_models():
 async def test_the_balance_first():
     """With *check_balance* no more is spent than is there, and nothing fails for want of it."""
     with NeuralBoxServer(balance=7) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             for budget in (None, 100):
                 batch = client.generate_many(map(str, range(50)), model="gpt-5", budget=budget, check_balance=True)
                 _, report = await run(batch)
@@ -205,7 +205,7 @@ async def test_unknown_outcomes_count_as_spent(client, neuralbox_server):
     _, report = await run(client.generate_many(map(str, range(50)), model="gpt-5", budget=20, max_concurrency=1))
 
     assert (14, 6, 3) == (report.tokens, report.tokens_at_risk, report.unknown)
-    assert 20 == sum(bill.tokens for bill in neuralbox_server.billed)
+    assert 20 == sum(bill.tokens_used for bill in neuralbox_server.billed)
 
 
 # --------------------------------------------------------------------------------------------------------- several runs
@@ -279,7 +279,7 @@ async def test_the_budget_is_of_all_runs(client, neuralbox_server, journal):
         assert report.tokens_in_all == report.stopped_by.spent
 
     assert [(5, 10, 0, 10), (0, 0, 10, 10), (2, 4, 10, 14)] == told
-    assert 14 == sum(bill.tokens for bill in neuralbox_server.billed)
+    assert 14 == sum(bill.tokens_used for bill in neuralbox_server.billed)
 
 
 async def test_what_is_in_doubt_counts_in_later_runs(client, neuralbox_server, journal):
@@ -292,7 +292,7 @@ async def test_what_is_in_doubt_counts_in_later_runs(client, neuralbox_server, j
 
     assert (2, 0, 4) == (skipping.tokens, skipping.tokens_before, skipping.tokens_at_risk)
     assert (14, 2, 4) == (last.tokens, last.tokens_before, last.tokens_at_risk)
-    assert 20 == sum(bill.tokens for bill in neuralbox_server.billed)
+    assert 20 == sum(bill.tokens_used for bill in neuralbox_server.billed)
 
 
 async def test_doubts_of_a_run_without_a_budget(client, neuralbox_server, journal):
@@ -302,14 +302,14 @@ async def test_doubts_of_a_run_without_a_budget(client, neuralbox_server, journa
     _, report = await run(client.generate_many(rows(50)[2:], model="gpt-5-nano", budget=10, journal=journal))
 
     assert (2, 8) == (report.tokens, report.tokens_at_risk)
-    assert 10 == sum(bill.tokens for bill in neuralbox_server.billed)
+    assert 10 == sum(bill.tokens_used for bill in neuralbox_server.billed)
 
 
 async def test_pending_generations_are_paid_for_once(journal, monkeypatch):
     """What was accepted by an earlier run is waited for whatever is left of the budget, and counts once."""
     monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.02)
     with NeuralBoxServer(pending_models=["slow"], pending_seconds=0.2, prices={"slow": 5}) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             async with client.generate_many(rows(9), model="slow", budget=12, journal=journal) as results:
                 while sum(entry.event == "pending" for entry in read_journal(journal)) < 2:
                     await asyncio.sleep(0.005)
@@ -319,7 +319,7 @@ async def test_pending_generations_are_paid_for_once(journal, monkeypatch):
     assert (0, 10) == (left.tokens, left.tokens_at_risk)
     assert {"0", "1"} == {result.key for result in again if result.error is None}
     assert (10, 0, 0) == (report.tokens, report.tokens_before, report.tokens_at_risk)
-    assert 10 == sum(bill.tokens for bill in server.billed)
+    assert 10 == sum(bill.tokens_used for bill in server.billed)
 
 
 async def test_what_is_found_again_gives_tokens_back(make, journal, monkeypatch):
@@ -383,7 +383,7 @@ async def test_a_journal_that_tells_no_model(make, journal):
 async def test_the_balance_is_what_there_is_now(journal):
     """The balance bounds what this run spends: earlier runs have been taken off it already."""
     with NeuralBoxServer(balance=10) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             await run(client.generate_many(rows(3), model="gpt-5", journal=journal))
             batch = client.generate_many(rows(9), model="gpt-5", journal=journal, budget=100, check_balance=True)
             _, report = await run(batch)
@@ -571,7 +571,7 @@ def test_a_budget_survives_kills(journal, start):
             worker.wait()
         worker = start(WORKER, *arguments)
         known, at_risk = map(int, worker.communicate(timeout=30)[0].split())
-        billed = sum(bill.tokens for bill in server.billed)
+        billed = sum(bill.tokens_used for bill in server.billed)
 
     assert known <= billed <= known + at_risk <= budget < known + at_risk + 2
     assert known == sum(entry.tokens for entry in read_journal(journal) if entry.event == "done")

@@ -371,7 +371,7 @@ def slow():
 async def test_pending_generations_are_found_again(slow, journal, monkeypatch):
     """A rerun asks for what was accepted, by its id; nothing is generated twice."""
     monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.02)
-    async with AsyncNeuralBox(**slow.options) as client:
+    async with AsyncNeuralBox(**slow.client_options) as client:
         prompts = ["a", "b", "c"]
         async with client.generate_many(prompts, model="slow", journal=journal) as results:
             while len(entries(journal, "pending")) < 3:
@@ -389,7 +389,7 @@ async def test_pending_generations_are_found_again(slow, journal, monkeypatch):
 async def test_a_wait_that_fails_is_taken_up_again(slow, journal, monkeypatch):
     """When the wait for a generation times out, a rerun goes on waiting."""
     monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.02)
-    async with AsyncNeuralBox(**slow.options) as client:
+    async with AsyncNeuralBox(**slow.client_options) as client:
         (late,) = await run(client.generate_many(["a"], model="slow", journal=journal, timeout=0.1))
         assert ("unknown", "WaitTimeoutError") == (late.error.billed, type(late.error).__name__)
         (again,) = await run(client.generate_many(["a"], model="slow", journal=journal))
@@ -769,7 +769,7 @@ def test_killed_again_and_again(journal, start, kills):
             size = journal.stat().st_size
         worker = start(WORKER, server.base_url, server.api_key, journal, rows)
         assert 0 == worker.wait(30)
-        billed = Counter(server.requests[bill.request].json["messages"][0]["content"] for bill in server.billed)
+        billed = Counter(server.requests[bill.request_index].json["messages"][0]["content"] for bill in server.billed)
 
     unknown = set(opened_and_closed(journal).unknown)
     found = Counter(entry.key for entry in entries(journal, "done"))

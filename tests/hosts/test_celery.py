@@ -64,7 +64,7 @@ def _made(folder):
 @pytest.fixture(scope="module")
 def shared_worker(launch, tmp_path_factory):
     """A worker for all tests."""
-    with NeuralBoxServer(pace=0.002, stop_on_disconnect=True) as server:
+    with NeuralBoxServer(event_interval=0.002, stop_on_disconnect=True) as server:
         yield Worker(launch, tmp_path_factory.mktemp("celery"), server)
 
 

@@ -72,7 +72,7 @@ def running(env, folder, **options):
 
 @pytest.fixture(scope="module")
 def server():
-    with NeuralBoxServer(reply=reply, pace=0.005, stop_on_disconnect=True) as server:
+    with NeuralBoxServer(reply=reply, event_interval=0.005, stop_on_disconnect=True) as server:
         yield server
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.neuralbox_server(reply=reply)
 
 @pytest.fixture
 def client(neuralbox_server):
-    with NeuralBox(**neuralbox_server.options) as client:
+    with NeuralBox(**neuralbox_server.client_options) as client:
         yield client
 
 

@@ -13,7 +13,7 @@ from neuralbox_sync import APIConnectionError, AuthenticationError, NeuralBox
 
 @pytest.fixture
 def client(neuralbox_server):
-    with NeuralBox(**neuralbox_server.options) as client:
+    with NeuralBox(**neuralbox_server.client_options) as client:
         yield client
 
 

@@ -100,7 +100,7 @@ while other.is_alive():
     assert ["[0, 0, 0, 0, 0]"] == lines
 
 
-@pytest.mark.neuralbox_server(pace=0.02)
+@pytest.mark.neuralbox_server(event_interval=0.02)
 def test_inherited_stream(run, neuralbox_server):
     """A child cannot use its parent's stream, and is told why; the parent reads on, and loses nothing."""
     lines = run("""

@@ -63,7 +63,7 @@ def reply(asked):
 @pytest.fixture
 def neuralbox_server():
     """A server that stops when its client goes."""
-    options = {"pace": 0.01, "pending_models": ["pending"], "pending_seconds": 60, "stop_on_disconnect": True}
+    options = {"event_interval": 0.01, "pending_models": ["pending"], "pending_seconds": 60, "stop_on_disconnect": True}
     with NeuralBoxServer(reply=reply, **options) as server:
         yield server
 

@@ -14,7 +14,7 @@ THREADS, EACH = 64, 157
 
 @pytest.fixture
 def client(neuralbox_server):
-    with NeuralBox(**neuralbox_server.options) as client:
+    with NeuralBox(**neuralbox_server.client_options) as client:
         yield client
 
 

@@ -19,7 +19,7 @@ from neuralbox_sync import (
 )
 from neuralbox_sync._loop import EventLoop
 
-ENDLESS = pytest.mark.neuralbox_server(reply=lambda _: itertools.repeat("x "), pace=0.005)
+ENDLESS = pytest.mark.neuralbox_server(reply=lambda _: itertools.repeat("x "), event_interval=0.005)
 
 
 def said(text):
@@ -40,7 +40,7 @@ def test_events(client):
 async def test_same_events_as_async(client, neuralbox_server):
     """Blocking and asynchronous streams tell the same."""
     async with (
-        AsyncNeuralBox(**neuralbox_server.options) as other,
+        AsyncNeuralBox(**neuralbox_server.client_options) as other,
         other.stream("gpt-5", "one two three") as asynchronous,
     ):
         expected = [type(event) async for event in asynchronous]
