@@ -193,7 +193,7 @@ class GenerationHandler:
         self, exchange: Exchange, response: web.StreamResponse, events: Iterator[bytes]
     ) -> int:
         written = 0
-        # Each wait comes before the next event is generated: generating the last one bills.
+        # Wait before the next event is generated, because generating `generation_end` bills the generation.
         while (event := next(events, None)) is not None:
             written += 1
             await response.write(event)

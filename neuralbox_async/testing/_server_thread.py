@@ -132,7 +132,7 @@ class ServerThread:
 
     def _run(self) -> None:
         try:
-            # asyncio's default loop, whatever the policy of the process: that is for the code under test.
+            # asyncio's default loop: the event loop policy of the process is for the code under test.
             with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
                 runner.run(self._serve())
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that starts the server

@@ -219,20 +219,20 @@ def test_budget():
 
 
 def test_faults():
-    """The page of testing lists every fault that the server can be told, and options that it has."""
-    scriptable = NeuralBoxServer.__mro__[2]
-    faults = {name for name, value in vars(scriptable).items() if callable(value) and not name.startswith("_")}
+    """The page of testing lists every method that injects a fault, and existing options of the server."""
+    injector = NeuralBoxServer.__mro__[2]
+    faults = {name for name, value in vars(injector).items() if callable(value) and not name.startswith("_")}
 
     assert faults == {code_in(row["Method"])[0].partition("(")[0] for row in table(TESTING, "Method")}
-    (options,) = re.findall(r"Options shape its behaviour: (.*?) and more", prose(TESTING), re.DOTALL)
+    (options,) = re.findall(r"The options set its behaviour: (.*?) and more", prose(TESTING), re.DOTALL)
     assert set(code_in(options)) <= set(inspect.signature(NeuralBoxServer).parameters)
 
 
 def test_public_testing_names():
-    """The ways to test that the page lists are public, and the fixtures are those of the plugin."""
+    """The tools that the page lists are public, and the fixtures are those of the plugin."""
     from neuralbox_async.testing import _pytest_plugin
 
-    named = {name for row in table(TESTING, "Way") for name in code_in(row["Way"])}
+    named = {name for row in table(TESTING, "Tool") for name in code_in(row["Tool"])}
     assert {"NeuralBoxServer", "FakeTransport"} <= set(testing.__all__) & named
     assert all(hasattr(_pytest_plugin, name) for name in named if name.startswith("neuralbox_"))
 
