@@ -12,8 +12,8 @@ from neuralbox_async import AsyncNeuralBox, BatchResult
 def line_of(result: BatchResult) -> str:
     """Return *result* as JSON: its text, or why there is none, and what is known of the bill."""
     if result.generation is None:
-        return json.dumps({"number": result.index, "error": str(result.error), "tokens_used": result.tokens})
-    return json.dumps({"number": result.index, "content": result.generation.content, "tokens_used": result.tokens})
+        return json.dumps({"number": result.index, "error": str(result.error), "tokens_used": result.tokens_used})
+    return json.dumps({"number": result.index, "content": result.generation.content, "tokens_used": result.tokens_used})
 
 
 async def main(prompts: Iterable[str]) -> None:

@@ -42,7 +42,7 @@ if __name__ == "__main__":
     # Of this run and of all before it.
     for entry in read_journal(sys.argv[2]):
         if entry.event == "done" and entry.generation is not None:
-            print(json.dumps({"key": entry.key, "content": entry.generation.content, "tokens": entry.tokens}))
+            print(json.dumps({"key": entry.key, "content": entry.generation.content, "tokens": entry.tokens_used}))
     if report.stopped_by is not None:
         sys.exit(f"stopped: {report.stopped_by}")
     sys.exit(3 if report.failed else 0)

@@ -16,7 +16,7 @@ def main() -> None:
             print(f"{error} (billed: {error.billed})")
 
         with client.stream("gpt-5", "Tell a story about a lighthouse") as stream:
-            for text in stream.text:
+            for text in stream.text_stream:
                 print(text, end="", flush=True)
         print(f"\n{stream.generation.tokens_used} tokens used")
 

@@ -14,7 +14,7 @@ def main(lines: Iterable[str]) -> None:
             turn = Message("user", line.strip())
             try:
                 with client.stream("gpt-5", [*history, turn], system="You are a helpful assistant.") as stream:
-                    for text in stream.text:
+                    for text in stream.text_stream:
                         print(text, end="", flush=True)
             except NeuralBoxError as error:
                 print(f"\n{error}", file=sys.stderr)

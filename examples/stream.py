@@ -10,7 +10,7 @@ async def main() -> None:
     async with AsyncNeuralBox() as client:
         async with client.stream("gpt-5", "Tell a story about a lighthouse") as stream:
             try:
-                async for text in stream.text:
+                async for text in stream.text_stream:
                     print(text, end="", flush=True)
             except StreamInterruptedError as error:
                 # All text that came has been printed; `error.text` has it once more.

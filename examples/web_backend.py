@@ -25,7 +25,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     try:
         # Entering sends the request; what fails before the text begins can still become a status.
         async with request.app[CLIENT].stream("gpt-5", prompt) as stream:
-            async for text in stream.text:
+            async for text in stream.text_stream:
                 if not response.prepared:
                     await response.prepare(request)
                 await response.write(text.encode())

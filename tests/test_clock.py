@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralbox_async import UnsupportedEventLoopError
-from neuralbox_async._seam import Alarm, Deadline, now
+from neuralbox_async._clock import Deadline, Timer, now
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 

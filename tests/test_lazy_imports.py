@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from neuralbox_async import _loading, preload
+from neuralbox_async import _lazy_imports, preload
 
 # Since 3.12 forking a process with threads warns; that it is done all the same is the point here.
 COMMAND = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c"]
@@ -44,7 +44,7 @@ def test_preload_loads_all():
     """After it no call loads anything more."""
     run("""
 import sys, neuralbox_async
-from neuralbox_async import _loading
+from neuralbox_async import _lazy_imports
 
 neuralbox_async.preload()
 assert all(module in sys.modules for module in (*_loading.MODULES, "aiohttp", "asyncio"))

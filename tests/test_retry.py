@@ -23,7 +23,7 @@ from neuralbox_async import (
     StreamInterruptedError,
 )
 from neuralbox_async._errors import APIStatusError
-from neuralbox_async._retry import RetryBudget
+from neuralbox_async._call.retry_budget import RetryBudget
 
 POLICY = RetryPolicy(uniform=lambda _low, high: high)
 

@@ -27,7 +27,7 @@ class Async:
     async def stream(self, model: str, on_text: OnText) -> None:
         """Read a stream to its end and pass each piece of text to *on_text*."""
         async with self.client.stream(model, PROMPT) as stream:
-            async for text in stream.text:
+            async for text in stream.text_stream:
                 on_text(text)
 
     async def aclose(self) -> None:
@@ -106,7 +106,7 @@ class Blocking:
     def stream(self, model: str, on_text: OnText) -> None:
         """Read a stream to its end and pass each piece of text to *on_text*."""
         with self.client.stream(model, PROMPT) as stream:
-            for text in stream.text:
+            for text in stream.text_stream:
                 on_text(text)
 
     def close(self) -> None:

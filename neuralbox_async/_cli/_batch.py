@@ -160,7 +160,7 @@ def batch(
     concurrency: int,
     pace: Pace,
     budget: int | None,
-    check_balance: bool,
+    limit_to_balance: bool,
     timeout: float | None,
     max_retries: int | None,
     ordered: bool,
@@ -203,7 +203,7 @@ def batch(
         concurrency=concurrency,
         pace=pace,
         budget=budget,
-        check_balance=check_balance,
+        limit_to_balance=limit_to_balance,
         timeout=timeout,
         max_retries=max_retries,
         ordered=ordered,
@@ -305,8 +305,8 @@ def _client_options(plan: Plan) -> Generator[dict[str, Any]]:
         return
     from neuralbox_async.testing import NeuralBoxServer
 
-    with NeuralBoxServer(keep=_REMEMBERED) as server:
-        yield {**options, **server.options}
+    with NeuralBoxServer(history=_REMEMBERED) as server:
+        yield {**options, **server.client_options}
 
 
 # ------------------------------------------------------------------------------------------------------------- the run

@@ -48,7 +48,7 @@ class Plan:
     concurrency: int
     pace: Pace
     budget: int | None
-    check_balance: bool
+    limit_to_balance: bool
     timeout: float | None
     max_retries: int | None
     ordered: bool
@@ -105,7 +105,7 @@ class Run:
             journal=plan.journal,
             on_unknown=plan.on_unknown,
             budget=plan.budget,
-            check_balance=plan.check_balance,
+            limit_to_balance=plan.limit_to_balance,
             pace=plan.pace,
             on_progress=shown.show,
         )
@@ -222,20 +222,20 @@ def _facts(report: BatchReport, rows: Rows) -> list[str]:
         facts.append(f"{report.not_started:,} not started")
     if rows.bad:
         facts.append(f"{rows.bad:,} left out as bad")
-    return [*facts, _cost(report), f"{report.seconds:,.1f} s"]
+    return [*facts, _cost(report), f"{report.elapsed:,.1f} s"]
 
 
 def _cost(report: BatchReport) -> str:
-    cost = f"{report.tokens:,} token{'' if report.tokens == 1 else 's'}"
-    more = [f"{report.tokens_in_all:,} in all runs"] if report.tokens_before else []
-    if report.tokens_at_risk and not report.unknown:  # otherwise it is said with their keys
-        more.append(f"up to {report.tokens_at_risk:,} more for what may have been billed")
+    cost = f"{report.tokens_used:,} token{'' if report.tokens_used == 1 else 's'}"
+    more = [f"{report.tokens_used_total:,} in all runs"] if report.tokens_used_before else []
+    if report.tokens_possibly_billed and not report.unknown:  # otherwise it is said with their keys
+        more.append(f"up to {report.tokens_possibly_billed:,} more for what may have been billed")
     return f"{cost} ({', '.join(more)})" if more else cost
 
 
 def _doubts(report: BatchReport) -> str:
     keys = ", ".join(report.unknown_keys[:_SHOWN_KEYS]) + (", ..." if report.unknown > _SHOWN_KEYS else "")
-    price = f", for {report.tokens_at_risk:,} tokens" if report.tokens_at_risk else ""
+    price = f", for {report.tokens_possibly_billed:,} tokens" if report.tokens_possibly_billed else ""
     return f"{report.unknown:,} may have been billed without an answer{price}: {keys}"
 
 

@@ -59,7 +59,7 @@ def demo(*, count: int, concurrency: int) -> None:
     from neuralbox_async.testing import NeuralBoxServer
 
     concurrency = _allowed_connections(min(count, concurrency))
-    with NeuralBoxServer(reply=_reply, latency=_LATENCY, pace=_PACE, balance=10_000_000) as server:
+    with NeuralBoxServer(reply=_reply, latency=_LATENCY, event_interval=_PACE, balance=10_000_000) as server:
         try:
             anyio.run(_Demo(server, console(sys.stdout), count=count, concurrency=concurrency).show)
         except ExceptionGroup as failures:
@@ -123,13 +123,13 @@ class _Demo:
 
     async def _live_stream(self, client: AsyncNeuralBox) -> None:
         self._title(
-            "A live stream", "async with client.stream(...) as stream:", "    async for text in stream.text: ..."
+            "A live stream", "async with client.stream(...) as stream:", "    async for text in stream.text_stream: ..."
         )
         arrivals: list[float] = []
         started = time.perf_counter()
         async with client.stream(_MODEL, _STORY) as stream:
             with self._quoted() as write:
-                async for text in stream.text:
+                async for text in stream.text_stream:
                     arrivals.append(time.perf_counter() - started)
                     write(text)
         seconds = time.perf_counter() - started

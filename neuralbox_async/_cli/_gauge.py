@@ -105,7 +105,7 @@ def _facts(progress: BatchProgress) -> list[str]:
     if progress.waiting_until is not None:
         facts.append(f"waiting until {_clock(progress.waiting_until)}")
     facts.append(f"{progress.in_flight:,} in flight")
-    facts.append(f"{progress.tokens:,} tokens")
+    facts.append(f"{progress.tokens_used:,} tokens")
     if progress.rate:
         facts.append(f"{progress.rate:,.1f}/s")
     if progress.eta_seconds is not None and _ended(progress) != progress.total:

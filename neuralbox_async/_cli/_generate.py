@@ -12,7 +12,7 @@ import anyio
 import attrs
 import click
 
-from neuralbox_async import UNSET, AsyncNeuralBox, Generation, ImagePart, Message, NeuralBoxError, TextPart
+from neuralbox_async import NOT_GIVEN, AsyncNeuralBox, Generation, ImagePart, Message, NeuralBoxError, TextPart
 from neuralbox_async._cli._json import event_line, generation_line
 from neuralbox_async._cli._terminal import Page, footer, waiting
 
@@ -142,7 +142,7 @@ def _client(*, local: bool) -> Generator[AsyncNeuralBox]:
         return
     from neuralbox_async.testing import NeuralBoxServer
 
-    with NeuralBoxServer(pace=_LOCAL_PACE if sys.stdout.isatty() else 0.0) as server:
+    with NeuralBoxServer(event_interval=_LOCAL_PACE if sys.stdout.isatty() else 0.0) as server:
         yield AsyncNeuralBox(server.api_key, base_url=server.base_url)
 
 
@@ -166,14 +166,14 @@ async def _live(client: AsyncNeuralBox, call: _Call, page: Page) -> Generation:
                     stop_waiting()
                     page.write(event_line(event))
             else:
-                async for text in stream.text:
+                async for text in stream.text_stream:
                     stop_waiting()
                     page.write(text)
     return stream.generation
 
 
 async def _whole(client: AsyncNeuralBox, call: _Call, page: Page) -> Generation:
-    timeout = UNSET if call.timeout is None else call.timeout
+    timeout = NOT_GIVEN if call.timeout is None else call.timeout
     try:
         with waiting(call.parameters["model"]):
             generation = await client.generate(**call.parameters, timeout=timeout, wait=True)

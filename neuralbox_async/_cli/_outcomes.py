@@ -153,9 +153,9 @@ def line_of(result: BatchResult, rows: Rows) -> str:
         billed=None if error is None else error.billed,
         model=None if result.request is None else result.request.model,
         id=None if error is None else error.generation_id,
-        tokens_used=result.tokens,
+        tokens_used=result.tokens_used,
         attempts=result.attempts,
-        seconds=round(result.seconds, 3),
+        seconds=round(result.elapsed, 3),
     )
 
 

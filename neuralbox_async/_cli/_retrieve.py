@@ -8,7 +8,7 @@ from typing import Final
 import anyio
 import click
 
-from neuralbox_async import UNSET, AsyncNeuralBox, Generation
+from neuralbox_async import NOT_GIVEN, AsyncNeuralBox, Generation
 from neuralbox_async._cli._json import generation_line
 from neuralbox_async._cli._terminal import Page, footer, waiting
 
@@ -46,7 +46,7 @@ async def _retrieve(generation_id: str, wait: bool, timeout: float | None) -> Ge
         with waiting(f"generation {generation_id}"):
             if wait:
                 return await client.wait(generation_id, timeout=_WAIT_SECONDS if timeout is None else timeout)
-            return await client.retrieve(generation_id, timeout=UNSET if timeout is None else timeout)
+            return await client.retrieve(generation_id, timeout=NOT_GIVEN if timeout is None else timeout)
 
 
 def _unfinished(generation: Generation, generation_id: str) -> str:

@@ -34,7 +34,7 @@ def _key(_context: click.Context, parameter: click.Parameter, key: str | None) -
 @click.option("--limit-hour", type=_LIMIT, metavar="N", help="Generations per hour, above which 429 is answered.")
 @click.option("--limit-day", type=_LIMIT, metavar="N", help="The same per day.")
 @click.option("--latency", type=_SECONDS, metavar="SECONDS", help="How long a model thinks before it answers.")
-@click.option("--pace", type=_SECONDS, metavar="SECONDS", help="The time between two events of a stream.")
+@click.option("--event-interval", type=_SECONDS, metavar="SECONDS", help="The time between two events of a stream.")
 def serve(**options: Any) -> None:
     """
     Run a local server that behaves as the NeuralBox API does, until Ctrl-C.
@@ -44,14 +44,14 @@ def serve(**options: Any) -> None:
     \b
     Examples:
       neuralbox serve
-      neuralbox serve --port 8080 --pace 0.05
+      neuralbox serve --port 8080 --event-interval 0.05
       neuralbox serve --limit-hour 20 --balance 100
     """  # noqa: D301 - click's mark for lines to be left alone
     from neuralbox_async.testing import NeuralBoxServer
 
     given = {name: value for name, value in options.items() if value is not None}
     try:
-        server = NeuralBoxServer(**given, keep=_REMEMBERED)
+        server = NeuralBoxServer(**given, history=_REMEMBERED)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     server.run(ready=_announce)

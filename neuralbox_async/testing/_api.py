@@ -1,4 +1,4 @@
-"""The API on the server's side: requests recorded, put through the script of faults, routed, answered."""
+"""The API on the server's side: record each request, apply faults, authenticate, route, respond."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import attrs
 from aiohttp import web
 
-from neuralbox_async.testing._bodies import generation_body, status_body
-from neuralbox_async.testing._calls import Dialect, load_call, load_json, wants_stream
-from neuralbox_async.testing._catalogue import CATALOGUE, Model, describe, quote
-from neuralbox_async.testing._exchange import ClientGoneError, Exchange
-from neuralbox_async.testing._faults import Delay, Drop, Fail, Fault, FaultScript
-from neuralbox_async.testing._generating import Generating
-from neuralbox_async.testing._generations import Books
+from neuralbox_async.testing._exchange import DisconnectedError, Exchange
+from neuralbox_async.testing._faults import Delay, Drop, Fail, Fault, FaultQueue
+from neuralbox_async.testing._handlers import GenerationHandler
+from neuralbox_async.testing._http_errors import HTTPError, validation_error
 from neuralbox_async.testing._limits import RateLimits, Window
-from neuralbox_async.testing._received import ReceivedRequest
-from neuralbox_async.testing._refusals import RefusalError, invalid
+from neuralbox_async.testing._models import MODELS, Model
+from neuralbox_async.testing._received_request import ReceivedRequest
+from neuralbox_async.testing._request_parsing import Dialect, is_streaming, parse_generation_request, parse_json
+from neuralbox_async.testing._responses import generation_body, model_body, price_body, status_body
+from neuralbox_async.testing._store import AccountStore
 
 if TYPE_CHECKING:
     from neuralbox_async.testing._settings import Settings
@@ -34,20 +34,20 @@ logger = logging.getLogger("neuralbox.testing")
 
 
 class API:
-    """Everything behind the listening socket. Runs on the server's loop; its records may be read from any thread."""
+    """The handler of all requests. It runs on the server's event loop; its records may be read from any thread."""
 
     def __init__(self, api_key: str, settings: Settings) -> None:
         self.api_key = api_key
-        self.faults = FaultScript()
-        self.books = Books(settings.balance, settings.keep)
-        self.requests: deque[ReceivedRequest] = deque(maxlen=settings.keep)
+        self.faults = FaultQueue()
+        self.store = AccountStore(settings.balance, settings.history)
+        self.requests: deque[ReceivedRequest] = deque(maxlen=settings.history)
         self.in_flight = 0
         self.peak_in_flight = 0
         self._settings = settings
         self._indexes = itertools.count()
-        # By connection: HTTP/1.1 serves one request at a time on each.
+        # By connection: HTTP/1.1 handles one request at a time on each.
         self._exchanges: dict[object, Exchange] = {}
-        self._generating = Generating(settings, self.books)
+        self._generations = GenerationHandler(settings, self.store)
         self._limits = RateLimits(
             hour=Window(settings.limit_hour, settings.hour_seconds),
             day=Window(settings.limit_day, settings.day_seconds),
@@ -56,37 +56,40 @@ class API:
         )
 
     def reset(self) -> None:
-        """Be as new, but for the connections that are open and the requests that are being served."""
-        self.requests = deque(maxlen=self._settings.keep)
+        """Restore the initial state, except for open connections and requests in flight."""
+        self.requests = deque(maxlen=self._settings.history)
         self._indexes = itertools.count()
         self.peak_in_flight = self.in_flight
         self.faults.clear()
-        self.books.reset()
+        self.store.reset()
         self._limits.reset()
 
     def connection_lost(self, connection: object) -> None:
-        """Tell the request that *connection* was serving, if any."""
+        """Mark the request in flight on *connection*, if any, as disconnected."""
         if exchange := self._exchanges.get(connection):
-            exchange.lose()
+            exchange.mark_disconnected()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request, and keep the record of it."""
+        """Record *request* and respond to it."""
+        # From aiohttp 4 on malformed requests reach the handler. Earlier releases respond to them.
+        if error := getattr(request, "pre_handler_error", None):
+            raise error
         received = ReceivedRequest(
             index=next(self._indexes), method=request.method, path=request.path, headers=request.headers
         )
         self.requests.append(received)
         exchange = Exchange(request, received, self._rate_limit_headers)
         if request.transport is None:
-            exchange.lose()
+            exchange.mark_disconnected()
         self._exchanges[request.protocol] = exchange
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
         try:
-            return await self._answer(exchange)
-        except (ClientGoneError, ConnectionError):
-            # A write may know it sooner than the protocol does.
-            exchange.lose()
-            # Nothing can be sent any more: aiohttp finds the connection closed.
+            return await self._respond(exchange)
+        except (DisconnectedError, ConnectionError):
+            # A write may detect the disconnect before the protocol does.
+            exchange.mark_disconnected()
+            # Never sent: aiohttp detects the closed connection.
             return web.Response()
         finally:
             self.in_flight -= 1
@@ -95,108 +98,104 @@ class API:
     def _rate_limit_headers(self) -> dict[str, str]:
         return self._limits.headers(time.monotonic())
 
-    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+    async def _respond(self, exchange: Exchange) -> web.StreamResponse:
         try:
-            return await self._obey_script(exchange)
-        except RefusalError as refusal:
-            return await exchange.send(refusal.status, refusal.body(), refusal.headers)
-        except (ClientGoneError, ConnectionError):
+            return await self._apply_fault(exchange)
+        except HTTPError as error:
+            return await exchange.send(error.status_code, error.body(), error.headers)
+        except (DisconnectedError, ConnectionError):
             raise
         except Exception as error:
-            # Most likely a `reply` that raises: its author wants to see where.
-            logger.exception("The local server failed to answer %s", exchange.received)
-            return await exchange.send(500, RefusalError(500, code="internal_error", message=repr(error)).body())
+            # Usually a `reply` that raises: its author needs the traceback.
+            logger.exception("The local server failed to handle %s", exchange.received)
+            return await exchange.send(500, HTTPError(500, code="internal_error", message=repr(error)).body())
 
-    async def _obey_script(self, exchange: Exchange) -> web.StreamResponse:
-        """Read the request, let the first fault that fits do its work, and go on to the API itself."""
-        await self._read(exchange)
+    async def _apply_fault(self, exchange: Exchange) -> web.StreamResponse:
+        """Read the request, apply the first fault that matches it, and route the request."""
+        await self._read_body(exchange)
         received = exchange.received
         path = received.path.removeprefix(PREFIX) if received.path.startswith(PREFIX) else ""
-        stream = wants_stream(received.json, path)
+        stream = is_streaming(received.json, path)
         fault = self.faults.take(received.method, path, stream=stream)
         match fault:
             case Delay():
-                await self._generating.wait(exchange, fault.seconds, stream=stream)
+                await self._generations.wait(exchange, fault.seconds, stream=stream)
             case Drop(when="before"):
-                raise exchange.hang_up(fault.how)
+                exchange.disconnect(fault.how)
             case Fail(billed=False):
-                return await self._fail(exchange, fault)
+                return await self._send_failure(exchange, fault)
             case _:
-                # What befalls a request later: `_generate` sees to it.
+                # `_generate` applies the faults of later stages.
                 pass
         return await self._route(exchange, path, fault)
 
-    async def _read(self, exchange: Exchange) -> None:
+    async def _read_body(self, exchange: Exchange) -> None:
         received = exchange.received
+        received.body = await exchange.read_body(self._settings.max_body_size)
         try:
-            received.body = await exchange.request.read()
-            received.json = load_json(received.body) if received.body else None
-        except web.HTTPRequestEntityTooLarge as error:
-            raise RefusalError(413) from error
-        except RefusalError:
-            # Whether it had to be JSON depends on where it was sent.
+            received.json = parse_json(received.body) if received.body else None
+        except HTTPError:
+            # Only some endpoints require JSON.
             received.json = None
 
     async def _route(self, exchange: Exchange, path: str, fault: Fault | None) -> web.StreamResponse:
-        self._authorise(exchange)
+        self._authenticate(exchange)
         match exchange.received.method, *path.split("/")[1:]:
             case ["POST", "generate"] | ["POST", "generate", "stream"]:
                 return await self._generate(exchange, path, fault)
             case ["GET", "generate", "status", id_] if "a" in self._settings.status_paths:
-                return await exchange.send(200, self._status(exchange, id_, "a"))
+                return await exchange.send(200, self._status_body(exchange, id_, "a"))
             case ["GET", "generate", id_] if "b" in self._settings.status_paths:
-                return await exchange.send(200, self._status(exchange, id_, "b"))
+                return await exchange.send(200, self._status_body(exchange, id_, "b"))
             case ["GET", "balance"]:
-                return await exchange.send(200, self._balance())
+                return await exchange.send(200, self._balance_body())
             case ["GET", "models", slug] if model := self._model(slug):
-                return await exchange.send(200, describe(slug, model))
+                return await exchange.send(200, model_body(slug, model))
             case ["POST", "models", slug, "calculate-price"] if model := self._model(slug):
-                return await exchange.send(200, quote(model, _count(exchange)))
+                return await exchange.send(200, price_body(model, _parse_count(exchange)))
             case _:
-                raise RefusalError(404)
+                raise HTTPError(404)
 
     def _model(self, slug: str) -> Model | None:
-        """Return what is told of *slug*: what it costs here, which is what is billed."""
-        model, price = CATALOGUE.get(slug), self._settings.prices.get(slug)
+        """Return the model with the price that is billed here, which the settings may override."""
+        model, price = MODELS.get(slug), self._settings.prices.get(slug)
         if price is None:
             return model
-        return attrs.evolve(model or Model("text", price, price), cost=price, ceiling=price)
+        return attrs.evolve(model or Model("text", price, price), price=price, max_price=price)
 
-    def _authorise(self, exchange: Exchange) -> None:
-        given = exchange.received.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(errors="surrogateescape"), f"Bearer {self.api_key}".encode()):
-            raise RefusalError(401)
+    def _authenticate(self, exchange: Exchange) -> None:
+        credentials = exchange.received.headers.get("Authorization", "")
+        if not hmac.compare_digest(credentials.encode(errors="surrogateescape"), f"Bearer {self.api_key}".encode()):
+            raise HTTPError(401)
 
     async def _generate(self, exchange: Exchange, path: str, fault: Fault | None) -> web.StreamResponse:
         self._limits.admit(time.monotonic())
-        call = load_call(_json(exchange), path)
-        if call.model in self._settings.restricted_models:
-            raise RefusalError(403)
-        dialect = _asked_dialect(exchange) or call.dialect or self._settings.dialect
-        if call.stream and not isinstance(fault, Drop | Fail):
-            return await self._generating.stream(exchange, call, dialect, fault)
-        generation = await self._generating.run(exchange, call)
-        match fault:
-            case Drop():
-                raise exchange.hang_up(fault.how)
-            case Fail():
-                return await self._fail(exchange, fault)
-            case _:
-                return await exchange.send(200, generation_body(generation, dialect, self._settings.pending_seconds))
+        request = parse_generation_request(_json(exchange), path)
+        if request.model in self._settings.restricted_models:
+            raise HTTPError(403)
+        dialect = _requested_dialect(exchange) or request.dialect or self._settings.dialect
+        if request.stream and not isinstance(fault, Drop | Fail):
+            return await self._generations.stream(exchange, request, dialect, fault)
+        generation = await self._generations.run(exchange, request)
+        if isinstance(fault, Drop):
+            exchange.disconnect(fault.how)
+        if isinstance(fault, Fail):
+            return await self._send_failure(exchange, fault)
+        return await exchange.send(200, generation_body(generation, dialect, self._settings.pending_seconds))
 
-    def _status(self, exchange: Exchange, id_: str, dialect: Dialect) -> dict[str, object]:
-        generation = self.books.find(id_)
+    def _status_body(self, exchange: Exchange, id_: str, dialect: Dialect) -> dict[str, object]:
+        generation = self.store.get(id_)
         if generation is None:
-            raise RefusalError(404, message=f"Generation {id_} not found.")
-        return status_body(generation, _asked_dialect(exchange) or dialect, self._settings.pending_seconds)
+            raise HTTPError(404, message=f"Generation {id_} not found.")
+        return status_body(generation, _requested_dialect(exchange) or dialect, self._settings.pending_seconds)
 
-    def _balance(self) -> dict[str, object]:
+    def _balance_body(self) -> dict[str, object]:
         plan = self._settings.plan
         expires = None if plan == "free" else "2030-01-01T00:00:00Z"
-        return {"token_balance": self.books.balance, "plan": plan, "plan_expires_at": expires}
+        return {"token_balance": self.store.balance, "plan": plan, "plan_expires_at": expires}
 
-    async def _fail(self, exchange: Exchange, fault: Fail) -> web.StreamResponse:
-        """Send what *fault* prescribes: a body of its own, or the documented one of its status."""
+    async def _send_failure(self, exchange: Exchange, fault: Fail) -> web.StreamResponse:
+        """Send the response of *fault*: its own body, or the documented body of its status."""
         if fault.body is not None:
             return await exchange.send(fault.status, fault.body, fault.headers)
         members: dict[str, object] | None = None
@@ -204,23 +203,23 @@ class API:
             members = self._limits.members(1 if fault.retry_after is None else fault.retry_after)
         elif fault.retry_after is not None:
             members = {"details": {}, "retry_after": fault.retry_after}
-        refusal = RefusalError(fault.status, code=fault.code, message=fault.message, members=members)
-        return await exchange.send(fault.status, refusal.body(), fault.headers)
+        error = HTTPError(fault.status, code=fault.code, message=fault.message, members=members)
+        return await exchange.send(fault.status, error.body(), fault.headers)
 
 
 def _json(exchange: Exchange) -> Any:
-    """Return the parsed body, or raise the 400 that it deserves."""
+    """Return the parsed body. Raises `HTTPError` 400 if it is not valid JSON."""
     received = exchange.received
-    return load_json(received.body) if received.json is None else received.json
+    return parse_json(received.body) if received.json is None else received.json
 
 
-def _count(exchange: Exchange) -> int:
+def _parse_count(exchange: Exchange) -> int:
     body: object = _json(exchange)
     count = cast("dict[str, object]", body).get("count", 1) if isinstance(body, dict) else None
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise invalid({"count": "must be an integer of at least 1"})
+        raise validation_error({"count": "must be an integer of at least 1"})
     return count
 
 
-def _asked_dialect(exchange: Exchange) -> Dialect | None:
+def _requested_dialect(exchange: Exchange) -> Dialect | None:
     return _DIALECTS.get(exchange.received.headers.get("X-NeuralBox-Dialect", "").lower())

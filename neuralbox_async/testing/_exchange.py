@@ -1,99 +1,118 @@
-"""One request being served: what can be sent back, waits that end when the client goes, and ways to hang up on it."""
+"""One HTTP exchange on the server's side: send the response, wait while the client is connected, disconnect."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from aiohttp import web
 
-from neuralbox_async.testing._bodies import dump
+from neuralbox_async.testing._http_errors import HTTPError
+from neuralbox_async.testing._responses import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from neuralbox_async.testing._faults import HangUp
-    from neuralbox_async.testing._received import ReceivedRequest
+    from neuralbox_async.testing._faults import CloseMode
+    from neuralbox_async.testing._received_request import ReceivedRequest
 
-# l_onoff = 1, l_linger = 0: closing throws away what was not sent, and resets the connection.
+# l_onoff = 1, l_linger = 0: closing discards unsent data and resets the connection.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-class ClientGoneError(Exception):
-    """The client has closed the connection, or the server has on purpose: nobody is left to answer."""
+class DisconnectedError(Exception):
+    """The connection is closed, by the client or by the server: no response can be sent."""
 
 
 class Exchange:
-    """One request and its answer. *headers* returns what every answer carries."""
+    """One request and its response. *common_headers* returns the headers of every response."""
 
     def __init__(
-        self, request: web.BaseRequest, received: ReceivedRequest, headers: Callable[[], dict[str, str]]
+        self, request: web.BaseRequest, received: ReceivedRequest, common_headers: Callable[[], dict[str, str]]
     ) -> None:
         self.request = request
         self.received = received
-        self._headers = headers
-        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._common_headers = common_headers
+        self._disconnected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def lose(self) -> None:
-        """Take note that the connection is lost, unless the server itself has closed it."""
-        if not self._gone.done():
+    def mark_disconnected(self) -> None:
+        """Record that the client disconnected, unless the server has closed the connection."""
+        if not self._disconnected.done():
             self.received.disconnected = True
-            self._gone.set_result(None)
+            self._disconnected.set_result(None)
 
-    async def idle(self, seconds: float | None) -> None:
-        """Wait for *seconds*, None for ever, while the client is there.
+    async def sleep(self, seconds: float | None) -> None:
+        """Wait for *seconds*, None indefinitely, while the client is connected.
 
         Raises:
-            ClientGoneError: as soon as it is not.
+            DisconnectedError: as soon as the connection is closed.
         """
-        if seconds != 0 and not self._gone.done():
-            # asyncio.wait leaves the future alone when the time is up.
-            await asyncio.wait([self._gone], timeout=seconds)
-        if self._gone.done():
-            raise ClientGoneError
+        if seconds != 0 and not self._disconnected.done():
+            # asyncio.wait does not cancel the future on timeout.
+            await asyncio.wait([self._disconnected], timeout=seconds)
+        if self._disconnected.done():
+            raise DisconnectedError
 
-    def hang_up(self, how: HangUp) -> ClientGoneError:
-        """Close the connection from this side, by a reset or an orderly end, and return what to raise."""
+    def disconnect(self, how: CloseMode) -> NoReturn:
+        """Close the connection from the server's side, by a reset or an orderly end.
+
+        Raises:
+            DisconnectedError: always.
+        """
         transport = self.request.transport
-        if transport is not None and not self._gone.done():
-            self._gone.set_result(None)
+        if transport is not None and not self._disconnected.done():
+            self._disconnected.set_result(None)
             _close(transport, how)
-        return ClientGoneError()
+        raise DisconnectedError
+
+    async def read_body(self, max_size: int) -> bytes:
+        """Return the body of the request.
+
+        Raises:
+            HTTPError: 413 if the body is larger than *max_size* bytes.
+        """
+        body = bytearray()
+        # Not `request.read()`: its limit is an argument of the request's constructor, which aiohttp calls.
+        async for chunk in self.request.content.iter_any():
+            body += chunk
+            if len(body) > max_size:
+                raise HTTPError(413)
+        return bytes(body)
 
     async def send(
         self, status: int, body: bytes | str | Mapping[str, object], headers: Mapping[str, str] | None = None
     ) -> web.StreamResponse:
-        """Answer with *body*: text and bytes go out as they are, anything else as JSON."""
+        """Send a response. A *body* of text or bytes is sent unchanged, a mapping as JSON."""
         payload = body.encode() if isinstance(body, str) else body
         if not isinstance(payload, bytes):
-            payload = dump(payload)
+            payload = encode_json(payload)
         response = web.Response(
             status=status,
             body=payload,
-            headers={"Content-Type": "application/json", **self._headers(), **(headers or {})},
+            headers={"Content-Type": "application/json", **self._common_headers(), **(headers or {})},
         )
-        # Sent here and not after the handler has returned, so that the record is right about a client that left.
+        # Sent here and not after the handler has returned, so that a disconnect during the write is recorded.
         await self._prepare(response)
         await response.write_eof()
         return response
 
     async def start_stream(self) -> web.StreamResponse:
-        """Send the head of a stream of server-sent events."""
+        """Send the headers of a stream of server-sent events."""
         response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", **self._headers()}
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", **self._common_headers()}
         )
         await self._prepare(response)
         return response
 
     async def _prepare(self, response: web.StreamResponse) -> None:
-        await self.idle(0)
-        self.received.answered = response.status
+        await self.sleep(0)
+        self.received.response_status = response.status
         await response.prepare(self.request)
 
 
-def _close(transport: asyncio.Transport, how: HangUp) -> None:
+def _close(transport: asyncio.Transport, how: CloseMode) -> None:
     if how == "reset":
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         transport.abort()

@@ -1,4 +1,4 @@
-"""`FakeTransport`: answers from a script, without sockets, for tests of code that uses the SDK."""
+"""`FakeTransport`: predefined responses, without sockets, for tests of code that uses the SDK."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class FakeRequest:
-    """A request that a `FakeTransport` was given: *method*, *url*, *headers* (the key among them), *body*."""
+    """A request sent through a `FakeTransport`: *method*, *url*, *headers* (including the key) and *body*."""
 
     method: str
     url: str
@@ -30,15 +30,15 @@ class FakeRequest:
 
     @property
     def json(self) -> Any:
-        """The body as a JSON value, None when there is none."""
+        """The body parsed as JSON, None if there is no body."""
         return None if self.body is None else json.loads(self.body)
 
 
 class FakeResponse:
     """
-    An answer with *status*, *headers* and the body that *chunks* are the pieces of.
+    A response with *status*, *headers* and a body that consists of *chunks*.
 
-    A chunk that is an exception is raised when the reader comes to it; ``...`` waits until the response is closed.
+    A chunk is bytes, an exception to raise, or ``...`` to wait until the response is closed.
     """
 
     def __init__(self, *chunks: object, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
@@ -50,14 +50,14 @@ class FakeResponse:
         self._closing = anyio.Event()
 
     async def read(self, limit: int, *, truncate: bool = False) -> bytes:
-        """Return the rest of the body; *limit* is not looked at."""
+        """Return the rest of the body. *limit* is ignored."""
         del limit, truncate
         while chunk := await self.read_chunk():
             self.received += chunk
         return self.received
 
     async def read_chunk(self, deadline: float = math.inf) -> bytes:
-        """Return the next chunk, ``b""`` after the last."""
+        """Return the next chunk, or ``b""`` after the last one."""
         del deadline
         await anyio.lowlevel.checkpoint()
         chunk = self._chunks[0] if self._chunks else b""
@@ -68,46 +68,46 @@ class FakeResponse:
             self._chunks.popleft()
         if isinstance(chunk, BaseException):
             raise copy.copy(chunk) if isinstance(chunk, NeuralBoxError) else chunk
-        assert isinstance(chunk, bytes), "chunks are bytes, exceptions or ..."  # noqa: S101 - of the test that wrote it
+        assert isinstance(chunk, bytes), "chunks are bytes, exceptions or ..."  # noqa: S101 - an error in the test
         return chunk
 
     def close(self) -> None:
-        """Note that the connection was closed."""
+        """Set *closed* and wake a reader that waits at ``...``."""
         self.closed = True
         self._closing.set()
 
 
 class FakeTransport:
     """
-    A `neuralbox_async.Transport` that gives *answers* one after the other; the last one again and again.
+    A `neuralbox_async.Transport` that returns *responses* in order and then repeats the last one.
 
-    An answer is a `FakeResponse`, a dict (its JSON with status 200), or an exception to raise: `NeuralBoxError` kinds
-    as the real transport would. *requests* holds what was sent, *responses* what was answered, *closed* whether it was
-    closed.
+    A response is a `FakeResponse`, a dict (sent as JSON with status 200), or an exception to raise: the real transport
+    raises subclasses of `NeuralBoxError`. The attribute *requests* holds the requests sent, *responses* the responses
+    returned; *closed* is true after `aclose`.
     """
 
-    def __init__(self, *answers: FakeResponse | Mapping[str, Any] | BaseException) -> None:
+    def __init__(self, *responses: FakeResponse | Mapping[str, Any] | BaseException) -> None:
         self.requests: list[FakeRequest] = []
         self.responses: list[FakeResponse] = []
         self.closed = False
-        self._answers = deque(answers)
+        self._queue = deque(responses)
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, delivery: Delivery
     ) -> FakeResponse:
-        """Note the request and give the next answer."""
+        """Record the request and return the next response."""
         self.requests.append(FakeRequest(method, url, dict(headers), body))
         await anyio.lowlevel.checkpoint()
-        answer = self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
-        if isinstance(answer, BaseException):
-            delivery.stage = "sent" if isinstance(answer, NeuralBoxError) and answer.request_sent else "connecting"
-            # A copy: a client puts facts of its own on what it raises.
-            raise copy.copy(answer) if isinstance(answer, NeuralBoxError) else answer
+        outcome = self._queue.popleft() if len(self._queue) > 1 else self._queue[0]
+        if isinstance(outcome, BaseException):
+            delivery.stage = "sent" if isinstance(outcome, NeuralBoxError) and outcome.request_sent else "connecting"
+            # A copy, because the client sets attributes on the errors that it raises.
+            raise copy.copy(outcome) if isinstance(outcome, NeuralBoxError) else outcome
         delivery.stage = "sent"
-        response = FakeResponse(json.dumps(answer).encode()) if isinstance(answer, Mapping) else answer
+        response = FakeResponse(json.dumps(outcome).encode()) if isinstance(outcome, Mapping) else outcome
         self.responses.append(response)
         return response
 
     async def aclose(self) -> None:
-        """Note that it was closed."""
+        """Set *closed*."""
         self.closed = True

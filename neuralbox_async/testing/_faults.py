@@ -1,4 +1,4 @@
-"""Scripted faults: what the server is told to do wrong, once or a few times, in the order it was told."""
+"""The faults that a server can inject, and the queue of pending faults."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HangUp: TypeAlias = Literal["eof", "close", "reset"]
+CloseMode: TypeAlias = Literal["eof", "close", "reset"]
 
-_GENERATE = ("/generate", "/generate/stream")
+_GENERATE_PATHS = ("/generate", "/generate/stream")
 
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """One thing to do wrong, to a request that it fits.
+    """A fault for one request that it matches.
 
-    *path* is a pattern (`/generate/status/*`) for the path below the base URL; None is both generate paths for a POST
-    and any path for another method. *stream* aims at streaming requests only (True), at others only (False), or at
-    both.
+    *path* is a pattern (`/generate/status/*`) for the path below the base URL. None matches both generate endpoints if
+    *method* is POST, and any path otherwise. *stream* matches only streaming requests (True), only others (False), or
+    both (None).
     """
 
     method: str = "POST"
     path: str | None = None
     stream: bool | None = None
 
-    def fits(self, method: str, path: str, *, stream: bool) -> bool:
-        """Whether this fault is for a request of *method* to *path*, asking for a *stream* or not."""
-        return method == self.method and self._fits_path(path) and self.stream in (None, stream)
+    def matches(self, method: str, path: str, *, stream: bool) -> bool:
+        """Whether this fault is for a request of *method* to *path*, streaming or not."""
+        return method == self.method and self._matches_path(path) and self.stream in (None, stream)
 
-    def _fits_path(self, path: str) -> bool:
+    def _matches_path(self, path: str) -> bool:
         if self.path is not None:
             return fnmatchcase(path, self.path)
-        return self.method != "POST" or path in _GENERATE
+        return self.method != "POST" or path in _GENERATE_PATHS
 
 
 @attrs.frozen(kw_only=True)
 class Fail(Fault):
-    """Answer with *status*; if *billed*, after the generation was run, as a gateway that gives up late does."""
+    """Respond with *status*. If *billed*, run and bill the generation first, as when a gateway times out."""
 
     status: int
     code: str | None = None
@@ -55,22 +55,22 @@ class Fail(Fault):
 
 @attrs.frozen(kw_only=True)
 class Delay(Fault):
-    """Take *seconds* longer before anything is done with the request."""
+    """Wait for *seconds* before the request is handled."""
 
     seconds: float
 
 
 @attrs.frozen(kw_only=True)
 class Drop(Fault):
-    """Close the connection without an answer: *before* the request is accepted, or *after* it was run and billed."""
+    """Close the connection without a response, *before* the generation is accepted or *after* it is billed."""
 
     when: Literal["before", "after"]
-    how: HangUp
+    how: CloseMode
 
 
 @attrs.frozen(kw_only=True)
 class StreamFault(Fault):
-    """What befalls a stream after *after_events* events. If *finish*, the generation is completed (and billed)."""
+    """A fault after *after_events* events of a stream. If *finish*, the generation is completed and billed."""
 
     stream: bool | None = True
     after_events: int
@@ -81,51 +81,51 @@ class StreamFault(Fault):
 class Cut(StreamFault):
     """End the stream early."""
 
-    how: HangUp
+    how: CloseMode
 
 
 @attrs.frozen(kw_only=True)
 class Stall(StreamFault):
-    """Go silent, with the connection open."""
+    """Send nothing more and keep the connection open."""
 
 
 @attrs.frozen(kw_only=True)
 class ErrorEvent(StreamFault):
-    """Send an `error` event, and end the body; with *done* after a `[DONE]`."""
+    """Send an `error` event, then `[DONE]` if *done*, and end the body."""
 
     message: str
     done: bool = False
 
 
-class FaultScript:
-    """The faults still to come. Safe to use from any thread."""
+class FaultQueue:
+    """The pending faults. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._faults: deque[Fault] = deque()
 
     def add(self, fault: Fault, times: int) -> None:
-        """Append *fault* for the next *times* requests that it fits."""
+        """Append *fault* for the next *times* requests that match it."""
         with self._lock:
             self._faults.extend([fault] * times)
 
     def take(self, method: str, path: str, *, stream: bool) -> Fault | None:
-        """Remove and return the oldest fault that fits the request."""
+        """Remove and return the oldest fault that matches the request."""
         if not self._faults:
             return None
         with self._lock:
             for fault in self._faults:
-                if fault.fits(method, path, stream=stream):
+                if fault.matches(method, path, stream=stream):
                     self._faults.remove(fault)
                     return fault
         return None
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all pending faults."""
         with self._lock:
             self._faults.clear()
 
     def pending(self) -> tuple[Fault, ...]:
-        """Return the faults not yet taken, oldest first."""
+        """Return the pending faults, oldest first."""
         with self._lock:
             return tuple(self._faults)

@@ -1,4 +1,4 @@
-"""Starting and stopping the thread of a local server: from blocking code, from async code, or until a signal comes."""
+"""Start and stop the thread of a local server: from blocking code, from async code, or until a signal arrives."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Final, Self
 import anyio
 import anyio.lowlevel
 
-from neuralbox_async.testing._thread import ServerThread
+from neuralbox_async.testing._server_thread import ServerThread
 
 _CLOSE_SECONDS: Final = 1.9
-# Short enough not to be noticed, and no lock that a signal could leave held.
+# Polling needs no lock that a signal handler's exception could leave held. The interval is too short to be noticed.
 _POLL_SECONDS: Final = 0.001
 
 
 class Lifecycle:
-    """What can be entered, blocking or async, and runs the thread that *make_thread* makes in between."""
+    """A context manager, blocking and async, that runs the thread returned by *make_thread*."""
 
     def __init__(self, make_thread: Callable[[], ServerThread]) -> None:
         self._make_thread = make_thread
@@ -30,17 +30,17 @@ class Lifecycle:
 
     @property
     def is_running(self) -> bool:
-        """Whether the server listens."""
+        """Whether the server is running."""
         return self._thread is not None and self._thread.is_alive
 
     def start(self) -> Self:
-        """Start to listen. A server that was closed can be started again, on a new port if it had a free one.
+        """Start the server. A closed server can be started again; with port 0 it then listens on a new port.
 
         Raises:
-            OSError: if the address cannot be listened on.
+            OSError: if the server cannot listen on the address.
             RuntimeError: if the server is running.
         """
-        self._launch()
+        self._start_thread()
         try:
             while not self._has_started():
                 time.sleep(_POLL_SECONDS)
@@ -50,20 +50,20 @@ class Lifecycle:
         return self
 
     def close(self) -> None:
-        """Stop: end every request, close every socket and the thread, in less than 2 s. Idempotent, from any thread."""
+        """Abort all requests, close all sockets and stop the thread, in less than 2 s. Idempotent and thread-safe."""
         thread = self._thread
-        if thread is None or not self._ask_to_stop(thread):
+        if thread is None or not self._request_stop(thread):
             return
         thread.join(_CLOSE_SECONDS)
         self._warn_if_alive(thread)
 
     def run(self, *, ready: Callable[[Self], None] | None = None) -> None:
-        """Serve until SIGINT or SIGTERM comes (in the main thread), or `close` is called elsewhere; then return.
+        """Serve until SIGINT or SIGTERM arrives (in the main thread) or another thread calls `close`.
 
-        *ready* is called once the server listens.
+        *ready* is called when the server listens.
 
         Raises:
-            OSError: if the address cannot be listened on.
+            OSError: if the server cannot listen on the address.
         """
         with suppress(KeyboardInterrupt), _sigterm_as_interrupt(), self:
             if ready is not None:
@@ -80,11 +80,11 @@ class Lifecycle:
         self.close()
 
     async def __aenter__(self) -> Self:
-        self._launch()
+        self._start_thread()
         try:
             await anyio.lowlevel.checkpoint()
-            # Not waited for in a worker thread: that would outlive the test, which may look for leaked threads.
-            while not self._has_started():  # noqa: ASYNC110 - another thread's progress
+            # Not in a worker thread: it would outlive a test that checks for leaked threads.
+            while not self._has_started():  # noqa: ASYNC110 - the progress of another thread
                 await anyio.sleep(_POLL_SECONDS)
         except BaseException:
             await self.__aexit__(None, None, None)
@@ -95,38 +95,38 @@ class Lifecycle:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         thread = self._thread
-        if thread is None or not self._ask_to_stop(thread):
+        if thread is None or not self._request_stop(thread):
             return
         with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
-            while thread.is_alive:  # noqa: ASYNC110 - another thread's progress
+            while thread.is_alive:  # noqa: ASYNC110 - the progress of another thread
                 await anyio.sleep(_POLL_SECONDS)
         self._warn_if_alive(thread)
 
-    def _launch(self) -> None:
+    def _start_thread(self) -> None:
         if self.is_running:
             raise RuntimeError("The server is running.")
         self._thread = self._make_thread()
         self._thread.start()
 
     def _has_started(self) -> bool:
-        thread = self._running_thread()
-        if thread.failure is not None:
-            raise thread.failure
+        thread = self._started_thread()
+        if thread.error is not None:
+            raise thread.error
         return thread.is_ready
 
     @staticmethod
-    def _ask_to_stop(thread: ServerThread) -> bool:
-        """Ask *thread* to stop, and return whether it makes sense to wait for it."""
+    def _request_stop(thread: ServerThread) -> bool:
+        """Request *thread* to stop. Return whether the caller must wait for it."""
         thread.stop()
         return thread.is_alive and not thread.is_current
 
     @staticmethod
     def _warn_if_alive(thread: ServerThread) -> None:
         if thread.is_alive:
-            message = "The local server's thread does not end: does its `reply` block?"
+            message = "The local server's thread did not stop in time. Does its `reply` block?"
             warnings.warn(message, ResourceWarning, stacklevel=3)
 
-    def _running_thread(self) -> ServerThread:
+    def _started_thread(self) -> ServerThread:
         if self._thread is None:
             raise RuntimeError("The server was not started.")
         return self._thread
@@ -134,7 +134,7 @@ class Lifecycle:
 
 @contextmanager
 def _sigterm_as_interrupt() -> Generator[None, None, None]:
-    """Let SIGTERM raise KeyboardInterrupt, where signals can be handled at all: in the main thread."""
+    """Make SIGTERM raise KeyboardInterrupt in the main thread. Other threads cannot set signal handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Hour and day limits as fixed windows, with the headers and the 429 body that the vendor documents."""
+"""The hourly and daily rate limits, as fixed windows, with the documented headers and the documented 429 body."""
 
 from __future__ import annotations
 
@@ -7,45 +7,48 @@ import time
 
 import attrs
 
-from neuralbox_async.testing._refusals import RefusalError
+from neuralbox_async.testing._http_errors import HTTPError
 
 
 @attrs.define
 class Window:
-    """At most *limit* requests in *seconds*, None is no limit. It opens with the first request after the last one."""
+    """At most *limit* requests (None: no limit) in *seconds*. The first request after the last window starts a new one.
+
+    All times are monotonic seconds.
+    """
 
     limit: int | None
     seconds: float
     _used: int = 0
-    _ends: float = 0.0
+    _end: float = 0.0
 
     def is_full(self, now: float) -> bool:
-        """Whether a request at *now* (monotonic seconds) would be one too many."""
+        """Whether a request at *now* would exceed the limit."""
         return self.limit is not None and self.remaining(now) == 0
 
-    def count(self, now: float) -> None:
-        """Count a request at *now*, opening a new window if the last one has ended."""
-        if now >= self._ends:
-            self._used, self._ends = 0, now + self.seconds
+    def record(self, now: float) -> None:
+        """Count a request at *now*. Starts a new window if the last one has ended."""
+        if now >= self._end:
+            self._used, self._end = 0, now + self.seconds
         self._used += 1
 
     def remaining(self, now: float) -> int:
-        """Return how many requests are left at *now*. Only for a window with a limit."""
-        used = self._used if now < self._ends else 0
+        """Return the number of requests left at *now*. Only for a window with a limit."""
+        used = self._used if now < self._end else 0
         return max(0, (self.limit or 0) - used)
 
     def resets_in(self, now: float) -> float:
-        """Return the seconds from *now* to the end of the window; a window not yet open counts as opening now."""
-        return self._ends - now if now < self._ends else self.seconds
+        """Return the seconds from *now* to the end of the window, which starts at *now* if none is open."""
+        return self._end - now if now < self._end else self.seconds
 
     def reset(self) -> None:
-        """Forget what was counted."""
-        self._used, self._ends = 0, 0.0
+        """Discard all counted requests."""
+        self._used, self._end = 0, 0.0
 
 
 @attrs.define(kw_only=True)
 class RateLimits:
-    """Both windows of one plan."""
+    """The hourly and the daily window of one plan."""
 
     hour: Window
     day: Window
@@ -53,19 +56,19 @@ class RateLimits:
     retry_after_header: bool
 
     def admit(self, now: float) -> None:
-        """Count a request at *now*.
+        """Count a request at *now* (monotonic seconds).
 
         Raises:
-            RefusalError: 429, with the seconds to the window's end, when a limit is reached. Then nothing is counted.
+            HTTPError: 429 with the seconds to the end of the window if a limit is reached. The request is not counted.
         """
         for window, name in ((self.day, "day"), (self.hour, "hour")):
             if window.is_full(now):
-                raise self._refusal(window, name, now)
-        self.hour.count(now)
-        self.day.count(now)
+                raise self._error(window, name, now)
+        self.hour.record(now)
+        self.day.record(now)
 
     def headers(self, now: float) -> dict[str, str]:
-        """Return the documented headers, without those of a limit that is not set. No Reset-Day is documented."""
+        """Return the documented headers of the limits that are set. The vendor documents no Reset-Day header."""
         headers: dict[str, str] = {}
         if self.hour.limit is not None:
             reset = math.ceil(time.time() + self.hour.resets_in(now))
@@ -78,7 +81,7 @@ class RateLimits:
         return headers
 
     def members(self, retry_after: float) -> dict[str, object]:
-        """Return the top-level members of a 429 body beside its code and message."""
+        """Return the top-level members of a 429 body besides its code and message."""
         return {
             "retry_after": retry_after,
             "plan": self.plan,
@@ -87,16 +90,16 @@ class RateLimits:
         }
 
     def reset(self) -> None:
-        """Open both windows afresh."""
+        """Reset both windows."""
         self.hour.reset()
         self.day.reset()
 
-    def _refusal(self, window: Window, name: str, now: float) -> RefusalError:
+    def _error(self, window: Window, name: str, now: float) -> HTTPError:
         retry_after = max(1, math.ceil(window.resets_in(now)))
-        kind = {"hour": "Hourly", "day": "Daily"}[name]
-        return RefusalError(
+        adjective = {"hour": "Hourly", "day": "Daily"}[name]
+        return HTTPError(
             429,
-            message=f"{kind} limit reached: {window.limit} requests/{name} on {self.plan.upper()} plan",
+            message=f"{adjective} limit reached: {window.limit} requests/{name} on {self.plan.upper()} plan",
             members=self.members(retry_after),
             headers={"Retry-After": str(retry_after)} if self.retry_after_header else None,
         )

@@ -1,4 +1,4 @@
-"""How one local server behaves: its options, checked when it is made."""
+"""The options of a local server, validated when it is created."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, TypeAlias, get_args
 
 import attrs
 
-from neuralbox_async.testing._calls import Dialect
-from neuralbox_async.testing._catalogue import CATALOGUE, UNKNOWN_MODEL_PRICE
+from neuralbox_async.testing._models import MODELS, UNKNOWN_MODEL_PRICE
+from neuralbox_async.testing._request_parsing import Dialect
 
 Reply: TypeAlias = "str | Callable[[dict[str, Any]], str | Iterable[str]]"
 
@@ -31,7 +31,7 @@ def _dialect(_: object, attribute: attrs.Attribute[Any], value: str) -> None:
 
 def _dialects(_: object, attribute: attrs.Attribute[Any], value: Collection[str]) -> None:
     if not set(value) <= set(get_args(Dialect)):
-        raise ValueError(f"{attribute.name} must be of 'a' and 'b', not {value!r}")
+        raise ValueError(f"{attribute.name} must contain only 'a' and 'b', not {value!r}")
 
 
 _not_negative = _at_least(0)
@@ -40,7 +40,7 @@ _positive = _at_least(0, positive=True)
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """The options of `NeuralBoxServer`, which documents them."""
+    """The options of `NeuralBoxServer`. Its docstring documents them."""
 
     balance: int
     plan: str
@@ -53,7 +53,7 @@ class Settings:
     pending_models: Collection[str]
     pending_seconds: float = attrs.field(validator=_not_negative)
     latency: float = attrs.field(validator=_not_negative)
-    pace: float = attrs.field(validator=_not_negative)
+    event_interval: float = attrs.field(validator=_not_negative)
     heartbeat: float | None = attrs.field(validator=_positive)
     limit_hour: int | None = attrs.field(validator=_not_negative)
     limit_day: int | None = attrs.field(validator=_not_negative)
@@ -63,11 +63,11 @@ class Settings:
     honour_idempotency_key: bool
     stop_on_disconnect: bool
     keepalive_timeout: float = attrs.field(validator=_positive)
-    max_body: int = attrs.field(validator=_positive)
-    keep: int | None = attrs.field(validator=_positive)
+    max_body_size: int = attrs.field(validator=_positive)
+    history: int | None = attrs.field(validator=_positive)
 
     def price(self, slug: str) -> int:
-        """Return what one generation of *slug* costs, in NeuralBox tokens."""
+        """Return the price of one generation of the model *slug*, in NeuralBox tokens."""
         if slug in self.prices:
             return self.prices[slug]
-        return CATALOGUE[slug].cost if slug in CATALOGUE else UNKNOWN_MODEL_PRICE
+        return MODELS[slug].price if slug in MODELS else UNKNOWN_MODEL_PRICE

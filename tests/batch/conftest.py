@@ -33,7 +33,7 @@ def make(make_client):
 @pytest.fixture
 async def client(neuralbox_server):
     """Make a client of the local server."""
-    async with AsyncNeuralBox(**neuralbox_server.options) as client:
+    async with AsyncNeuralBox(**neuralbox_server.client_options) as client:
         yield client
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from neuralbox_async import ProviderError, read_journal
-from neuralbox_async._journal import Journal
+from neuralbox_async._batch.journal import Journal
 
 HEADER = b'{"event":"journal","version":1}\n'
 

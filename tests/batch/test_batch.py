@@ -133,7 +133,7 @@ async def test_progress(client):
         last.skipped,
         last.in_flight,
         last.total,
-        last.tokens,
+        last.tokens_used,
         last.eta_seconds,
         last.waiting_until,
     )
@@ -150,7 +150,7 @@ async def test_progress_is_not_told_too_often(make):
     batch = client.generate_many(map(str, range(2000)), model="gpt-5", on_progress=told.append)
     await results_of(batch)
 
-    assert len(told) <= 10 * batch.report.seconds + 3
+    assert len(told) <= 10 * batch.report.elapsed + 3
     assert 2000 == told[-1].total == told[-1].done
 
 
@@ -173,13 +173,13 @@ async def test_leaving_early(client, neuralbox_server):
     """Leaving cancels what is in flight, on the server too, and the report says what was left."""
     neuralbox_server.delay(30, times=3)
     async with client.generate_many([str(n) for n in range(50)], model="gpt-5", max_concurrency=3) as results:
-        await neuralbox_server.until(lambda: neuralbox_server.in_flight == 3)
+        await neuralbox_server.wait_until_async(lambda: neuralbox_server.in_flight == 3)
     report = results.report
 
     assert isinstance(report, BatchReport)
     assert (0, 3, 3, 47) == (report.completed, report.unknown, len(report.cancelled_keys), report.not_started)
     assert set(report.cancelled_keys) == set(report.unknown_keys)
-    await neuralbox_server.until_disconnect(count=3)
+    await neuralbox_server.wait_for_disconnect_async(count=3)
     assert [] == [result async for result in results]
 
 
@@ -225,12 +225,12 @@ async def test_leaving_in_a_cancelled_task(client, neuralbox_server):
     neuralbox_server.delay(30, times=3)
     with anyio.move_on_after(5) as scope:
         async with client.generate_many(map(str, range(50)), model="gpt-5", max_concurrency=3) as results:
-            await neuralbox_server.until(lambda: neuralbox_server.in_flight == 3)
+            await neuralbox_server.wait_until_async(lambda: neuralbox_server.in_flight == 3)
             scope.cancel()
             await anext(results)
 
     assert scope.cancelled_caught
-    await neuralbox_server.until_disconnect(count=3)
+    await neuralbox_server.wait_for_disconnect_async(count=3)
 
 
 async def test_stop(make):
@@ -254,7 +254,7 @@ async def test_the_client_is_closed(client, neuralbox_server):
     """When the client is closed the batch ends, and says so."""
     neuralbox_server.delay(30, times=3)
     async with client.generate_many([str(n) for n in range(50)], model="gpt-5", max_concurrency=3) as results:
-        await neuralbox_server.until(lambda: neuralbox_server.in_flight == 3)
+        await neuralbox_server.wait_until_async(lambda: neuralbox_server.in_flight == 3)
         await client.aclose()
         rest = [result async for result in results]
 

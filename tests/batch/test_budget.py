@@ -18,7 +18,7 @@ from neuralbox_async import (
     RetryPolicy,
     read_journal,
 )
-from neuralbox_async._budget import Budget
+from neuralbox_async._batch.budget import Budget
 from neuralbox_async.testing import FakeResponse, NeuralBoxServer
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
@@ -115,23 +115,23 @@ def test_never_more_than_the_budget(limit, costs, cap, failing):
         return await run(batch)
 
     results, report = asyncio.run(main())
-    assert billed <= report.tokens + report.tokens_at_risk <= limit
-    assert report.tokens == sum(result.tokens or 0 for result in results)
+    assert billed <= report.tokens_used + report.tokens_possibly_billed <= limit
+    assert report.tokens_used == sum(result.tokens_used or 0 for result in results)
     if len(results) < len(costs):
         assert BudgetReachedError is type(report.stopped_by)
         # It stopped because another could have cost more than was left, not earlier.
-        assert limit - report.tokens - report.tokens_at_risk < 7
+        assert limit - report.tokens_used - report.tokens_possibly_billed < 7
 
 
 async def test_the_whole_budget_is_used():
     """With a fixed price the budget is used to the last token that buys anything."""
     with NeuralBoxServer(balance=1000) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             requests = [str(number) for number in range(100)]
             results, report = await run(client.generate_many(requests, model="claude-sonnet-4.5", budget=42))
             spent = 1000 - server.balance
 
-    assert (10, 40, 40, 90, 0) == (len(results), spent, report.tokens, report.not_started, report.tokens_at_risk)
+    assert (10, 40, 40, 90, 0) == (len(results), spent, report.tokens_used, report.not_started, report.tokens_possibly_billed)
     error = report.stopped_by
     assert (BudgetReachedError, 42, 40, "claude-sonnet-4.5") == (type(error), error.budget, error.spent, error.model)
 
@@ -142,13 +142,13 @@ async def test_a_price_that_is_not_told(make):
     results, report = await run(client.generate_many(map(str, range(50)), model="m", budget=30))
     generated = [asked for asked in transport.asked if asked["path"] == "/generate"]
 
-    assert (3, 27, 3, 2) == (len(results), report.tokens, len(generated), transport.peak)
+    assert (3, 27, 3, 2) == (len(results), report.tokens_used, len(generated), transport.peak)
 
 
 async def test_several_models():
     """Each model has its own price; it is asked for once."""
     with NeuralBoxServer() as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             requests = [
                 {"prompt": str(number), "model": ("gpt-5", "gpt-5-nano", "gpt-5.2-pro")[number % 3]}
                 for number in range(30)
@@ -157,16 +157,16 @@ async def test_several_models():
         asked = [request.path for request in server.requests if "calculate-price" in request.path]
 
     assert 3 == len(set(asked)) == len(asked)
-    assert 2 + 1 + 39 + 2 + 1 + 39 + 2 + 1 == report.tokens
+    assert 2 + 1 + 39 + 2 + 1 + 39 + 2 + 1 == report.tokens_used
     assert "gpt-5.2-pro" == report.stopped_by.model
 
 
 async def test_the_balance_first():
-    """With *check_balance* no more is spent than is there, and nothing fails for want of it."""
+    """With *limit_to_balance* no more is spent than is there, and nothing fails for want of it."""
     with NeuralBoxServer(balance=7) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             for budget in (None, 100):
-                batch = client.generate_many(map(str, range(50)), model="gpt-5", budget=budget, check_balance=True)
+                batch = client.generate_many(map(str, range(50)), model="gpt-5", budget=budget, limit_to_balance=True)
                 _, report = await run(batch)
                 assert BudgetReachedError is type(report.stopped_by)
                 assert {} == report.failed
@@ -177,7 +177,7 @@ async def test_a_balance_that_makes_no_sense(make):
     """An answer without a balance is an error before anything is sent."""
     client, transport = make(lambda _asked: FakeResponse(b'{"token_balance": "many"}'))
     with pytest.raises(Exception, match="token_balance"):
-        await run(client.generate_many(["a"], model="m", check_balance=True))
+        await run(client.generate_many(["a"], model="m", limit_to_balance=True))
     assert ["/balance"] == [asked["path"] for asked in transport.asked]
 
 
@@ -186,8 +186,8 @@ async def test_unknown_outcomes_count_as_spent(client, neuralbox_server):
     neuralbox_server.drop("after", times=3)
     _, report = await run(client.generate_many(map(str, range(50)), model="gpt-5", budget=20, max_concurrency=1))
 
-    assert (14, 6, 3) == (report.tokens, report.tokens_at_risk, report.unknown)
-    assert 20 == sum(bill.tokens for bill in neuralbox_server.billed)
+    assert (14, 6, 3) == (report.tokens_used, report.tokens_possibly_billed, report.unknown)
+    assert 20 == sum(bill.tokens_used for bill in neuralbox_server.billed)
 
 
 # --------------------------------------------------------------------------------------------- what was paid for before
@@ -203,8 +203,8 @@ async def test_a_bill_below_nothing(make, journal):
     for _ in range(2):
         batch = client.generate_many(rows(9), model="m", budget=25, journal=journal)
         results, report = await run(batch)
-        assert {None} >= {result.tokens for result in results}
-        assert (0, 20) == (report.tokens, report.tokens_at_risk)
+        assert {None} >= {result.tokens_used for result in results}
+        assert (0, 20) == (report.tokens_used, report.tokens_possibly_billed)
     assert 2 == sum(entry.event == "done" for entry in read_journal(journal))
 
 
@@ -216,4 +216,4 @@ async def test_a_first_request_without_an_answer(make, journal):
     _, report = await run(client.generate_many(rows(9), model="m", budget=60, journal=journal, max_concurrency=1))
 
     assert start.reserved is None
-    assert (45, 9) == (report.tokens, report.tokens_at_risk)
+    assert (45, 9) == (report.tokens_used, report.tokens_possibly_billed)

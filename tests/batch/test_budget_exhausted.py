@@ -45,9 +45,9 @@ async def test_what_stands_behind_the_end_of_the_budget(make, journal, ordered):
     batch = client.generate_many(requests, model="m", budget=35, journal=journal, ordered=ordered)
     results, report = await run(batch)
 
-    assert [("p", 10)] == [(result.key, result.tokens) for result in results]
+    assert [("p", 10)] == [(result.key, result.tokens_used) for result in results]
     assert (1, 1, 4) == (report.completed, report.skipped, report.not_started)
-    assert (10, 10, 10) == (report.tokens, report.tokens_before, report.tokens_at_risk)
+    assert (10, 10, 10) == (report.tokens_used, report.tokens_used_before, report.tokens_possibly_billed)
     assert BudgetReachedError is type(report.stopped_by)
     assert "30 are spent, counting 20 that may have been billed without an answer" in str(report.stopped_by)
     assert ["g-p"] == [asked["path"].rpartition("/")[2] for asked in transport.asked if asked["method"] == "GET"]

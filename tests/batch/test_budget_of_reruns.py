@@ -40,7 +40,7 @@ def test_never_more_than_the_budget_in_all_runs(limit, costs, cap, lost, leaving
     billed = 0
 
     def arrive(asked):
-        # Billed when it comes, whether or not anybody still waits for the answer.
+        # BillingStatus when it comes, whether or not anybody still waits for the answer.
         nonlocal billed
         billed += 0 if asked["path"].endswith("/calculate-price") else costs[int(said(asked))]
         return 3
@@ -66,10 +66,10 @@ def test_never_more_than_the_budget_in_all_runs(limit, costs, cap, lost, leaving
             while turns == TO_THE_END and await results.read_batch():
                 pass
         report = batch.report
-        known = sum(entry.tokens for entry in read_journal(journal) if entry.event == "done")
-        assert known == report.tokens_in_all == report.tokens_before + report.tokens
-        assert billed - before <= report.tokens + report.tokens_at_risk
-        assert billed <= report.tokens_in_all + report.tokens_at_risk <= limit
+        known = sum(entry.tokens_used for entry in read_journal(journal) if entry.event == "done")
+        assert known == report.tokens_used_total == report.tokens_used_before + report.tokens_used
+        assert billed - before <= report.tokens_used + report.tokens_possibly_billed
+        assert billed <= report.tokens_used_total + report.tokens_possibly_billed <= limit
 
     with tempfile.TemporaryDirectory() as folder:
         for turns in (*leaving, TO_THE_END):
@@ -82,12 +82,12 @@ async def test_the_budget_is_of_all_runs(client, neuralbox_server, journal):
     for budget in (10, 10, 15):
         batch = client.generate_many(rows(50), model="gpt-5", budget=budget, journal=journal)
         results, report = await run(batch)
-        told.append((len(results), report.tokens, report.tokens_before, report.tokens_in_all))
+        told.append((len(results), report.tokens_used, report.tokens_used_before, report.tokens_used_total))
         assert BudgetReachedError is type(report.stopped_by)
-        assert report.tokens_in_all == report.stopped_by.spent
+        assert report.tokens_used_total == report.stopped_by.spent
 
     assert [(5, 10, 0, 10), (0, 0, 10, 10), (2, 4, 10, 14)] == told
-    assert 14 == sum(bill.tokens for bill in neuralbox_server.billed)
+    assert 14 == sum(bill.tokens_used for bill in neuralbox_server.billed)
 
 
 async def test_what_is_in_doubt_counts_in_later_runs(client, neuralbox_server, journal):
@@ -98,9 +98,9 @@ async def test_what_is_in_doubt_counts_in_later_runs(client, neuralbox_server, j
     _, skipping = await run(client.generate_many(requests[:3], model="gpt-5", budget=20, journal=journal))
     _, last = await run(client.generate_many(requests, model="gpt-5", budget=20, journal=journal, on_unknown="retry"))
 
-    assert (2, 0, 4) == (skipping.tokens, skipping.tokens_before, skipping.tokens_at_risk)
-    assert (14, 2, 4) == (last.tokens, last.tokens_before, last.tokens_at_risk)
-    assert 20 == sum(bill.tokens for bill in neuralbox_server.billed)
+    assert (2, 0, 4) == (skipping.tokens, skipping.tokens_used_before, skipping.tokens_possibly_billed)
+    assert (14, 2, 4) == (last.tokens_used, last.tokens_used_before, last.tokens_possibly_billed)
+    assert 20 == sum(bill.tokens_used for bill in neuralbox_server.billed)
 
 
 async def test_doubts_of_a_run_without_a_budget(client, neuralbox_server, journal):
@@ -109,25 +109,25 @@ async def test_doubts_of_a_run_without_a_budget(client, neuralbox_server, journa
     await run(client.generate_many(rows(2), model="claude-sonnet-4.5", journal=journal, max_concurrency=1))
     _, report = await run(client.generate_many(rows(50)[2:], model="gpt-5-nano", budget=10, journal=journal))
 
-    assert (2, 8) == (report.tokens, report.tokens_at_risk)
-    assert 10 == sum(bill.tokens for bill in neuralbox_server.billed)
+    assert (2, 8) == (report.tokens_used, report.tokens_possibly_billed)
+    assert 10 == sum(bill.tokens_used for bill in neuralbox_server.billed)
 
 
 async def test_pending_generations_are_paid_for_once(journal, monkeypatch):
     """What was accepted by an earlier run is waited for whatever is left of the budget, and counts once."""
     monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.02)
     with NeuralBoxServer(pending_models=["slow"], pending_seconds=0.2, prices={"slow": 5}) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             async with client.generate_many(rows(9), model="slow", budget=12, journal=journal) as results:
                 while sum(entry.event == "pending" for entry in read_journal(journal)) < 2:
                     await asyncio.sleep(0.005)
             left = results.report
             again, report = await run(client.generate_many(rows(9), model="slow", budget=12, journal=journal))
 
-    assert (0, 10) == (left.tokens, left.tokens_at_risk)
+    assert (0, 10) == (left.tokens, left.tokens_possibly_billed)
     assert {"0", "1"} == {result.key for result in again if result.error is None}
-    assert (10, 0, 0) == (report.tokens, report.tokens_before, report.tokens_at_risk)
-    assert 10 == sum(bill.tokens for bill in server.billed)
+    assert (10, 0, 0) == (report.tokens_used, report.tokens_used_before, report.tokens_possibly_billed)
+    assert 10 == sum(bill.tokens_used for bill in server.billed)
 
 
 async def test_what_is_found_again_gives_tokens_back(make, journal, monkeypatch):
@@ -150,8 +150,8 @@ async def test_what_is_found_again_gives_tokens_back(make, journal, monkeypatch)
     batch = client.generate_many(rows(3), model="m", budget=17, journal=journal)
     _, report = await run(batch)
 
-    assert 10 == results.report.tokens_at_risk
-    assert (10, 0) == (report.tokens, report.tokens_at_risk)
+    assert 10 == results.report.tokens_possibly_billed
+    assert (10, 0) == (report.tokens_used, report.tokens_possibly_billed)
 
 
 async def test_prices_are_remembered(make, journal):
@@ -175,7 +175,7 @@ async def test_a_bill_without_tokens(make, journal):
         batch = client.generate_many(rows(9), model="m", budget=17, journal=journal, max_concurrency=1)
         reports.append((await run(batch))[1])
 
-    assert [(3, 0, 15), (0, 0, 15)] == [(one.completed, one.tokens, one.tokens_at_risk) for one in reports]
+    assert [(3, 0, 15), (0, 0, 15)] == [(one.completed, one.tokens, one.tokens_possibly_billed) for one in reports]
 
 
 async def test_a_journal_that_tells_no_model(make, journal):
@@ -185,18 +185,18 @@ async def test_a_journal_that_tells_no_model(make, journal):
     client, _ = make(lambda asked: {"max_token_cost": 4} if "price" in asked["path"] else done(asked, tokens_used=4))
     _, report = await run(client.generate_many(rows(9), model="m", budget=17, journal=journal))
 
-    assert (8, 8) == (report.tokens, report.tokens_at_risk)
+    assert (8, 8) == (report.tokens_used, report.tokens_possibly_billed)
 
 
 async def test_the_balance_is_what_there_is_now(journal):
     """The balance bounds what this run spends: earlier runs have been taken off it already."""
     with NeuralBoxServer(balance=10) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             await run(client.generate_many(rows(3), model="gpt-5", journal=journal))
-            batch = client.generate_many(rows(9), model="gpt-5", journal=journal, budget=100, check_balance=True)
+            batch = client.generate_many(rows(9), model="gpt-5", journal=journal, budget=100, limit_to_balance=True)
             _, report = await run(batch)
 
-    assert (4, 6, {}) == (report.tokens, report.tokens_before, report.failed)
+    assert (4, 6, {}) == (report.tokens_used, report.tokens_used_before, report.failed)
     assert (4, 4) == (report.stopped_by.budget, report.stopped_by.spent)
     assert "the balance of 4 tokens" in str(report.stopped_by)
 
@@ -217,7 +217,7 @@ WORKER = """
             async with batch as results:
                 async for result in results:
                     pass
-            print(batch.report.tokens_in_all, batch.report.tokens_at_risk)
+            print(batch.report.tokens_used_total, batch.report.tokens_possibly_billed)
 
     asyncio.run(main(*sys.argv[1:]))
 """
@@ -238,7 +238,7 @@ def test_a_budget_survives_kills(journal, start):
             worker.wait()
         worker = start(WORKER, *arguments)
         known, at_risk = map(int, worker.communicate(timeout=30)[0].split())
-        billed = sum(bill.tokens for bill in server.billed)
+        billed = sum(bill.tokens_used for bill in server.billed)
 
     assert known <= billed <= known + at_risk <= budget < known + at_risk + 2
-    assert known == sum(entry.tokens for entry in read_journal(journal) if entry.event == "done")
+    assert known == sum(entry.tokens_used for entry in read_journal(journal) if entry.event == "done")

@@ -72,7 +72,7 @@ async def test_what_makes_no_request(make):
     assert [True] * 5 + [False] + [True] * 3 == [isinstance(r.error, InvalidParameterError) for r in results]
     assert ["#0", "a", "#2", "#3", "#4"] == [result.key for result in results[:5]]
     assert "b" == results[-1].key
-    assert {(0, 0)} == {(result.attempts, result.tokens) for result in results if result.error}
+    assert {(0, 0)} == {(result.attempts, result.tokens_used) for result in results if result.error}
     assert 1 == len(transport.asked)
 
 

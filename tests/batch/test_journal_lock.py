@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 HOLDER = """
     import sys, time
-    from neuralbox_async._journal import Journal
+    from neuralbox_async._batch.journal import Journal
 
     journal = Journal(sys.argv[1])
     list(journal.open())
@@ -61,7 +61,7 @@ class FakeMsvcrt:
 def test_the_lock_on_windows(journal, monkeypatch):
     """By the calls that there are on Windows, a second opening is refused, and what is written stays at the end."""
     windows = FakeMsvcrt()
-    monkeypatch.setattr("neuralbox_async._journal.sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr("neuralbox_async._batch.journal_file.sys", SimpleNamespace(platform="win32"))
     monkeypatch.setitem(sys.modules, "msvcrt", windows)
     first = opened(journal)
     ((_, at, count),) = windows.held

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from neuralbox_async._keys import KeyIndex, digest_of
+from neuralbox_async._batch.key_index import KeyIndex, digest_of
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 

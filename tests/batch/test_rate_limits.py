@@ -50,7 +50,7 @@ async def test_a_limit_is_used_and_kept(latency, concurrency):
     """Of each window at least nine tenths are used, next to nothing is refused, and the batch resumes by itself."""
     limit = 200
     with NeuralBoxServer(limit_hour=limit, hour_seconds=1.0, latency=latency) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             told, begun = [], datetime.now(UTC)
             prompts = (str(number) for number in range(3 * limit * 97 // 100))
             batch = client.generate_many(
@@ -58,7 +58,7 @@ async def test_a_limit_is_used_and_kept(latency, concurrency):
             )
             await drain(batch)
         requests = [request for request in server.requests if request.path.endswith("/generate")]
-        answered = [request.answered for request in requests]
+        answered = [request.response_status for request in requests]
 
     assert answered.count(429) == batch.report.rate_limited <= len(requests) // 100
     assert 3 * limit * 97 // 100 == answered.count(200) == len(server.billed)
@@ -87,7 +87,7 @@ async def test_a_server_without_headers(make):
 async def test_a_day_without_a_told_end():
     """The day's end is told by a refusal alone: one is enough."""
     with NeuralBoxServer(limit_day=30, day_seconds=0.5) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             batch = client.generate_many(map(str, range(50)), model="gpt-5-nano", max_concurrency=20)
             await drain(batch)
 
@@ -120,7 +120,7 @@ async def test_a_refusal_for_good(client, neuralbox_server):
 async def test_interactive_calls_are_not_starved():
     """While a batch waits for the next window, a single call of the same client still gets through."""
     with NeuralBoxServer(limit_hour=50, hour_seconds=30) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             waiting = asyncio.Event()
             batch = client.generate_many(
                 map(str, range(500)),
@@ -140,7 +140,7 @@ async def test_interactive_calls_are_not_starved():
 async def test_a_call_of_the_client_teaches_the_batch():
     """A batch begins with what other calls of the client have learned."""
     with NeuralBoxServer(limit_hour=20, hour_seconds=30) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             await client.generate("gpt-5-nano", "Hi")
             async with client.generate_many(map(str, range(100)), model="gpt-5-nano") as results:
                 for _ in range(18):
@@ -164,7 +164,7 @@ async def test_nothing_is_learned_for_a_batch_that_is_over(client, neuralbox_ser
 async def test_a_wait_ends_when_told_to_stop():
     """A batch that waits for a limit stops at once: what was refused counts as not started."""
     with NeuralBoxServer(limit_hour=2, hour_seconds=60) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             await client.generate("gpt-5-nano", "Hi")
             await client.generate("gpt-5-nano", "Hi")
             server.fail(429, retry_after=60)
@@ -181,7 +181,7 @@ async def test_a_wait_ends_when_told_to_stop():
 async def test_a_wait_ends_when_the_client_is_closed():
     """A batch that waits for a limit notices that its client was closed."""
     with NeuralBoxServer(limit_hour=3, hour_seconds=60) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             await client.generate("gpt-5-nano", "Hi")
             async with client.generate_many(map(str, range(9)), model="gpt-5-nano") as results:
                 for _ in range(2):
@@ -200,7 +200,7 @@ async def test_a_rate_is_kept(make):
     batch = client.generate_many(map(str, range(60)), model="gpt-5", pace=200)
     await drain(batch)
 
-    assert 0.15 < batch.report.seconds < 5
+    assert 0.15 < batch.report.elapsed < 5
 
 
 async def test_an_outage_is_not_hurried_through_by_a_batch(make):
@@ -231,7 +231,7 @@ LEFT_BEHIND = """
 
     with NeuralBoxServer(limit_day=40) as server:
         server.delay(30, times=10)  # before it counts them: ten are left, and ten in flight
-        client = AsyncNeuralBox(**server.options)
+        client = AsyncNeuralBox(**server.client_options)
         batch = client.generate_many(map(str, range(40)), model="gpt-5-nano")
         loop = asyncio.new_event_loop()
         loop.run_until_complete(begin(batch))

@@ -45,7 +45,7 @@ async def test_what_is_done_is_skipped(client, neuralbox_server, journal):
     assert 60 == len(neuralbox_server.billed) == len(entries(journal, "done"))
     assert (25, 35, 0) == (second.report.skipped, second.report.completed, second.report.not_started)
     assert (25, 60) == (told[-1].skipped, told[-1].total)
-    assert (60, 0) == (third.report.skipped, third.report.tokens)
+    assert (60, 0) == (third.report.skipped, third.report.tokens_used)
 
 
 async def test_keys(client, neuralbox_server, journal):
@@ -146,7 +146,7 @@ async def test_unknown_outcomes_are_asked_about(make, journal, doubtful):
     client, transport = make()
     for _ in range(2):
         with pytest.raises(OutcomeUnknownError, match="2 requests") as caught:
-            await run(client.generate_many(doubtful, model="gpt-5", journal=journal, on_unknown="ask"))
+            await run(client.generate_many(doubtful, model="gpt-5", journal=journal, on_unknown="raise"))
         assert {"lost", "open"} == set(caught.value.keys)
     assert [] == transport.asked
 
@@ -229,7 +229,7 @@ async def test_a_refused_repetition_leaves_the_doubt(make, journal, accepted):
         batch = client.generate_many(requests, model="gpt-5", journal=journal, on_unknown="retry")
         (result,) = await run(batch)
         assert ["of-then"] == [asked["headers"]["Idempotency-Key"] for asked in transport.asked]
-        assert 2 == batch.report.tokens_at_risk
+        assert 2 == batch.report.tokens_possibly_billed
     assert result.generation.content == "x"
 
 
@@ -260,7 +260,7 @@ def slow():
 async def test_pending_generations_are_found_again(slow, journal, monkeypatch):
     """A rerun asks for what was accepted, by its id; nothing is generated twice."""
     monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.02)
-    async with AsyncNeuralBox(**slow.options) as client:
+    async with AsyncNeuralBox(**slow.client_options) as client:
         prompts = ["a", "b", "c"]
         async with client.generate_many(prompts, model="slow", journal=journal) as results:
             while len(entries(journal, "pending")) < 3:
@@ -272,13 +272,13 @@ async def test_pending_generations_are_found_again(slow, journal, monkeypatch):
     assert {f"You said: {prompt}" for prompt in prompts} == contents
     assert 3 == len(slow.billed) == len(entries(journal, "done"))
     assert 3 == sum(request.method == "POST" and "price" not in request.path for request in slow.requests)
-    assert 3 == rerun.report.tokens
+    assert 3 == rerun.report.tokens_used
 
 
 async def test_a_wait_that_fails_is_taken_up_again(slow, journal, monkeypatch):
     """When the wait for a generation times out, a rerun goes on waiting."""
     monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.02)
-    async with AsyncNeuralBox(**slow.options) as client:
+    async with AsyncNeuralBox(**slow.client_options) as client:
         (late,) = await run(client.generate_many(["a"], model="slow", journal=journal, timeout=0.1))
         assert ("unknown", "WaitTimeoutError") == (late.error.billed, type(late.error).__name__)
         (again,) = await run(client.generate_many(["a"], model="slow", journal=journal))
@@ -312,7 +312,7 @@ WORKER = """
         async with AsyncNeuralBox(key, base_url=base_url) as client:
             requests = ({"key": f"row {number}", "prompt": f"prompt {number}"} for number in range(int(count)))
             async with client.generate_many(
-                requests, model="gpt-5-nano", journal=journal, max_concurrency=16, check_balance=True
+                requests, model="gpt-5-nano", journal=journal, max_concurrency=16, limit_to_balance=True
             ) as results:
                 async for result in results:
                     pass
@@ -338,7 +338,7 @@ def test_killed_again_and_again(journal, start, kills):
             size = journal.stat().st_size
         worker = start(WORKER, server.base_url, server.api_key, journal, rows)
         assert 0 == worker.wait(30)
-        billed = Counter(server.requests[bill.request].json["messages"][0]["content"] for bill in server.billed)
+        billed = Counter(server.requests[bill.request_index].json["messages"][0]["content"] for bill in server.billed)
 
     unknown = set(opened_and_closed(journal).unknown)
     found = Counter(entry.key for entry in entries(journal, "done"))

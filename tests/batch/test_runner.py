@@ -46,8 +46,8 @@ async def test_results(client, neuralbox_server):
         (result.index, result.generation.content) for result in results
     }
     assert 100 == len({result.key for result in results})
-    assert {(None, 1, 2)} == {(result.error, result.attempts, result.tokens) for result in results}
-    assert all(0 < result.seconds < 60 for result in results)
+    assert {(None, 1, 2)} == {(result.error, result.attempts, result.tokens_used) for result in results}
+    assert all(0 < result.elapsed < 60 for result in results)
     assert 8 >= neuralbox_server.peak_in_flight
     report = batch.report
     assert (100, {}, 0, 0, None, 200) == (
@@ -56,9 +56,9 @@ async def test_results(client, neuralbox_server):
         report.skipped,
         report.not_started,
         report.stopped_by,
-        report.tokens,
+        report.tokens_used,
     )
-    assert 0 < report.seconds < 60
+    assert 0 < report.elapsed < 60
 
 
 async def test_each_request_has_its_idempotency_key(make):
@@ -121,9 +121,9 @@ async def test_all_slots_are_used(make):
 async def test_a_single_call_finds_a_connection(neuralbox_server):
     """A batch leaves connections to calls that are not part of it: they do not queue behind its requests."""
     neuralbox_server.delay(30, times=3)
-    async with AsyncNeuralBox(**neuralbox_server.options, max_connections=4) as client:
+    async with AsyncNeuralBox(**neuralbox_server.client_options, max_connections=4) as client:
         async with client.generate_many(map(str, range(50)), model="gpt-5") as results:
-            await neuralbox_server.until(lambda: neuralbox_server.in_flight == 3)
+            await neuralbox_server.wait_until_async(lambda: neuralbox_server.in_flight == 3)
             reply = await client.generate("gpt-5", "Hi", timeout=20)
 
     assert "You said: Hi" == reply.content
@@ -132,7 +132,7 @@ async def test_a_single_call_finds_a_connection(neuralbox_server):
 
 async def test_one_connection_is_enough(neuralbox_server):
     """A client with one connection can do a batch as well."""
-    async with AsyncNeuralBox(**neuralbox_server.options, max_connections=1) as client:
+    async with AsyncNeuralBox(**neuralbox_server.client_options, max_connections=1) as client:
         assert 3 == len(await results_of(client.generate_many(["a", "b", "c"], model="gpt-5")))
 
 
@@ -174,7 +174,7 @@ async def test_a_failure_stops_nothing(client, neuralbox_server):
         batch.report.unknown,
         batch.report.unknown_keys,
         batch.report.completed,
-        batch.report.tokens,
+        batch.report.tokens_used,
     )
 
 
@@ -244,7 +244,7 @@ async def test_pending_generations_are_waited_for(monkeypatch):
     """A generation that the API answers as pending is polled until it is finished."""
     monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.02)
     with NeuralBoxServer(pending_models=["slow"], failing_models=["broken"], pending_seconds=0.05) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             requests = [{"prompt": "a", "model": "slow"}, {"prompt": "b", "model": "broken"}]
             results = await results_of(client.generate_many(requests, ordered=True))
 

@@ -121,7 +121,7 @@ async def test_stream_is_requested_again_before_it_begins(make_client):
     """A stream's request is repeated like any other, until its answer has begun."""
     transport = FakeTransport(REFUSED, FakeResponse(b"data: [DONE]\n\n", headers={"content-type": "text/event-stream"}))
     async with make_client(transport).stream("gpt-5", "Hi") as stream:
-        await stream.until_done()
+        await stream.get_final_generation()
     assert 2 == len(transport.requests)
 
 

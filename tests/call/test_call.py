@@ -125,7 +125,7 @@ async def test_post_is_not_redirected(make_client, status):
     transport = FakeTransport(FakeResponse(b"", status=status, headers={"location": "/elsewhere"}))
     with pytest.raises(APIStatusError) as caught:
         await make_client(transport).generate("gpt-5", "Hi")
-    assert (status, 1, "/elsewhere") == (caught.value.status, len(transport.requests), caught.value.headers["location"])
+    assert (status, 1, "/elsewhere") == (caught.value.status_code, len(transport.requests), caught.value.headers["location"])
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ async def test_second_streaming_entry(make_client):
     ]
     for _ in range(2):
         async with client.stream("gpt-5", history, system="Be brief.", temperature=0) as stream:
-            await stream.until_done()
+            await stream.get_final_generation()
 
     first, second, third = transport.requests
     assert ["/generate", "/generate/stream", "/generate/stream"] == [

@@ -109,7 +109,7 @@ async def test_wait(make_client):
 
 async def test_wait_after_generate(make_client, monkeypatch):
     """`generate(wait=True)` posts once and then asks."""
-    monkeypatch.setattr("neuralbox_async._calls.POLL_INTERVAL", 0.001)
+    monkeypatch.setattr("neuralbox_async._call.polling.DEFAULT_POLL_INTERVAL", 0.001)
     transport = FakeTransport(PENDING, PENDING, REPLY)
     client = make_client(transport)
     monkeypatch.setattr(type(client._caller).wait, "__kwdefaults__", {"interval": 0.001, "at_once": False})
@@ -191,7 +191,7 @@ async def test_polling_slows_down_with_the_headroom(make_client, monkeypatch, re
     async def sleep(_self, seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("neuralbox_async._calls.Caller._sleep", sleep)
+    monkeypatch.setattr("neuralbox_async._call.executor.Executor.sleep", sleep)
     monkeypatch.setattr("random.uniform", lambda low, high: (low + high) / 2)
     await client.wait("gen_1", poll_interval=4.0)
 
@@ -214,7 +214,7 @@ async def test_wait_obeys_retry_after(make_client, monkeypatch):
     async def sleep(_self, seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("neuralbox_async._calls.Caller._sleep", sleep)
+    monkeypatch.setattr("neuralbox_async._call.executor.Executor.sleep", sleep)
     monkeypatch.setattr("random.uniform", lambda low, high: (low + high) / 2)
     transport = FakeTransport(RateLimitError("429", status=429, retry_after=90.0), REPLY)
     await make_client(transport, max_retries=0).wait("gen_1", poll_interval=1.0, timeout=None)

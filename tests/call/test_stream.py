@@ -40,15 +40,15 @@ async def test_every_cut(make_client):
 async def test_text(make_client):
     """`text` gives the pieces of text only."""
     async with make_client(FakeTransport(stream_of(WHOLE))).stream("gpt-5", "Hi") as stream:
-        assert ["Hello", ", ", "world"] == [text async for text in stream.text]
+        assert ["Hello", ", ", "world"] == [text async for text in stream.text_stream]
     assert "Hello, world" == stream.generation.content
 
 
 async def test_until_done(make_client):
-    """`until_done` reads the rest and returns the generation."""
+    """`get_final_generation` reads the rest and returns the generation."""
     async with make_client(FakeTransport(stream_of(WHOLE))).stream("gpt-5", "Hi") as stream:
         assert EVENTS[:2] == [await anext(stream), await anext(stream)]
-        assert COMPLETE == await stream.until_done()
+        assert COMPLETE == await stream.get_final_generation()
 
 
 async def test_batches(make_client):
@@ -95,7 +95,7 @@ async def test_ends(make_client, chunks):
     """`generation_end` or ``[DONE]`` ends a stream; what follows or breaks after it is of no interest."""
     client = make_client(FakeTransport(stream_of(*chunks)))
     async with client.stream("gpt-5", "Hi") as stream:
-        generation = await stream.until_done()
+        generation = await stream.get_final_generation()
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
 
@@ -116,7 +116,7 @@ async def test_usage(make_client):
     """Usage that the last event tells of is kept."""
     end = {**END, "usage": {"total_tokens": 5}}
     async with make_client(FakeTransport(stream_of(sse(START, end)))).stream("m", "Hi") as stream:
-        assert Usage(total_tokens=5) == (await stream.until_done()).usage
+        assert Usage(total_tokens=5) == (await stream.get_final_generation()).usage
 
 
 # ------------------------------------------------------------------------------------------------- streams that break
@@ -149,7 +149,7 @@ async def test_breaks(make_client, chunks, message, kind):
         with pytest.raises(kind, match=message) as caught:
             async for event in stream:
                 events.append(event)
-        for read in (stream.read_batch, stream.until_done, stream.__anext__):
+        for read in (stream.read_batch, stream.get_final_generation, stream.__anext__):
             with pytest.raises(kind) as again:
                 await read()
             assert again.value is caught.value
@@ -177,7 +177,7 @@ async def test_reason_of_an_error_event(make_client):
     response = stream_of(sse({"type": "error", "message": "overloaded"}))
     async with make_client(FakeTransport(response)).stream("gpt-5", "Hi") as stream:
         with pytest.raises(StreamInterruptedError) as caught:
-            await stream.until_done()
+            await stream.get_final_generation()
     assert ("overloaded", "") == (caught.value.reason, caught.value.text)
 
 
@@ -187,7 +187,7 @@ async def test_event_too_large(make_client):
     client = make_client(FakeTransport(response), max_event_bytes=200)
     async with client.stream("gpt-5", "Hi", recover=False) as stream:
         with pytest.raises(StreamInterruptedError, match="larger than 200 bytes") as caught:
-            await stream.until_done()
+            await stream.get_final_generation()
     assert "Hello" == caught.value.text
 
 
@@ -217,7 +217,7 @@ async def test_other_bodies_instead_of_events(make_client, body, message, billed
     """HTML, a failure or an error where events were asked for is an error that says so."""
     async with make_client(FakeTransport(FakeResponse(body))).stream("gpt-5", "Hi") as stream:
         with pytest.raises(StreamInterruptedError, match=message) as caught:
-            await stream.until_done()
+            await stream.get_final_generation()
     assert billed == caught.value.billed
 
 
@@ -225,10 +225,10 @@ async def test_pending_instead_of_events(make_client):
     """A pending answer where events were asked for is waited for."""
     transport = FakeTransport({"id": 7, "status": "pending"}, {"id": 7, "status": "completed", "content": "Hello"})
     async with make_client(transport).stream("gpt-5", "Hi") as stream:
-        assert "Hello" == (await stream.until_done()).content
+        assert "Hello" == (await stream.get_final_generation()).content
 
 
 async def test_events_under_another_content_type(make_client):
     """Events are understood whatever the server calls them."""
     async with make_client(FakeTransport(stream_of(WHOLE, content_type="text/plain"))).stream("m", "Hi") as stream:
-        assert COMPLETE == await stream.until_done()
+        assert COMPLETE == await stream.get_final_generation()

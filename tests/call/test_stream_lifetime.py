@@ -48,7 +48,7 @@ async def test_leaving_closes(make_client):
             1 / 0
     with anyio.move_on_after(0.01):
         async with client.stream("gpt-5", "Hi") as stream:
-            await stream.until_done()
+            await stream.get_final_generation()
 
     assert [True] * 3 == [response.closed for response in responses]
 
@@ -114,7 +114,7 @@ async def test_client_closed_under_a_reader(make_client):
     response = stream_of(sse(START, delta("Hello")), ClientClosedError("the client was closed during the call"))
     async with make_client(FakeTransport(response)).stream("gpt-5", "Hi") as stream:
         with pytest.raises(ClientClosedError) as caught:
-            await stream.until_done()
+            await stream.get_final_generation()
     assert ("Hello", "gen_1") == (caught.value.text, caught.value.generation_id)
 
 

@@ -78,7 +78,7 @@ async def test_recovery_in_vain(make_client, answer, billed):
 
 async def test_recovery_waits_for_a_pending_generation(make_client, monkeypatch):
     """A generation that is not finished yet is asked for again."""
-    monkeypatch.setattr("neuralbox_async._calls._RECOVERY_INTERVAL", 0.001)
+    monkeypatch.setattr("neuralbox_async._call.polling._RECOVERY_INTERVAL", 0.001)
     pending = {"id": "gen_1", "status": "pending"}
     transport, stream, _ = await recovered(
         make_client, pending, RateLimitError("", status=429), pending, {"id": "gen_1", "content": "Hello!"}
@@ -101,5 +101,5 @@ async def test_no_recovery_without_an_id(make_client):
     transport = FakeTransport(stream_of(sse(delta("Hello"))))
     async with make_client(transport).stream("gpt-5", "Hi") as stream:
         with pytest.raises(StreamInterruptedError):
-            await stream.until_done()
+            await stream.get_final_generation()
     assert 1 == len(transport.requests)

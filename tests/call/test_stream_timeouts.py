@@ -32,7 +32,7 @@ class Ticking(FakeResponse):
 def clock(monkeypatch):
     """A clock for the stream alone, moved by hand."""
     hands = {"now": 1000.0}
-    monkeypatch.setattr("neuralbox_async._stream.clock", lambda: lambda: hands["now"])
+    monkeypatch.setattr("neuralbox_async._call.stream.clock", lambda: lambda: hands["now"])
     return hands
 
 
@@ -59,10 +59,10 @@ async def test_clocks(make_client, clock, chunks, seconds, limits, phase):
     client = make_client(FakeTransport(Ticking(clock, seconds, *chunks)))
     async with client.stream("gpt-5", "Hi", recover=False, **limits) as stream:
         if phase is None:
-            assert (await stream.until_done()).completed
+            assert (await stream.get_final_generation()).completed
         else:
             with pytest.raises(StreamTimeoutError) as caught:
-                await stream.until_done()
+                await stream.get_final_generation()
             assert phase == caught.value.phase
 
 

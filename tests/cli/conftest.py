@@ -164,7 +164,7 @@ def run(capsys, monkeypatch):
 @pytest.fixture
 def impatient(monkeypatch):
     """Pending generations are asked for again after a moment, not after 5 s."""
-    monkeypatch.setattr("neuralbox_async._calls._pause", lambda *_: 0.02)
+    monkeypatch.setattr("neuralbox_async._call.polling._pause", lambda *_: 0.02)
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ class TestOutcomes:
         (billed,) = server.billed
         assert [told] == file_lines()
         assert {"key": "a", "line": 1, "content": "You said: Hi ☃", "model": "gpt-5"}.items() <= told.items()
-        assert (billed.id, billed.tokens, 1) == (told["id"], told["tokens_used"], told["attempts"])
+        assert (billed.id, billed.tokens_used, 1) == (told["id"], told["tokens_used"], told["attempts"])
 
     def test_failures(self, batch, server):
         """Some that failed make the status 3; another run tries them again, and only them."""
@@ -166,9 +166,9 @@ class TestOutcomes:
         arguments = ("-o", "out.jsonl", "--model", "m")
         first = batch("a\nb\nc\nd\n", *arguments, "--budget", "25")
         second = batch("a\nb\nc\nd\n", *arguments, "--budget", "25")
-        assert 20 == sum(generation.tokens for generation in server.billed)
+        assert 20 == sum(generation.tokens_used for generation in server.billed)
         third = batch("a\nb\nc\nd\n", *arguments, "--budget", "39")
-        assert 30 == sum(generation.tokens for generation in server.billed)
+        assert 30 == sum(generation.tokens_used for generation in server.billed)
         fourth = batch("a\nb\nc\nd\n", *arguments)
 
         assert [4, 4, 4, 0] == [done.status for done in (first, second, third, fourth)]
@@ -227,7 +227,7 @@ class TestOutcomes:
         assert 4 == done.status
         assert "the balance of 5 tokens" in done.err
         assert 2 == len(server.billed) == len(lines(done.out))
-        assert {200} == {request.answered for request in server.requests}
+        assert {200} == {request.response_status for request in server.requests}
 
     def test_balance(self, batch, serve):
         """An empty account stops the batch."""

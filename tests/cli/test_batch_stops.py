@@ -39,7 +39,7 @@ def paid(server):
     """How often each prompt was billed."""
     counts: dict[str, int] = {}
     for generation in server.billed:
-        prompt = server.requests[generation.request].json["messages"][-1]["content"]
+        prompt = server.requests[generation.request_index].json["messages"][-1]["content"]
         counts[prompt] = counts.get(prompt, 0) + 1
     return counts
 

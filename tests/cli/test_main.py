@@ -85,7 +85,7 @@ def test_without_the_extra(start, lacking, argument):
         (("serve", "--port", "65536"), "--port"),
         (("serve", "--api-key", ""), "--api-key"),
         (("serve", "--api-key", "nb key"), "--api-key"),
-        (("serve", "--pace", "nan"), "pace must be at least 0"),
+        (("serve", "--event-interval", "nan"), "event_interval must be at least 0"),
         (("demo", "--count", "0"), "--count"),
         (("demo", "--concurrency", "many"), "--concurrency"),
     ],

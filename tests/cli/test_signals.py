@@ -16,7 +16,7 @@ from neuralbox_async import __version__
 @pytest.fixture
 def endless(serve):
     """A server whose text never ends."""
-    return serve(reply=lambda _: itertools.repeat("word "), pace=0.005)
+    return serve(reply=lambda _: itertools.repeat("word "), event_interval=0.005)
 
 
 def test_interrupt_while_waiting(start, serve):

@@ -20,7 +20,7 @@ def test_text_and_cost(at_terminal, server, options):
     (billed,) = server.billed
     text, cost = terminal.text.split("You said: ")[1].splitlines()
     assert "Hello there" == text
-    assert cost.startswith(f"{billed.tokens} tokens · {server.balance:,} left · ")
+    assert cost.startswith(f"{billed.tokens_used} tokens · {server.balance:,} left · ")
     assert cost.endswith(f" s · {billed.id}")
     assert DIM in terminal.shown
     assert bool(server.requests[0].json.get("stream")) is (options == ())
@@ -86,7 +86,7 @@ def test_interrupt(at_terminal, serve):
 
 def test_interrupted_text(at_terminal, serve):
     """Ctrl-C typed in the middle of a text leaves the text."""
-    serve(reply=lambda _: itertools.repeat("word "), pace=0.005)
+    serve(reply=lambda _: itertools.repeat("word "), event_interval=0.005)
     terminal = at_terminal("generate", "Hi")
     terminal.show_until("word word")
     terminal.type(b"\x03")

@@ -120,15 +120,15 @@ def test_tree():
 @pytest.mark.parametrize("page", [README, ERRORS], ids=lambda page: page.name)
 def test_billed(page):
     """What a page says of the bill is what an error of that class says."""
-    for row in table(page, "Error", "Billed?"):
-        said = row["Billed?"].split(" / ")
+    for row in table(page, "Error", "BillingStatus?"):
+        said = row["BillingStatus?"].split(" / ")
         for name in code_in(row["Error"]):
             assert said == [_made(name, sent=sent).billed for sent in (False, True)[: len(said)]], name
 
 
 def test_every_error_has_a_bill():
     """The page of errors says of every class what it means for the bill."""
-    rows = table(ERRORS, "Error", "Billed?")
+    rows = table(ERRORS, "Error", "BillingStatus?")
 
     assert sorted(KINDS.keys() - {"NeuralBoxError"}) == sorted(code_in(row["Error"])[0] for row in rows)
 
@@ -208,7 +208,7 @@ def test_settings_of_retrying():
 
 def test_budget():
     """The numbers of the retry budget are those of the code."""
-    from neuralbox_async._retry import RetryBudget
+    from neuralbox_async._call.retry_budget import RetryBudget
 
     text = " ".join(read(RETRIES).split())
     assert f"share {RetryBudget.CAPACITY} tokens" in text
@@ -219,20 +219,20 @@ def test_budget():
 
 
 def test_faults():
-    """The page of testing lists every fault that the server can be told, and options that it has."""
-    scriptable = NeuralBoxServer.__mro__[2]
-    faults = {name for name, value in vars(scriptable).items() if callable(value) and not name.startswith("_")}
+    """The page of testing lists every method that injects a fault, and existing options of the server."""
+    injector = NeuralBoxServer.__mro__[2]
+    faults = {name for name, value in vars(injector).items() if callable(value) and not name.startswith("_")}
 
     assert faults == {code_in(row["Method"])[0].partition("(")[0] for row in table(TESTING, "Method")}
-    (options,) = re.findall(r"Options shape its behaviour: (.*?) and more", prose(TESTING), re.DOTALL)
+    (options,) = re.findall(r"The options set its behaviour: (.*?) and more", prose(TESTING), re.DOTALL)
     assert set(code_in(options)) <= set(inspect.signature(NeuralBoxServer).parameters)
 
 
 def test_public_testing_names():
-    """The ways to test that the page lists are public, and the fixtures are those of the plugin."""
+    """The tools that the page lists are public, and the fixtures are those of the plugin."""
     from neuralbox_async.testing import _pytest_plugin
 
-    named = {name for row in table(TESTING, "Way") for name in code_in(row["Way"])}
+    named = {name for row in table(TESTING, "Tool") for name in code_in(row["Tool"])}
     assert {"NeuralBoxServer", "FakeTransport"} <= set(testing.__all__) & named
     assert all(hasattr(_pytest_plugin, name) for name in named if name.startswith("neuralbox_"))
 

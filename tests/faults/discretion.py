@@ -56,7 +56,7 @@ async def failure_of(client, *, streamed=False, text=PROMPT):
         try:
             if streamed:
                 async with client.stream("gpt-5", text, recover=False) as stream:
-                    await stream.until_done()
+                    await stream.get_final_generation()
             else:
                 await client.generate("gpt-5", text)
         except NeuralBoxError as error:

@@ -22,7 +22,7 @@ async def generate(client):
 async def read_stream(client):
     """Open a stream and read it to its end."""
     async with client.stream("gpt-5", "Hi", recover=False) as stream:
-        await stream.until_done()
+        await stream.get_final_generation()
 
 
 async def wait(client):

@@ -20,7 +20,7 @@ from neuralbox_async import (
 )
 from neuralbox_async import _codec as codec
 from neuralbox_async import _protocol as protocol
-from neuralbox_async._sse import SSEDecoder
+from neuralbox_async._wire.sse import SSEDecoder
 from neuralbox_async.testing import FakeResponse, FakeTransport
 
 MANY = settings(max_examples=200, deadline=None)
@@ -144,7 +144,7 @@ def test_any_error_body(status, value, retry_after):
     """Any JSON for the body of an error, with any Retry-After, is an error with that status and a sensible wait."""
     error = protocol.error_from(status, {"retry-after": retry_after}, json.dumps(value).encode())
 
-    assert status == error.status
+    assert status == error.status_code
     assert_presentable(error)
     assert error.retry_after is None or 0 <= error.retry_after <= 1e9
     delay = RetryPolicy().delay(1, error, remaining=100.0)
@@ -231,7 +231,7 @@ def client_of(*answers):
 async def read_stream(client):
     """Read a stream to its end; return the text."""
     async with client.stream("gpt-5", "Hi", recover=False) as stream:
-        texts = [text async for text in stream.text]
+        texts = [text async for text in stream.text_stream]
     assert "".join(texts) == stream.generation.content
     assert stream.generation.finished
     return texts
@@ -262,7 +262,7 @@ async def test_any_stream(chunks, kind):
     texts = []
     try:
         async with client.stream("gpt-5", "Hi", recover=False) as stream:
-            async for text in stream.text:
+            async for text in stream.text_stream:
                 texts.append(text)
     except StreamInterruptedError as error:
         assert_presentable(error)

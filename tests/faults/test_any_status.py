@@ -28,7 +28,7 @@ from neuralbox_async import (
     ResponseError,
     RetryPolicy,
     StreamInterruptedError,
-    UnprocessableRequestError,
+    UnprocessableEntityError,
 )
 
 AT_ONCE = RetryPolicy(uniform=lambda _low, _high: 0.0)
@@ -68,7 +68,7 @@ BY_STATUS = {
     410: Expected(APIStatusError),
     413: Expected(RequestTooLargeError),
     418: Expected(APIStatusError),
-    422: Expected(UnprocessableRequestError),
+    422: Expected(UnprocessableEntityError),
     425: Expected(APIStatusError, **REPEATED),
     429: Expected(RateLimitError, **REPEATED),
     500: Expected(InternalServerError, **UNCLEAR),
@@ -163,13 +163,13 @@ async def failure_of(call):
 async def read_stream(client):
     """Open a stream and read it to its end."""
     async with client.stream("gpt-5", "Hi", recover=False) as stream:
-        await stream.until_done()
+        await stream.get_final_generation()
 
 
 def assert_is(error, status, shape, expected):
     """The error is as expected, and has what the answer said."""
     assert type(error) is expected.kind
-    assert status == error.status
+    assert status == error.status_code
     assert shape.code == error.code
     assert shape.said in str(error)
     assert str(error).startswith(str(status))
@@ -245,7 +245,7 @@ async def test_success_that_is_none(answering, connect, status, body):
     assert isinstance(error, ResponseError)
     assert "unknown" == error.billed
     assert body == error.body
-    assert int(status[:3]) == error.status
+    assert int(status[:3]) == error.status_code
     assert 1 == answering.server.posts
 
     answering.set(answering.answer)
@@ -347,7 +347,7 @@ async def test_what_an_earlier_attempt_may_have_cost(serve, connect, later):
 
     error = await failure_of(client.generate("gpt-5", "Hi"))
 
-    assert 502 != error.status
+    assert 502 != error.status_code
     assert "unknown" == error.billed
     assert 2 == error.attempts == server.posts
 

@@ -64,7 +64,7 @@ def test_calls(serve, script):
 
 async def read_async(client) -> None:
     async with client.stream("gpt-5", "Hi", recover=False) as stream:
-        await stream.until_done()
+        await stream.get_final_generation()
 
 
 @pytest.mark.parametrize("script", BROKEN_STREAMS.values(), ids=BROKEN_STREAMS)
@@ -76,7 +76,7 @@ def test_streams(serve, script):
 
     with NeuralBox(**told(blocked)) as client:
         with pytest.raises(NeuralBoxError) as caught, client.stream("gpt-5", "Hi", recover=False) as stream:
-            pieces.extend(stream.text)
+            pieces.extend(stream.text_stream)
         assert facts(expected, awaited) == facts(caught.value, blocked)
     assert expected.text == "".join(pieces)
 
@@ -85,5 +85,5 @@ def test_whole_stream(serve):
     """A stream that does not break is whole."""
     server = serve(serves(answer(events("Hello ", "world"), kind="text/event-stream")))
     with NeuralBox(**told(server)) as client, client.stream("gpt-5", "Hi") as stream:
-        assert "Hello world" == "".join(stream.text)
+        assert "Hello world" == "".join(stream.text_stream)
     assert 1 == server.posts

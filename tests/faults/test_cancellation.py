@@ -185,7 +185,7 @@ async def test_read_that_is_given_up_loses_nothing(serve, connect, patience):
     given_up = 0
 
     async with connect(server).stream("gpt-5", "Hi", recover=False) as stream:
-        reader = stream.text
+        reader = stream.text_stream
         while True:
             try:
                 texts.append(await asyncio.wait_for(anext(reader), patience))
@@ -214,9 +214,9 @@ async def test_recovery_that_is_given_up_goes_on(serve, connect):
     server = serve(replies(STREAM_HEAD + events("Hello ", "world", end=False)), slowly)
 
     async with connect(server).stream("gpt-5", "Hi") as stream:
-        assert ["Hello ", "world"] == [await anext(stream.text), await anext(stream.text)]
+        assert ["Hello ", "world"] == [await anext(stream.text_stream), await anext(stream.text_stream)]
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(anext(stream.text), 0.1)
-        assert "!" == await anext(stream.text)
+            await asyncio.wait_for(anext(stream.text_stream), 0.1)
+        assert "!" == await anext(stream.text_stream)
 
     assert 1 == server.posts

@@ -30,7 +30,7 @@ async def test_stream_closed_under_its_reader(serve, connect):
     """A reader whose stream is closed is told at once, and the stream is over."""
     server = serve(HALF_A_STREAM)
     async with connect(server).stream("gpt-5", "Hi") as stream:
-        reading = asyncio.create_task(stream.until_done())
+        reading = asyncio.create_task(stream.get_final_generation())
         await eventually(lambda: "Hello world" == stream.generation.content)
         await stream.aclose()
         await stream.aclose()
@@ -49,7 +49,7 @@ async def test_client_closed_under_a_reader(serve, connect):
     server = serve(HALF_A_STREAM)
     client = connect(server)
     async with client.stream("gpt-5", "Hi") as stream:
-        reading = asyncio.create_task(stream.until_done())
+        reading = asyncio.create_task(stream.get_final_generation())
         await eventually(lambda: "Hello world" == stream.generation.content)
         await client.aclose()
         with pytest.raises(ClientClosedError) as caught:
@@ -113,7 +113,7 @@ async def test_client_closed_by_another_loop(serve, connect):
     server = serve(HALF_A_STREAM)
     client = connect(server)
     async with client.stream("gpt-5", "Hi") as stream:
-        reading = asyncio.create_task(stream.until_done())
+        reading = asyncio.create_task(stream.get_final_generation())
         await eventually(lambda: "Hello world" == stream.generation.content)
         await asyncio.to_thread(lambda: asyncio.run(client.aclose()))
         with pytest.raises(ClientClosedError):

@@ -97,7 +97,7 @@ async def test_every_cut_of_a_stream(serve, connect, framing, newline, then):
         texts, error = [], None
         try:
             async with client.stream("gpt-5", "Hi", recover=False, idempotency_key=str(length)) as stream:
-                async for text in stream.text:
+                async for text in stream.text_stream:
                     texts.append(text)
             assert stream.generation.completed
         except NeuralBoxError as caught:

@@ -125,7 +125,7 @@ async def test_answer_read_to_its_end_frees_the_connection(serve, connect):
 
     await client.generate("gpt-5", "Hi")
     async with client.stream("gpt-5", "Hi") as opened:
-        await opened.until_done()
+        await opened.get_final_generation()
     await generate(client)
     await client.generate("gpt-5", "Hi")
 

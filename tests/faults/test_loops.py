@@ -119,7 +119,7 @@ PROGRAMS = {
             return stream
         async def read(stream):
             try:
-                await stream.until_done()
+                await stream.get_final_generation()
             except NeuralBoxError:
                 pass
             await stream.aclose()

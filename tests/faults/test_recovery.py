@@ -65,7 +65,7 @@ async def test_complete_text_is_no_error(serve, connect):
 
     for close in (lambda opened: opened.aclose(), lambda _: client.aclose()):
         async with client.stream("gpt-5", "Hi") as opened:
-            reading = asyncio.create_task(opened.until_done())
+            reading = asyncio.create_task(opened.get_final_generation())
             await asyncio.sleep(0.05)
             await close(opened)
             assert "Hello" == (await reading).content

@@ -31,7 +31,7 @@ async def test_redirect_elsewhere(serve, connect, call, asked, status):
     outcome = await call(client)
 
     assert isinstance(outcome.error, APIStatusError)
-    assert status == outcome.error.status
+    assert status == outcome.error.status_code
     assert f"{other.url}/generate" == outcome.error.headers["location"]
     assert [asked] == [request.method for request in server.requests]
     assert not other.connections
@@ -45,7 +45,7 @@ async def test_redirect_of_a_post_to_the_same_origin(serve, connect, call, statu
 
     outcome = await call(connect(server))
 
-    assert status == outcome.error.status
+    assert status == outcome.error.status_code
     assert 1 == server.posts == len(server.requests)
 
 

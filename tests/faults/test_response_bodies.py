@@ -99,7 +99,7 @@ async def test_error_whose_body_breaks(serve, connect, status, then):
     outcome = await generate(client)
 
     assert isinstance(outcome.error, APIStatusError)
-    assert status == outcome.error.status
+    assert status == outcome.error.status_code
     assert ("unknown" if status == 500 else "no") == outcome.error.billed
     assert outcome.elapsed < LONG
     assert await server.all_left()

@@ -24,7 +24,7 @@ async def test_refusal_of_a_large_upload(serve, connect):
     with pytest.raises(APIStatusError) as caught:
         await connect(server).generate("gpt-5", LARGE)
 
-    assert 413 == caught.value.status
+    assert 413 == caught.value.status_code
     assert await server.all_left()
     assert 1 == len(server.connections)
 

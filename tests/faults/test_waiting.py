@@ -9,7 +9,7 @@ from neuralbox_async import APIStatusError
 
 async def test_waiting_lives_through_a_poll_that_hangs(serve, connect, monkeypatch):
     """One question that is never answered does not use up the time for waiting."""
-    monkeypatch.setattr("neuralbox_async._calls._QUESTION_TIME", SHORT)
+    monkeypatch.setattr("neuralbox_async._call.polling._STATUS_REQUEST_TIMEOUT", SHORT)
     server = serve(reads_and_stalls, serves(WHOLE))
 
     done = await connect(server).wait("gen_1", timeout=5, poll_interval=0.01)

@@ -21,7 +21,7 @@ def generate(prompt):
 @app.task
 def read(prompt):
     with client.stream("gpt-5", prompt) as stream:
-        return "".join(stream.text)
+        return "".join(stream.text_stream)
 
 
 @app.task(soft_time_limit=0.3)

@@ -25,6 +25,6 @@ def stream():
 
     def pieces():
         with client.stream("gpt-5", prompt) as stream:
-            yield from stream.text
+            yield from stream.text_stream
 
     return Response(pieces(), mimetype="text/plain")

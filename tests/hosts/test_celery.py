@@ -64,7 +64,7 @@ def _made(folder):
 @pytest.fixture(scope="module")
 def shared_worker(launch, tmp_path_factory):
     """A worker for all tests."""
-    with NeuralBoxServer(pace=0.002, stop_on_disconnect=True) as server:
+    with NeuralBoxServer(event_interval=0.002, stop_on_disconnect=True) as server:
         yield Worker(launch, tmp_path_factory.mktemp("celery"), server)
 
 
@@ -92,7 +92,7 @@ def test_errors(worker):
     worker.server.balance = 0
     with pytest.raises(InsufficientTokensError) as caught:
         worker.send("generate", "too expensive")()
-    assert (402, "no") == (caught.value.status, caught.value.billed)
+    assert (402, "no") == (caught.value.status_code, caught.value.billed)
 
     worker.server.balance = 100
     worker.server.fail(429, retry_after=847)

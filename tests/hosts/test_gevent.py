@@ -71,7 +71,7 @@ def test_threads_not_patched(start, neuralbox_server):
         print({call.get().content for call in calls}, len(ticks) > 3)
         ticking.kill()
         with first.stream("gpt-5", "one two") as stream:
-            print("".join(stream.text))
+            print("".join(stream.text_stream))
         pid = os.fork()
         if not pid:
             assert first.generate("gpt-5", "child").content == "You said: child"

@@ -68,7 +68,10 @@ def running(launch, worker, loaded):
     """Run gunicorn until the end of the block."""
     options, env = LOADED[loaded]
     # The socket is ours, so that no port has to be free twice; requests wait in it until there is a worker.
-    with NeuralBoxServer(reply=reply, pace=0.005) as server, socket.create_server(("127.0.0.1", 0)) as listener:
+    with (
+        NeuralBoxServer(reply=reply, event_interval=0.005) as server,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
         bind = ("--bind", f"fd://{listener.fileno()}", "--log-level", "warning", "--graceful-timeout", "2")
         host = launch(
             server,

@@ -72,7 +72,7 @@ def running(env, folder, **options):
 
 @pytest.fixture(scope="module")
 def server():
-    with NeuralBoxServer(reply=reply, pace=0.005, stop_on_disconnect=True) as server:
+    with NeuralBoxServer(reply=reply, event_interval=0.005, stop_on_disconnect=True) as server:
         yield server
 
 
@@ -113,7 +113,7 @@ def test_stream(notebook):
     """A cell prints a stream."""
     code = """
         with client.stream("gpt-5", "one two three") as stream:
-            for text in stream.text:
+            for text in stream.text_stream:
                 print(text, end="", flush=True)
     """
 
@@ -133,7 +133,7 @@ INTERRUPTED = {
     "a call": 'client.generate("gpt-5", "slow")',
     "a stream": """
         with client.stream("gpt-5", "endless") as stream:
-            for text in stream.text:
+            for text in stream.text_stream:
                 pass
     """,
 }

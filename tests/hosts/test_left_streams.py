@@ -22,7 +22,7 @@ pytestmark = pytest.mark.neuralbox_server(reply=reply)
 
 @pytest.fixture
 def client(neuralbox_server):
-    with NeuralBox(**neuralbox_server.options) as client:
+    with NeuralBox(**neuralbox_server.client_options) as client:
         yield client
 
 
@@ -32,7 +32,7 @@ def read(client):
 
     def read():
         with client.stream("gpt-5", "?") as stream:
-            yield from stream.text
+            yield from stream.text_stream
 
     def begun():
         pieces = read()
@@ -87,7 +87,7 @@ def test_an_early_break(client, seconds_until_the_server_stops, in_time):
 
     def attempt():
         with client.stream("gpt-5", "?") as stream:
-            for _ in stream.text:
+            for _ in stream.text_stream:
                 break
             return seconds_until_the_server_stops(stream.close)
 
@@ -111,7 +111,7 @@ def test_a_stream_that_nobody_reads(client):
         next(stream)
         assert ["You said: Hi"] * 20 == [client.generate("gpt-5", "?").content for _ in range(20)]
 
-        assert ["word " * 200] * 100 == list(itertools.islice(stream.text, 100))
+        assert ["word " * 200] * 100 == list(itertools.islice(stream.text_stream, 100))
 
 
 def test_closed_before_it_was_entered_or_twice(client, neuralbox_server):

@@ -13,7 +13,7 @@ from neuralbox_sync import APIConnectionError, AuthenticationError, NeuralBox
 
 @pytest.fixture
 def client(neuralbox_server):
-    with NeuralBox(**neuralbox_server.options) as client:
+    with NeuralBox(**neuralbox_server.client_options) as client:
         yield client
 
 
@@ -39,7 +39,7 @@ async def main():
 
 print(say("Hi"))
 with client.stream("gpt-5", "one two") as stream:
-    print("".join(stream.text))
+    print("".join(stream.text_stream))
 asyncio.run(main())
 pid = os.fork()
 if not pid:

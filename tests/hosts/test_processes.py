@@ -43,7 +43,7 @@ say("parent")
 with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
     print(list(pool.map(say, "abcd")))
     error = pool.submit(say, "e").exception()
-    print(type(error).__name__, error.status, error.billed, error.attempts)
+    print(type(error).__name__, error.status_code, error.billed, error.attempts)
 """)
 
     assert ["['a', 'b', 'c', 'd']", "InsufficientTokensError 402 no 1"] == lines
@@ -100,12 +100,12 @@ while other.is_alive():
     assert ["[0, 0, 0, 0, 0]"] == lines
 
 
-@pytest.mark.neuralbox_server(pace=0.02)
+@pytest.mark.neuralbox_server(event_interval=0.02)
 def test_inherited_stream(run, neuralbox_server):
     """A child cannot use its parent's stream, and is told why; the parent reads on, and loses nothing."""
     lines = run("""
 def child():
-    for use in (lambda: list(stream), lambda: list(stream.text), stream.until_done, stream.__enter__):
+    for use in (lambda: list(stream), lambda: list(stream.text_stream), stream.get_final_generation, stream.__enter__):
         try:
             use()
         except StreamStateError as error:
@@ -121,7 +121,7 @@ def leave():
 with client.stream("gpt-5", "one two three four five") as stream:
     next(stream)
     print(fork(leave), flush=True)
-    print(fork(child), "".join(stream.text))
+    print(fork(child), "".join(stream.text_stream))
 print(stream.generation.completed)
 """)
 
@@ -175,7 +175,7 @@ def child():
 
 print(fork(child), flush=True)
 with stream:
-    print("".join(stream.text))
+    print("".join(stream.text_stream))
 """)
 
     assert ["True", "0", "You said: Hi"] == lines
@@ -225,7 +225,7 @@ def test_nothing_is_imported_later(run, neuralbox_server):
     """Calls import nothing that a starting loop has not imported: what is being imported in a fork hangs the child."""
     neuralbox_server.fail(404, method="GET")
     lines = run("""
-from neuralbox_async import _loading
+from neuralbox_async import _lazy_imports
 
 client = NeuralBox(base_url=os.environ["NEURALBOX_BASE_URL"].replace("127.0.0.1", "localhost"))
 assert "aiohttp" not in sys.modules

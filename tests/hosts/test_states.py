@@ -34,7 +34,7 @@ STATES = {
     "a call": ('client.generate("gpt-5", "?")', lambda server: server.delay(30)),
     "a stream": ('with client.stream("gpt-5", "endless") as stream: list(stream)', lambda server: None),
     "the rest of a stream": (
-        'with client.stream("gpt-5", "endless") as stream: stream.until_done()',
+        'with client.stream("gpt-5", "endless") as stream: stream.get_final_generation()',
         lambda server: None,
     ),
     "a stream before its first event": (
@@ -63,7 +63,7 @@ def reply(asked):
 @pytest.fixture
 def neuralbox_server():
     """A server that stops when its client goes."""
-    options = {"pace": 0.01, "pending_models": ["pending"], "pending_seconds": 60, "stop_on_disconnect": True}
+    options = {"event_interval": 0.01, "pending_models": ["pending"], "pending_seconds": 60, "stop_on_disconnect": True}
     with NeuralBoxServer(reply=reply, **options) as server:
         yield server
 
@@ -221,7 +221,7 @@ def test_a_thread_that_outlives_the_main_one(begin):
 def read():
     threading.main_thread().join()
     with client.stream("gpt-5", "one two") as stream:
-        print("".join(stream.text), flush=True)
+        print("".join(stream.text_stream), flush=True)
 
 threading.Thread(target=act, daemon=True).start()
 threading.Thread(target=read).start()

@@ -14,7 +14,7 @@ THREADS, EACH = 64, 157
 
 @pytest.fixture
 def client(neuralbox_server):
-    with NeuralBox(**neuralbox_server.options) as client:
+    with NeuralBox(**neuralbox_server.client_options) as client:
         yield client
 
 
@@ -88,7 +88,7 @@ def test_a_thread_that_ends_with_a_stream(client, neuralbox_server):
     opener.join()
 
     with contextlib.closing(streams.pop()) as stream:
-        assert "You said: one two" == "".join(stream.text)
+        assert "You said: one two" == "".join(stream.text_stream)
 
 
 def test_one_stream_for_each_of_many_threads(client):
@@ -97,7 +97,7 @@ def test_one_stream_for_each_of_many_threads(client):
 
     def read(prompt):
         with client.stream("gpt-5", prompt) as stream:
-            return "".join(stream.text)
+            return "".join(stream.text_stream)
 
     with ThreadPoolExecutor(32) as pool:
         assert [f"You said: {prompt}" for prompt in prompts] == list(pool.map(read, prompts))

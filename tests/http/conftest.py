@@ -18,11 +18,11 @@ def server():
 
 @pytest.fixture
 async def client(server):
-    async with AsyncNeuralBox(**server.options, retry_policy=AT_ONCE) as opened:
+    async with AsyncNeuralBox(**server.client_options, retry_policy=AT_ONCE) as opened:
         yield opened
 
 
 @pytest.fixture
 def endless():
-    with NeuralBoxServer(pace=0.01, reply="word " * 100_000) as running:
+    with NeuralBoxServer(event_interval=0.01, reply="word " * 100_000) as running:
         yield running

@@ -36,13 +36,13 @@ async def leave_by_exception(stream):
 async def leave_by_cancellation(stream):
     with anyio.move_on_after(0.1):
         async with stream:
-            await stream.until_done()
+            await stream.get_final_generation()
 
 
 async def leave_by_task_cancellation(stream):
     async def read() -> None:
         async with stream:
-            await stream.until_done()
+            await stream.get_final_generation()
 
     task = asyncio.ensure_future(read())
     await asyncio.sleep(0.1)
@@ -61,28 +61,28 @@ async def leave_by_dropping(stream):
 )
 async def test_leaving_a_stream(endless, leave):
     """However a stream is left early, the server sees the disconnect at once, stops, and bills nothing."""
-    async with AsyncNeuralBox(**endless.options) as client:
+    async with AsyncNeuralBox(**endless.client_options) as client:
         await leave(client.stream("gpt-5", "Hi"))
         gc.collect()
-        await endless.until_disconnect(2.0)
-        await endless.until(lambda: endless.in_flight == 0)
+        await endless.wait_for_disconnect_async(2.0)
+        await endless.wait_until_async(lambda: endless.in_flight == 0)
     assert [] == list(endless.billed)
 
 
 async def test_cancelling_a_call():
     """A call that is cancelled closes its connection, and the next call is fine."""
-    async with NeuralBoxServer(latency=30) as server, AsyncNeuralBox(**server.options) as client:
+    async with NeuralBoxServer(latency=30) as server, AsyncNeuralBox(**server.client_options) as client:
         with anyio.move_on_after(0.1) as scope:
             await client.generate("gpt-5", "Hi")
         assert scope.cancelled_caught
-        await server.until_disconnect(2.0)
+        await server.wait_for_disconnect_async(2.0)
     assert 1 == len(server.requests)
 
 
 async def test_cancelled_read_loses_nothing(endless):
     """Reads that time out lose no event of a live stream."""
-    async with NeuralBoxServer(pace=0.005, reply=" ".join(str(n) for n in range(40))) as server:
-        async with AsyncNeuralBox(**server.options) as client, client.stream("gpt-5", "Hi") as stream:
+    async with NeuralBoxServer(event_interval=0.005, reply=" ".join(str(n) for n in range(40))) as server:
+        async with AsyncNeuralBox(**server.client_options) as client, client.stream("gpt-5", "Hi") as stream:
             while True:
                 try:
                     await asyncio.wait_for(anext(stream), 0.002)
@@ -96,28 +96,28 @@ async def test_cancelled_read_loses_nothing(endless):
 
 async def test_closing_the_client_wakes_readers(endless):
     """Closing the client ends the streams being read and the calls waiting, each with a clear error."""
-    client = AsyncNeuralBox(**endless.options)
+    client = AsyncNeuralBox(**endless.client_options)
     stream = client.stream("gpt-5", "Hi")
 
     async def read() -> None:
         with pytest.raises(ClientClosedError) as caught:
             async with stream:
-                await stream.until_done()
+                await stream.get_final_generation()
         assert caught.value.text.startswith("word ")
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(read)
         await asyncio.sleep(0.1)
         await client.aclose()
-    await endless.until_disconnect(2.0)
+    await endless.wait_for_disconnect_async(2.0)
 
 
 async def test_closing_the_client_ends_calls():
     """A call that waits for its answer ends when the client is closed, and says that it may be billed."""
     async with NeuralBoxServer(latency=30) as server:
-        client = AsyncNeuralBox(**server.options)
+        client = AsyncNeuralBox(**server.client_options)
         call = asyncio.ensure_future(client.generate("gpt-5", "Hi"))
-        await server.until(lambda: server.in_flight == 1)
+        await server.wait_until_async(lambda: server.in_flight == 1)
         await client.aclose()
         with pytest.raises(ClientClosedError) as caught:
             await call
@@ -126,8 +126,8 @@ async def test_closing_the_client_ends_calls():
 
 async def test_closing_a_stream_from_another_task(endless):
     """Closing a stream wakes its reader."""
-    async with AsyncNeuralBox(**endless.options) as client, client.stream("gpt-5", "Hi") as stream:
-        reader = asyncio.ensure_future(stream.until_done())
+    async with AsyncNeuralBox(**endless.client_options) as client, client.stream("gpt-5", "Hi") as stream:
+        reader = asyncio.ensure_future(stream.get_final_generation())
         await asyncio.sleep(0.05)
         await stream.aclose()
         with pytest.raises(StreamStateError, match="closed"):

@@ -24,7 +24,7 @@ AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
 
 def test_loops_in_turn(server):
     """One client serves several event loops, one after the other."""
-    client = AsyncNeuralBox(**server.options)
+    client = AsyncNeuralBox(**server.client_options)
 
     async def once() -> str:
         return (await client.generate("gpt-5", "Hi")).content
@@ -35,7 +35,7 @@ def test_loops_in_turn(server):
 
 def test_a_loop_that_was_closed_by_hand(server):
     """A loop that was closed without ado does not disturb the next."""
-    client = AsyncNeuralBox(**server.options, reuse_connections=False)
+    client = AsyncNeuralBox(**server.client_options, reuse_connections=False)
     for _ in range(2):
         loop = asyncio.new_event_loop()
         assert "Hi" in loop.run_until_complete(client.generate("gpt-5", "Hi")).content
@@ -45,7 +45,7 @@ def test_a_loop_that_was_closed_by_hand(server):
 
 def test_threads(server):
     """One client serves several threads, each with a loop of its own."""
-    client = AsyncNeuralBox(**server.options)
+    client = AsyncNeuralBox(**server.client_options)
     replies = []
 
     async def several(name: str) -> None:
@@ -64,7 +64,7 @@ def test_threads(server):
 
 def test_closing_from_another_loop(endless):
     """Closing in one loop closes what another loop has open."""
-    client = AsyncNeuralBox(**endless.options)
+    client = AsyncNeuralBox(**endless.client_options)
     started = threading.Event()
     errors = []
 
@@ -72,7 +72,7 @@ def test_closing_from_another_loop(endless):
         async with client.stream("gpt-5", "Hi") as stream:
             await anext(stream)
             started.set()
-            await stream.until_done()
+            await stream.get_final_generation()
 
     def run() -> None:
         try:
@@ -134,7 +134,7 @@ def test_trio(server):
 
     async def main() -> None:
         with pytest.raises(UnsupportedEventLoopError, match="neuralbox_sync"):
-            await AsyncNeuralBox(**server.options).generate("gpt-5", "Hi")
+            await AsyncNeuralBox(**server.client_options).generate("gpt-5", "Hi")
 
     trio.run(main)
 
@@ -144,9 +144,9 @@ def test_uvloop(server):
     uvloop = pytest.importorskip("uvloop")
 
     async def main() -> str:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             async with client.stream("gpt-5", "Hi") as stream:
-                await stream.until_done()
+                await stream.get_final_generation()
             return (await client.generate("gpt-5", "Hi")).content
 
     assert "Hi" in uvloop.run(main())
@@ -162,7 +162,7 @@ async def test_forgetting_what_was_inherited(server, client):
     (inherited,) = transport._sockets
     kept = inherited.dup()
 
-    transport.forget_inherited()
+    transport.reset_after_fork()
 
     assert [] == list(transport._sockets)
     assert "Hi" in (await client.generate("gpt-5", "Hi")).content
@@ -176,7 +176,7 @@ async def test_forgetting_what_was_inherited(server, client):
 
 def test_loop_is_not_kept_alive(server):
     """A client does not keep the loops that it has served."""
-    client = AsyncNeuralBox(**server.options)
+    client = AsyncNeuralBox(**server.client_options)
 
     async def once() -> weakref.ref:
         await client.generate("gpt-5", "Hi")

@@ -50,7 +50,7 @@ async def test_aioresponses(mocked):
         with pytest.raises(ProviderError):
             await client.generate("gpt-5", "Hi")
         async with client.stream("gpt-5", "Hi") as stream:
-            assert "Hi" == (await stream.until_done()).content
+            assert "Hi" == (await stream.get_final_generation()).content
 
 
 @pytest.mark.parametrize(

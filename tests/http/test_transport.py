@@ -43,7 +43,7 @@ async def test_generate(server, client):
 async def test_stream(server, client):
     """A stream comes back event by event, and what it accumulates is what `generate` returns."""
     async with client.stream("gpt-5", "Hello there") as stream:
-        text = "".join([text async for text in stream.text])
+        text = "".join([text async for text in stream.text_stream])
 
     assert text == stream.generation.content == (await client.generate("gpt-5", "Hello there")).content
     assert stream.generation.completed
@@ -54,10 +54,10 @@ async def test_stream(server, client):
 async def test_dialects(dialect):
     """Both dialects are understood, whole and streamed, and both status paths."""
     async with NeuralBoxServer(dialect=dialect, status_paths=(dialect,)) as server:
-        async with AsyncNeuralBox(**server.options) as client:
+        async with AsyncNeuralBox(**server.client_options) as client:
             reply = await client.generate("gpt-5", "Hello")
             async with client.stream("gpt-5", "Hello") as stream:
-                streamed = await stream.until_done()
+                streamed = await stream.get_final_generation()
             again = await client.retrieve(reply)
 
     assert reply.content == streamed.content == again.content
@@ -69,7 +69,7 @@ async def test_connections_are_reused(server, client):
     for _ in range(3):
         await client.generate("gpt-5", "Hi")
         async with client.stream("gpt-5", "Hi") as stream:
-            await stream.until_done()
+            await stream.get_final_generation()
     with pytest.raises(AuthenticationError):
         await client.with_options(api_key="wrong").generate("gpt-5", "Hi")
 
@@ -78,7 +78,7 @@ async def test_connections_are_reused(server, client):
 
 async def test_connections_are_not_reused_on_request(server):
     """With reuse_connections=False each call has a connection of its own."""
-    async with AsyncNeuralBox(**server.options, reuse_connections=False) as client:
+    async with AsyncNeuralBox(**server.client_options, reuse_connections=False) as client:
         for _ in range(3):
             await client.generate("gpt-5", "Hi")
     assert 3 == server.connections_accepted
@@ -86,7 +86,7 @@ async def test_connections_are_not_reused_on_request(server):
 
 async def test_max_connections():
     """No more calls are in flight than connections are allowed; the others wait, and none is lost."""
-    async with NeuralBoxServer(latency=0.01) as server, AsyncNeuralBox(**server.options, max_connections=4) as client:
+    async with NeuralBoxServer(latency=0.01) as server, AsyncNeuralBox(**server.client_options, max_connections=4) as client:
         replies = await asyncio.gather(*(client.generate("gpt-5", f"Number {n}") for n in range(40)))
 
     assert [f"Number {n}" in reply.content for n, reply in enumerate(replies)] == [True] * 40
@@ -96,9 +96,9 @@ async def test_max_connections():
 
 async def test_waiting_for_a_connection_ends_with_the_deadline():
     """A call that got no connection in time was not sent."""
-    async with NeuralBoxServer(latency=5) as server, AsyncNeuralBox(**server.options, max_connections=1) as client:
+    async with NeuralBoxServer(latency=5) as server, AsyncNeuralBox(**server.client_options, max_connections=1) as client:
         first = asyncio.ensure_future(client.generate("gpt-5", "Hi"))
-        await server.until(lambda: server.in_flight == 1)
+        await server.wait_until_async(lambda: server.in_flight == 1)
         with pytest.raises(APITimeoutError) as caught:
             await client.generate("gpt-5", "Hi", timeout=0.05)
         first.cancel()
@@ -123,12 +123,12 @@ async def test_compressed_answers(server, client):
 
     bomb = gzip.compress(b'{"id": 1, "content": "' + b"0" * 50_000_000 + b'"}')
     server.fail(200, body=bomb, headers={"Content-Encoding": "gzip"})
-    client = AsyncNeuralBox(**server.options, max_response_bytes=1_000_000)
+    client = AsyncNeuralBox(**server.client_options, max_response_bytes=1_000_000)
     async with client:
         with pytest.raises(ResponseError, match="larger than 1,000,000 bytes"):
             await client.generate("gpt-5", "Hi")
 
-    await server.until(lambda: server.connections == 0)
+    await server.wait_until_async(lambda: server.connections == 0)
 
 
 async def test_refused_connections(server, client):
@@ -169,7 +169,7 @@ async def test_cut_stream_is_recovered(server, client):
     """The text that a broken stream still owes is fetched from the status endpoint; it is billed once."""
     server.cut(4, how="reset", finish=True)
     async with client.stream("gpt-5", "one two three four five") as stream:
-        text = "".join([text async for text in stream.text])
+        text = "".join([text async for text in stream.text_stream])
 
     assert "one two three four five" in text
     assert stream.generation.completed
@@ -182,7 +182,7 @@ async def test_cut_stream_without_recovery(server, client):
     server.cut(4, how="eof")
     with pytest.raises(StreamInterruptedError) as caught:
         async with client.stream("gpt-5", "one two three four five", recover=False) as stream:
-            await stream.until_done()
+            await stream.get_final_generation()
 
     assert (True, "unknown") == (caught.value.text != "", caught.value.billed)
     assert caught.value.text == stream.generation.content
@@ -194,14 +194,14 @@ async def test_stalled_stream(server, client):
     server.stall(3)
     with anyio.fail_after(10), pytest.raises(StreamInterruptedError):
         async with client.stream("gpt-5", "one two three", stall_timeout=0.1, recover=False) as stream:
-            await stream.until_done()
-    await server.until_disconnect()
+            await stream.get_final_generation()
+    await server.wait_for_disconnect_async()
 
 
 async def test_pending(client):
     """A pending generation is waited for, over real HTTP."""
     async with NeuralBoxServer(pending_models=("slow",), pending_seconds=0.05) as server:
-        async with AsyncNeuralBox(**server.options) as other:
+        async with AsyncNeuralBox(**server.client_options) as other:
             pending = await other.generate("slow", "Hi")
             assert "pending" == pending.status
             assert "Hi" in (await other.wait(pending, poll_interval=0.02)).content

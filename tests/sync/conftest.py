@@ -104,7 +104,7 @@ def start(tmp_path, neuralbox_server):
 @pytest.fixture
 def client(neuralbox_server):
     """Make a client of the local server."""
-    with NeuralBox(**neuralbox_server.options) as client:
+    with NeuralBox(**neuralbox_server.client_options) as client:
         yield client
 
 

@@ -22,7 +22,7 @@ TWINS = {
     "__aiter__": "__iter__",
     "__anext__": "__next__",
 }
-BY_ITSELF = {"read_batch", "forget_inherited"}  # what a blocking object does without being told
+BY_ITSELF = {"read_batch", "reset_after_fork"}  # what a blocking object does without being told
 
 
 def parameters(function):

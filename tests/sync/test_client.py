@@ -122,7 +122,7 @@ def test_with_options(client, neuralbox_server):
 
 def test_derived_from_a_temporary(neuralbox_server):
     """A derived client keeps alive what it was derived from."""
-    derived = NeuralBox(**neuralbox_server.options).with_options(timeout=5)
+    derived = NeuralBox(**neuralbox_server.client_options).with_options(timeout=5)
     gc.collect()
 
     with derived:
@@ -162,7 +162,7 @@ def test_close_during_calls(client, neuralbox_server):
 @pytest.mark.parametrize("used", [False, True])
 def test_dropped(neuralbox_server, loop_threads, used):
     """A client dropped unclosed frees its thread and connections, and warns once if it had any."""
-    client = NeuralBox(**neuralbox_server.options)
+    client = NeuralBox(**neuralbox_server.client_options)
     if used:
         client.generate("gpt-5", "Hi")
 
@@ -203,13 +203,13 @@ def test_what_cannot_be_imported(start, error):
 def test_many_dropped(neuralbox_server, loop_threads):
     """Twenty clients dropped unclosed leave no thread and no descriptor behind."""
     psutil = pytest.importorskip("psutil")
-    NeuralBox(**neuralbox_server.options).close()
+    NeuralBox(**neuralbox_server.client_options).close()
     before = psutil.Process().num_fds()
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         for _ in range(20):
-            NeuralBox(**neuralbox_server.options).generate("gpt-5", "Hi")
+            NeuralBox(**neuralbox_server.client_options).generate("gpt-5", "Hi")
         gc.collect()
         neuralbox_server.wait_until(lambda: not loop_threads() and neuralbox_server.connections == 0)
 
@@ -250,7 +250,7 @@ def test_the_key_is_nowhere(neuralbox_server):
 def test_close_in_a_thread_while_calls_go_on(neuralbox_server):
     """However a close falls between calls, each of these succeeds or raises `ClientClosedError`."""
     for _ in range(10):
-        client = NeuralBox(**neuralbox_server.options)
+        client = NeuralBox(**neuralbox_server.client_options)
         client.generate("gpt-5", "Hi")
         outcomes = []
 

@@ -112,7 +112,7 @@ STATES = {
 }
 
 
-@pytest.mark.neuralbox_server(pace=0.2)
+@pytest.mark.neuralbox_server(event_interval=0.2)
 @pytest.mark.parametrize(
     "state, options",
     [(state, ()) for state in STATES] + [("idle", ("-W", "always")), ("a stream half read", ("-W", "always"))],

@@ -90,7 +90,7 @@ thread.join()
     assert ["0", "thread"] == sorted(ended.lines)
 
 
-@pytest.mark.neuralbox_server(pace=0.01)
+@pytest.mark.neuralbox_server(event_interval=0.01)
 def test_fork_during_a_stream(start):
     """A stream goes on in the parent, whatever happened to its copy in the child."""
     lines = run(
@@ -104,7 +104,7 @@ def child():
 
 with client.stream("gpt-5", "one two three") as stream:
     next(stream)
-    print(fork(child), "".join(stream.text))
+    print(fork(child), "".join(stream.text_stream))
 """,
     )
 

@@ -68,7 +68,7 @@ def test_during_a_call(begin, neuralbox_server, call):
     assert 2 == len(neuralbox_server.billed)
 
 
-@pytest.mark.neuralbox_server(pace=0.01, reply=endless)
+@pytest.mark.neuralbox_server(event_interval=0.01, reply=endless)
 def test_during_a_stream(begin, neuralbox_server):
     """Ctrl-C while a stream is read closes it, and its server stops generating."""
     script = begin("""
@@ -103,7 +103,7 @@ def test_during_wait(begin, neuralbox_server):
     ends_well(script)
 
 
-@pytest.mark.neuralbox_server(pace=0.02)
+@pytest.mark.neuralbox_server(event_interval=0.02)
 def test_an_interrupted_stream_goes_on(start, neuralbox_server):
     """An interrupt loses no event: the same iterator goes on behind the last one delivered."""
     script = start("""
@@ -111,7 +111,7 @@ def test_an_interrupted_stream_goes_on(start, neuralbox_server):
 
         got = []
         with NeuralBox() as client, client.stream("gpt-5", "Say one two three four five six seven") as stream:
-            text = stream.text
+            text = stream.text_stream
             interrupts = 0
             while not stream.generation.completed:
                 try:

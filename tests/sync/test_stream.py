@@ -19,7 +19,7 @@ from neuralbox_sync import (
 )
 from neuralbox_sync._loop import EventLoop
 
-ENDLESS = pytest.mark.neuralbox_server(reply=lambda _: itertools.repeat("x "), pace=0.005)
+ENDLESS = pytest.mark.neuralbox_server(reply=lambda _: itertools.repeat("x "), event_interval=0.005)
 
 
 def said(text):
@@ -40,7 +40,7 @@ def test_events(client):
 async def test_same_events_as_async(client, neuralbox_server):
     """Blocking and asynchronous streams tell the same."""
     async with (
-        AsyncNeuralBox(**neuralbox_server.options) as other,
+        AsyncNeuralBox(**neuralbox_server.client_options) as other,
         other.stream("gpt-5", "one two three") as asynchronous,
     ):
         expected = [type(event) async for event in asynchronous]
@@ -53,14 +53,14 @@ def test_text(client):
     """`text` gives the pieces of text, and goes on where iteration was."""
     with client.stream("gpt-5", "one two") as stream:
         next(stream)
-        assert ["You ", "said: ", "one ", "two"] == list(stream.text)
+        assert ["You ", "said: ", "one ", "two"] == list(stream.text_stream)
 
 
 def test_until_done(client):
     """The rest of a stream can be read at one go."""
     with client.stream("gpt-5", "one two") as stream:
         next(stream)
-        assert said("one two") == stream.until_done().content
+        assert said("one two") == stream.get_final_generation().content
 
 
 @pytest.mark.neuralbox_server(reply="word " * 3000)
@@ -131,7 +131,7 @@ def test_leaving_by_an_exception(client, neuralbox_server):
 
 
 @ENDLESS
-@pytest.mark.parametrize("through", [iter, lambda stream: stream.text])
+@pytest.mark.parametrize("through", [iter, lambda stream: stream.text_stream])
 def test_dropped(client, neuralbox_server, through):
     """A half-read stream that is dropped is closed."""
     iterator = through(client.stream("gpt-5", "?").__enter__())
@@ -148,7 +148,7 @@ def test_read_in_another_thread(client):
     """A stream opened in one thread can be read in another."""
     pieces = []
     with client.stream("gpt-5", "?") as stream:
-        reader = threading.Thread(target=lambda: pieces.extend(itertools.islice(stream.text, 3)))
+        reader = threading.Thread(target=lambda: pieces.extend(itertools.islice(stream.text_stream, 3)))
         reader.start()
         reader.join()
 

@@ -1,4 +1,4 @@
-"""What the tests of the local server talk to it with: plain http.client, and plain aiohttp."""
+"""Clients for the tests of the local server: plain http.client and plain aiohttp."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from neuralbox_async.testing import NeuralBoxServer
 
 
 @attrs.frozen
-class Answer:
-    """One HTTP answer, read to its end."""
+class Response:
+    """One HTTP response, read to its end."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -29,7 +29,7 @@ class Answer:
 
     @property
     def events(self):
-        """The data of each server-sent event: parsed JSON, or the text if it is none."""
+        """The data of each server-sent event: parsed JSON, or the text `[DONE]`."""
         frames = self.body.decode().split("\n\n")
         assert frames.pop() == ""
         return [_data(frame) for frame in frames if not frame.startswith(":")]
@@ -42,7 +42,7 @@ def _data(frame):
 
 
 class Caller:
-    """A blocking client of one server, with a connection for each request."""
+    """A blocking client of one server that opens a connection for each request."""
 
     def __init__(self, server):
         self.server = server
@@ -51,35 +51,35 @@ class Caller:
         """Send one request and return the open connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=5)
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        given = {"Authorization": f"Bearer {self.server.api_key}", **named}
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        headers = {"Authorization": f"Bearer {self.server.api_key}", **headers}
         with contextlib.ExitStack() as on_error:
             on_error.callback(connection.close)
-            connection.request(method, f"/api/v2{path}", data, given)
+            connection.request(method, f"/api/v2{path}", data, headers)
             on_error.pop_all()
         return connection
 
-    def ask(self, method, path, body=None, **headers):
-        """Send one request and read the answer."""
+    def request(self, method, path, body=None, **headers):
+        """Send one request and return the response."""
         with contextlib.closing(self.send(method, path, body, **headers)) as connection:
             response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
+            return Response(response.status, response.headers, response.read())
 
     def get(self, path, **headers):
         """GET *path*."""
-        return self.ask("GET", path, **headers)
+        return self.request("GET", path, **headers)
 
     def post(self, body, path="/generate", **headers):
         """POST *body* to *path*."""
-        return self.ask("POST", path, body, **headers)
+        return self.request("POST", path, body, **headers)
 
-    def say(self, text="Hello big world", path="/generate", *, model="gpt-5", headers=None, **members):
+    def post_message(self, text="Hello big world", path="/generate", *, model="gpt-5", headers=None, **members):
         """POST one user message."""
         body = {"model": model, "messages": [{"role": "user", "content": text}], **members}
         return self.post(body, path, **(headers or {}))
 
-    def cut_short(self, body):
-        """POST *body*, read what comes until the connection breaks, and return that and the exception."""
+    def read_until_error(self, body):
+        """POST *body* and read the response until the connection breaks. Return the data and the exception, if any."""
         with contextlib.closing(self.send("POST", "/generate", body)) as connection:
             response, read = connection.getresponse(), b""
             try:
@@ -92,7 +92,7 @@ class Caller:
 
 @pytest.fixture
 def serve():
-    """Start servers with options; all are closed in the end."""
+    """Start servers with options. All are closed at the end of the test."""
     with contextlib.ExitStack() as stack:
         yield lambda **options: Caller(stack.enter_context(NeuralBoxServer(**options)))
 
@@ -105,7 +105,7 @@ def caller(serve):
 
 @pytest.fixture
 def calling():
-    """Make a client of a server that the test itself starts and stops."""
+    """Create a client of a server that the test starts and stops."""
     return Caller
 
 
@@ -118,5 +118,5 @@ async def session():
 
 @pytest.fixture
 def thread_names():
-    """Return the names of the threads of local servers that are alive."""
+    """Return the names of the running threads of local servers."""
     return lambda: [thread.name for thread in threading.enumerate() if thread.name == "NeuralBoxServer"]

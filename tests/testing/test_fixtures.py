@@ -1,4 +1,4 @@
-"""The pytest plugin, in a pytest of its own."""
+"""The pytest plugin, in a separate pytest process."""
 
 import os
 import subprocess
@@ -12,22 +12,22 @@ PLUGIN = "neuralbox_async.testing._pytest_plugin"
 
 @pytest.fixture
 def inner(tmp_path):
-    """Run pytest on a file with the plugin, and return its exit status and output."""
+    """Run pytest with the plugin on a test file. Return its exit status and output."""
 
     def run(source, *arguments):
         (tmp_path / "test_inner.py").write_text(textwrap.dedent(source), encoding="utf-8")
         (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-        # Where the package is installed, its entry point would load the plugin a second time.
+        # If the package is installed, its entry point would load the plugin a second time.
         environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         command = [sys.executable, "-m", "pytest", "-p", PLUGIN, "-W", "error", "--strict-markers", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout + done.stderr
+        process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return process.returncode, process.stdout + process.stderr
 
     return run
 
 
 def test_server_fixture(inner):
-    """Each test gets a running server of its own, with the options of its markers, the nearest first."""
+    """Each test gets its own running server with the options of its markers. The closest marker takes precedence."""
     status, output = inner(
         """
         import os
@@ -63,8 +63,8 @@ def test_server_fixture(inner):
     assert "4 passed" in output
 
 
-def test_a_wrong_option_is_an_error(inner):
-    """An option that does not exist is an error that names it."""
+def test_an_unknown_option_is_an_error(inner):
+    """An unknown option is an error that names the option."""
     status, output = inner("""
         import pytest
 
@@ -77,12 +77,12 @@ def test_a_wrong_option_is_an_error(inner):
 
 
 def test_the_marker_is_documented(inner):
-    """The marker is listed with what it does."""
+    """`pytest --markers` lists the marker with its description."""
     assert "neuralbox_server(**options)" in inner("", "--markers")[1]
 
 
-def test_the_plugin_costs_nothing():
-    """A project that does not use the fixtures imports nothing of the server for them, and never aiohttp."""
+def test_the_plugin_imports_no_server():
+    """Without a use of the fixtures the plugin imports neither the server nor aiohttp."""
     code = f"""
         import sys
         import pytest
@@ -91,5 +91,5 @@ def test_the_plugin_costs_nothing():
         import {PLUGIN}
         print(sorted(set(sys.modules) - before), "aiohttp" in sys.modules)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert f"['neuralbox_async.testing', '{PLUGIN}'] False\n" == done.stdout
+    process = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert f"['neuralbox_async.testing', '{PLUGIN}'] False\n" == process.stdout

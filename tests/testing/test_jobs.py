@@ -1,18 +1,18 @@
-"""Generations that are pending first, and generations that fail."""
+"""Generations that are pending at first, and generations that fail."""
 
 import pytest
 
 
 def wait_for_bill(caller):
-    """Wait until something was billed."""
+    """Wait until a generation is billed."""
     caller.server.wait_until(lambda: caller.server.billed)
 
 
 @pytest.mark.parametrize("members", [{"model": "gpt-5.2"}, {"background": True}])
 def test_pending_then_completed_in_dialect_a(serve, members):
-    """A pending generation tells its progress, and is billed and readable when it is done."""
+    """A pending generation reports its progress. On completion it is billed and its text is available."""
     caller = serve(pending_models=["gpt-5.2"], pending_seconds=0.15)
-    first = caller.say(**members).json
+    first = caller.post_message(**members).json
 
     assert {"id", "status", "model", "progress", "eta_seconds", "created_at"} == set(first)
     assert ("pending", ()) == (first["status"], caller.server.billed)
@@ -25,9 +25,9 @@ def test_pending_then_completed_in_dialect_a(serve, members):
 
 
 def test_pending_then_completed_in_dialect_b(serve):
-    """In dialect B a pending generation has spent nothing and taken no time yet."""
+    """In dialect B a pending generation has no spent tokens and no processing time."""
     caller = serve(pending_models=["gpt-5"], dialect="b", pending_seconds=0.1)
-    first = caller.say().json
+    first = caller.post_message().json
 
     assert ("pending", 0, None, None) == tuple(
         first[name] for name in ("status", "tokens_spent", "processing_ms", "result_text")
@@ -40,27 +40,27 @@ def test_pending_then_completed_in_dialect_b(serve):
     assert 100 <= done["processing_ms"]
 
 
-def test_pending_may_take_no_time(serve):
-    """A pending time of zero is over before the first look at it."""
+def test_pending_seconds_may_be_zero(serve):
+    """With pending_seconds=0 the first response reports the highest progress."""
     caller = serve(pending_models=["gpt-5"], pending_seconds=0)
-    first = caller.say().json
+    first = caller.post_message().json
     assert (99, 0) == (first["progress"], first["eta_seconds"])
     wait_for_bill(caller)
 
 
-def test_reset_forgets_pending_generations(serve):
-    """A pending generation that a reset has forgotten is never billed."""
+def test_reset_deletes_pending_generations(serve):
+    """A pending generation that a reset deleted is never billed."""
     caller = serve(pending_models=["gpt-5"], pending_seconds=0.02)
-    caller.say()
+    caller.post_message()
     caller.server.reset()
-    caller.say()
+    caller.post_message()
     wait_for_bill(caller)
     assert 1 == len(caller.server.billed)
 
 
-def test_both_paths_know_both_ids(caller):
-    """Each status path finds a generation by either form of its id, and answers in its own dialect."""
-    caller.say()
+def test_both_status_endpoints_accept_both_ids(caller):
+    """Each status endpoint accepts either form of an id and responds in its own dialect."""
+    caller.post_message()
     for id_ in ("gen_01j9x00018473", "18473"):
         assert "content" in caller.get(f"/generate/status/{id_}").json
         assert "result_text" in caller.get(f"/generate/{id_}").json
@@ -70,17 +70,17 @@ def test_both_paths_know_both_ids(caller):
 
 @pytest.mark.parametrize("paths, expected", [(["a"], [200, 404]), (["b"], [404, 200]), ([], [404, 404])])
 def test_a_status_path_may_be_missing(serve, paths, expected):
-    """A server may have one status path only, or none."""
+    """A server may have only one status endpoint, or none."""
     caller = serve(status_paths=paths)
-    caller.say()
+    caller.post_message()
     assert expected == [caller.get(path).status for path in ("/generate/status/18473", "/generate/18473")]
 
 
-def test_failed_generations_cost_nothing(serve):
-    """A failed generation is answered with status failed and its reason, in either dialect."""
+def test_failed_generations_are_not_billed(serve):
+    """The response for a failed generation has status failed and the reason, in either dialect."""
     caller = serve(failing_models=["gpt-5"], balance=2)
     reason = "Provider error: content policy violation"
-    a, b = caller.say().json, caller.say(headers={"X_NeuralBox_Dialect": "b"}).json
+    a, b = caller.post_message().json, caller.post_message(headers={"X_NeuralBox_Dialect": "b"}).json
 
     assert {"id": a["id"], "status": "failed", "model": "gpt-5", "error": reason, "tokens_used": 0} == {
         name: value for name, value in a.items() if name != "created_at"
@@ -93,7 +93,7 @@ def test_failed_generations_cost_nothing(serve):
 def test_failed_streams_send_an_error_event(serve):
     """A stream of a failing model ends with an error event."""
     caller = serve(failing_models=["gpt-5"])
-    events = caller.say(stream=True).events
+    events = caller.post_message(stream=True).events
     assert ["generation_start", "error"] == [event["type"] for event in events]
     assert "Provider error: content policy violation" == events[-1]["message"]
     assert () == caller.server.billed

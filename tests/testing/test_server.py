@@ -30,7 +30,7 @@ def test_with_serves_blocking_code(thread_names):
     """In a with block the server answers blocking code of the same thread; after it there is no thread."""
     with NeuralBoxServer() as server:
         assert 200 == balance(server)
-        assert {"api_key": server.api_key, "base_url": f"http://127.0.0.1:{server.port}/api/v2"} == server.options
+        assert {"api_key": server.api_key, "base_url": f"http://127.0.0.1:{server.port}/api/v2"} == server.client_options
         assert ["NeuralBoxServer"] == thread_names()
         assert server.is_running
     assert [] == thread_names()
@@ -59,7 +59,7 @@ async def test_async_with_leaves_the_loop_alone(session, thread_names):
         # A reply that is still at work when the block is left makes the end take its time.
         body = {"model": "m", "prompt": ""}
         late = asyncio.create_task(session.post(f"{server.base_url}/generate", json=body, headers=head))
-        await server.until(lambda: server.in_flight == 1)
+        await server.wait_until_async(lambda: server.in_flight == 1)
         before = turns
     assert started >= 1
     assert turns > before + 10
@@ -75,11 +75,11 @@ def test_many_loops_and_threads_share_a_server(serve):
 
     async def call():
         async with neuralbox_async.testing.NeuralBoxServer():
-            await asyncio.to_thread(caller.say)
+            await asyncio.to_thread(caller.post_message)
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(asyncio.run, call()) for _ in range(4)]
-        assert [200] * 20 == [caller.say().status for _ in range(20)]
+        assert [200] * 20 == [caller.post_message().status for _ in range(20)]
         concurrent.futures.wait(calls)
     assert 24 == len(caller.server.billed) == len({billed.id for billed in caller.server.billed})
 
@@ -105,7 +105,7 @@ async def test_async_exit_of_a_closed_server():
     await NeuralBoxServer().__aexit__(None, None, None)
 
 
-@pytest.mark.parametrize("name", ["port", "base_url", "options"])
+@pytest.mark.parametrize("name", ["port", "base_url", "client_options"])
 def test_no_address_before_the_start(name):
     """A server that was never started has no address."""
     server = NeuralBoxServer()
@@ -141,11 +141,11 @@ def test_ipv6_address():
     "options, message",
     [
         ({"dialect": "c"}, "dialect must be 'a' or 'b', not 'c'"),
-        ({"status_paths": ["c"]}, "status_paths must be of 'a' and 'b'"),
-        ({"pace": -1}, "pace must be at least 0, not -1"),
+        ({"status_paths": ["c"]}, "status_paths must contain only 'a' and 'b'"),
+        ({"event_interval": -1}, "event_interval must be at least 0, not -1"),
         ({"latency": float("nan")}, "latency must be at least 0, not nan"),
         ({"heartbeat": 0}, "heartbeat must be greater than 0, not 0"),
-        ({"keep": 0}, "keep must be greater than 0"),
+        ({"history": 0}, "history must be greater than 0"),
         ({"limit_hour": -1}, "limit_hour must be at least 0"),
     ],
 )
@@ -159,7 +159,7 @@ def test_options_are_checked(options, message):
 @pytest.mark.parametrize("blocking", [True, False])
 async def test_closing_is_bounded_whatever_is_open(thread_names, blocking, stream, calling):
     """A server with streams, stalls, sleeping requests and idle connections closes at once and breaks them all."""
-    server = NeuralBoxServer(latency=0 if stream else 60, pace=60).start()
+    server = NeuralBoxServer(latency=0 if stream else 60, event_interval=60).start()
     server.stall(0, 3)
     caller = calling(server)
     with contextlib.ExitStack() as stack:
@@ -185,7 +185,7 @@ def test_closing_under_fire(serve):
         def hammer(caller=caller, stop=stop):
             while not stop.is_set():
                 with contextlib.suppress(OSError, http.client.HTTPException):
-                    caller.say()
+                    caller.post_message()
 
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             fires = [pool.submit(hammer) for _ in range(4)]
@@ -222,7 +222,7 @@ def test_closing_from_within(serve):
     caller = serve(reply=lambda _: str(servers[0].close()))
     servers.append(caller.server)
     with contextlib.suppress(OSError):
-        caller.say()
+        caller.post_message()
     caller.server.wait_until(lambda: not caller.server.is_running)
 
 
@@ -272,7 +272,7 @@ def test_requests_in_flight_are_counted(serve):
     """The server counts requests being served, and the most there were at a time."""
     caller = serve(latency=0.05)
     with concurrent.futures.ThreadPoolExecutor(5) as pool:
-        list(pool.map(caller.say, "abcde"))
+        list(pool.map(caller.post_message, "abcde"))
     caller.server.wait_until(lambda: caller.server.in_flight == 0)
     assert 2 <= caller.server.peak_in_flight <= 5
     caller.server.reset()
@@ -292,7 +292,7 @@ async def test_waiting_has_an_end(caller):
     with pytest.raises(TimeoutError):
         caller.server.wait_for_disconnect(0.01)
     with pytest.raises(TimeoutError):
-        await caller.server.until_disconnect(0.01)
+        await caller.server.wait_for_disconnect_async(0.01)
 
 
 def test_endless_replies_do_not_outlive_the_server(serve):

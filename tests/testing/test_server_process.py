@@ -83,7 +83,7 @@ def test_an_open_server_does_not_hold_up_the_exit():
     code = """
         import http.client
         from neuralbox_async.testing import NeuralBoxServer
-        server = NeuralBoxServer(pace=60).start()
+        server = NeuralBoxServer(event_interval=60).start()
         connection = http.client.HTTPConnection("127.0.0.1", server.port)
         connection.request("POST", "/api/v2/generate/stream", '{"model": "m", "prompt": "x"}',
                            {"Authorization": "Bearer " + server.api_key})

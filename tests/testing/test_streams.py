@@ -1,4 +1,4 @@
-"""Streams of server-sent events, and what happens when their readers leave."""
+"""Streams of server-sent events, and disconnects of their readers."""
 
 import contextlib
 import itertools
@@ -13,10 +13,10 @@ def deltas(events):
 
 
 def test_stream_in_dialect_a(caller):
-    """A stream is a start, the pieces of the text, an end that tells the bill, and the literal [DONE]."""
-    answer = caller.say("Hello", stream=True)
+    """A stream is a start, the tokens of the text, an end with the bill, and the literal [DONE]."""
+    response = caller.post_message("Hello", stream=True)
 
-    assert "text/event-stream" == answer.headers["Content-Type"]
+    assert "text/event-stream" == response.headers["Content-Type"]
     assert [
         {"type": "generation_start", "id": "gen_01j9x00018473", "model": "gpt-5"},
         {"type": "content_delta", "delta": "You "},
@@ -24,8 +24,8 @@ def test_stream_in_dialect_a(caller):
         {"type": "content_delta", "delta": "Hello"},
         {"type": "generation_end", "id": "gen_01j9x00018473", "tokens_used": 2, "balance_remaining": 999_998},
         "[DONE]",
-    ] == answer.events
-    assert [b"data: "] * 6 == [frame[:6] for frame in answer.body.split(b"\n\n")[:-1]]
+    ] == response.events
+    assert [b"data: "] * 6 == [frame[:6] for frame in response.body.split(b"\n\n")[:-1]]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_stream_in_dialect_a(caller):
     [{"model": "gpt-5", "prompt": "Hello"}, {"model": "gpt-5", "messages": [{"role": "user", "content": "Hello"}]}],
 )
 def test_stream_in_dialect_b(caller, body):
-    """The path that only dialect B documents streams without a flag, with integer ids and tokens_spent."""
+    """The endpoint that only dialect B documents streams without a flag, with integer ids and tokens_spent."""
     events = caller.post(body, "/generate/stream").events
     assert {"type": "generation_start", "id": 18473, "model": "gpt-5"} == events[0]
     assert [{"type": "generation_end", "id": 18473, "tokens_spent": 2}, "[DONE]"] == events[-2:]
@@ -41,40 +41,40 @@ def test_stream_in_dialect_b(caller, body):
 
 
 def test_the_header_chooses_the_dialect(caller):
-    """The header decides about streams too."""
-    assert 18473 == caller.say(stream=True, headers={"X_NeuralBox_Dialect": "b"}).events[0]["id"]
-    end = caller.say(path="/generate/stream", headers={"X_NeuralBox_Dialect": "a"}).events[-2]
+    """The header selects the dialect of streams too."""
+    assert 18473 == caller.post_message(stream=True, headers={"X_NeuralBox_Dialect": "b"}).events[0]["id"]
+    end = caller.post_message(path="/generate/stream", headers={"X_NeuralBox_Dialect": "a"}).events[-2]
     assert "balance_remaining" in end
 
 
 @pytest.mark.parametrize("text", ["Grüße \u2028\u2029\u0085 \U0001f600\r\n\r\n data: x\n\n", "\ud83d half"])
 def test_any_text_is_streamed(caller, text):
-    """Text with line separators, blank lines or half a surrogate pair comes whole."""
-    assert f"You said: {text}" == deltas(caller.say(text, stream=True).events)
+    """Text with line separators, blank lines or half a surrogate pair is streamed unchanged."""
+    assert f"You said: {text}" == deltas(caller.post_message(text, stream=True).events)
 
 
-def test_a_long_stream_is_fast_and_whole(caller):
-    """A text of 60,000 words arrives whole, in well under a second for the server."""
+def test_a_long_stream_is_fast_and_complete(caller):
+    """A text of 60,000 words arrives complete, in well under a second for the server."""
     text = " ".join(map(str, range(60_000)))
-    answer = caller.say(text, stream=True)
-    assert f"You said: {text}" == deltas(answer.events)
+    response = caller.post_message(text, stream=True)
+    assert f"You said: {text}" == deltas(response.events)
     assert 1 == len(caller.server.billed)
 
 
-def test_streams_are_refused_before_their_head(serve):
-    """What is wrong with a request is an HTTP status, not an event."""
-    assert 402 == serve(balance=0).say(stream=True).status
-    assert 422 == serve().say(stream=True, temperature=3).status
+def test_invalid_streams_get_an_error_status(serve):
+    """The response to an invalid stream request is an HTTP status, not an event."""
+    assert 402 == serve(balance=0).post_message(stream=True).status
+    assert 422 == serve().post_message(stream=True, temperature=3).status
 
 
-def test_pending_models_stream_at_once(serve):
+def test_pending_models_stream_immediately(serve):
     """A stream is never pending."""
-    assert "[DONE]" == serve(pending_models=["gpt-5"]).say(stream=True).events[-1]
+    assert "[DONE]" == serve(pending_models=["gpt-5"]).post_message(stream=True).events[-1]
 
 
-def test_pace_spreads_the_events(serve):
-    """With a pace, each event comes by itself, a pace after the one before."""
-    caller = serve(pace=0.02, reply="one two three")
+def test_event_interval_separates_the_events(serve):
+    """With an event interval, each event is sent alone, one interval after the previous event."""
+    caller = serve(event_interval=0.02, reply="one two three")
     started = time.monotonic()
     with contextlib.closing(caller.send("POST", "/generate", {"model": "m", "prompt": "", "stream": True})) as stream:
         response = stream.getresponse()
@@ -87,25 +87,25 @@ def test_pace_spreads_the_events(serve):
     assert 1 == len(caller.server.billed)
 
 
-def test_latency_comes_before_the_head(serve):
-    """A stream's latency is the time to its first byte."""
+def test_latency_precedes_the_headers(serve):
+    """The latency of a stream is the time to its first byte."""
     caller = serve(latency=0.05)
     started = time.monotonic()
-    assert "[DONE]" == caller.say(stream=True).events[-1]
+    assert "[DONE]" == caller.post_message(stream=True).events[-1]
     assert time.monotonic() - started >= 0.05
 
 
-def test_heartbeats_fill_the_pauses(serve):
-    """While a stream is idle, comment lines come at the interval asked for."""
-    caller = serve(pace=0.05, heartbeat=0.02, reply="one")
-    answer = caller.say(stream=True)
-    assert 2 * 3 == answer.body.count(b": ping\n\n")
-    assert "one" == deltas(answer.events)
+def test_heartbeats_while_idle(serve):
+    """While a stream is idle, comment lines are sent at the heartbeat interval."""
+    caller = serve(event_interval=0.05, heartbeat=0.02, reply="one")
+    response = caller.post_message(stream=True)
+    assert 2 * 3 == response.body.count(b": ping\n\n")
+    assert "one" == deltas(response.events)
 
 
-async def test_a_reader_that_leaves_stops_the_generation(serve, session):
-    """When its reader leaves, a stream is stopped at once, costs nothing, and is failed for the status endpoints."""
-    caller = serve(reply=lambda _: itertools.repeat("word "), pace=0.005)
+async def test_disconnect_stops_the_generation(serve, session):
+    """A disconnect stops a stream immediately. It is not billed, and the status endpoints report it as failed."""
+    caller = serve(reply=lambda _: itertools.repeat("word "), event_interval=0.005)
     server = caller.server
     body = {"model": "gpt-5", "prompt": "", "stream": True}
     head = {"Authorization": f"Bearer {server.api_key}"}
@@ -113,48 +113,48 @@ async def test_a_reader_that_leaves_stops_the_generation(serve, session):
         async for line in response.content:
             if b"word" in line:
                 break
-    (received,) = await server.until_disconnect()
+    (received,) = await server.wait_for_disconnect_async()
 
-    assert 200 == received.answered
-    await server.until(lambda: server.in_flight == 0 and server.connections == 0)
+    assert 200 == received.response_status
+    await server.wait_until_async(lambda: server.in_flight == 0 and server.connections == 0)
     assert () == server.billed
     assert 1_000_000 == server.balance
     assert "failed" == caller.get("/generate/18473").json["status"]
 
 
 def test_an_endless_stream_waits_for_its_reader(serve):
-    """A stream without a pace goes no faster than it is read, and ends when its reader leaves."""
-    said = 0
+    """A stream without an event interval is no faster than its reader, and ends when the reader disconnects."""
+    generated = 0
 
     def reply(_):
-        nonlocal said
+        nonlocal generated
         while True:
-            said += 1
+            generated += 1
             yield "x" * 1000
 
     caller = serve(reply=reply)
     with contextlib.closing(caller.send("POST", "/generate", {"model": "m", "prompt": "", "stream": True})) as stream:
         response = stream.getresponse()
         response.read(10_000)
-        caller.server.wait_until(lambda: _stands_still(lambda: said))
-        # What the buffers of two sockets hold, and not a gigabyte.
-        assert said < 20_000
+        caller.server.wait_until(lambda: _is_constant(lambda: generated))
+        # The size of two socket buffers, not a gigabyte.
+        assert generated < 20_000
         assert 200 == caller.get("/balance").status
-        # Closing the connection alone leaves the file of the response open.
+        # Closing only the connection leaves the file of the response open.
         response.close()
     (received,) = caller.server.wait_for_disconnect()
     assert received.disconnected
     assert () == caller.server.billed
 
 
-def _stands_still(number):
+def _is_constant(number):
     before = number()
     time.sleep(0.02)
     return before == number()
 
 
 def test_an_endless_stream_with_a_fast_reader_ends_too(serve):
-    """A reader that keeps up does not keep the server from noticing that it left."""
+    """The server detects the disconnect of a reader that is as fast as the stream."""
     caller = serve(reply=lambda _: itertools.repeat("x" * 1000))
     with contextlib.closing(caller.send("POST", "/generate", {"model": "m", "prompt": "", "stream": True})) as stream:
         response = stream.getresponse()
@@ -166,14 +166,14 @@ def test_an_endless_stream_with_a_fast_reader_ends_too(serve):
 
 
 def test_a_reply_that_raises_ends_in_an_error_event(serve, caplog):
-    """A reply that raises in the middle of a stream ends it with an error event, unbilled, and is logged."""
+    """A reply that raises during a stream ends it with an error event. It is logged and not billed."""
 
     def reply(_):
         yield "one "
         raise ValueError("no more")
 
     caller = serve(reply=reply)
-    events = caller.say(stream=True).events
+    events = caller.post_message(stream=True).events
     assert ["generation_start", "content_delta", "error"] == [event["type"] for event in events]
     assert "ValueError('no more')" == events[-1]["message"]
     assert () == caller.server.billed
@@ -181,7 +181,7 @@ def test_a_reply_that_raises_ends_in_an_error_event(serve, caplog):
 
 
 def test_http_1_0_gets_a_stream_too(caller):
-    """A client without chunked encoding reads to the end of the connection."""
+    """A client without chunked encoding reads until the connection closes."""
     with contextlib.closing(caller.send("GET", "/balance")) as connection:
         connection.getresponse().read()
         body = b'{"model": "m", "prompt": "Hi"}'

@@ -1,4 +1,4 @@
-"""What a generate request must be, field by field."""
+"""Validation of generation requests, field by field."""
 
 import pytest
 
@@ -13,10 +13,10 @@ def part(**members):
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"\xff\xfe\xfd", b'{"temperature": NaN}', b'{"temperature": -Infinity}', b"[" * 200_000]
 )
-def test_what_is_not_json_is_a_400(caller, body):
-    """A body that is not JSON is refused as such."""
-    answer = caller.post(body)
-    assert (400, "bad_request") == (answer.status, answer.json["error"])
+def test_malformed_json_is_a_400(caller, body):
+    """A body that is not valid JSON gets a 400."""
+    response = caller.post(body)
+    assert (400, "bad_request") == (response.status, response.json["error"])
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_what_is_not_json_is_a_400(caller, body):
         ({"model": "m", "prompt": "Hi", "params": {"messages": [{}]}}, "params.messages.0.role"),
     ],
 )
-def test_what_breaks_a_rule_is_a_422(caller, body, field):
-    """A body that breaks a rule is refused, and the details name the field."""
-    answer = caller.post(body if body is not None else b"null")
-    assert (422, "validation_error") == (answer.status, answer.json["error"])
-    assert field in answer.json["details"]
-    assert f"{field} {answer.json['details'][field]}" in answer.json["message"]
+def test_an_invalid_field_is_a_422(caller, body, field):
+    """A body with an invalid field gets a 422 whose details name the field."""
+    response = caller.post(body if body is not None else b"null")
+    assert (422, "validation_error") == (response.status, response.json["error"])
+    assert field in response.json["details"]
+    assert f"{field} {response.json['details'][field]}" in response.json["message"]
     assert () == caller.server.billed
 
 
@@ -77,6 +77,6 @@ def test_what_breaks_a_rule_is_a_422(caller, body, field):
         {"anything": "else"},
     ],
 )
-def test_what_is_valid_passes(caller, members):
-    """Bounds, nulls and members unknown to the documentation pass."""
-    assert 200 == caller.say(**members).status
+def test_valid_requests(caller, members):
+    """Boundary values, nulls and undocumented members are valid."""
+    assert 200 == caller.post_message(**members).status

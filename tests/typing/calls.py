@@ -41,10 +41,10 @@ async def accepted(client: AsyncNeuralBox) -> None:
     await client.generate("gpt-5", ({"role": "user", "content": text} for text in ["Hi"]))
     async with client.stream("gpt-5", "Hi") as stream:
         assert_type(stream, AsyncStream)
-        assert_type(stream.text, AsyncIterator[str])
+        assert_type(stream.text_stream, AsyncIterator[str])
         async for event in stream:
             assert_type(event, GenerationStart | ContentDelta | GenerationEnd | UnknownEvent)
-    assert_type(await stream.until_done(), Generation)
+    assert_type(await stream.get_final_generation(), Generation)
     assert_type(await client.retrieve(reply), Generation)
     assert_type(await client.wait(18473, timeout=None), Generation)
     assert_type(client.with_options(timeout=3), AsyncNeuralBox)
@@ -65,7 +65,7 @@ async def accepted_batches(client: AsyncNeuralBox, awaited: AsyncIterator[str]) 
         journal="run.jsonl",
         on_unknown=lambda key: key == "a",
         budget=100,
-        check_balance=True,
+        limit_to_balance=True,
         pace=2.5,
         on_progress=show,
         timeout=None,
@@ -79,7 +79,7 @@ async def accepted_batches(client: AsyncNeuralBox, awaited: AsyncIterator[str]) 
             assert_type(result.error, NeuralBoxError | None)
         assert_type(await results.read_batch(), list[BatchResult])
     assert_type(batch.report, BatchReport)
-    assert_type(batch.report.tokens_in_all, int)
+    assert_type(batch.report.tokens_used_total, int)
     client.generate_many(awaited, model="gpt-5", pace="auto", on_unknown="retry")
     client.generate_many(({"messages": [{"role": "user", "content": text}]} for text in ["Hi"]), model="gpt-5")
     assert_type(read_journal("run.jsonl"), Iterator[JournalEntry])
@@ -107,7 +107,7 @@ def blocking(client: NeuralBox) -> None:
         for event in stream:
             assert_type(event, GenerationStart | ContentDelta | GenerationEnd | UnknownEvent)
         assert_type(stream.generation, Generation)
-        assert_type(stream.until_done(), Generation)
+        assert_type(stream.get_final_generation(), Generation)
     assert_type(client.retrieve(reply), Generation)
     assert_type(client.wait(18473, timeout=None), Generation)
     assert_type(client.with_options(timeout=3), NeuralBox)
@@ -135,4 +135,4 @@ def blocking_refused(client: NeuralBox) -> None:
 
 def errors(error: RateLimitError) -> None:
     assert_type(error.retry_after, float | None)
-    assert_type(error.status, int)
+    assert_type(error.status_code, int)

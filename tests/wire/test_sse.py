@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralbox_async import ResponseError
-from neuralbox_async._sse import ServerSentEvent, SSEDecoder, decode
+from neuralbox_async._wire.sse import ServerSentEvent, SSEDecoder, decode
 
 # One rule a row: the bytes of a stream, and the events that the standard makes of them as (data, event, id).
 RULES = {

@@ -25,7 +25,7 @@ from neuralbox_async import (
     RateLimitError,
     RequestTooLargeError,
     ResponseError,
-    UnprocessableRequestError,
+    UnprocessableEntityError,
     _protocol,
 )
 
@@ -37,7 +37,7 @@ KINDS = [
     (404, "not_found", NotFoundError, "no"),
     (409, "conflict", ConflictError, "no"),
     (413, "too_large", RequestTooLargeError, "no"),
-    (422, "validation_error", UnprocessableRequestError, "no"),
+    (422, "validation_error", UnprocessableEntityError, "no"),
     (429, "rate_limit_exceeded", RateLimitError, "no"),
     (500, "provider_error", ProviderError, "no"),
     (500, "oops", InternalServerError, "unknown"),
@@ -72,7 +72,7 @@ def test_errors(status, code, kind, billed, shape, message):
     body = json.dumps(shape).replace("{code}", code).encode()
     error = _protocol.error_from(status, {"x-request-id": "r1"}, body)
 
-    assert (kind, status, code, billed, body) == (type(error), error.status, error.code, error.billed, error.body)
+    assert (kind, status, code, billed, body) == (type(error), error.status_code, error.code, error.billed, error.body)
     assert "r1" == error.request_id
     assert message.replace("{code}", code) in str(error)
     assert str(status) in str(error)
@@ -235,7 +235,7 @@ def test_an_error_with_status_200(body):
     with pytest.raises(ResponseError, match="status of success and an error: Something") as caught:
         _protocol.load_generation(200, {"x-request-id": "r1"}, body)
 
-    assert ("r1", 200, body) == (caught.value.request_id, caught.value.status, caught.value.body)
+    assert ("r1", 200, body) == (caught.value.request_id, caught.value.status_code, caught.value.body)
 
 
 @pytest.mark.parametrize("status", ["pending", "queued", "completed"])

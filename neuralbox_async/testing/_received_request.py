@@ -1,4 +1,4 @@
-"""A request as the local server saw it."""
+"""The record of one request that the local server received."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False, kw_only=True)
 class ReceivedRequest:
-    """What came in. *answered* and *disconnected* change while the request is being served.
+    """A request and its outcome. *response_status* and *disconnected* change while the server handles the request.
 
     *index* counts the requests since the start or the last reset. *headers* is case-insensitive. *json* is the parsed
-    body, None when that is not JSON. *answered* is the status sent, None when there was no answer (yet). *disconnected*
-    says that the client went away before the answer was complete.
+    body, None if the body is not JSON. *response_status* is the HTTP status of the response, None if none was sent
+    (yet). *disconnected* is true if the client disconnected before the response was complete.
     """
 
     index: int
@@ -25,5 +25,5 @@ class ReceivedRequest:
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(default=b"", repr=False)
     json: Any = attrs.field(default=None, repr=False)
-    answered: int | None = None
+    response_status: int | None = None
     disconnected: bool = False

@@ -1,4 +1,4 @@
-"""The refusals of the documented API: an HTTP status, a machine-readable code and a sentence for people."""
+"""The error responses of the documented API: an HTTP status, a machine-readable code and a message."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Status -> code and message. The first rows are the vendor's error page; 408 and below are not documented there,
-# but gateways in front of any API send them.
-_KINDS: Final[dict[int, tuple[str, str]]] = {
+# Status -> code and message. The first rows are the vendor's error page. The vendor does not document 408 and the
+# rows below it, but gateways in front of any API send them.
+_DEFAULTS: Final[dict[int, tuple[str, str]]] = {
     400: ("bad_request", "Invalid or missing parameters."),
     401: ("not_authenticated", "Missing or invalid Authorization header."),
     402: ("insufficient_tokens", "Not enough tokens on the balance."),
@@ -28,10 +28,10 @@ _KINDS: Final[dict[int, tuple[str, str]]] = {
 }
 
 
-class RefusalError(Exception):
-    """A request that the API answers with an error *status*.
+class HTTPError(Exception):
+    """An error response with *status*.
 
-    *members* are added at the top level of the body in place of `details`, as the documented 429 body has them.
+    *members* are added at the top level of the body and replace `details`, as in the documented body of a 429.
     """
 
     def __init__(
@@ -44,24 +44,24 @@ class RefusalError(Exception):
         members: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        usual_code, usual_message = _KINDS.get(status, ("error", f"HTTP status {status}."))
+        default_code, default_message = _DEFAULTS.get(status, ("error", f"HTTP status {status}."))
         self.status = status
-        self.code = code or usual_code
-        self.message = message or usual_message
+        self.code = code or default_code
+        self.message = message or default_message
         self.details = details
         self.members = members
         self.headers = headers or {}
         super().__init__(status, self.code, self.message)
 
     def body(self) -> dict[str, object]:
-        """Return the JSON body: the general envelope, or the flat one of a 429."""
+        """Return the JSON body: the general envelope, or the flat body of a 429."""
         envelope: dict[str, object] = {"error": self.code, "message": self.message}
         if self.members is not None:
             return {**envelope, **self.members}
         return {**envelope, "details": dict(self.details or {})}
 
 
-def invalid(problems: Mapping[str, str]) -> RefusalError:
-    """Return the 422 for *problems*, a rule for each field that breaks it (`messages.0.role`)."""
-    fields = "; ".join(f"{field} {rule}" for field, rule in problems.items())
-    return RefusalError(422, message=f"The request does not match the schema: {fields}.", details=dict(problems))
+def validation_error(errors: Mapping[str, str]) -> HTTPError:
+    """Return the 422 for *errors*, which maps each invalid field (`messages.0.role`) to the rule that it breaks."""
+    fields = "; ".join(f"{field} {rule}" for field, rule in errors.items())
+    return HTTPError(422, message=f"The request does not match the schema: {fields}.", details=dict(errors))

@@ -1,4 +1,4 @@
-"""The models that the vendor's price list names, with their prices in NeuralBox tokens."""
+"""The models of the vendor's price list, with their prices in NeuralBox tokens."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ UNKNOWN_MODEL_PRICE: Final = 1
 
 @attrs.frozen
 class Model:
-    """One model of the catalogue: *cost* is its base price, *ceiling* the highest that options can make of it."""
+    """One model of the price list. *price* is its base price, *max_price* the price with the most expensive options."""
 
     category: str
-    cost: int
-    ceiling: int
+    price: int
+    max_price: int
     min_plan: str = "basic"
 
 
@@ -23,12 +23,12 @@ def _models(category: str, prices: dict[str, int | tuple[int, int]]) -> dict[str
     return {slug: _model(slug, category, price) for slug, price in prices.items()}
 
 
-def _model(slug: str, category: str, price: int | tuple[int, int]) -> Model:
-    cost, ceiling = price if isinstance(price, tuple) else (price, price)
-    return Model(category, cost, ceiling, "free" if slug in _STARTER else "basic")
+def _model(slug: str, category: str, prices: int | tuple[int, int]) -> Model:
+    price, max_price = prices if isinstance(prices, tuple) else (prices, prices)
+    return Model(category, price, max_price, "free" if slug in _FREE_PLAN_MODELS else "basic")
 
 
-_STARTER = frozenset(
+_FREE_PLAN_MODELS = frozenset(
     {
         "gpt-5-nano",
         "claude-haiku-4.5",
@@ -43,7 +43,7 @@ _STARTER = frozenset(
     }
 )
 
-CATALOGUE: Final[dict[str, Model]] = {
+MODELS: Final[dict[str, Model]] = {
     **_models(
         "text",
         {
@@ -117,30 +117,3 @@ CATALOGUE: Final[dict[str, Model]] = {
         },
     ),
 }
-
-
-def describe(slug: str, model: Model) -> dict[str, object]:
-    """Return the body of GET /models/{slug}."""
-    return {
-        "slug": slug,
-        "name": slug,
-        "category": model.category,
-        "provider": "NeuralBox",
-        "min_plan": model.min_plan,
-        "token_cost": model.cost,
-        "min_token_cost": model.cost,
-        "max_token_cost": model.ceiling,
-        "description_en": f"{slug}, as the local server plays it.",
-        "supports_streaming": model.category == "text",
-        "config": {},
-    }
-
-
-def quote(model: Model, count: int) -> dict[str, object]:
-    """Return the body of POST /models/{slug}/calculate-price for *count* generations."""
-    return {
-        "token_cost": model.cost * count,
-        "min_token_cost": model.cost,
-        "max_token_cost": model.ceiling,
-        "pricing_type": "fixed" if model.cost == model.ceiling else "matrix",
-    }

@@ -1,4 +1,4 @@
-"""The documented shapes: generation bodies and stream events in dialect A (`gen_...` ids) and B (integer ids)."""
+"""Response bodies and stream events, in dialect A (`gen_...` ids) and dialect B (integer ids)."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from neuralbox_async.testing._calls import Dialect
-    from neuralbox_async.testing._generations import Generation
+    from neuralbox_async.testing._models import Model
+    from neuralbox_async.testing._request_parsing import Dialect
+    from neuralbox_async.testing._store import Generation
 
 DONE: Final = b"data: [DONE]\n\n"
 HEARTBEAT: Final = b": ping\n\n"
 
-# Text goes out as UTF-8, not as \u escapes: a client must cope with characters cut in two by the network, and with
-# U+2028 in the middle of a line.
+# Text is sent as UTF-8, not as \u escapes: a client must handle characters that the network splits, and U+2028 in the
+# middle of a line.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def dump(value: object) -> bytes:
+def encode_json(value: object) -> bytes:
     """Serialise *value* as compact UTF-8 JSON."""
     try:
         return _encode(value).encode()
     except UnicodeEncodeError:
-        # A lone surrogate, echoed: only its escape can be sent.
+        # The echo of a lone surrogate, which has no UTF-8 form. Its escape can be sent.
         return json.dumps(value).encode()
 
 
+# Generations
+
+
 def generation_body(generation: Generation, dialect: Dialect, pending_seconds: float) -> dict[str, object]:
-    """Return *generation* as the POST that made it answers. A pending one takes *pending_seconds* in all."""
+    """Return the response to the POST that created *generation*. A pending one takes *pending_seconds* in total."""
     if dialect == "b":
         return _body_b(generation)
     identity = {"id": generation.id, "status": generation.status, "model": generation.model}
@@ -47,7 +51,7 @@ def generation_body(generation: Generation, dialect: Dialect, pending_seconds: f
 
 
 def status_body(generation: Generation, dialect: Dialect, pending_seconds: float) -> dict[str, object]:
-    """Return *generation* as the status paths answer: in dialect A a completed one has its completion time too."""
+    """Return the response to a status request. In dialect A a completed generation also has its completion time."""
     body = generation_body(generation, dialect, pending_seconds)
     if dialect == "a" and generation.status == "completed":
         body["completed_at"] = generation.completed_at
@@ -57,23 +61,23 @@ def status_body(generation: Generation, dialect: Dialect, pending_seconds: float
 def _body_b(generation: Generation) -> dict[str, object]:
     if generation.status == "failed":
         return {"id": generation.number, "status": "failed", "error": generation.error, "tokens_spent": 0}
-    done = generation.status == "completed"
+    completed = generation.status == "completed"
     return {
         "id": generation.number,
         "status": generation.status,
         "model_slug": generation.model,
-        "result_text": generation.text if done else None,
+        "result_text": generation.text if completed else None,
         "result_url": None,
         "thumbnail_url": None,
         "error": None,
-        "tokens_spent": generation.price if done else 0,
-        "processing_ms": round(generation.seconds * 1000) if done else None,
+        "tokens_spent": generation.price if completed else 0,
+        "processing_ms": round(generation.elapsed * 1000) if completed else None,
         "result_metadata": None,
     }
 
 
 def _usage(generation: Generation) -> dict[str, int]:
-    prompt, completion = generation.prompt_tokens, len(generation.said)
+    prompt, completion = generation.prompt_tokens, len(generation.output)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
@@ -83,32 +87,65 @@ def _progress(generation: Generation, pending_seconds: float) -> dict[str, int]:
     return {"progress": min(99, int(share * 100)), "eta_seconds": max(0, round(pending_seconds - elapsed))}
 
 
+# Models
+
+
+def model_body(slug: str, model: Model) -> dict[str, object]:
+    """Return the response to GET /models/{slug}."""
+    return {
+        "slug": slug,
+        "name": slug,
+        "category": model.category,
+        "provider": "NeuralBox",
+        "min_plan": model.min_plan,
+        "token_cost": model.price,
+        "min_token_cost": model.price,
+        "max_token_cost": model.max_price,
+        "description_en": f"{slug}, simulated by the local test server.",
+        "supports_streaming": model.category == "text",
+        "config": {},
+    }
+
+
+def price_body(model: Model, count: int) -> dict[str, object]:
+    """Return the response to POST /models/{slug}/calculate-price for *count* generations."""
+    return {
+        "token_cost": model.price * count,
+        "min_token_cost": model.price,
+        "max_token_cost": model.max_price,
+        "pricing_type": "fixed" if model.price == model.max_price else "matrix",
+    }
+
+
+# Stream events
+
+
 def start_event(generation: Generation, dialect: Dialect) -> bytes:
-    """Return the frame of `generation_start`. It says `model` in both dialects."""
-    return _frame({"type": "generation_start", "id": _id(generation, dialect), "model": generation.model})
+    """Return a `generation_start` event. It has `model` in both dialects."""
+    return _event({"type": "generation_start", "id": _id(generation, dialect), "model": generation.model})
 
 
 def delta_event(text: str) -> bytes:
-    """Return the frame of one `content_delta`."""
-    return b'data: {"type":"content_delta","delta":' + dump(text) + b"}\n\n"
+    """Return a `content_delta` event with *text*."""
+    return b'data: {"type":"content_delta","delta":' + encode_json(text) + b"}\n\n"
 
 
 def end_event(generation: Generation, dialect: Dialect) -> bytes:
-    """Return the frame of `generation_end`, with what was billed and, in dialect A, the balance."""
+    """Return a `generation_end` event with the billed tokens and, in dialect A, the balance."""
     end: dict[str, object] = {"type": "generation_end", "id": _id(generation, dialect)}
     if dialect == "b":
-        return _frame({**end, "tokens_spent": generation.price})
-    return _frame({**end, "tokens_used": generation.price, "balance_remaining": generation.balance_remaining})
+        return _event({**end, "tokens_spent": generation.price})
+    return _event({**end, "tokens_used": generation.price, "balance_remaining": generation.balance_remaining})
 
 
 def error_event(message: str) -> bytes:
-    """Return the frame of an `error` event."""
-    return _frame({"type": "error", "message": message})
+    """Return an `error` event with *message*."""
+    return _event({"type": "error", "message": message})
 
 
 def _id(generation: Generation, dialect: Dialect) -> str | int:
     return generation.number if dialect == "b" else generation.id
 
 
-def _frame(event: dict[str, object]) -> bytes:
-    return b"data: " + dump(event) + b"\n\n"
+def _event(data: dict[str, object]) -> bytes:
+    return b"data: " + encode_json(data) + b"\n\n"
