@@ -16,7 +16,7 @@ import attrs
 from neuralbox_async import NeuralBoxError
 
 if TYPE_CHECKING:
-    from neuralbox_async import Delivery
+    from neuralbox_async import HTTPRequest
 
 
 @attrs.frozen
@@ -36,13 +36,13 @@ class FakeRequest:
 
 class FakeResponse:
     """
-    A response with *status*, *headers* and a body that consists of *chunks*.
+    A response with *status_code*, *headers* and a body that consists of *chunks*.
 
     A chunk is bytes, an exception to raise, or ``...`` to wait until the response is closed.
     """
 
-    def __init__(self, *chunks: object, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        self.status = status
+    def __init__(self, *chunks: object, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        self.status_code = status_code
         self.headers = {"content-type": "application/json", **(headers or {})}
         self.closed = False
         self.received = b""
@@ -81,7 +81,7 @@ class FakeTransport:
     """
     A `neuralbox_async.Transport` that returns *responses* in order and then repeats the last one.
 
-    A response is a `FakeResponse`, a dict (sent as JSON with status 200), or an exception to raise: the real transport
+    A response is a `FakeResponse`, a dict (sent as JSON with status code 200), or an exception to raise: the real transport
     raises subclasses of `NeuralBoxError`. The attribute *requests* holds the requests sent, *responses* the responses
     returned; *closed* is true after `aclose`.
     """
@@ -92,18 +92,16 @@ class FakeTransport:
         self.closed = False
         self._queue = deque(responses)
 
-    async def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, delivery: Delivery
-    ) -> FakeResponse:
+    async def send(self, request: HTTPRequest) -> FakeResponse:
         """Record the request and return the next response."""
-        self.requests.append(FakeRequest(method, url, dict(headers), body))
+        self.requests.append(FakeRequest(request.method, request.url, dict(request.headers), request.body))
         await anyio.lowlevel.checkpoint()
         outcome = self._queue.popleft() if len(self._queue) > 1 else self._queue[0]
         if isinstance(outcome, BaseException):
-            delivery.stage = "sent" if isinstance(outcome, NeuralBoxError) and outcome.request_sent else "connecting"
+            request.stage = "sent" if isinstance(outcome, NeuralBoxError) and outcome.request_sent else "connecting"
             # A copy, because the client sets attributes on the errors that it raises.
             raise copy.copy(outcome) if isinstance(outcome, NeuralBoxError) else outcome
-        delivery.stage = "sent"
+        request.stage = "sent"
         response = FakeResponse(json.dumps(outcome).encode()) if isinstance(outcome, Mapping) else outcome
         self.responses.append(response)
         return response

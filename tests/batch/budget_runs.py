@@ -17,7 +17,7 @@ async def run(batch):
 def without_price(asked):
     """Answer with a generation for 9 tokens; how much it costs is not told before."""
     if "calculate-price" in asked["path"]:
-        return FakeResponse(b'{"error": "not_found"}', status=404)
+        return FakeResponse(b'{"error": "not_found"}', status_code=404)
     return done(asked, tokens_used=9)
 
 

@@ -131,7 +131,13 @@ async def test_the_whole_budget_is_used():
             results, report = await run(client.generate_many(requests, model="claude-sonnet-4.5", budget=42))
             spent = 1000 - server.balance
 
-    assert (10, 40, 40, 90, 0) == (len(results), spent, report.tokens_used, report.not_started, report.tokens_possibly_billed)
+    assert (10, 40, 40, 90, 0) == (
+        len(results),
+        spent,
+        report.tokens_used,
+        report.not_started,
+        report.tokens_possibly_billed,
+    )
     error = report.stopped_by
     assert (BudgetReachedError, 42, 40, "claude-sonnet-4.5") == (type(error), error.budget, error.spent, error.model)
 

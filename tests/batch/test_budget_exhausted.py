@@ -60,7 +60,7 @@ async def test_what_stands_behind_the_end_of_the_money(make, journal, status, co
     past(journal, begun("a"), begun("p"), accepted("p"), finished("a"))
 
     def answer(asked):
-        refused = FakeResponse(json.dumps({"error": code}).encode(), status=status)
+        refused = FakeResponse(json.dumps({"error": code}).encode(), status_code=status)
         return refused if asked["method"] == "POST" else for_ten(asked)
 
     client, transport = make(answer)

@@ -75,7 +75,7 @@ async def test_a_server_without_headers(make):
 
     def answer(asked):
         body = next(refusals, None)
-        return done(asked) if body is None else FakeResponse(json.dumps(body).encode(), status=429)
+        return done(asked) if body is None else FakeResponse(json.dumps(body).encode(), status_code=429)
 
     client, transport = make(answer)
     batch = client.generate_many(map(str, range(80)), model="gpt-5", max_concurrency=1)
@@ -197,7 +197,7 @@ async def test_a_wait_ends_when_the_client_is_closed():
 async def test_a_rate_is_kept(make):
     """A given rate is kept from the first request on."""
     client, _ = make()
-    batch = client.generate_many(map(str, range(60)), model="gpt-5", pace=200)
+    batch = client.generate_many(map(str, range(60)), model="gpt-5", max_rate=200)
     await drain(batch)
 
     assert 0.15 < batch.report.elapsed < 5

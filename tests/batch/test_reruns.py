@@ -192,7 +192,7 @@ async def test_what_was_cancelled_in_flight_is_in_doubt(make, journal):
 async def test_refused_requests_are_in_no_doubt(make, journal):
     """A process that dies while it waits for a limit leaves nothing in doubt: refused requests are known as such."""
     body = b'{"error": "rate_limit_exceeded", "retry_after": 60}'
-    client, _ = make(lambda _asked: FakeResponse(body, status=429))
+    client, _ = make(lambda _asked: FakeResponse(body, status_code=429))
     async with client.generate_many(map(str, range(9)), model="gpt-5", journal=journal, max_concurrency=4) as results:
         while results.report.rate_limited < 4:
             await asyncio.sleep(0)

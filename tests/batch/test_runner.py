@@ -29,7 +29,7 @@ LOST = APIConnectionError("reset", request_sent=True)
 
 def refusal(status, **members):
     """Return an answer with an error status."""
-    return FakeResponse(str(members or {}).replace("'", '"').encode(), status=status)
+    return FakeResponse(str(members or {}).replace("'", '"').encode(), status_code=status)
 
 
 # ------------------------------------------------------------------------------------------------- what goes and comes

@@ -37,8 +37,8 @@ LOST = APIConnectionError("reset", request_sent=True)
         ([REPLY], 1),
         ([REFUSED, REPLY], 2),
         ([REFUSED, RateLimitError("429", status=429), REPLY], 3),
-        ([FakeResponse(b'{"error": "provider_error"}', status=500), REPLY], 2),
-        ([FakeResponse(b'{"error": "model_unavailable", "retry_after": 0.001}', status=503), REPLY], 2),
+        ([FakeResponse(b'{"error": "provider_error"}', status_code=500), REPLY], 2),
+        ([FakeResponse(b'{"error": "model_unavailable", "retry_after": 0.001}', status_code=503), REPLY], 2),
     ],
 )
 async def test_repeats_what_cost_nothing(make_client, answers, attempts):
@@ -54,10 +54,10 @@ async def test_repeats_what_cost_nothing(make_client, answers, attempts):
     [
         (LOST, APIConnectionError, "unknown", 1),
         (REFUSED, APIConnectionError, "no", 3),
-        (FakeResponse(b"Oops", status=502), APIStatusError, "unknown", 1),
-        (FakeResponse(b"", status=402), InsufficientTokensError, "no", 1),
-        (FakeResponse(b'{"retry_after": 847}', status=429), RateLimitError, "no", 1),
-        (FakeResponse(b"<html>", status=200), ResponseError, "unknown", 1),
+        (FakeResponse(b"Oops", status_code=502), APIStatusError, "unknown", 1),
+        (FakeResponse(b"", status_code=402), InsufficientTokensError, "no", 1),
+        (FakeResponse(b'{"retry_after": 847}', status_code=429), RateLimitError, "no", 1),
+        (FakeResponse(b"<html>", status_code=200), ResponseError, "unknown", 1),
         (FakeResponse(b'{"id": 1, "status": "failed"}'), GenerationFailedError, "no", 1),
         (FakeResponse(b'{"id"', LOST), APIConnectionError, "unknown", 1),
     ],
@@ -154,7 +154,7 @@ async def test_closing_ends_a_wait(make_client):
 @pytest.mark.parametrize("status", [409, 422])
 async def test_a_key_refused_as_repeated(make_client, status):
     """When a repetition is refused for its key, the first failure is what the caller needs to know."""
-    transport = FakeTransport(LOST, FakeResponse(b'{"error": "key_reused"}', status=status))
+    transport = FakeTransport(LOST, FakeResponse(b'{"error": "key_reused"}', status_code=status))
     client = make_client(transport, retry_policy=RetryPolicy(retry_unknown=True, uniform=lambda low, _high: low))
     with pytest.raises(APIConnectionError, match="reset") as caught:
         await client.generate("gpt-5", "Hi")

@@ -122,10 +122,14 @@ async def test_deadline_of_opening_a_stream(make_client):
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_post_is_not_redirected(make_client, status):
     """A POST follows no redirect: the generation would be billed again, or the key told to another host."""
-    transport = FakeTransport(FakeResponse(b"", status=status, headers={"location": "/elsewhere"}))
+    transport = FakeTransport(FakeResponse(b"", status_code=status, headers={"location": "/elsewhere"}))
     with pytest.raises(APIStatusError) as caught:
         await make_client(transport).generate("gpt-5", "Hi")
-    assert (status, 1, "/elsewhere") == (caught.value.status_code, len(transport.requests), caught.value.headers["location"])
+    assert (status, 1, "/elsewhere") == (
+        caught.value.status_code,
+        len(transport.requests),
+        caught.value.headers["location"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,7 +147,7 @@ async def test_post_is_not_redirected(make_client, status):
 )
 async def test_get_is_redirected_to_the_same_origin(make_client, location, url):
     """A GET follows a redirect to the same origin, and to no other."""
-    transport = FakeTransport(FakeResponse(b"", status=302, headers={"location": location}), REPLY)
+    transport = FakeTransport(FakeResponse(b"", status_code=302, headers={"location": location}), REPLY)
     client = make_client(transport, base_url="https://api.example.com/v2")
     if url is None:
         with pytest.raises(APIStatusError):
@@ -156,7 +160,7 @@ async def test_get_is_redirected_to_the_same_origin(make_client, location, url):
 
 async def test_endless_redirects(make_client):
     """A redirect to itself ends."""
-    transport = FakeTransport(FakeResponse(b"", status=302, headers={"location": "/x"}))
+    transport = FakeTransport(FakeResponse(b"", status_code=302, headers={"location": "/x"}))
     with pytest.raises(APIConnectionError, match="redirects"):
         await make_client(transport).retrieve(1)
     assert len(transport.requests) < 10
@@ -177,7 +181,7 @@ async def test_errors_are_ours(make_client):
 async def test_an_echoed_key_is_not_shown(make_client, status):
     """A server or gateway that echoes the key does not bring it into the error, in whatever place."""
     body = json.dumps({"error": {"message": f"Incorrect API key: {KEY}"}, "details": {"a": [KEY]}}).encode()
-    response = FakeResponse(body, status=status, headers={"x-echo": f"Bearer {KEY}"})
+    response = FakeResponse(body, status_code=status, headers={"x-echo": f"Bearer {KEY}"})
     with pytest.raises(NeuralBoxError) as caught:
         await make_client(FakeTransport(response)).generate("gpt-5", "Hi")
 
@@ -191,7 +195,7 @@ def done() -> FakeResponse:
 
 async def test_second_streaming_entry(make_client):
     """Where the first documented entry of streams is not found, the second is used, and remembered."""
-    transport = FakeTransport(FakeResponse(b"", status=404), done(), done())
+    transport = FakeTransport(FakeResponse(b"", status_code=404), done(), done())
     client = make_client(transport, base_url="https://x.example.com")
     history = [
         {"role": "user", "content": "Hi"},
@@ -218,7 +222,7 @@ async def test_no_streaming_entry(make_client):
     """When neither entry is found, or the request has no form for the second, the first 404 is raised."""
     pictures = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}]
     for messages, asked in [("Hi", 2), (pictures, 1)]:
-        transport = FakeTransport(FakeResponse(b"first", status=404), FakeResponse(b"second", status=404))
+        transport = FakeTransport(FakeResponse(b"first", status=404), FakeResponse(b"second", status_code=404))
         with pytest.raises(NotFoundError, match="first"):
             await make_client(transport).stream("gpt-5", messages).__aenter__()
         assert asked == len(transport.requests)

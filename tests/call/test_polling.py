@@ -44,7 +44,7 @@ class Hanging(FakeTransport):
 
 async def test_retrieve(make_client):
     """The state is asked for under one documented path, on 404 under the other; what worked is remembered."""
-    not_found = FakeResponse(b'{"error": "not_found"}', status=404)
+    not_found = FakeResponse(b'{"error": "not_found"}', status_code=404)
     transport = FakeTransport(not_found, REPLY)
     client = make_client(transport, base_url="https://x.example.com")
 
@@ -57,7 +57,7 @@ async def test_retrieve(make_client):
 
 async def test_retrieve_what_is_not_there(make_client):
     """When neither path knows it, the first 404 is raised; nothing was billed."""
-    transport = FakeTransport(FakeResponse(b"first", status=404), FakeResponse(b"second", status=404))
+    transport = FakeTransport(FakeResponse(b"first", status=404), FakeResponse(b"second", status_code=404))
     with pytest.raises(NotFoundError, match="first") as caught:
         await make_client(transport).retrieve("gen_1")
     assert "no" == caught.value.billed
@@ -65,7 +65,7 @@ async def test_retrieve_what_is_not_there(make_client):
 
 async def test_retrieve_failed(make_client):
     """A generation that failed raises, under whichever path it was found."""
-    transport = FakeTransport(FakeResponse(b"", status=404), {"id": 1, "status": "failed", "error": "policy"})
+    transport = FakeTransport(FakeResponse(b"", status_code=404), {"id": 1, "status": "failed", "error": "policy"})
     client = make_client(transport)
     for _ in range(2):
         with pytest.raises(GenerationFailedError, match="policy"):
@@ -75,7 +75,7 @@ async def test_retrieve_failed(make_client):
 
 async def test_get_lives_through_what_is_transient(make_client):
     """A GET costs nothing, so every transient failure of it is tried again."""
-    transport = FakeTransport(LOST, FakeResponse(b"", status=502), REPLY)
+    transport = FakeTransport(LOST, FakeResponse(b"", status_code=502), REPLY)
     assert "Hello" == (await make_client(transport).retrieve(1)).content
 
 
@@ -100,7 +100,7 @@ async def test_pending(make_client):
 
 async def test_wait(make_client):
     """Waiting asks until the generation is completed, through transient failures."""
-    transport = FakeTransport(PENDING, LOST, {**PENDING, "status": "queued"}, FakeResponse(b"", status=503), REPLY)
+    transport = FakeTransport(PENDING, LOST, {**PENDING, "status": "queued"}, FakeResponse(b"", status_code=503), REPLY)
     client = make_client(transport, max_retries=0)
 
     assert "Hello" == (await client.wait("gen_1", poll_interval=0.001)).content
@@ -133,8 +133,8 @@ async def test_wait_raises(make_client):
     """A failure is raised, and so is what asking again does not mend."""
     for answer, kind in [
         ({"id": 1, "status": "failed"}, GenerationFailedError),
-        (FakeResponse(b"", status=401), APIStatusError),
-        (FakeResponse(b"", status=404), NotFoundError),
+        (FakeResponse(b"", status_code=401), APIStatusError),
+        (FakeResponse(b"", status_code=404), NotFoundError),
         (APIConnectionError("certificate", retryable=False), APIConnectionError),
     ]:
         with anyio.fail_after(5), pytest.raises(kind):

@@ -275,7 +275,9 @@ async def test_any_stream(chunks, kind):
 @given(st.sampled_from([200, 201, *STATUSES]), objects(GENERATION_FIELDS) | objects(ERROR_FIELDS) | values)
 async def test_any_answer_to_any_call(status, value):
     """Any answer with any status, to any call, is a result or an error."""
-    response = FakeResponse(json.dumps(value).encode(), status=status, headers={"content-type": "application/json"})
+    response = FakeResponse(
+        json.dumps(value).encode(), status_code=status, headers={"content-type": "application/json"}
+    )
     for call in (
         lambda client: client.generate("gpt-5", "Hi", max_retries=0),
         lambda client: client.retrieve("gen_1", max_retries=0),

@@ -90,7 +90,7 @@ CUT = [
     [
         (FakeResponse(...), asyncio.CancelledError),
         ({"id": "gen_1", "status": "failed", "model": "gpt-5"}, StreamInterruptedError),
-        (FakeResponse(b"{}", status=404), StreamInterruptedError),
+        (FakeResponse(b"{}", status_code=404), StreamInterruptedError),
         (ZeroDivisionError("a bug"), ZeroDivisionError),
     ],
     ids=["cancelled", "failed", "not found", "a bug"],

@@ -86,7 +86,10 @@ async def test_connections_are_not_reused_on_request(server):
 
 async def test_max_connections():
     """No more calls are in flight than connections are allowed; the others wait, and none is lost."""
-    async with NeuralBoxServer(latency=0.01) as server, AsyncNeuralBox(**server.client_options, max_connections=4) as client:
+    async with (
+        NeuralBoxServer(latency=0.01) as server,
+        AsyncNeuralBox(**server.client_options, max_connections=4) as client,
+    ):
         replies = await asyncio.gather(*(client.generate("gpt-5", f"Number {n}") for n in range(40)))
 
     assert [f"Number {n}" in reply.content for n, reply in enumerate(replies)] == [True] * 40
@@ -96,7 +99,10 @@ async def test_max_connections():
 
 async def test_waiting_for_a_connection_ends_with_the_deadline():
     """A call that got no connection in time was not sent."""
-    async with NeuralBoxServer(latency=5) as server, AsyncNeuralBox(**server.client_options, max_connections=1) as client:
+    async with (
+        NeuralBoxServer(latency=5) as server,
+        AsyncNeuralBox(**server.client_options, max_connections=1) as client,
+    ):
         first = asyncio.ensure_future(client.generate("gpt-5", "Hi"))
         await server.wait_until_async(lambda: server.in_flight == 1)
         with pytest.raises(APITimeoutError) as caught:

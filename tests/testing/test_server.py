@@ -30,7 +30,10 @@ def test_with_serves_blocking_code(thread_names):
     """In a with block the server answers blocking code of the same thread; after it there is no thread."""
     with NeuralBoxServer() as server:
         assert 200 == balance(server)
-        assert {"api_key": server.api_key, "base_url": f"http://127.0.0.1:{server.port}/api/v2"} == server.client_options
+        assert {
+            "api_key": server.api_key,
+            "base_url": f"http://127.0.0.1:{server.port}/api/v2",
+        } == server.client_options
         assert ["NeuralBoxServer"] == thread_names()
         assert server.is_running
     assert [] == thread_names()

@@ -66,7 +66,7 @@ async def accepted_batches(client: AsyncNeuralBox, awaited: AsyncIterator[str]) 
         on_unknown=lambda key: key == "a",
         budget=100,
         limit_to_balance=True,
-        pace=2.5,
+        max_rate=2.5,
         on_progress=show,
         timeout=None,
         max_retries=0,
@@ -80,7 +80,7 @@ async def accepted_batches(client: AsyncNeuralBox, awaited: AsyncIterator[str]) 
         assert_type(await results.read_batch(), list[BatchResult])
     assert_type(batch.report, BatchReport)
     assert_type(batch.report.tokens_used_total, int)
-    client.generate_many(awaited, model="gpt-5", pace="auto", on_unknown="retry")
+    client.generate_many(awaited, model="gpt-5", on_unknown="retry")
     client.generate_many(({"messages": [{"role": "user", "content": text}]} for text in ["Hi"]), model="gpt-5")
     assert_type(read_journal("run.jsonl"), Iterator[JournalEntry])
 
@@ -96,7 +96,7 @@ async def refused(client: AsyncNeuralBox) -> None:
     client.generate_many([5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     client.generate_many(["Hi"], budget="all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.generate_many(["Hi"], on_unknown="pay")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    client.generate_many(["Hi"], pace="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], max_rate="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def blocking(client: NeuralBox) -> None:
