@@ -19,7 +19,7 @@ from fault_server import FaultServer
 from neuralbox_async import AsyncNeuralBox, RetryPolicy
 
 KEY = "nb_test_key"
-AT_ONCE = RetryPolicy(uniform=lambda _low, _high: 0.0)
+AT_ONCE = RetryPolicy(jitter=lambda _low, _high: 0.0)
 
 
 @pytest.fixture

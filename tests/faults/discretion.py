@@ -7,7 +7,7 @@ from fault_server import answer, generation
 
 from neuralbox_async import AsyncNeuralBox, NeuralBoxError, RetryPolicy
 
-AT_ONCE = RetryPolicy(uniform=lambda _low, _high: 0.0)
+AT_ONCE = RetryPolicy(jitter=lambda _low, _high: 0.0)
 CANARY = "nb_canary_7f3a9c"
 PROMPT = "prompt_canary_51d2"
 WHOLE = answer(generation())

@@ -46,7 +46,7 @@ async def stream(client, *, recover=False, **options):
     texts = []
     with pytest.raises(NeuralBoxError) as caught:
         async with client.stream("gpt-5", "Hi", recover=recover, **options) as opened:
-            async for text in opened.text:
+            async for text in opened.text_stream:
                 texts.append(text)
     return Outcome(caught.value, time.monotonic() - started, texts)
 

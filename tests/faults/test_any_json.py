@@ -18,8 +18,7 @@ from neuralbox_async import (
     RetryPolicy,
     StreamInterruptedError,
 )
-from neuralbox_async import _codec as codec
-from neuralbox_async import _protocol as protocol
+from neuralbox_async._wire import events, responses, status_errors
 from neuralbox_async._wire.sse import SSEDecoder
 from neuralbox_async.testing import FakeResponse, FakeTransport
 
@@ -31,7 +30,7 @@ SOME = settings(
 )
 
 GENERATION_FIELDS = sorted(
-    {name for names in codec._GENERATION_NAMES.values() for name in names} | {"message", "detail"}
+    {name for names in responses._GENERATION_NAMES.values() for name in names} | {"message", "detail"}
 )
 EVENT_FIELDS = [
     "type",
@@ -118,7 +117,7 @@ def only_ours():
 def test_any_answer(value):
     """Any JSON for an answer is a generation or an error."""
     with only_ours():
-        generation = protocol.load_generation(200, {}, json.dumps(value).encode())
+        generation = responses.decode_generation(200, {}, json.dumps(value).encode())
         assert isinstance(generation, Generation)
         assert isinstance(generation.content, str)
         assert isinstance(generation.status, str)
@@ -135,14 +134,14 @@ def test_any_event(value, kind):
     if isinstance(value, dict):
         value.setdefault("type", kind)
     with only_ours():
-        codec.load_event(json.dumps(value))
+        events.decode_event(json.dumps(value))
 
 
 @MANY
 @given(st.sampled_from(STATUSES), objects(ERROR_FIELDS) | values, retry_afters)
 def test_any_error_body(status, value, retry_after):
     """Any JSON for the body of an error, with any Retry-After, is an error with that status and a sensible wait."""
-    error = protocol.error_from(status, {"retry-after": retry_after}, json.dumps(value).encode())
+    error = status_errors.error_from(status, {"retry-after": retry_after}, json.dumps(value).encode())
 
     assert status == error.status_code
     assert_presentable(error)
@@ -158,15 +157,15 @@ def test_any_error_body(status, value, retry_after):
 def test_any_bytes(body):
     """Any bytes for a body are an error, too, or a generation."""
     with only_ours():
-        protocol.load_generation(200, {}, body)
-    assert_presentable(protocol.error_from(500, {}, body))
+        responses.decode_generation(200, {}, body)
+    assert_presentable(status_errors.error_from(500, {}, body))
 
 
 @MANY
 @given(retry_afters)
 def test_any_retry_after(text):
     """Any text for Retry-After is a number of seconds from 0 to a billion, or nothing."""
-    seconds = protocol.parse_retry_after(text)
+    seconds = status_errors.parse_retry_after(text)
     assert seconds is None or (math.isfinite(seconds) and 0 <= seconds <= 1e9)
 
 
@@ -175,7 +174,7 @@ def test_any_retry_after(text):
 )
 def test_retry_after_at_the_edges(text):
     """Numbers without end, other alphabets' digits and dates long ago are harmless."""
-    seconds = protocol.parse_retry_after(text)
+    seconds = status_errors.parse_retry_after(text)
     assert seconds is None or seconds == 0
 
 
@@ -190,15 +189,15 @@ def test_any_depth(depth, opening, closing):
     deep = opening * depth + "1" + closing * depth
     for field in [*GENERATION_FIELDS, "unknown"]:
         with contextlib.suppress(NeuralBoxError):
-            protocol.load_generation(200, {}, f'{{"id": 1, "status": "completed", "{field}": {deep}}}'.encode())
+            responses.decode_generation(200, {}, f'{{"id": 1, "status": "completed", "{field}": {deep}}}'.encode())
     for field in ERROR_FIELDS:
         for value in (deep, f"[{deep}]", f'{{"message": {deep}}}', f'[{{"loc": [{deep}], "msg": {deep}}}]'):
-            error = protocol.error_from(400, {}, f'{{"{field}": {value}}}'.encode())
+            error = status_errors.error_from(400, {}, f'{{"{field}": {value}}}'.encode())
             assert len(str(error)) <= 1000
     for field in EVENT_FIELDS:
         for kind in ("generation_start", "content_delta", "generation_end", "error"):
             with contextlib.suppress(NeuralBoxError):
-                codec.load_event(f'{{"type": "{kind}", "{field}": {deep}}}')
+                events.decode_event(f'{{"type": "{kind}", "{field}": {deep}}}')
 
 
 @MANY
@@ -222,7 +221,7 @@ def test_any_bytes_for_the_decoder(chunks):
 
 def client_of(*answers):
     """Return a client that gets *answers*."""
-    policy = RetryPolicy(uniform=lambda _low, _high: 0.0, max_retry_after=0.0)
+    policy = RetryPolicy(jitter=lambda _low, _high: 0.0, max_retry_after=0.0)
     return AsyncNeuralBox(
         "nb_test_key", base_url="https://api.example", transport=FakeTransport(*answers), retry_policy=policy
     )

@@ -31,7 +31,7 @@ from neuralbox_async import (
     UnprocessableEntityError,
 )
 
-AT_ONCE = RetryPolicy(uniform=lambda _low, _high: 0.0)
+AT_ONCE = RetryPolicy(jitter=lambda _low, _high: 0.0)
 WORDS = "What went wrong, in many words. " * 40
 
 

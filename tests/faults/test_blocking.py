@@ -12,7 +12,7 @@ from test_response_bodies import BROKEN_BODIES
 from neuralbox_async import AsyncNeuralBox, NeuralBoxError, RetryPolicy
 from neuralbox_sync import NeuralBox
 
-AT_ONCE = RetryPolicy(uniform=lambda _low, _high: 0.0)
+AT_ONCE = RetryPolicy(jitter=lambda _low, _high: 0.0)
 
 CALLS = {
     **{name: script for name, (script, _) in BROKEN_BODIES.items()},

@@ -47,7 +47,7 @@ async def test_broken_stream(serve, connect, script):
 
     async with client.stream("gpt-5", "Hi", recover=False) as opened:
         with pytest.raises(StreamInterruptedError) as caught:
-            async for text in opened.text:
+            async for text in opened.text_stream:
                 texts.append(text)
         with pytest.raises(StreamInterruptedError) as again:
             await anext(opened)
@@ -145,7 +145,7 @@ async def test_total_time_of_a_stream(serve, connect, busy):
 
     with pytest.raises(StreamTimeoutError) as caught:
         async with client.stream("gpt-5", "Hi", recover=False, timeout=3 * SHORT) as opened:
-            async for _ in opened.text:
+            async for _ in opened.text_stream:
                 if busy:
                     await asyncio.sleep(0.001)
                 assert time.monotonic() - started < LONG

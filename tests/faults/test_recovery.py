@@ -24,7 +24,7 @@ async def test_mended_stream(serve, connect, data, then):
     client = connect(server, max_event_bytes=4000)
 
     async with client.stream("gpt-5", "Hi") as opened:
-        texts = [text async for text in opened.text]
+        texts = [text async for text in opened.text_stream]
 
     assert ["Hello ", "world", ", and more"] == texts
     assert opened.generation.completed
@@ -80,7 +80,7 @@ async def test_json_instead_of_a_stream(serve, connect, kind):
     server = serve(replies(answer(generation("Hello"), kind=kind)))
 
     async with connect(server).stream("gpt-5", "Hi") as opened:
-        assert ["Hello"] == [text async for text in opened.text]
+        assert ["Hello"] == [text async for text in opened.text_stream]
 
     assert opened.generation.completed
     assert 1 == server.posts

@@ -122,7 +122,7 @@ def make_loop():
     async def aclose():
         """Nothing is open."""
 
-    return EventLoop(aclose, lambda: None)
+    return EventLoop(aclose)
 
 
 @pytest.fixture(name="make_loop")

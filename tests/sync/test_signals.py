@@ -148,7 +148,7 @@ def test_stubborn_call(start):
             pass
 
         try:
-            EventLoop(aclose, lambda: None).call(stay)
+            EventLoop(aclose).call(stay)
         except KeyboardInterrupt:
             print("interrupted", flush=True)
     """)
@@ -194,7 +194,7 @@ def test_a_first_call_within_the_first_call(start, moment):
         async def where():
             return id(asyncio.get_running_loop())
 
-        found, loop = [], EventLoop(nothing, lambda: None)
+        found, loop = [], EventLoop(nothing)
         signal.signal(signal.SIGALRM, lambda *_: found.append(loop.call(where)))
         signal.setitimer(signal.ITIMER_REAL, {moment})
         found.append(loop.call(where))
@@ -244,7 +244,7 @@ def test_interrupts_at_any_moment(start):
         def interrupt(*_):
             raise KeyboardInterrupt
 
-        loop = EventLoop(nothing, lambda: None)
+        loop = EventLoop(nothing)
         loop.call(nothing)
         signal.signal(signal.SIGALRM, interrupt)
         for _ in range(600):
