@@ -188,13 +188,13 @@ def test_a_first_call_within_the_first_call(start, moment):
         import asyncio, signal, threading
         from neuralbox_sync._loop import EventLoop
 
-        async def nothing():
+        async def do_nothing():
             pass
 
         async def where():
             return id(asyncio.get_running_loop())
 
-        found, loop = [], EventLoop(nothing)
+        found, loop = [], EventLoop(do_nothing)
         signal.signal(signal.SIGALRM, lambda *_: found.append(loop.call(where)))
         signal.setitimer(signal.ITIMER_REAL, {moment})
         found.append(loop.call(where))
@@ -238,14 +238,14 @@ def test_interrupts_at_any_moment(start):
                 cancelled += 1
                 raise
 
-        async def nothing():
+        async def do_nothing():
             pass
 
         def interrupt(*_):
             raise KeyboardInterrupt
 
-        loop = EventLoop(nothing)
-        loop.call(nothing)
+        loop = EventLoop(do_nothing)
+        loop.call(do_nothing)
         signal.signal(signal.SIGALRM, interrupt)
         for _ in range(600):
             since = time.monotonic()
@@ -257,7 +257,7 @@ def test_interrupts_at_any_moment(start):
             except KeyboardInterrupt:
                 interrupted += 1
             slowest = max(slowest, time.monotonic() - since)
-        loop.call(nothing)
+        loop.call(do_nothing)
         assert returned + interrupted == 600 and returned and interrupted, (returned, interrupted)
         assert began == cancelled + ended and ended >= returned, (began, cancelled, ended, returned)
         assert slowest < 1, slowest
