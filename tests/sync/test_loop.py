@@ -16,6 +16,8 @@ from coroutines import do_nothing, echo, in_threads
 
 from neuralbox_async import ClientClosedError
 
+from neuralbox_sync._loop import CallState, _Call
+
 THREADS = 64
 
 
@@ -29,6 +31,21 @@ def test_no_thread_before_the_first_call(make_loop, loop_threads):
     make_loop()
 
     assert [] == loop_threads()
+
+
+def test_states_of_a_call(loop):
+    """A call is pending until its task starts, then running, then done."""
+    states = []
+
+    async def work():
+        states.append(call.state)
+
+    loop.call(do_nothing)
+    call = _Call(work)
+    states.append(call.state)
+    loop._submit_and_wait(call, loop._loop)
+
+    assert [CallState.PENDING, CallState.RUNNING, CallState.DONE] == [*states, call.state]
 
 
 def test_first_calls_at_once(loop, loop_threads):
