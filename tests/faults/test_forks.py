@@ -94,9 +94,9 @@ CHILDREN = {
     "a call": "event_loop.run(generate())",
     "close": "event_loop.run(client.aclose())",
     "a call and close": "event_loop.run(generate()); event_loop.run(client.aclose())",
+    "a closed stream": "event_loop.run(stream.aclose())",
     "garbage collection": "global client, stream; del client, stream; gc.collect()",
     "a call and garbage collection": "event_loop.run(generate()); global client, stream; del client, stream; gc.collect()",
-    "a closed stream": "event_loop.run(stream.aclose())",
     "a fork and a call": "global child; child = lambda: event_loop.run(generate()); fork()",
 }
 
@@ -133,7 +133,7 @@ def test_fork(serve, parent, child):
     run(serve(serve_requests), parent, child)
 
 
-@pytest.mark.parametrize("child", ["a call and close", "garbage collection"])
+@pytest.mark.parametrize("child", ["a closed stream", "garbage collection"])
 @pytest.mark.parametrize("parent", PARENTS)
 def test_fork_with_tls(serve, tmp_path, parent, child):
     """The child ends no TLS session of the parent."""
@@ -145,10 +145,10 @@ def test_fork_with_tls(serve, tmp_path, parent, child):
     run(serve(serve_requests, tls=context), parent, child, certificate=tmp_path / "authority.pem")
 
 
-@pytest.mark.parametrize("child", ["a call and close", "garbage collection"])
-@pytest.mark.parametrize("parent", PARENTS)
-def test_fork_with_uvloop(serve, parent, child):
+@pytest.mark.parametrize("child", ["a closed stream", "garbage collection"])
+def test_fork_with_uvloop(serve, child):
     """The child harms no event loop of uvloop."""
     pytest.importorskip("uvloop")
 
-    run(serve(serve_requests), parent, child, loop="uvloop")
+    # Not beside a running loop: there a child crashes when it exits, as with aiohttp's session alone.
+    run(serve(serve_requests), "in a running loop", child, loop="uvloop")

@@ -45,6 +45,7 @@ CHILDREN = {
     "close": "client.close()",
     "a call and close": 'assert say("child") == "child"; client.close()',
     "garbage collection": "global client; del client; gc.collect()",
+    "a change of the inherited loop": "inherited.remove_reader(inherited._ssock)",
     "a fork and a call": 'assert fork(lambda: say("grandchild")) == 0',
     "a thread": "thread = threading.Thread(target=say, args=('child',)); thread.start(); thread.join()",
     "a hard exit": "os._exit(0)",
@@ -61,6 +62,7 @@ def child():
     {CHILDREN[child]}
 
 assert say("parent") == "parent"
+inherited = client._loop._loop
 registrations = epoll_registrations()
 status = fork(child)
 assert registrations == epoll_registrations()
