@@ -63,7 +63,7 @@ class EventLoop:
                 threading.Event().wait(2 * _CLOSE_TIMEOUT)
 
     def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
-        """End the loop and all that runs on it; wait for that at most *timeout* seconds. Idempotent, from any thread."""
+        """End the loop and its calls; wait for that at most *timeout* seconds. Idempotent, from any thread."""
         self.closed = True
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it has ended, or this is its thread

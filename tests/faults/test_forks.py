@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import trustme
-from fault_server import STREAM_HEAD, answer, events, generation
+from fault_server import STREAM_HEAD, events, generation, response
 
 PARENT = """
 import asyncio, contextlib, gc, importlib, os, pathlib, ssl, sys, threading
@@ -19,6 +19,11 @@ client = AsyncNeuralBox("nb_test_key", base_url=URL, ssl_context=context, timeou
 
 async def generate():
     assert "Hello" == (await client.generate("gpt-5", "Hi")).content
+
+def drop():
+    global client, stream
+    del client, stream
+    gc.collect()
 
 def epoll_registrations():
     # The descriptors in each epoll of this process, which the child shares.
@@ -95,8 +100,8 @@ CHILDREN = {
     "close": "event_loop.run(client.aclose())",
     "a call and close": "event_loop.run(generate()); event_loop.run(client.aclose())",
     "a closed stream": "event_loop.run(stream.aclose())",
-    "garbage collection": "global client, stream; del client, stream; gc.collect()",
-    "a call and garbage collection": "event_loop.run(generate()); global client, stream; del client, stream; gc.collect()",
+    "garbage collection": "drop()",
+    "a call and garbage collection": "event_loop.run(generate()); drop()",
     "a fork and a call": "global child; child = lambda: event_loop.run(generate()); fork()",
 }
 
@@ -106,7 +111,7 @@ async def serve_requests(connection):
     while True:
         request = await connection.request()
         if b'"stream":true' not in request.body:
-            await connection.send(answer(generation()))
+            await connection.send(response(generation()))
             continue
         head = STREAM_HEAD.replace(b"Connection: close", b"Transfer-Encoding: chunked")
         for part in (events("Hello ", end=False), events("world", start=False)):

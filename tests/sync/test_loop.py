@@ -15,7 +15,6 @@ import pytest
 from coroutines import do_nothing, echo, in_threads
 
 from neuralbox_async import ClientClosedError
-
 from neuralbox_sync._loop import CallState, _Call
 
 THREADS = 64

@@ -39,7 +39,7 @@ def test_interrupted_start(loop, monkeypatch, name, pause):
 
 
 def interrupt_at(step, function):
-    """Call *function* and raise KeyboardInterrupt at its *step*-th line or instruction; return whether it was raised."""
+    """Call *function* and raise KeyboardInterrupt at its *step*-th line or instruction; return whether it did."""
     steps = itertools.count()
 
     def trace(frame, event, _argument):
