@@ -1,4 +1,8 @@
-"""The status of generations: `retrieve` it once, `wait` for its end, `recover` the rest of a broken stream."""
+"""
+The status of a generation: `retrieve` it once, `wait` until it is finished.
+
+`finish` waits for the generation of a call, `recover` for that of a stream that broke.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,9 @@ from neuralbox_async._errors import (
     APIStatusError,
     GenerationFailedError,
     InvalidParameterError,
+    NeuralBoxError,
     NotFoundError,
+    ResponseError,
     WaitTimeoutError,
 )
 from neuralbox_async._options import DEFAULT_POLL_INTERVAL
@@ -115,7 +121,23 @@ async def wait(
     return state
 
 
-async def recover(executor: Executor, generation_id: GenerationId, options: CallOptions, deadline: float) -> Generation:
+async def finish(executor: Executor, call: Call, generation: Generation) -> Generation:
+    """Return *generation*, the result of *call*, when it is finished. Raises the errors of `wait`, for *call*."""
+    if generation.finished:
+        return generation
+    if generation.id is None:
+        msg = "a pending generation without an id cannot be waited for"
+        body = repr(generation.raw).encode(errors="replace")
+        raise call.annotate(ResponseError(msg, path="$.id", body=body))
+    call.accept(generation.id)
+    try:
+        return await wait(executor, generation, call.options, call.deadline)
+    except NeuralBoxError as error:
+        call.annotate(error)
+        raise
+
+
+async def recover(executor: Executor, options: CallOptions, generation_id: GenerationId, deadline: float) -> Generation:
     """Return the finished generation of a stream that broke. Raises the errors of `wait`."""
     state = Generation(id=generation_id, status="pending")
     bound = min(deadline, time_after(options.stall_timeout), time_after(options.timeout))
