@@ -205,7 +205,7 @@ async def test_no_pickle_no_secret():
         with pytest.raises(TypeError, match="make one in each process"):
             attempt(client)
     assert "AsyncNeuralBox(base_url='https://neuralbox.top/api/v2')" == repr(client)
-    shown = repr(vars(client)) + repr(vars(client._caller.shared.transport))
+    shown = repr(vars(client)) + repr(vars(client._executor.shared.transport))
     assert KEY not in shown
     assert "hunter2" not in shown
 

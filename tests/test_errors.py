@@ -42,15 +42,15 @@ EXAMPLES = [
     APITimeoutError("too late", phase="connect"),
     WaitTimeoutError("still pending", generation=Generation(id=7, status="pending")),
     *(
-        kind("went wrong", status=499, code="a_code", headers={"x-request-id": "r1"}, body=b"{}", retry_after=3.0)
+        kind("went wrong", status_code=499, code="a_code", headers={"x-request-id": "r1"}, body=b"{}", retry_after=3.0)
         for kind in vars(neuralbox_async).values()
         if isinstance(kind, type) and issubclass(kind, APIStatusError)
     ),
-    ResponseError("not JSON", path="$.id", body=b"<html>", status=200),
+    ResponseError("not JSON", path="$.id", body=b"<html>", status_code=200),
     GenerationFailedError("failed", reason="policy", generation=Generation(id=1, status="failed")),
     StreamInterruptedError("cut", generation=SO_FAR, reason="provider"),
     StreamTimeoutError("stalled", phase="stall", generation=SO_FAR),
-    StreamStateError.closed(),
+    StreamStateError("closed"),
     BatchStateError("not entered"),
     BudgetReachedError("no more", budget=10, spent=9, model="gpt-5"),
     OutcomeUnknownError("in flight when it died", keys=("a", "b")),
@@ -84,9 +84,9 @@ def test_every_class_has_an_example():
         (APIConnectionError("refused"), False, "no"),
         (APIConnectionError("reset", request_sent=True), True, "unknown"),
         (APITimeoutError("late", request_sent=True), True, "unknown"),
-        (RateLimitError("429", status=429), True, "no"),
-        (InternalServerError("502", status=502), True, "unknown"),
-        (ProviderError("500", status=500), True, "no"),
+        (RateLimitError("429", status_code=429), True, "no"),
+        (InternalServerError("502", status_code=502), True, "unknown"),
+        (ProviderError("500", status_code=500), True, "no"),
         (ResponseError("not JSON"), True, "unknown"),
         (GenerationFailedError("failed"), True, "no"),
         (BudgetReachedError("no more"), False, "no"),

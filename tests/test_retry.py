@@ -25,7 +25,7 @@ from neuralbox_async import (
 from neuralbox_async._errors import APIStatusError
 from neuralbox_async._call.retry_budget import RetryBudget
 
-POLICY = RetryPolicy(uniform=lambda _low, high: high)
+POLICY = RetryPolicy(jitter=lambda _low, high: high)
 
 # What failed; whether a POST is repeated by default, a POST with retry_unknown, and a GET.
 ROWS = {
@@ -34,22 +34,22 @@ ROWS = {
     "configuration": (APIConnectionError("certificate", retryable=False), False, False, False),
     "sent, no answer": (APIConnectionError("reset", request_sent=True), False, True, True),
     "sent, no answer in time": (APITimeoutError("late", request_sent=True), False, True, True),
-    "429": (RateLimitError("", status=429), True, True, True),
-    "500 provider_error": (ProviderError("", status=500), True, True, True),
-    "503 model_unavailable": (ModelUnavailableError("", status=503), True, True, True),
-    "500": (InternalServerError("", status=500), False, True, True),
-    "502": (InternalServerError("", status=502), False, True, True),
-    "503": (InternalServerError("", status=503), False, True, True),
-    "504": (InternalServerError("", status=504), False, True, True),
-    "529": (InternalServerError("", status=529), False, True, True),
-    "501": (InternalServerError("", status=501), False, False, False),
-    "408": (APIStatusError("", status=408), False, True, True),
-    "425": (APIStatusError("", status=425), True, True, True),
-    "400": (BadRequestError("", status=400), False, False, False),
-    "404": (NotFoundError("", status=404), False, False, False),
-    "409": (ConflictError("", status=409), False, False, False),
-    "302": (APIStatusError("", status=302), False, False, False),
-    "server's veto": (RateLimitError("", status=429, headers={"x-should-retry": "false"}), False, False, False),
+    "429": (RateLimitError("", status_code=429), True, True, True),
+    "500 provider_error": (ProviderError("", status_code=500), True, True, True),
+    "503 model_unavailable": (ModelUnavailableError("", status_code=503), True, True, True),
+    "500": (InternalServerError("", status_code=500), False, True, True),
+    "502": (InternalServerError("", status_code=502), False, True, True),
+    "503": (InternalServerError("", status_code=503), False, True, True),
+    "504": (InternalServerError("", status_code=504), False, True, True),
+    "529": (InternalServerError("", status_code=529), False, True, True),
+    "501": (InternalServerError("", status_code=501), False, False, False),
+    "408": (APIStatusError("", status_code=408), False, True, True),
+    "425": (APIStatusError("", status_code=425), True, True, True),
+    "400": (BadRequestError("", status_code=400), False, False, False),
+    "404": (NotFoundError("", status_code=404), False, False, False),
+    "409": (ConflictError("", status_code=409), False, False, False),
+    "302": (APIStatusError("", status_code=302), False, False, False),
+    "server's veto": (RateLimitError("", status_code=429, headers={"x-should-retry": "false"}), False, False, False),
     "not understood": (ResponseError("not JSON"), False, False, False),
     "failed": (GenerationFailedError("policy"), False, False, False),
     "stream broke": (StreamInterruptedError("cut"), False, False, False),
@@ -71,14 +71,14 @@ def test_what_is_repeated(error, post, post_unknown, get):
     "error, waits",
     [
         (APIConnectionError("refused"), [0.5, 1, 2, 4, 8, 8]),
-        (ProviderError("", status=500), [0.5, 1, 2, 4, 8, 8]),
-        (RateLimitError("", status=429), [1, 2, 4, 8, 8, 8]),
-        (ModelUnavailableError("", status=503), [1, 2, 4, 8, 8, 8]),
+        (ProviderError("", status_code=500), [0.5, 1, 2, 4, 8, 8]),
+        (RateLimitError("", status_code=429), [1, 2, 4, 8, 8, 8]),
+        (ModelUnavailableError("", status_code=503), [1, 2, 4, 8, 8, 8]),
     ],
 )
 def test_backoff(error, waits):
     """The longest possible wait doubles from retry to retry up to a bound; throttling starts higher."""
-    policy = RetryPolicy(max_retries=6, uniform=lambda _low, high: high)
+    policy = RetryPolicy(max_retries=6, jitter=lambda _low, high: high)
 
     assert waits == [policy.delay(attempt, error) for attempt in range(1, 7)]
 
@@ -96,14 +96,14 @@ def test_full_jitter(attempt):
 )
 def test_retry_after(retry_after, wait):
     """The server's wish is a lower bound, a little is added, and above the ceiling the error is raised at once."""
-    assert wait == POLICY.delay(1, RateLimitError("", status=429, retry_after=retry_after))
+    assert wait == POLICY.delay(1, RateLimitError("", status_code=429, retry_after=retry_after))
 
 
 def test_the_ceiling_is_a_setting():
     """Who wants to wait longer can."""
-    patient = RetryPolicy(max_retry_after=3600, uniform=lambda _low, _high: 0.0)
+    patient = RetryPolicy(max_retry_after=3600, jitter=lambda _low, _high: 0.0)
 
-    assert 847.0 == patient.delay(1, RateLimitError("", status=429, retry_after=847.0))
+    assert 847.0 == patient.delay(1, RateLimitError("", status_code=429, retry_after=847.0))
 
 
 @pytest.mark.parametrize("remaining, repeated", [(None, True), (10.0, True), (1.6, True), (1.4, False), (-1.0, False)])
@@ -128,7 +128,7 @@ def test_budget_runs_dry_and_fills_up():
 
     taken = sum(budget.take(error) is not None for _ in range(100))
     assert 35 == taken
-    assert budget.take(RateLimitError("", status=429)) == 5
+    assert budget.take(RateLimitError("", status_code=429)) == 5
 
     budget.give_back(14)
     assert 14 == budget.take(error)

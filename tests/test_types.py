@@ -81,7 +81,7 @@ def test_invalid(parameter, changes, rule):
 
     assert parameter == caught.value.parameter
     assert rule in caught.value.rule
-    assert caught.value.shown in str(caught.value)
+    assert caught.value.value in str(caught.value)
     assert isinstance(caught.value, ValueError)
 
 
@@ -205,6 +205,6 @@ def test_values_are_frozen_and_hide_what_is_long():
 )
 def test_status(status, completed, finished):
     """Only the two documented final statuses are final."""
-    generation = Generation(id=1, status=status)
+    generation = Generation(id=1, status_code=status)
 
     assert (completed, finished) == (generation.completed, generation.finished)

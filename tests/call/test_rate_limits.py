@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 import pytest
 
 from neuralbox_async import RateLimitError
-from neuralbox_async._pacing import RateLimits, Window
+from neuralbox_async._call.rate_limits import RateLimits, Window
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
 
 def too_many(**facts):
     """Return a 429."""
-    error = RateLimitError("429", status=429, retry_after=facts.pop("retry_after", None))
+    error = RateLimitError("429", status_code=429, retry_after=facts.pop("retry_after", None))
     vars(error).update(facts)
     return error
 
@@ -34,10 +34,10 @@ def told(limit, remaining, reset=None, *, kind="hour", **others):
 def test_headroom_is_what_remains_less_what_is_in_flight():
     """No more are in flight than remain, less a reserve for calls that do not wait."""
     window = Window(3600.0)
-    window.learn(1000, 50, 1700, 100.0)
+    window.update(1000, 50, 1700, 100.0)
 
     assert [0.0, 0.0, math.inf] == [window.opens_at(10.0, in_flight) for in_flight in (0, 39, 40)]
-    window.learn(1000, 10, 1700, 100.0)
+    window.update(1000, 10, 1700, 100.0)
     assert 100.0 == window.opens_at(10.0, 0)
 
 
@@ -45,7 +45,7 @@ def test_headroom_is_what_remains_less_what_is_in_flight():
 def test_the_reserve_is_small(limit, reserve):
     """The reserve is a fiftieth of the limit, ten at most, and nothing of a small one."""
     window = Window(3600.0)
-    window.learn(limit, reserve + 1, 1700, 100.0)
+    window.update(limit, reserve + 1, 1700, 100.0)
 
     assert [0.0, math.inf] == [window.opens_at(10.0, in_flight) for in_flight in (0, 1)]
 
@@ -54,32 +54,32 @@ def test_answers_come_in_any_order():
     """Within a window the least counts; a new window is known by its end, and the old one's answers are then late."""
     window = Window(3600.0)
     for remaining, announced in [(50, 1700), (48, 1700), (49, 1700)]:
-        window.learn(100, remaining, announced, 100.0)
+        window.update(100, remaining, announced, 100.0)
     assert (48, 100.0) == (window.remaining, window.resets_at)
-    window.learn(100, 99, 5300, 3700.0)
-    window.learn(100, 40, 1700, 100.0)
+    window.update(100, 99, 5300, 3700.0)
+    window.update(100, 40, 1700, 100.0)
     assert (99, 3700.0) == (window.remaining, window.resets_at)
 
 
 def test_a_window_without_an_end():
     """Where no end is told, only a refusal tells it: one request goes ahead of the others to get it."""
     window = Window(86400.0)
-    window.learn(100, 0, 0, None)
+    window.update(100, 0, 0, None)
     assert [0.0, math.inf] == [window.opens_at(10.0, in_flight) for in_flight in (0, 1)]
     window.exhaust(100, 5000.0)
     assert 5000.0 == window.opens_at(10.0, 0)
     assert 0.0 == window.opens_at(5000.0, 0)
-    window.learn(100, 97, 0, None)
+    window.update(100, 97, 0, None)
     assert 97 == window.remaining
 
 
 def test_a_new_day_is_seen_by_what_remains():
     """Without an end, much more remaining than before means a new window."""
     window = Window(86400.0)
-    window.learn(100, 3, 0, None)
-    window.learn(100, 5, 0, None)
+    window.update(100, 3, 0, None)
+    window.update(100, 5, 0, None)
     assert 3 == window.remaining
-    window.learn(100, 99, 0, None)
+    window.update(100, 99, 0, None)
     assert 99 == window.remaining
 
 
@@ -165,6 +165,6 @@ def test_refusals_that_tell_no_time():
         pauses.append(limits.closed_until - time.monotonic())
         limits.closed_until = 0.0
     assert [1, 2, 4, 8] == [round(pause * 0.97) for pause in pauses]
-    limits.answered()
+    limits.admitted()
     limits.refused(too_many())
     assert limits.closed_until - time.monotonic() < 1.2

@@ -62,7 +62,7 @@ async def test_recovers_when_nothing_is_missing(make_client):
     [
         ({"id": "gen_1", "status": "completed", "content": "Good day"}, "yes"),
         ({"id": "gen_1", "status": "failed", "error": "policy"}, "no"),
-        (NotFoundError("404", status=404), "unknown"),
+        (NotFoundError("404", status_code=404), "unknown"),
         (ResponseError("not JSON"), "unknown"),
     ],
 )
@@ -81,7 +81,7 @@ async def test_recovery_waits_for_a_pending_generation(make_client, monkeypatch)
     monkeypatch.setattr("neuralbox_async._call.polling._RECOVERY_INTERVAL", 0.001)
     pending = {"id": "gen_1", "status": "pending"}
     transport, stream, _ = await recovered(
-        make_client, pending, RateLimitError("", status=429), pending, {"id": "gen_1", "content": "Hello!"}
+        make_client, pending, RateLimitError("", status_code=429), pending, {"id": "gen_1", "content": "Hello!"}
     )
 
     assert "Hello!" == stream.generation.content
