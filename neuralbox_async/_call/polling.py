@@ -92,10 +92,16 @@ async def wait(
     interval: float = DEFAULT_POLL_INTERVAL,
     immediately: bool = False,
 ) -> Generation:
-    """Poll until the generation is finished, or *deadline*; *immediately*: send the first status request at once."""
+    """
+    Poll until the generation is finished, and return it; *immediately*: send the first status request at once.
+
+    Raises `GenerationFailedError` when it failed, `WaitTimeoutError` at the *deadline*, `InvalidParameterError` when it
+    has no valid id, and the errors of status requests that are not transient.
+    """
+    generation_id = None if state.finished else id_of(state)
     started = now()
     failures, retry_after = 0, 0.0
-    while not state.finished:
+    while generation_id is not None and not state.finished:
         if not immediately:
             pause = max(retry_after, interval * 2**failures / _allowed_pace(executor))
             await executor.sleep(_pause(state, pause, deadline))
@@ -104,7 +110,7 @@ async def wait(
         try:
             # A timeout for each: a status request without a response must not use up all the time.
             request_deadline = min(deadline, now() + _STATUS_REQUEST_TIMEOUT)
-            state = await retrieve(executor, id_of(state), options, request_deadline, options.headers)
+            state = await retrieve(executor, generation_id, options, request_deadline, options.headers)
         except (APIConnectionError, APIStatusError) as error:
             if not is_transient(error):
                 raise
@@ -114,7 +120,7 @@ async def wait(
             failures, retry_after = 0, 0.0
         if not state.finished and now() >= deadline:
             elapsed = now() - started
-            msg = f"generation {state.id} was still {state.status} after {round(elapsed, 2):g} s"
+            msg = f"generation {generation_id} was still {state.status} after {round(elapsed, 2):g} s"
             raise WaitTimeoutError(msg, generation=state, elapsed=elapsed)
     if state.status == "failed":
         raise generation_failed(state)
