@@ -158,7 +158,7 @@ class Call:
         error.idempotency_key = self.request.headers.get("Idempotency-Key")
         if self.accepted and not isinstance(error, GenerationFailedError):
             # An error of status requests, which cost nothing, does not show what the generation costs.
-            error.billed, error.generation_id = "unknown", self.generation_id
+            error.billed, error.request_sent, error.generation_id = "unknown", True, self.generation_id
         elif self.request.idempotent:
             error.billed = "no"
         elif self.previous_error is not None:
