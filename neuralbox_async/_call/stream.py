@@ -208,7 +208,7 @@ class AsyncStream:
 
     async def _next_text(self) -> str:
         """Return the next piece of text, for `text_stream`."""
-        # Not through __anext__: the event that it makes is a fifth of the cost of a piece (benchmark scenario `stream`).
+        # Not through __anext__: its event is a fifth of the cost of a piece of text (benchmark scenario `stream`).
         while True:
             while not self._pending:
                 if not await self._fill():
