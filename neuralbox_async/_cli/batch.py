@@ -85,13 +85,13 @@ def _parse_template(_context: click.Context, parameter: click.Parameter, text: s
     "--max-rate",
     type=click.FloatRange(min=0, min_open=True),
     metavar="RATE",
-    help="Maximum number of requests per second. Default: adapts to the API. Rate limits are kept in either case.",
+    help="Maximum number of requests per second. Default: adapts to the API. Rate limits are respected in either case.",
 )
 @click.option(
     "--budget",
     type=click.IntRange(min=1),
     metavar="TOKENS",
-    help="Maximum of NeuralBox tokens to spend, by all runs with the same journal together.",
+    help="Maximum number of NeuralBox tokens that all runs with the same journal may spend together.",
 )
 @click.option("--limit-to-balance", is_flag=True, help="Get the token balance first, and spend no more than that.")
 @click.option(
@@ -115,7 +115,7 @@ def _parse_template(_context: click.Context, parameter: click.Parameter, text: s
     "--journal",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="The journal, which lets the next run continue. Default: OUTPUT.journal.jsonl, if OUTPUT is a file.",
+    help="The journal file, from which the next run continues. Default: OUTPUT.journal.jsonl, if OUTPUT is a file.",
 )
 @click.option("--no-journal", is_flag=True, help="Keep no journal: another run sends, and pays for, all rows again.")
 @click.option(
@@ -123,7 +123,7 @@ def _parse_template(_context: click.Context, parameter: click.Parameter, text: s
     default="skip",
     show_default=True,
     type=click.Choice(["skip", "retry", "ask"]),
-    help="What to do with requests of an earlier run that may have been billed although no response arrived.",
+    help="What to do with requests of an earlier run that may have been billed but got no response.",
 )
 @click.option("--skip-invalid", is_flag=True, help="Skip invalid rows. Otherwise nothing is sent if a row is invalid.")
 @options.local
@@ -160,8 +160,8 @@ def batch(
     or plain text with one prompt per line. Without INPUT, rows are read from stdin. All rows are validated before the
     first one is sent. --model, --system, --temperature and --max-tokens apply to rows that do not set them.
 
-    With --output FILE, an interrupted batch continues when the same command runs again: completed rows are not sent,
-    or paid for, again. Ctrl-C waits for the requests in flight; a second Ctrl-C stops immediately.
+    With -o OUTPUT, a journal records the progress. Run the same command again to continue an interrupted batch:
+    completed rows are not sent again. Ctrl-C waits for the requests in flight; a second Ctrl-C stops immediately.
 
     Exit status: 0 all rows completed, 1 error, 2 usage error or invalid rows, 3 some rows failed, 4 stopped early
     (budget, balance, API key or plan), 130 interrupted by Ctrl-C.

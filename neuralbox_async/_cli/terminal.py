@@ -50,7 +50,7 @@ def print_error(line: str, *, after_echo: bool = False) -> None:
 
 
 class TextWriter:
-    """Writes text to stdout, flushed at once. At a terminal, control characters but line breaks and tabs are replaced."""
+    """Writes text to stdout. At a terminal, control characters other than line breaks and tabs are replaced."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stdout.isatty()
