@@ -252,7 +252,7 @@ class TestResults:
         assert ["\ud83d!"] == [row["content"] for row in file_lines()]
 
     def test_unknown(self, batch, server):
-        """A request that may have been billed without a response is reported, and sent again only by --on-unknown retry."""
+        """A request that may have been billed is reported, and sent again only by --on-unknown retry."""
         server.drop("after")
         first = batch("a\n", "-o", "out.jsonl")
         second = batch("a\n", "-o", "out.jsonl")
