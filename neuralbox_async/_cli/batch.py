@@ -20,7 +20,6 @@ from neuralbox_async._cli.input_rows import InputRows, InvalidRowError, RequestB
 from neuralbox_async._cli.output import Output, has_entries
 from neuralbox_async._cli.terminal import print_error, spinner
 from neuralbox_async._options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_CONNECTIONS, DEFAULT_TIMEOUT
-from neuralbox_async.testing import NeuralBoxServer
 
 _USAGE_ERROR: Final = 2
 _STOPPED: Final = 4
@@ -282,6 +281,8 @@ def _local_server(*, enabled: bool) -> Generator[dict[str, Any]]:
     if not enabled:
         yield {}
         return
+    from neuralbox_async.testing import NeuralBoxServer  # not above: it imports aiohttp
+
     with NeuralBoxServer(history=_LOCAL_HISTORY) as server:
         yield dict(server.client_options)
 

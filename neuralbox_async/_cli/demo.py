@@ -14,11 +14,12 @@ import click
 
 from neuralbox_async import AsyncNeuralBox, Generation, __version__
 from neuralbox_async._cli.terminal import console, cost_facts
-from neuralbox_async.testing import NeuralBoxServer
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+    from neuralbox_async.testing import NeuralBoxServer
 
 _LATENCY: Final = 0.25  # seconds; without latency, concurrency would look useless
 _EVENT_INTERVAL: Final = 0.045  # seconds between the events of the stream: slow enough to watch
@@ -71,6 +72,8 @@ def demo(*, count: int, max_concurrency: int) -> None:
       neuralbox demo
       neuralbox demo --count 1000 --max-concurrency 500
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
+    from neuralbox_async.testing import NeuralBoxServer  # not above: it imports aiohttp
+
     concurrency = _allow_connections(min(count, max_concurrency))
     with NeuralBoxServer(reply=_reply, latency=_LATENCY, event_interval=_EVENT_INTERVAL, balance=10_000_000) as server:
         try:

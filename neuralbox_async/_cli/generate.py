@@ -16,7 +16,6 @@ from neuralbox_async import NOT_GIVEN, AsyncNeuralBox, Generation, ImagePart, Me
 from neuralbox_async._cli import options
 from neuralbox_async._cli.json_output import event_line, generation_line
 from neuralbox_async._cli.terminal import TextWriter, print_footer, spinner
-from neuralbox_async.testing import NeuralBoxServer
 
 _LOCAL_EVENT_INTERVAL: Final = 0.02  # seconds between the events of a local stream at a terminal
 
@@ -134,6 +133,8 @@ def _open_client(*, local: bool) -> Generator[AsyncNeuralBox]:
     if not local:
         yield AsyncNeuralBox()
         return
+    from neuralbox_async.testing import NeuralBoxServer  # not above: it imports aiohttp
+
     with NeuralBoxServer(event_interval=_LOCAL_EVENT_INTERVAL if sys.stdout.isatty() else 0.0) as server:
         yield AsyncNeuralBox(server.api_key, base_url=server.base_url)
 

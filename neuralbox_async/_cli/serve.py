@@ -5,18 +5,27 @@ from __future__ import annotations
 import inspect
 import shlex
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from neuralbox_async.testing import NeuralBoxServer
+if TYPE_CHECKING:
+    from neuralbox_async.testing import NeuralBoxServer
 
-_DEFAULTS: Final = {name: one.default for name, one in inspect.signature(NeuralBoxServer).parameters.items()}
 _HISTORY: Final = 1000  # requests and generations to keep: the server may run for weeks
 # A server that listens on all addresses is reached at a loopback address: plain http is for loopback only.
 _LOOPBACK: Final = {"//0.0.0.0:": "//127.0.0.1:", "//[::]:": "//[::1]:"}
 _SECONDS: Final = click.FloatRange(min=0)
 _COUNT: Final = click.IntRange(min=0)
+
+
+class _ServerOption(click.Option):
+    """An option of `NeuralBoxServer`, with the default that is there; the class is imported only when it is needed."""
+
+    def get_default(self, ctx: click.Context, call: bool = True) -> Any:  # noqa: ARG002, FBT001, FBT002 - as in click
+        from neuralbox_async.testing import NeuralBoxServer
+
+        return inspect.signature(NeuralBoxServer).parameters[self.name or ""].default
 
 
 def _check_key(_context: click.Context, parameter: click.Parameter, key: str) -> str:
@@ -26,10 +35,10 @@ def _check_key(_context: click.Context, parameter: click.Parameter, key: str) ->
 
 
 @click.command(short_help="Run a local server that behaves like the API.")
-@click.option("--host", default=_DEFAULTS["host"], show_default=True, metavar="HOST", help="The address to listen on.")
+@click.option("--host", cls=_ServerOption, show_default=True, metavar="HOST", help="The address to listen on.")
 @click.option(
     "--port",
-    default=_DEFAULTS["port"],
+    cls=_ServerOption,
     show_default=True,
     type=click.IntRange(0, 65535),
     metavar="PORT",
@@ -37,7 +46,7 @@ def _check_key(_context: click.Context, parameter: click.Parameter, key: str) ->
 )
 @click.option(
     "--api-key",
-    default=_DEFAULTS["api_key"],
+    cls=_ServerOption,
     show_default=True,
     metavar="KEY",
     callback=_check_key,
@@ -45,7 +54,7 @@ def _check_key(_context: click.Context, parameter: click.Parameter, key: str) ->
 )
 @click.option(
     "--balance",
-    default=_DEFAULTS["balance"],
+    cls=_ServerOption,
     show_default=True,
     type=_COUNT,
     metavar="TOKENS",
@@ -55,7 +64,7 @@ def _check_key(_context: click.Context, parameter: click.Parameter, key: str) ->
 @click.option("--limit-day", type=_COUNT, metavar="N", help="Generation requests per day. Default: no limit.")
 @click.option(
     "--latency",
-    default=_DEFAULTS["latency"],
+    cls=_ServerOption,
     show_default=True,
     type=_SECONDS,
     metavar="SECONDS",
@@ -63,7 +72,7 @@ def _check_key(_context: click.Context, parameter: click.Parameter, key: str) ->
 )
 @click.option(
     "--event-interval",
-    default=_DEFAULTS["event_interval"],
+    cls=_ServerOption,
     show_default=True,
     type=_SECONDS,
     metavar="SECONDS",
@@ -81,6 +90,8 @@ def serve(**settings: Any) -> None:
       neuralbox serve --port 8080 --event-interval 0.05
       neuralbox serve --limit-hour 20 --balance 100
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
+    from neuralbox_async.testing import NeuralBoxServer  # not above: it imports aiohttp
+
     try:
         server = NeuralBoxServer(**settings, history=_HISTORY)
     except ValueError as error:

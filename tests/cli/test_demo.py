@@ -95,7 +95,7 @@ def test_failure(run, monkeypatch):
             self.fail(402, times=200)
             return super().start()
 
-    monkeypatch.setattr("neuralbox_async._cli.demo.NeuralBoxServer", Failing)
+    monkeypatch.setattr("neuralbox_async.testing.NeuralBoxServer", Failing)
     done = run("demo")
 
     assert 1 == done.status

@@ -292,7 +292,7 @@ class TestErrors:
         done = run("generate", "Hi", "--timeout", "0.9")
 
         assert (1, "") == (done.status, done.out)
-        assert "no connection" in done.error_line
+        assert "connecting failed" in done.error_line
         assert "billed" not in done.error_line
 
     @pytest.mark.parametrize("option", ["--stream", "--no-stream"])
