@@ -10,7 +10,7 @@ BENCH_ARGS ?=
 # Other SDKs and HTTP clients to measure, each in a virtual environment of its own.
 OTHER_SDKS := requests httpx openai anthropic
 
-.PHONY: help demo test test-all lint format bench bench-other-sdks dist clean
+.PHONY: help demo test test-general test-all lint format bench bench-other-sdks dist clean
 # Otherwise make removes this stamp at the end, as an intermediate file of a pattern rule.
 .PRECIOUS: .venv-%/.test
 
@@ -29,6 +29,11 @@ ifeq ($(PYTEST_ARGS),)
 else
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
 endif
+
+# Tests in which the fast paths take part: the command, the hosts, the pages and the benchmarks add nothing to them.
+test-general: .venv/.dev ## run the tests of the packages without the fast paths, without coverage
+	NEURALBOX_FAST_PATHS=off .venv/bin/python -m pytest $(PYTEST_ARGS) \
+		$(foreach folder,benchmarks cli docs hosts packaging,--ignore=tests/$(folder))
 
 test-%: .venv-%/.test ## run the tests on another CPython of this machine, without coverage: make test-3.12
 	.venv-$*/bin/python -m pytest $(PYTEST_ARGS)
