@@ -32,7 +32,7 @@ from neuralbox_async._validation import (
 
 Role = Literal["system", "user", "assistant"]
 GenerationId: TypeAlias = str | int
-"""The id of a generation: a string (``"gen_01j9x2abc123"``) or an integer, as the API gave it."""
+"""The id of a generation: a string (``"gen_01j9x2abc123"``) or an integer, as the API sent it."""
 
 ROLES: frozenset[str] = frozenset(get_args(Role))
 _MAX_TEMPERATURE = 2.0
@@ -46,11 +46,11 @@ def _is_list(value: object) -> TypeGuard[Iterable[Any]]:
     return isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
 
 
-def _check_url(_part: Any, _field: Any, value: object) -> None:
+def _check_url(_part: Any, _field: Any, value: Any) -> None:
     check_nonempty_text("messages[].content[].image_url.url", value, "a URL")
 
 
-def _check_text_part(_part: Any, _field: Any, value: object) -> None:
+def _check_text_part(_part: Any, _field: Any, value: Any) -> None:
     check_text("messages[].content[].text", value)
 
 
@@ -303,7 +303,7 @@ class Usage:
 @attrs.frozen(kw_only=True, slots=False)
 class Generation:
     """
-    One generation, in whichever dialect the API returned it; absent members are None.
+    One generation, from either dialect of the API; absent members are None.
 
     * *id*: string or integer, as the API sent it.
     * *status*: ``"completed"``, ``"pending"``, ``"failed"``, a status that this version does not know, or
@@ -370,7 +370,7 @@ class ContentDelta:
 
 @attrs.frozen(slots=False)
 class GenerationEnd:
-    """The generation is complete. *tokens_used*: its cost in NeuralBox tokens; *balance_remaining*: the balance after it."""
+    """The generation is complete. *tokens_used*: its cost in NeuralBox tokens; *balance_remaining*: afterwards."""
 
     id: GenerationId | None = None
     tokens_used: int | None = None

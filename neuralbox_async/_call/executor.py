@@ -20,6 +20,7 @@ from neuralbox_async._errors import (
     APITimeoutError,
     ClientClosedError,
     ConflictError,
+    GenerationFailedError,
     NeuralBoxError,
     NotFoundError,
     RateLimitError,
@@ -28,7 +29,7 @@ from neuralbox_async._errors import (
 from neuralbox_async._http.transport import CLIENT_CLOSED, HTTPRequest
 from neuralbox_async._lazy_imports import anyio
 from neuralbox_async._logging import logger
-from neuralbox_async._secret import Secret, mask
+from neuralbox_async._secret import Secret, mask, without_frames
 from neuralbox_async._version import __version__
 from neuralbox_async._wire.endpoints import STATUS_PATHS
 from neuralbox_async._wire.status_errors import error_from, is_success
@@ -50,7 +51,18 @@ _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _USER_AGENT = f"neuralbox-python/{__version__} {sys.implementation.name}/{'.'.join(map(str, sys.version_info[:3]))}"
 # The attributes of errors that hold text of a server, which may echo the key. Generated text is the user's.
-_SERVER_SENT = ("message", "body", "headers", "details", "code", "reason", "request_id")
+_SERVER_SENT = (
+    "message",
+    "body",
+    "headers",
+    "details",
+    "code",
+    "reason",
+    "plan",
+    "path",
+    "request_id",
+    "generation_id",
+)
 
 
 @attrs.define(eq=False)
@@ -64,7 +76,7 @@ class SharedState:
     status_paths: tuple[str, ...] = STATUS_PATHS  # the one that worked last comes first
     prefers_stream_fallback: bool = False  # of the two documented endpoints of streams
     closed: bool = False
-    _transports: list[Transport] = attrs.field(factory=list["Transport"], init=False)  # none, or the one in use
+    _transports: list[Transport] = attrs.field(factory=list["Transport"], init=False)  # empty until the first request
 
     @property
     def transport(self) -> Transport:
@@ -77,7 +89,7 @@ class SharedState:
         return self._transports[0]
 
     async def aclose(self) -> None:
-        """Close the client and those derived from it, for good."""
+        """Close the client and the clients derived from it, permanently."""
         self.closed = True
         if self._transports or self.custom_transport is not None:
             await self.transport.aclose()
@@ -97,7 +109,7 @@ def _deadline_of(call: Call) -> float:
 
 @attrs.define(eq=False)
 class Call:
-    """A request with the facts of its attempts. *deadline* (of `now`): by default that of *options*."""
+    """A request with the facts of its attempts. *deadline*: a time of `now`, by default that of *options*."""
 
     request: Request
     options: CallOptions
@@ -124,6 +136,11 @@ class Call:
         previous = self.previous_error
         return self.accepted or self.request_sent or (previous is not None and previous.billed == "unknown")
 
+    def begin_attempt(self) -> None:
+        """Count one more attempt, of which nothing has been sent yet."""
+        self.attempts += 1
+        self.attempt = self.response = None
+
     def accept(self, generation_id: GenerationId | None) -> None:
         """Record that the API accepted the request as a pending generation; None: its id cannot be found."""
         self.accepted, self.generation_id = True, generation_id
@@ -134,13 +151,14 @@ class Call:
 
         Apart from the constructors of errors, nothing else sets them.
         """
-        error.attempts = self.attempts
-        error.elapsed = now() - self.started
         if self.key:
             _mask_in_error(error, self.key)
+        error.attempts = self.attempts
+        error.elapsed = now() - self.started
         error.idempotency_key = self.request.headers.get("Idempotency-Key")
-        if self.accepted:
-            error.billed, error.generation_id = "unknown", self.generation_id
+        if self.accepted and not isinstance(error, GenerationFailedError):
+            # An error of status requests, which cost nothing, does not show what the generation costs.
+            error.billed, error.request_sent, error.generation_id = "unknown", True, self.generation_id
         elif self.request.idempotent:
             error.billed = "no"
         elif self.previous_error is not None:
@@ -167,7 +185,7 @@ def _mask_in_error(error: NeuralBoxError, key: str) -> None:
 
 @attrs.frozen(kw_only=True)
 class Executor:
-    """Executes the calls of a client: with its key, against its base URL, over its shared connections."""
+    """Executes the calls of a client, with its key and base URL, over the shared connections."""
 
     shared: SharedState
     api_key: Secret | Callable[[], str] | Callable[[], Awaitable[str]] = attrs.field(repr=False)
@@ -186,8 +204,7 @@ class Executor:
             except NeuralBoxError as error:
                 if isinstance(error, APIConnectionError):
                     error.body = response.received
-                # Without the frames below: they hold the body, which may echo the key.
-                raise call.annotate(error).with_traceback(None)  # noqa: B904 - it is the same error
+                raise without_frames(call.annotate(error))  # noqa: B904 - it is the same error
             finally:
                 response.close()  # no effect unless the body was left unread
         raise call.timeout_error("total")
@@ -241,11 +258,10 @@ class Executor:
         """Make attempts until a response with a status of success arrives, or a failure that is not retried."""
         shared, request, refund = self.shared, call.request, 1
         while True:
-            call.attempts += 1
+            call.begin_attempt()
             try:
                 # A successful attempt is inlined here: a coroutine of its own would cost 3 % of a call.
                 self.check_open()
-                call.attempt = call.response = None
                 if isinstance(self.api_key, Secret):
                     call.key, key_headers = self.api_key, self._key_headers
                 else:
@@ -313,7 +329,7 @@ class Executor:
 
 
 def _key_headers(key: object) -> dict[str, str]:
-    """Return the headers of every request with *key*; none if a function returns the key."""
+    """Return the headers that each request with *key* has; empty if a function returns the key."""
     return {"Authorization": Secret("Bearer " + key), "User-Agent": _USER_AGENT} if isinstance(key, Secret) else {}
 
 
@@ -330,7 +346,11 @@ def _headers(key_headers: Mapping[str, str], request: Request) -> dict[str, str]
 
 
 def _redirect_target(attempt: HTTPRequest, response: Response) -> str | None:
-    """Return the URL of a redirect of a GET to the same origin. Another would get the key, or bill again."""
+    """
+    Return the URL to follow when *response* redirects a GET to the same origin, otherwise None.
+
+    Another origin would get the key, and a POST could be billed again.
+    """
     location = response.headers.get("location")
     if attempt.method != "GET" or response.status_code not in _REDIRECTS or not location:
         return None
