@@ -47,14 +47,14 @@ import sys, neuralbox_async
 from neuralbox_async import _lazy_imports
 
 neuralbox_async.preload()
-assert all(module in sys.modules for module in (*_loading.MODULES, "aiohttp", "asyncio"))
+assert all(module in sys.modules for module in (*_lazy_imports.MODULES, "aiohttp", "asyncio"))
 neuralbox_async.preload()
 """)
 
 
 def test_preload_of_what_is_missing(monkeypatch):
     """A module that is not installed is told."""
-    monkeypatch.setattr(_loading, "MODULES", ("neuralbox_no_such_module",))
+    monkeypatch.setattr(_lazy_imports, "MODULES", ("neuralbox_no_such_module",))
 
     with pytest.raises(ModuleNotFoundError, match="neuralbox_no_such_module"):
         preload()

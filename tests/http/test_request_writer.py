@@ -103,7 +103,7 @@ async def test_requests_have_the_same_head_in_every_way(wire, monkeypatch, optio
         return set(wire.heads)
 
     ours = await heads()
-    monkeypatch.setattr(Request, "send", aiohttp.ClientRequest.send)
+    monkeypatch.setattr(RequestWriter, "send", aiohttp.ClientRequest.send)
     assert ours == await heads()
     assert 1 == len(ours)
     assert options == {} or b"Connection: close" in ours.pop()
@@ -147,7 +147,7 @@ async def test_a_call_that_is_cancelled_at_any_moment_leaves_no_half_request(wir
 
 async def test_a_write_that_fails_is_told_to_its_caller_alone(wire, monkeypatch):
     """Of requests that are written together, one that cannot be written fails by itself."""
-    write_bytes = Request.write_bytes
+    write_bytes = RequestWriter.write_bytes
 
     async def failing(self, writer, conn, *rest):
         if b"call 1" in self._body._value:
@@ -158,7 +158,7 @@ async def test_a_write_that_fails_is_told_to_its_caller_alone(wire, monkeypatch)
         return await write_bytes(self, writer, conn, *rest)
 
     async with AsyncNeuralBox(KEY, base_url=wire.url, max_retries=0, timeout=10) as client:
-        monkeypatch.setattr(Request, "write_bytes", failing)
+        monkeypatch.setattr(RequestWriter, "write_bytes", failing)
         calls = (client.generate("gpt-5", f"call {number}") for number in range(4))
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert ["Hi", "Hi"] == [outcomes[index].content for index in (0, 3)]
@@ -172,7 +172,7 @@ def test_an_interrupt_of_one_write_leaves_the_others():
     """A signal's handler that raises amid the writes breaks off one of them: the rest are written by whom goes on."""
     loop = asyncio.new_event_loop()
     wire, interrupted = Wire(), []
-    write_bytes = Request.write_bytes
+    write_bytes = RequestWriter.write_bytes
 
     async def interrupting(self, writer, conn, *rest):
         if not interrupted:
@@ -189,7 +189,7 @@ def test_an_interrupt_of_one_write_leaves_the_others():
             return await asyncio.gather(*calls, return_exceptions=True)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Request, "write_bytes", interrupting)
+        patch.setattr(RequestWriter, "write_bytes", interrupting)
         task = loop.create_task(main())
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(task)

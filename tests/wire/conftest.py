@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from neuralbox_async import _codec
+from neuralbox_async._wire import json as wire_json
 
 # Test folders are no packages: the tests import the helper modules beside them by this path.
 sys.path.append(str(Path(__file__).parent))
@@ -19,4 +19,4 @@ def json_library(request, monkeypatch):
     if request.param == "orjson":
         pytest.importorskip("orjson")
     else:
-        monkeypatch.setattr(_codec, "orjson", None)
+        monkeypatch.setattr(wire_json, "orjson", None)

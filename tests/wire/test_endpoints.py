@@ -6,13 +6,14 @@ import json
 
 import pytest
 
-from neuralbox_async import GenerateRequest, _protocol
+from neuralbox_async import GenerateRequest
+from neuralbox_async._wire import endpoints
 
 
 def test_generate_and_stream_differ_in_one_member():
     """A stream is the same request with ``stream``, which no other request has."""
     asked = GenerateRequest("gpt-5", "Hi")
-    whole, streamed = _protocol.generate(asked, {}), _protocol.stream(asked, {})
+    whole, streamed = endpoints.generate(asked, {}), endpoints.stream(asked, {})
 
     assert ("POST", "/generate") == (whole.method, whole.path) == (streamed.method, streamed.path)
     assert json.loads(streamed.body) == {**json.loads(whole.body), "stream": True}
@@ -26,6 +27,6 @@ def test_generate_and_stream_differ_in_one_member():
 )
 def test_retrieve(generation_id, path):
     """An id of either kind is quoted into the path, where it cannot do anything but name a generation."""
-    request = _protocol.retrieve(generation_id, "/generate/{id}", {})
+    request = endpoints.retrieve(generation_id, "/generate/{id}", {})
 
     assert ("GET", path, None, True) == (request.method, request.path, request.body, request.idempotent)

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from json_values import JSON_VALUES
 
-from neuralbox_async import ContentDelta, GenerationEnd, GenerationStart, ResponseError, UnknownEvent, Usage, _codec
+from neuralbox_async import ContentDelta, GenerationEnd, GenerationStart, ResponseError, UnknownEvent, Usage
+from neuralbox_async._wire.events import decode_event
+from neuralbox_async._wire.fast_path import delta_event, delta_events, take_deltas
 
 pytestmark = pytest.mark.usefixtures("json_library")
 
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("json_library")
 )
 def test_events(data, event):
     """Each documented event of both dialects has its type, and keeps what came."""
-    found = _codec.load_event(json.dumps(data))
+    found = decode_event(json.dumps(data))
 
     assert event == found
     assert data == found.raw
@@ -39,12 +41,12 @@ def test_unknown_events(data):
     """An event of unknown type is passed on whole."""
     kind = data.get("type")
 
-    assert UnknownEvent(kind if isinstance(kind, str) else "", data) == _codec.load_event(json.dumps(data))
+    assert UnknownEvent(kind if isinstance(kind, str) else "", data) == decode_event(json.dumps(data))
 
 
 def test_error_events_are_given_as_they_are():
     """What to raise for an error event is not the codec's business."""
-    assert {"type": "error", "message": "no"} == _codec.load_event('{"type": "error", "message": "no"}')
+    assert {"type": "error", "message": "no"} == decode_event('{"type": "error", "message": "no"}')
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_error_events_are_given_as_they_are():
 def test_broken_events(data, message):
     """A broken event is a `ResponseError` that keeps its data."""
     with pytest.raises(ResponseError, match=message) as caught:
-        _codec.load_event(data)
+        decode_event(data)
 
     assert data.encode() == caught.value.body
 
@@ -75,7 +77,7 @@ def test_any_event(text, members):
     """Any data gives an event or a `ResponseError`."""
     for data in (text, json.dumps(members), json.dumps({**members, "type": "content_delta"})):
         try:
-            _codec.load_event(data)
+            decode_event(data)
         except ResponseError:
             continue
 
@@ -103,10 +105,10 @@ def test_plain_deltas_are_taken(data, taken):
     """Deltas like the vendor's are taken up to the first event that is none, whatever its JSON is."""
     found = []
 
-    left = _codec.take_deltas(iter([PLAIN_DELTA, data, PLAIN_DELTA]), found.append)
+    left = take_deltas(iter([PLAIN_DELTA, data, PLAIN_DELTA]), found.append)
 
     assert (None if taken else data) == left
     assert (3 if taken else 1) == len(found)
-    assert ContentDelta("a") == _codec.plain_delta(found[0])
-    together = _codec.plain_deltas(found)
+    assert ContentDelta("a") == delta_event(found[0])
+    together = delta_events(found)
     assert [(ContentDelta(one["delta"]), one) for one in found] == [(event, event.raw) for event in together]

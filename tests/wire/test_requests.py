@@ -9,13 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from json_values import JSON_VALUES
 
-from neuralbox_async import GenerateRequest, ImagePart, InvalidParameterError, Message, TextPart, _codec
+from neuralbox_async import GenerateRequest, ImagePart, InvalidParameterError, Message, TextPart
+from neuralbox_async._wire import json as wire_json
+from neuralbox_async._wire.fast_path import encode_plain
+from neuralbox_async._wire.requests import encode_request
 
 pytestmark = pytest.mark.usefixtures("json_library")
 
 
 def body_of(request: GenerateRequest, *, stream: bool = False) -> dict:
-    return json.loads(_codec.dump_request(request, stream=stream))
+    return json.loads(encode_request(request, stream=stream))
 
 
 def test_the_smallest_request():
@@ -71,7 +74,7 @@ def test_the_largest_request():
 
 def test_text_goes_out_as_it_is():
     """Text is sent as UTF-8, not as escapes."""
-    assert "Привет \u2028\U0001f600".encode() in _codec.dump_request(
+    assert "Привет \u2028\U0001f600".encode() in encode_request(
         GenerateRequest("gpt-5", "Привет \u2028\U0001f600"), stream=False
     )
 
@@ -94,7 +97,7 @@ def test_plain_requests(model, messages, system, temperature, max_tokens):
     """The short way to a body, where it is taken, comes to what the long one does, and refuses nothing else."""
     settings = {"system": system, "temperature": temperature, "max_tokens": max_tokens}
     try:
-        plain = _codec.dump_plain(model, messages, *settings.values())
+        plain = encode_plain(model, messages, *settings.values())
     except InvalidParameterError:
         with pytest.raises(InvalidParameterError):
             GenerateRequest(model, messages, **settings)
@@ -109,7 +112,7 @@ def test_which_requests_are_plain(messages, settings):
     said = [settings.get(name) for name in ("system", "temperature", "max_tokens")]
     request = GenerateRequest("gpt-5", messages, **settings)
 
-    assert _codec.dump_plain("gpt-5", messages, *said) == _codec.dump_request(request, stream=False)
+    assert encode_plain("gpt-5", messages, *said) == encode_request(request, stream=False)
 
 
 @pytest.mark.parametrize(
@@ -123,15 +126,15 @@ def test_which_requests_are_plain(messages, settings):
         ({"system": "\x7f\x1f/é😀"}, b',"system":"\x7f\\u001f/\xc3\xa9\xf0\x9f\x98\x80"'),
     ],
 )
-@pytest.mark.parametrize("orjson", [_codec.orjson, None])
+@pytest.mark.parametrize("orjson", [wire_json.orjson, None])
 @pytest.mark.parametrize("extra", [{}, {"extra_body": {"n": 1}}])
 def test_bodies_never_change(monkeypatch, settings, written, orjson, extra):
     """With orjson or without, in whichever way: a batch knows its requests again by these bytes."""
-    monkeypatch.setattr(_codec, "orjson", orjson)
+    monkeypatch.setattr(wire_json, "orjson", orjson)
     request = GenerateRequest("gpt-5", "Hi", **settings, **extra)
     head, tail = b'{"model":"gpt-5","messages":[{"role":"user","content":"Hi"}]', b',"n":1}' if extra else b"}"
 
-    assert head + written + tail == _codec.dump_request(request, stream=False)
+    assert head + written + tail == encode_request(request, stream=False)
 
 
 @pytest.mark.parametrize(
@@ -150,14 +153,14 @@ def test_bodies_never_change(monkeypatch, settings, written, orjson, extra):
 )
 def test_requests_to_look_at(messages):
     """Whatever else there may be is left to `GenerateRequest`."""
-    assert _codec.dump_plain("gpt-5", messages, None, None, None) is None
+    assert encode_plain("gpt-5", messages, None, None, None) is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}, b"x", "\ud800"])
 def test_extra_body_that_is_no_json(value):
     """What JSON cannot carry is refused before anything is sent."""
     with pytest.raises(InvalidParameterError, match="extra_body must be JSON"):
-        _codec.dump_request(GenerateRequest("gpt-5", "Hi", extra_body={"x": value}), stream=False)
+        encode_request(GenerateRequest("gpt-5", "Hi", extra_body={"x": value}), stream=False)
 
 
 def test_endless_extra_body():
@@ -165,4 +168,4 @@ def test_endless_extra_body():
     value: list = []
     value.append(value)
     with pytest.raises(InvalidParameterError, match="extra_body"):
-        _codec.dump_request(GenerateRequest("gpt-5", "Hi", extra_body={"x": value}), stream=False)
+        encode_request(GenerateRequest("gpt-5", "Hi", extra_body={"x": value}), stream=False)

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from json_values import JSON_VALUES
 
-from neuralbox_async import Generation, ResponseError, Usage, _codec
+from neuralbox_async import Generation, ResponseError, Usage
+from neuralbox_async._wire.responses import decode_generation
 
 pytestmark = pytest.mark.usefixtures("json_library")
 
 
 def load(**members: object) -> Generation:
-    return _codec.load_generation(json.dumps(members).encode())
+    return decode_generation(200, {}, json.dumps(members).encode())
 
 
 FIRST_DIALECT = {
@@ -137,7 +138,7 @@ def test_wrong_types(members, path, expected):
     """A wrong type is an error that names the path and keeps body, text and id; nothing is coerced."""
     body = json.dumps({"content": "paid for", "id": 7, **members}).encode()
     with pytest.raises(ResponseError, match=f"expected {expected}") as caught:
-        _codec.load_generation(body)
+        decode_generation(200, {}, body)
 
     assert (path, body) == (caught.value.path, caught.value.body)
     assert str(caught.value).endswith(f"@ {path}")
@@ -169,7 +170,7 @@ def test_wrong_types(members, path, expected):
 def test_what_is_no_object(body, message):
     """Whatever is no JSON object is one error with a short, printable excerpt."""
     with pytest.raises(ResponseError, match=message) as caught:
-        _codec.load_generation(body)
+        decode_generation(200, {}, body)
 
     assert body == caught.value.body
     assert len(str(caught.value)) < 600
@@ -180,6 +181,6 @@ def test_what_is_no_object(body, message):
 def test_any_members(members):
     """Any JSON value in any member gives a generation or a `ResponseError`."""
     try:
-        _codec.load_generation(json.dumps(members).encode())
+        decode_generation(200, {}, json.dumps(members).encode())
     except ResponseError as error:
         assert error.body

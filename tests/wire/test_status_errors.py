@@ -26,8 +26,10 @@ from neuralbox_async import (
     RequestTooLargeError,
     ResponseError,
     UnprocessableEntityError,
-    _protocol,
 )
+from neuralbox_async._wire import status_errors
+from neuralbox_async._wire.responses import decode_generation
+from neuralbox_async._wire.status_errors import error_from, is_success, parse_retry_after
 
 KINDS = [
     (400, "bad_request", BadRequestError, "no"),
@@ -70,7 +72,7 @@ SHAPES = {
 def test_errors(status, code, kind, billed, shape, message):
     """Status and code decide the class; code and message are found in every shape of body."""
     body = json.dumps(shape).replace("{code}", code).encode()
-    error = _protocol.error_from(status, {"x-request-id": "r1"}, body)
+    error = error_from(status, {"x-request-id": "r1"}, body)
 
     assert (kind, status, code, billed, body) == (type(error), error.status_code, error.code, error.billed, error.body)
     assert "r1" == error.request_id
@@ -95,7 +97,7 @@ def test_errors(status, code, kind, billed, shape, message):
 )
 def test_odd_bodies(body, message):
     """Whatever a framework or gateway sends instead is shown, bounded and printable."""
-    error = _protocol.error_from(401, {}, body)
+    error = error_from(401, {}, body)
 
     assert (AuthenticationError, None) == (type(error), error.code)
     assert message == str(error)
@@ -103,9 +105,9 @@ def test_odd_bodies(body, message):
 
 def test_details():
     """What the documented envelope has in ``details``, and FastAPI in ``detail``, is kept as it is."""
-    assert {"field": "model"} == _protocol.error_from(422, {}, b'{"details": {"field": "model"}}').details
-    assert [{"msg": "x"}] == _protocol.error_from(422, {}, b'{"detail": [{"msg": "x"}]}').details
-    assert {} == _protocol.error_from(422, {}, b"").details
+    assert {"field": "model"} == error_from(422, {}, b'{"details": {"field": "model"}}').details
+    assert [{"msg": "x"}] == error_from(422, {}, b'{"detail": [{"msg": "x"}]}').details
+    assert {} == error_from(422, {}, b"").details
 
 
 def test_rate_limit():
@@ -118,7 +120,7 @@ def test_rate_limit():
         "limit_hour": 100,
         "limit_day": 1000,
     }
-    error = _protocol.error_from(429, {}, json.dumps(body).encode())
+    error = error_from(429, {}, json.dumps(body).encode())
 
     assert isinstance(error, RateLimitError)
     assert (847.0, "vip", 100, 1000) == (error.retry_after, error.plan, error.limit_hour, error.limit_day)
@@ -152,13 +154,13 @@ NOW = datetime(2026, 3, 8, 12, tzinfo=UTC).timestamp()
 )
 def test_retry_after(value, seconds):
     """Seconds or an HTTP date, by the letter; anything else means nothing."""
-    assert seconds == _protocol.parse_retry_after(value, now=NOW)
+    assert seconds == parse_retry_after(value, now=NOW)
 
 
 @given(st.text())
 def test_any_retry_after(value):
     """No header value fails."""
-    seconds = _protocol.parse_retry_after(value)
+    seconds = parse_retry_after(value)
 
     assert seconds is None or 0.0 <= seconds <= 1e9
 
@@ -177,7 +179,7 @@ def test_any_retry_after(value):
 )
 def test_where_the_wait_is_told(headers, body, seconds):
     """The header comes before the body's member."""
-    assert seconds == _protocol.error_from(503, headers, json.dumps(body).encode()).retry_after
+    assert seconds == error_from(503, headers, json.dumps(body).encode()).retry_after
 
 
 @given(
@@ -186,7 +188,7 @@ def test_where_the_wait_is_told(headers, body, seconds):
 )
 def test_any_error_body(status, body):
     """Any status with any body is an `APIStatusError` with a bounded message."""
-    error = _protocol.error_from(status, {}, body)
+    error = error_from(status, {}, body)
 
     assert isinstance(error, APIStatusError)
     assert len(str(error)) < 700
@@ -196,13 +198,13 @@ def test_any_error_body(status, body):
 def test_an_object_that_tells_of_nothing(body):
     """An object without any member of a generation is no generation, least of all a completed one."""
     with pytest.raises(ResponseError, match="tells of no generation"):
-        _protocol.load_generation(200, {}, body)
+        decode_generation(200, {}, body)
 
 
 def test_a_generation_without_status():
     """Without a status, a generation with text is completed, and one without is in no known state."""
-    assert "completed" == _protocol.load_generation(200, {}, b'{"content": "Hi"}').status
-    assert "unknown" == _protocol.load_generation(200, {}, b'{"id": 1}').status
+    assert "completed" == decode_generation(200, {}, b'{"content": "Hi"}').status
+    assert "unknown" == decode_generation(200, {}, b'{"id": 1}').status
 
 
 @pytest.mark.parametrize(
@@ -210,13 +212,13 @@ def test_a_generation_without_status():
 )
 def test_success(status, success):
     """Any 2xx should tell of a generation."""
-    assert success == _protocol.is_success(status)
+    assert success == is_success(status)
 
 
 def test_failed():
     """A generation that failed is an error that keeps reason and generation, and cost nothing."""
     with pytest.raises(GenerationFailedError, match="content policy") as caught:
-        _protocol.load_generation(
+        decode_generation(
             200, {}, b'{"id": 7, "status": "failed", "error": "content policy", "tokens_spent": 0}'
         )
 
@@ -233,7 +235,7 @@ def test_failed():
 def test_an_error_with_status_200(body):
     """A JSON error object with status 200 is no generation."""
     with pytest.raises(ResponseError, match="status of success and an error: Something") as caught:
-        _protocol.load_generation(200, {"x-request-id": "r1"}, body)
+        decode_generation(200, {"x-request-id": "r1"}, body)
 
     assert ("r1", 200, body) == (caught.value.request_id, caught.value.status_code, caught.value.body)
 
@@ -241,11 +243,11 @@ def test_an_error_with_status_200(body):
 @pytest.mark.parametrize("status", ["pending", "queued", "completed"])
 def test_other_statuses(status):
     """Any other status is returned as it is."""
-    assert status == _protocol.load_generation(200, {}, json.dumps({"id": 1, "status": status}).encode()).status
+    assert status == decode_generation(200, {}, json.dumps({"id": 1, "status": status}).encode()).status
 
 
 def test_every_error_is_ours():
     """The classes by status and by code are all of the one tree."""
-    kinds = [*_protocol._ERROR_BY_STATUS.values(), *_protocol._ERROR_BY_CODE.values()]
+    kinds = [*status_errors._ERROR_BY_STATUS.values(), *status_errors._ERROR_BY_CODE.values()]
 
     assert all(issubclass(kind, NeuralBoxError) for kind in kinds)
