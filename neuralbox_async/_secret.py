@@ -1,7 +1,8 @@
-"""Strings that do not show themselves, so that a key can travel through frames, reprs and logs; and masking of echoes."""
+"""Strings whose `repr` hides them, so that no frame, repr or log shows a key; and the masking of keys in responses."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -42,11 +43,12 @@ def mask(value: object, secret: str) -> object:
     """
     Return *value* with each occurrence of *secret* replaced by ``***``; *value* itself when there is none.
 
-    Looks into strings, bytes, and dicts and lists of them, however large. Other values hold no text.
+    Looks into strings and bytes, and into mappings, lists and tuples of them. Returns mappings as dicts and tuples as
+    lists when they change. Other values are returned unchanged; a value that is nested too deeply is replaced whole.
     """
     try:
         return _masked(value, secret, secret.encode())
-    except RecursionError:  # nested more deeply than Python can follow
+    except RecursionError:
         return _MASK
 
 
@@ -57,7 +59,11 @@ def _masked(value: Any, secret: str, encoded: bytes) -> object:
     if isinstance(value, bytes):
         return value.replace(encoded, _MASK.encode()) if encoded in value else value
     if isinstance(value, Mapping):
-        return {_masked(name, secret, encoded): _masked(item, secret, encoded) for name, item in value.items()}
+        names, items = list(value), list(value.values())
+        masked = [_masked(item, secret, encoded) for item in (*names, *items)]
+        is_same = all(map(operator.is_, masked, (*names, *items)))
+        return value if is_same else dict(zip(masked[: len(names)], masked[len(names) :], strict=True))
     if isinstance(value, list | tuple):
-        return [_masked(item, secret, encoded) for item in value]
+        masked = [_masked(item, secret, encoded) for item in value]
+        return value if all(map(operator.is_, masked, value)) else masked
     return value

@@ -38,6 +38,8 @@ def test_generate_from_parameters(messages, extra_body):
     """The request made of parameters is the one made of a `GenerateRequest` of them."""
     request = GenerateRequest("gpt-5", messages, system="Be brief.", extra_body=extra_body or {})
 
-    made = endpoints.generate_from("gpt-5", messages, "Be brief.", None, None, extra_body=extra_body, headers={"A": "b"})
+    made = endpoints.generate_from(
+        "gpt-5", messages, "Be brief.", None, None, extra_body=extra_body, headers={"A": "b"}
+    )
 
     assert endpoints.generate(request, {"A": "b"}) == made

@@ -46,9 +46,9 @@ def test_documented_events(data, event):
 @pytest.mark.parametrize("data", [{"type": "thinking", "x": 1}, {"type": None}, {"type": 5}, {"x": 1}, {}])
 def test_unknown_events(data):
     """An event of an unknown type is an `UnknownEvent` that holds the whole JSON object."""
-    kind = data.get("type")
+    event_type = data.get("type")
 
-    assert UnknownEvent(kind if isinstance(kind, str) else "", data) == decode_event(json.dumps(data))
+    assert UnknownEvent(event_type if isinstance(event_type, str) else "", data) == decode_event(json.dumps(data))
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ SAMPLE = {
 }
 TIMES = st.datetimes(timezones=st.none() | st.timezones()).map(lambda time: time.isoformat())
 COUNTS = st.integers() | st.sampled_from([2**63, 2**64, -(2**63) - 1, True, 3.0])
-VALUES = {name: JSON_VALUES for name in SAMPLE} | {
+VALUES = dict.fromkeys(SAMPLE, JSON_VALUES) | {
     "status": st.sampled_from(["completed", "pending", "failed"]) | JSON_VALUES,
     "content": TEXTS | JSON_VALUES,
     "tokens_used": COUNTS | JSON_VALUES,

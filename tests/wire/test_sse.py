@@ -34,7 +34,10 @@ RULES = {
     "no data, no event": (b"event: x\nid: 1\n\ndata: a\n\n", [("a", "message", "1")]),
     "an event type applies to one event": (b"event: x\ndata: a\n\ndata: b\n\n", [("a", "x", ""), ("b", "message", "")]),
     "the last event type applies": (b"event: x\nevent: y\ndata: a\n\n", [("a", "y", "")]),
-    "the id applies to later events": (b"id: 7\ndata: a\n\ndata: b\n\n", [("a", "message", "7"), ("b", "message", "7")]),
+    "the id applies to later events": (
+        b"id: 7\ndata: a\n\ndata: b\n\n",
+        [("a", "message", "7"), ("b", "message", "7")],
+    ),
     "an empty id resets": (b"id: 7\ndata: a\n\nid\ndata: b\n\n", [("a", "message", "7"), ("b", "message", "")]),
     "an id with NUL is ignored": (b"id: 7\nid: \x008\ndata: a\n\n", [("a", "message", "7")]),
     "comments are ignored": (b": ping\n:\n:data: x\ndata: a\n: pong\n\n: ping\n\n", [("a", "message", "")]),
