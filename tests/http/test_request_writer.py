@@ -9,7 +9,6 @@ import aiohttp
 import pytest
 
 from neuralbox_async import APIConnectionError, AsyncNeuralBox
-from neuralbox_async._http.aiohttp_connector import Connector
 from neuralbox_async._http.request_writer import RequestWriter
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
