@@ -59,11 +59,11 @@ def is_known_aiohttp() -> bool:
     )
 
 
-def _parameters(function: Any) -> set[str]:
+def _parameters(function: Any) -> frozenset[str]:
     try:
-        return set(inspect.signature(function).parameters)
+        return frozenset(inspect.signature(function).parameters)
     except (TypeError, ValueError):  # compiled, or not callable
-        return set()
+        return frozenset()
 
 
 class WriteBatch:
