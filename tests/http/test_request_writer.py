@@ -11,7 +11,7 @@ import pytest
 from neuralbox_async import APIConnectionError, AsyncNeuralBox
 from neuralbox_async._http.request_writer import RequestWriter
 
-pytestmark = pytest.mark.usefixtures("no_task_left")
+pytestmark = pytest.mark.usefixtures("no_task_left", "fast_paths_on")
 
 RESPONSE = json.dumps({"id": "gen_1", "status": "completed", "content": "Hi", "tokens_used": 1}).encode()
 KEY = "nb_" + 32 * "k"
