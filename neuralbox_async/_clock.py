@@ -96,7 +96,8 @@ class Deadline(Timer):
     Cancels the current task inside ``with Deadline(when):`` at the time *when* (of `now`).
 
     *expired* is True afterwards if that happened; the block is then left without an exception. A cancellation from
-    elsewhere passes, also when it coincides with the deadline. Not across a `yield`.
+    elsewhere propagates, also when it coincides with the deadline. A result that arrives before the deadline in the
+    same iteration of the loop is not discarded. Not across a `yield`.
     """
 
     __slots__ = ("_cancelling", "_scope", "_task", "expired")

@@ -37,10 +37,10 @@ pytestmark = pytest.mark.usefixtures("json_library")
 )
 def test_documented_events(data, event):
     """Each documented event of both dialects has a class, and keeps the JSON object as `raw`."""
-    found = decode_event(json.dumps(data))
+    actual = decode_event(json.dumps(data))
 
-    assert event == found
-    assert data == found.raw
+    assert event == actual
+    assert data == actual.raw
 
 
 @pytest.mark.parametrize("data", [{"type": "thinking", "x": 1}, {"type": None}, {"type": 5}, {"x": 1}, {}])

@@ -68,9 +68,9 @@ def test_any_request(model, messages, system, temperature, max_tokens):
     """For any parameters the body or the error is that of the general path, or the general path is taken."""
     settings = {"system": system, "temperature": temperature, "max_tokens": max_tokens}
 
-    found = outcome(encode_plain, model, messages, *settings.values())
+    actual = outcome(encode_plain, model, messages, *settings.values())
 
-    assert found is None or outcome(general_body, model, messages, **settings) == found
+    assert actual is None or outcome(general_body, model, messages, **settings) == actual
 
 
 @pytest.mark.parametrize("messages", ["Hi", [{"role": "user", "content": "Hi"}, {"content": "Я", "role": "assistant"}]])
@@ -147,10 +147,10 @@ def general_generation(members):
         return str(error)
 
 
-def is_same(expected, found):
+def is_same(expected, actual):
     """Return whether two generations agree in every attribute and its type."""
     return [(name, repr(value)) for name, value in sorted(vars(expected).items())] == [
-        (name, repr(value)) for name, value in sorted(vars(found).items())
+        (name, repr(value)) for name, value in sorted(vars(actual).items())
     ]
 
 
@@ -163,14 +163,14 @@ def test_any_variation_of_the_sample(changes, missing):
     """A generation of the fast path is that of the converter, in every attribute."""
     members = {name: value for name, value in {**SAMPLE, **changes}.items() if name not in missing}
 
-    found = plain_generation(members)
+    actual = plain_generation(members)
 
-    if found is not None:
+    if actual is not None:
         expected = general_generation(members)
-        assert expected == found
-        assert is_same(expected, found)
-        assert hash(expected.usage) == hash(found.usage)
-        assert expected.raw is found.raw
+        assert expected == actual
+        assert is_same(expected, actual)
+        assert hash(expected.usage) == hash(actual.usage)
+        assert expected.raw is actual.raw
 
 
 @pytest.mark.parametrize("created_at", ["2026-03-08T12:00:00Z", "2026-03-08T12:00:00", "2026-03-08T12:00:00.5+03:00"])
@@ -237,16 +237,16 @@ def general_event(data):
 @given(st.lists(EVENT_DATA.flatmap(lambda data: st.sampled_from([data, text_of(data)]))))
 def test_any_events(events):
     """The events of a stream are those of the general path, however many of them the fast path takes."""
-    left, found, taken = iter(events), [], []
+    left, actual, taken = iter(events), [], []
 
     while (other := take_deltas(left, taken.append)) is not None:
-        found += [*map(delta_event, taken), other]
+        actual += [*map(delta_event, taken), other]
         taken.clear()
-    found += map(delta_event, taken)
+    actual += map(delta_event, taken)
 
     assert [general_event(data) for data in events] == [
         (event, repr(event.raw), ContentDelta) if isinstance(event, ContentDelta) else general_event(event)
-        for event in found
+        for event in actual
     ]
 
 
@@ -278,13 +278,13 @@ def test_deltas_in_bulk(events):
 )
 def test_which_events_are_taken(data, taken):
     """Deltas like the vendor's sample are taken, up to the first event of another form."""
-    found = []
+    actual = []
 
-    left = take_deltas(iter([PLAIN_DELTA, data, PLAIN_DELTA]), found.append)
+    left = take_deltas(iter([PLAIN_DELTA, data, PLAIN_DELTA]), actual.append)
 
     assert (None if taken else data) == left
-    assert (3 if taken else 1) == len(found)
-    assert ContentDelta("a") == delta_event(found[0])
+    assert (3 if taken else 1) == len(actual)
+    assert ContentDelta("a") == delta_event(actual[0])
 
 
 # --------------------------------------------------------------------------------------------------------- the switch
@@ -293,13 +293,13 @@ def test_which_events_are_taken(data, taken):
 def test_switched_off(monkeypatch):
     """With the fast paths off, the general paths are always taken."""
     monkeypatch.setattr("neuralbox_async._fast_paths.enabled", lambda: False)
-    found = []
+    actual = []
 
     assert encode_plain("gpt-5", "Hi", None, None, None) is None
     assert plain_generation(SAMPLE) is None
-    assert take_deltas(iter([PLAIN_DELTA]), found.append) == PLAIN_DELTA
-    assert take_deltas(iter([]), found.append) is None
-    assert [] == found
+    assert take_deltas(iter([PLAIN_DELTA]), actual.append) == PLAIN_DELTA
+    assert take_deltas(iter([]), actual.append) is None
+    assert [] == actual
 
 
 def test_unknown_events_are_left():

@@ -29,11 +29,11 @@ pytestmark = pytest.mark.usefixtures("json_library")
 )
 def test_edge_cases(text, value):
     """Large integers, infinite numbers, lone surrogates, a BOM and depth have the same result with both libraries."""
-    found = wire_json.loads(text.encode())
+    actual = wire_json.loads(text.encode())
 
-    assert json.loads(text.removeprefix("\ufeff")) == found
+    assert json.loads(text.removeprefix("\ufeff")) == actual
     if value is not None:
-        assert value == found
+        assert value == actual
 
 
 @given(JSON_VALUES)
@@ -41,11 +41,11 @@ def test_any_value(value):
     """Any JSON is decoded as by the standard library, except that NaN and infinities raise an error."""
     text = json.dumps(value)
     try:
-        found = wire_json.loads(text.encode())
+        actual = wire_json.loads(text.encode())
     except ValueError:
         assert any(word in text for word in ("NaN", "Infinity"))
     else:
-        assert repr(json.loads(text)) == repr(found)
+        assert repr(json.loads(text)) == repr(actual)
 
 
 @pytest.mark.parametrize("text", ["{}", " {} ", '\r\n\t {"a": [1, {"b": "c"}]}\n', '{"a": 1e400}', "5", '"\u00a0"'])
@@ -68,7 +68,7 @@ def test_other_text(text):
 def test_fastest_loads(data):
     """The fastest decoder returns the same as `loads` or raises a `ValueError`; only long numbers may differ."""
     try:
-        found = wire_json.fastest_loads()(data)
+        actual = wire_json.fastest_loads()(data)
     except ValueError:
         return
-    assert wire_json.has_long_number(data) or repr(wire_json.loads(data)) == repr(found)
+    assert wire_json.has_long_number(data) or repr(wire_json.loads(data)) == repr(actual)

@@ -103,10 +103,10 @@ def test_second_dialect():
 )
 def test_documented_variants(members, field, value):
     """Each variant that a page documents has the same attribute, with a value of the same type."""
-    found = getattr(load(**members), field)
+    actual = getattr(load(**members), field)
 
-    assert value == found
-    assert type(value) is type(found)
+    assert value == actual
+    assert type(value) is type(actual)
 
 
 def test_unknown_members_are_kept():

@@ -50,7 +50,7 @@ ERRORS = [
     (529, "overloaded", InternalServerError, "unknown"),
     (408, "timeout", APIStatusError, "unknown"),
     (418, "teapot", APIStatusError, "no"),
-    (302, "found", APIStatusError, "no"),
+    (302, "actual", APIStatusError, "no"),
     (101, "switching", APIStatusError, "unknown"),
 ]
 SHAPES = {
