@@ -102,6 +102,17 @@ class RequestState:
         """Whether it may be billed if it ends now."""
         return self.status is _S.ACCEPTED or (self._call is not None and self._call.possibly_billed)
 
+    async def admit(self, coordinator: Coordinator) -> None:
+        """
+        Wait until budget and rate limits let the request start; a pending one need not wait.
+
+        Raises `BudgetReachedError`, and `NotAdmittedError` when nothing more is to be sent.
+        """
+        if self.is_pending_before:
+            await coordinator.admit_pending()
+        else:
+            self.reserved = await coordinator.admit(self.request.model)
+
     async def run(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> BatchResult | None:
         """
         Carry the request to its outcome and return the result.

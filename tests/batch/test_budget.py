@@ -90,7 +90,7 @@ def test_the_highest_price_counts():
 @given(
     limit=st.integers(1, 60),
     costs=st.lists(st.integers(0, 7), max_size=40),
-    max_in_flight=st.integers(1, 8),
+    maximum=st.integers(1, 8),
     failing=st.dictionaries(st.integers(0, 39), st.sampled_from(["free", "lost"])),
 )
 def test_spending_stays_within_the_budget(limit, costs, maximum, failing):

@@ -30,7 +30,7 @@ TO_THE_END = 61
 @given(
     limit=st.integers(1, 60),
     costs=st.lists(st.integers(0, 7), min_size=1, max_size=30),
-    max_in_flight=st.integers(1, 6),
+    maximum=st.integers(1, 6),
     lost=st.sets(st.integers(0, 29)),
     leaving=st.lists(st.integers(0, TO_THE_END), max_size=5),
     on_unknown=st.sampled_from(["skip", "retry"]),
@@ -124,7 +124,7 @@ async def test_pending_generations_count_once(journal, poll_every):
             left = results.report
             again, report = await run(client.generate_many(rows(9), model="slow", budget=12, journal=journal))
 
-    assert (0, 10) == (left.tokens, left.tokens_possibly_billed)
+    assert (0, 10) == (left.tokens_used, left.tokens_possibly_billed)
     assert {"0", "1"} == {result.key for result in again if result.error is None}
     assert (10, 0, 0) == (report.tokens_used, report.tokens_used_before, report.tokens_possibly_billed)
     assert 10 == sum(bill.tokens_used for bill in server.billed)

@@ -98,7 +98,7 @@ def test_the_end_of_the_loop_releases_the_journal(journal):
         while not entries(journal, "start"):
             await asyncio.sleep(0)
 
-    asyncio.results_of(leave_open())
+    asyncio.run(leave_open())
     opened_and_closed(journal)
 
     assert 1 == len(held)

@@ -326,7 +326,7 @@ WORKER = """
                 async for result in results:
                     pass
 
-    asyncio.results_of(main(*sys.argv[1:]))
+    asyncio.run(main(*sys.argv[1:]))
 """
 
 

@@ -76,7 +76,7 @@ async def test_each_request_has_its_idempotency_key(make):
 @settings(max_examples=60, deadline=None)
 @given(
     delays=st.lists(st.integers(0, 7), max_size=60),
-    max_in_flight=st.integers(1, 9),
+    maximum=st.integers(1, 9),
     ordered=st.booleans(),
     is_async=st.booleans(),
     failing=st.sets(st.integers(0, 59)),
