@@ -1,4 +1,4 @@
-"""The `neuralbox` command, also as ``python -m neuralbox_async``. Without the extra `cli` it says what to install."""
+"""The `neuralbox` command, also run by ``python -m neuralbox_async``. It needs the extra `cli`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from importlib.util import find_spec
 
 
 def main() -> None:
-    """Run the command and exit with its status; see `neuralbox_async._cli.run`."""
+    """Run the command and exit with its status; see `neuralbox_async._cli.run`. Without the extra, exit with a hint."""
     if find_spec("click") is None or find_spec("rich") is None:
         sys.exit("neuralbox: the command needs two more packages: pip install 'neuralbox[cli]'")
-    from neuralbox_async._cli import run  # not above: it imports what may not be there
+    from neuralbox_async._cli import run  # not above: click may be missing
 
     sys.exit(run())
 

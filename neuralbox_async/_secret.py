@@ -1,11 +1,13 @@
-"""Strings that do not show themselves, so that a key can travel through frames, reprs and logs; and masking of echoes."""
+"""Keep secrets out of reprs, logs and tracebacks: strings whose `repr` hides them, and masks for keys in responses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NoReturn, TypeVar, cast
+import operator
+from collections.abc import Iterable, Mapping
+from typing import NoReturn, TypeGuard, TypeVar, cast
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 _MASK = "***"
 
@@ -38,26 +40,44 @@ def as_secret_values(headers: Mapping[str, str] | None) -> Mapping[str, str] | N
     return {name: as_secret(value) for name, value in headers.items()} if isinstance(headers, Mapping) else headers
 
 
+def without_frames(error: E) -> E:
+    """Return *error* without traceback and context: their frames hold received bytes, which may echo the key."""
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
 def mask(value: object, secret: str) -> object:
     """
     Return *value* with each occurrence of *secret* replaced by ``***``; *value* itself when there is none.
 
-    Looks into strings, bytes, and dicts and lists of them, however large. Other values hold no text.
+    Looks into strings and bytes, and into mappings, lists and tuples of them. Returns mappings as dicts and tuples as
+    lists when they change. Other values are returned unchanged; a value that is nested too deeply is replaced whole.
     """
     try:
         return _masked(value, secret, secret.encode())
-    except RecursionError:  # nested more deeply than Python can follow
+    except RecursionError:
         return _MASK
 
 
-def _masked(value: Any, secret: str, encoded: bytes) -> object:
+def _masked(value: object, secret: str, encoded: bytes) -> object:
     # By type: `str(value)` of a large body takes seconds.
     if isinstance(value, str):
         return value.replace(secret, _MASK) if secret in value else value
     if isinstance(value, bytes):
         return value.replace(encoded, _MASK.encode()) if encoded in value else value
-    if isinstance(value, Mapping):
-        return {_masked(name, secret, encoded): _masked(item, secret, encoded) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_masked(item, secret, encoded) for item in value]
+    if _is_mapping(value):
+        members = {_masked(name, secret, encoded): _masked(item, secret, encoded) for name, item in value.items()}
+        is_same = all(map(operator.is_, members, value)) and all(map(operator.is_, members.values(), value.values()))
+        return value if is_same else members
+    if _is_array(value):
+        items = [_masked(item, secret, encoded) for item in value]
+        return value if all(map(operator.is_, items, value)) else items
     return value
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[object, object]]:
+    return isinstance(value, Mapping)
+
+
+def _is_array(value: object) -> TypeGuard[Iterable[object]]:
+    return isinstance(value, list | tuple)

@@ -42,13 +42,13 @@ async def test_too_late(late):
 async def test_what_comes_with_the_moment_is_seen_first(others):
     """When the loop was busy beyond the moment, whoever waited for what has come meanwhile is not late."""
 
-    class Bell(Alarm):
-        def ring(self):
+    class Bell(Timer):
+        def fire(self):
             rung.append(self)
 
     async def read(connection, bell):
         data = await asyncio.get_running_loop().sock_recv(connection, 1)
-        bell.unset()
+        bell.cancel()
         return data
 
     rung = []
@@ -58,7 +58,7 @@ async def test_what_comes_with_the_moment_is_seen_first(others):
         later = [Bell(now() + other) for other in others]
         near = Bell(now() + 0.05)
         for bell in (*later, near):
-            bell.set()
+            bell.start()
         reading = asyncio.create_task(read(ours, near))
         await asyncio.sleep(0)
         theirs.send(b"x")
@@ -69,7 +69,7 @@ async def test_what_comes_with_the_moment_is_seen_first(others):
 
     assert [] == rung
     for bell in later:
-        bell.unset()
+        bell.cancel()
 
 
 async def test_other_exceptions_pass():
@@ -216,16 +216,16 @@ async def test_timers_do_not_pile_up(monkeypatch):
 async def test_a_ring_that_fails():
     """An alarm whose ring raises is reported to the loop, and silences no other."""
 
-    class Broken(Alarm):
+    class Broken(Timer):
         __slots__ = ()
 
-        def ring(self) -> None:
+        def fire(self) -> None:
             raise ZeroDivisionError
 
     reported = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(type(context["exception"])))
     moment = now() + 0.01
-    Broken(moment).set()
+    Broken(moment).start()
 
     with Deadline(moment) as deadline:
         await asyncio.sleep(60)

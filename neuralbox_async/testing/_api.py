@@ -102,7 +102,7 @@ class API:
         try:
             return await self._apply_fault(exchange)
         except HTTPError as error:
-            return await exchange.send(error.status_code, error.body(), error.headers)
+            return await exchange.send(error.status, error.body(), error.headers)
         except (DisconnectedError, ConnectionError):
             raise
         except Exception as error:

@@ -19,7 +19,7 @@ def file_lines(name="out.jsonl"):
 
 
 def prompts(server):
-    """What was asked, sorted."""
+    """Return the prompts that *server* received, sorted."""
     return sorted(request.json["messages"][-1]["content"] for request in server.requests)
 
 

@@ -1,4 +1,4 @@
-"""What runs the command: in this process, in one of its own, and at a terminal."""
+"""Fixtures that run the command: in this process, in a subprocess, and at a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ import pytest
 
 from neuralbox_async.testing import NeuralBoxServer
 
-# Test folders are no packages: the tests import the helper modules beside them by this path.
+# Test folders are not packages: tests import the helper modules of their folder through this path.
 sys.path.append(str(Path(__file__).parent))
 
 COMMAND = (sys.executable, "-m", "neuralbox_async")
-# Makes the terminal on stdin the controlling one, so that Ctrl-C typed there is a signal.
+# Makes the terminal on stdin the controlling terminal, so that Ctrl-C sends a signal.
 AT_TERMINAL = "import os, sys; os.login_tty(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-PATIENCE = 20.0  # seconds until something that does not come fails a test
+TIMEOUT = 20.0  # seconds
 
 
 @attrs.frozen
-class Done:
-    """How one run ended."""
+class Result:
+    """The exit status and the output of one run."""
 
     status: int
     out: str
     err: str
 
     @property
-    def line(self):
+    def error_line(self):
         """The only line on stderr."""
         assert "Traceback" not in self.err
         (line,) = self.err.splitlines()
@@ -43,29 +43,36 @@ class Done:
 
 
 class Process:
-    """A run in a process of its own, with pipes."""
+    """A run in a subprocess, with pipes."""
 
     def __init__(self, command, **options):
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         self.popen = subprocess.Popen(command, **pipes)
 
-    def read_until(self, wanted):
-        """Read stdout until *wanted* has come, and return everything read."""
+    def read_until(self, expected):
+        """Read stdout until *expected* arrives, and return all bytes read."""
+        return self._read_until(self.popen.stdout, expected)
+
+    def read_stderr_until(self, expected):
+        """Read stderr until *expected* arrives, and return all bytes read."""
+        return self._read_until(self.popen.stderr, expected)
+
+    def wait(self):
+        """Wait for the exit and return the result."""
+        out, err = self.popen.communicate(timeout=TIMEOUT)
+        return Result(self.popen.returncode, (out or b"").decode(), (err or b"").decode())
+
+    def _read_until(self, pipe, expected):
         read = b""
-        while wanted not in read:
-            chunk = os.read(self.popen.stdout.fileno(), 65536)
-            assert chunk, f"stdout ended with {read!r}, stderr with {self.popen.stderr.read()!r}"
+        while expected not in read:
+            chunk = os.read(pipe.fileno(), 65536)
+            assert chunk, f"the pipe ended with {read!r}, stderr with {self.popen.stderr.read()!r}"
             read += chunk
         return read
 
-    def end(self):
-        """Wait for the end and return how it was."""
-        out, err = self.popen.communicate(timeout=PATIENCE)
-        return Done(self.popen.returncode, (out or b"").decode(), (err or b"").decode())
-
 
 class Terminal:
-    """A run at a terminal, which shows stdout and stderr alike."""
+    """A run at a pseudo-terminal, which shows stdout and stderr."""
 
     def __init__(self, *arguments):
         import fcntl
@@ -77,51 +84,51 @@ class Terminal:
         command = (sys.executable, "-S", "-E", "-c", AT_TERMINAL, *COMMAND[1:], *arguments)
         self.popen = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave)
         os.close(slave)
-        self.shown = ""
+        self.screen = ""
 
     def type(self, keys):
         """Type *keys*."""
         os.write(self._master, keys)
 
-    def show_until(self, wanted):
-        """Wait until *wanted* is shown."""
-        deadline = time.monotonic() + PATIENCE
-        while wanted not in self.shown:
-            assert time.monotonic() < deadline, self.shown
-            assert self._read(), self.shown
+    def wait_for(self, expected):
+        """Wait until *expected* is shown."""
+        deadline = time.monotonic() + TIMEOUT
+        while expected not in self.screen:
+            assert time.monotonic() < deadline, self.screen
+            assert self._read(), self.screen
 
-    def end(self):
-        """Wait for the end and return the exit status."""
+    def wait(self):
+        """Wait for the exit and return the exit status."""
         while self._read():
             pass
-        return self.popen.wait(PATIENCE)
+        return self.popen.wait(TIMEOUT)
 
     @property
     def text(self):
-        """What is shown, without colours and movements of the cursor."""
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.shown).replace("\r\n", "\n")
+        """The output without colours and cursor movements."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.screen).replace("\r\n", "\n")
 
     def close(self):
-        """Let go of the terminal, and of what still runs there."""
+        """Kill the process if it still runs, and close the terminal."""
         if self.popen.poll() is None:
             self.popen.kill()
             self.popen.wait()
         os.close(self._master)
 
     def _read(self):
-        if not select.select([self._master], [], [], PATIENCE)[0]:
-            raise TimeoutError(self.shown)
+        if not select.select([self._master], [], [], TIMEOUT)[0]:
+            raise TimeoutError(self.screen)
         try:
             chunk = os.read(self._master, 65536)
-        except OSError:  # how a terminal ends whose last process has gone
+        except OSError:  # the last process at the terminal has exited
             return False
-        self.shown += chunk.decode()
+        self.screen += chunk.decode()
         return bool(chunk)
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
-    """No test depends on what the environment says of keys, colours or terminals."""
+    """Remove variables about keys, colours and terminals, so that no test depends on them."""
     for name in list(os.environ):
         if name.startswith("NEURALBOX_") or name in {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE", "CI"}:
             monkeypatch.delenv(name)
@@ -130,7 +137,7 @@ def clean_environment(monkeypatch):
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Start a server with options, and let the environment point to it."""
+    """Return a function that starts a server with options and sets the environment for it."""
     with contextlib.ExitStack() as stack:
 
         def start(**options):
@@ -144,32 +151,32 @@ def serve(monkeypatch):
 
 @pytest.fixture
 def server(serve):
-    """A server without options, to which the environment points."""
+    """A server without options; the environment is set for it."""
     return serve()
 
 
 @pytest.fixture
 def run(capsys, monkeypatch):
-    """Run the command in this process."""
+    """Return a function that runs the command in this process."""
     from neuralbox_async._cli import run
 
     def run_here(*arguments, stdin=b""):
         monkeypatch.setattr(sys, "stdin", None if stdin is None else io.TextIOWrapper(io.BytesIO(stdin)))
         status = run(arguments)
-        return Done(status, *capsys.readouterr())
+        return Result(status, *capsys.readouterr())
 
     return run_here
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    """Pending generations are asked for again after a moment, not after 5 s."""
+def short_poll_interval(monkeypatch):
+    """Poll pending generations every 0.02 s instead of every 5 s."""
     monkeypatch.setattr("neuralbox_async._call.polling._pause", lambda *_: 0.02)
 
 
 @pytest.fixture
 def start():
-    """Start the command in a process of its own."""
+    """Return a function that starts the command in a subprocess."""
     processes = []
 
     def start(*arguments, command=COMMAND, **options):
@@ -185,7 +192,7 @@ def start():
 
 @pytest.fixture
 def at_terminal():
-    """Start the command at a terminal."""
+    """Return a function that starts the command at a pseudo-terminal."""
     with contextlib.ExitStack() as stack:
 
         def start(*arguments):
@@ -198,14 +205,14 @@ def at_terminal():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Every test has an empty folder to itself."""
+    """An empty folder, which is the working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def batch(run, folder):
-    """Run the command for a file made of *rows*."""
+    """Return a function that writes *rows* to a file and runs `neuralbox batch` with it."""
 
     def batch(rows, *arguments, name="in.txt", **options):
         data = rows if isinstance(rows, bytes) else rows.encode()

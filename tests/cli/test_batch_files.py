@@ -14,34 +14,34 @@ pytestmark = pytest.mark.usefixtures("folder")
 
 class TestFiles:
     def test_foreign_output(self, batch, server):
-        """A file that no journal knows is not replaced."""
+        """A file whose content is in no journal is not replaced."""
         with open("out.jsonl", "w") as file:  # noqa: PTH123
             file.write("precious\n")
         for arguments in ((), ("--no-journal",)):
             done = batch("Hi\n", "-o", "out.jsonl", *arguments)
 
             assert 2 == done.status
-            assert "no journal knows what is in it" in done.line
+            assert "no journal has its content" in done.error_line
         with open("out.jsonl") as file:  # noqa: PTH123
             assert "precious\n" == file.read()
         assert () == server.requests
 
-    def test_torn_output(self, batch, server):
-        """Whatever a killed run left of the output, it is made whole from the journal, and keeps its mode."""
+    def test_incomplete_output(self, batch, server):
+        """An output that a killed run left incomplete is restored from the journal, and keeps its mode."""
         rows = "a\nb\nc\n"
         batch(rows, "-o", "out.jsonl")
-        whole = by_key(file_lines())
+        complete = by_key(file_lines())
         with open("out.jsonl", "r+b") as file:  # noqa: PTH123
             file.truncate(len(file.readline()) + 5)
         os.chmod("out.jsonl", 0o600)  # noqa: PTH101
 
         assert 0 == batch(rows, "-o", "out.jsonl").status
-        assert whole == by_key(file_lines())
+        assert complete == by_key(file_lines())
         assert 0o600 == os.stat("out.jsonl").st_mode & 0o777  # noqa: PTH116
         assert 3 == len(server.billed)
 
     def test_link(self, batch, server):
-        """A link stays one; what it leads to is written."""
+        """A symbolic link stays; its target is written."""
         os.mkdir("elsewhere")  # noqa: PTH102
         os.symlink("elsewhere/out", "out.jsonl")  # noqa: PTH211
 
@@ -50,24 +50,24 @@ class TestFiles:
         assert 1 == len(file_lines("elsewhere/out")) == len(server.billed)
 
     def test_device(self, batch, server):
-        """A device is written to, not replaced, and has no journal beside it."""
+        """A device is written to, not replaced, and gets no journal."""
         assert 0 == batch("a\n", "-o", "/dev/null").status
         assert not os.path.isfile("/dev/null")  # noqa: PTH113
         assert 1 == len(server.billed)
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
     def test_disk_full(self, batch, server):
-        """An output that cannot be written ends the run; with a journal nothing is lost."""
+        """An output that cannot be written ends the run; the journal keeps all results."""
         done = batch("a\nb\n", "-o", "/dev/full", "--journal", "journal")
 
         assert 1 == done.status
         assert "No space left on device" in done.err
-        assert "To go on: neuralbox batch in.txt -o /dev/full --journal journal\n" in done.err
+        assert "To continue: neuralbox batch in.txt -o /dev/full --journal journal\n" in done.err
         assert {entry.key for entry in read_journal("journal") if entry.event == "done"}
         assert len(server.billed) == sum(entry.event == "done" for entry in read_journal("journal"))
 
-    def test_journal_alone(self, batch, server):
-        """With a journal and no OUT, each run writes all that is known to stdout."""
+    def test_journal_without_output(self, batch, server):
+        """With a journal and no OUTPUT, each run writes the results of all runs to stdout."""
         first = batch("a\nb\n", "--journal", "journal")
         second = batch("a\nb\nc\n", "--journal", "journal")
 
@@ -75,7 +75,7 @@ class TestFiles:
         assert 3 == len(lines(second.out)) == len(server.billed)
 
     def test_other_rows(self, batch, server):
-        """Results of rows that are gone stay in the journal, and out of OUT."""
+        """Results of removed rows stay in the journal, and are not in OUTPUT."""
         batch("a\nb\n", "-o", "out.jsonl")
         assert 0 == batch("b\nc\n", "-o", "out.jsonl").status
 
@@ -83,7 +83,7 @@ class TestFiles:
         assert 3 == len(server.billed)
 
     def test_order(self, batch, server):
-        """With --ordered the file is in the order of the rows, whichever run did which."""
+        """With --ordered, the file has the order of the rows, whichever run completed them."""
         rows = "".join(f"p{number}\n" for number in range(9))
         server.fail(400, times=4)
         batch(rows, "-o", "out.jsonl", "-c", "1")
@@ -92,8 +92,8 @@ class TestFiles:
         assert [f"You said: p{number}" for number in range(9)] == [row["content"] for row in file_lines()]
         assert 9 == len(server.billed)
 
-    def test_changed_meanwhile(self, batch, serve, folder):
-        """Rows that are no longer those that were checked end the run, before they are sent."""
+    def test_changed_input(self, batch, serve, folder):
+        """Rows that changed after they were validated end the run before they are sent."""
 
         def reply(_request):
             (folder / "in.txt").write_text("something else\n" * 4000)
@@ -104,24 +104,24 @@ class TestFiles:
 
         assert 1 == done.status
         assert "in.txt: line" in done.err.splitlines()[-1]
-        assert "has changed since it was checked" in done.err
+        assert "has changed since it was validated" in done.err
         assert not [prompt for prompt in prompts(server) if "something" in prompt]
 
-    def test_output_in_the_way(self, batch, server):
-        """An output that cannot be made is an error of one line, before anything is sent."""
+    def test_output_not_writable(self, batch, server):
+        """An output that cannot be created is reported in one line before anything is sent."""
         os.mkdir("out.jsonl.new")  # noqa: PTH102
         done = batch("a\n", "-o", "out.jsonl")
 
         assert 1 == done.status
-        assert "Is a directory" in done.line
+        assert "Is a directory" in done.error_line
         assert () == server.requests
 
-    def test_no_journal_there(self, batch, server):
-        """What is no journal is neither read as one nor written to."""
+    def test_not_a_journal(self, batch, server):
+        """A file that is not a journal is not written to."""
         with open("notes", "w") as file:  # noqa: PTH123
             file.write("precious\n")
         done = batch("Hi\n", "--journal", "notes")
 
         assert 1 == done.status
-        assert "not the journal of a batch" in done.line
+        assert "not a journal of a batch" in done.error_line
         assert () == server.requests

@@ -20,7 +20,7 @@ def table(*rows):
 
 class TestFormats:
     def test_lines(self, batch, server):
-        """A prompt a line: blank lines are none, and the spaces of others are kept."""
+        """Each line is a prompt: blank lines are skipped, and spaces are kept."""
         done = batch("\ufeffone\r\n\n  \t\n two \nthree")
 
         assert 0 == done.status
@@ -30,7 +30,7 @@ class TestFormats:
         }
 
     def test_jsonl(self, batch, server):
-        """An object a line: its fields are those of a request, further members go out as they are."""
+        """Each line is an object: its fields are those of a request, and other members are sent unchanged."""
         done = batch(
             jsonl(
                 {"key": "a", "messages": [{"role": "user", "content": "Hi"}], "model": "m1", "top_p": 0.5},
@@ -50,7 +50,7 @@ class TestFormats:
         assert ["a", "7"] == [row["key"] for row in lines(done.out)][:2]
 
     def test_csv(self, batch, server):
-        """Cells may have quotes, commas and line breaks; lines are counted as they are in the file."""
+        """Cells may contain quotes, commas and line breaks; line numbers are those of the file."""
         rows = table(
             ("key", "prompt", "temperature", "notes"), ("a", 'Say "hi",\nplease', "0.5", "mine"), ("b", "x", "", "")
         )
@@ -67,24 +67,24 @@ class TestFormats:
     @pytest.mark.parametrize("arguments", [(), ("-",)])
     @pytest.mark.parametrize("stdin", [b"one\ntwo\n", b'\n{"prompt": "one"}\n{"prompt": "two"}\n'])
     def test_stdin(self, run, server, arguments, stdin):
-        """Without a file the rows come from stdin; whether they are JSON is told by the first."""
+        """Without a file, rows are read from stdin; the first one decides whether they are JSON."""
         done = run("batch", *arguments, stdin=stdin)
 
         assert (0, 2) == (done.status, len(lines(done.out)))
         assert ["one", "two"] == prompts(server)
 
     def test_format(self, batch, server):
-        """What the file is can be said; then its name means nothing."""
+        """--format overrides the file extension."""
         assert 0 == batch("prompt\nHi\n", "--format", "csv", name="in.txt").status
         assert ["Hi"] == prompts(server)
 
     def test_no_rows(self, batch, server):
-        """No rows are all done."""
+        """A file without rows is a success."""
         assert (0, "") == ((done := batch("\n")).status, done.out)
         assert () == server.requests
 
     def test_repetitions(self, batch, server):
-        """The same prompt twice is asked twice, under two keys, which are the same in each run."""
+        """A repeated prompt is sent again under another key, and keys are the same in each run."""
         rows = "Hi\nHi\nHo\n" + "Hi\n" * 9
         done = batch(rows, "-o", "out.jsonl")
         first = {row["key"]: row["line"] for row in file_lines()}
@@ -104,8 +104,8 @@ class TestTemplate:
             (jsonl({"word": "cat", "to": "French"}, {"word": "{dog}", "to": ""}), "in.jsonl"),
         ],
     )
-    def test_filled(self, batch, server, rows, name):
-        """Columns are put in as they are, braces and all, and nothing else of the row is sent."""
+    def test_fill(self, batch, server, rows, name):
+        """Values are inserted unchanged, including braces, and the other columns are not sent."""
         done = batch(rows, "--template", "{{{word}}} to {to}?", name=name)
 
         assert 0 == done.status
@@ -118,12 +118,12 @@ class TestTemplate:
         assert ["A cat!"] == prompts(server)
 
     def test_values(self, batch, server):
-        """What is not a string is filled in as JSON."""
+        """Values that are not strings are inserted as JSON."""
         assert 0 == batch(jsonl({"n": 3, "l": ["é", True]}), "--template", "{n} {l}", name="in.jsonl").status
         assert ['3 ["é", true]'] == prompts(server)
 
     @pytest.mark.parametrize(
-        "template,wanted",
+        "template,expected",
         [
             ("Hi", "has no {column}"),
             ("{}", "a placeholder is the name of a column"),
@@ -132,132 +132,132 @@ class TestTemplate:
             ("{a", "expected '}'"),
         ],
     )
-    def test_wrong(self, batch, server, template, wanted):
-        """A template that makes no prompts is refused."""
+    def test_invalid(self, batch, server, template, expected):
+        """An invalid template is a usage error."""
         done = batch("a\n1\n", "--template", template, name="in.csv")
 
         assert 2 == done.status
-        assert wanted in done.line
+        assert expected in done.error_line
         assert () == server.requests
 
     @pytest.mark.parametrize("template", ["{word} {wrod}", "{word.__class__}"])
     def test_unknown_column(self, batch, server, template):
-        """A placeholder without its column is found before anything is sent, and looks into nothing."""
+        """A placeholder without a column is reported before anything is sent, and reads no attributes."""
         done = batch("word\ncat\n", "--template", template, name="in.csv")
 
         assert 2 == done.status
-        assert "there is no column 'w" in done.line
-        assert "there are 'word'" in done.line
+        assert "the column 'w" in done.error_line
+        assert "is missing (columns: 'word')" in done.error_line
         assert () == server.requests
 
     def test_unknown_member(self, batch, server):
-        """In JSONL each row is looked at."""
+        """In JSONL, each row is checked for the members of the template."""
         done = batch(jsonl({"word": "cat"}, {"wrod": "dog"}), "--template", "{word}", name="in.jsonl")
 
         assert 2 == done.status
-        assert "in.jsonl, line 2: there is no 'word' for the template" in done.err
+        assert "in.jsonl, line 2: 'word' is missing; the template needs it" in done.err
         assert () == server.requests
 
 
-class TestBadRows:
+class TestInvalidRows:
     @pytest.mark.parametrize(
-        "row,wanted",
+        "row,expected",
         [
-            ("{", "not JSON"),
+            ("{", "not valid JSON"),
             ("[1]", "not a JSON object"),
-            ('{"prompt": NaN}', "not JSON"),
-            ("[" * 100_000, "not JSON"),
-            ("{}", "there is no 'prompt'"),
+            ('{"prompt": NaN}', "not valid JSON"),
+            ("[" * 100_000, "not valid JSON"),
+            ("{}", "'prompt' is missing"),
             ('{"prompt": ""}', "the prompt is empty"),
-            ('{"prompt": 1}', "'prompt' is not a string"),
-            ('{"prompt": "a", "messages": "b"}', "both 'prompt' and 'messages'"),
+            ('{"prompt": 1}', "prompt must be a string, in place of 'messages', not 1"),
+            ('{"prompt": "a", "messages": "b"}', "prompt must be a string, in place of 'messages', not 'a'"),
             ('{"messages": [{"role": "x", "content": "y"}]}', "messages[].role must be"),
             ('{"prompt": "a", "temperature": 3}', "temperature must be"),
             ('{"prompt": "a", "stream": true}', "without 'stream'"),
             ('{"prompt": "a", "key": ""}', "key must be"),
-            ('{"prompt": "a", "key": "first"}', "the key 'first' is that of line 1 already"),
+            ('{"prompt": "a", "key": "first"}', "the key 'first' is already used in line 1"),
             ('{"prompt": "\\ud800"}', "lone surrogates"),
         ],
     )
-    def test_jsonl(self, batch, server, row, wanted):
-        """A row that cannot be sent is reported with its line, and nothing is sent."""
+    def test_jsonl(self, batch, server, row, expected):
+        """An invalid row is reported with its line number, and nothing is sent."""
         done = batch('{"prompt": "Hi", "key": "first"}\n\n' + row + "\n", "-o", "out.jsonl", name="in.jsonl")
 
         assert (2, "") == (done.status, done.out)
-        complaint, conclusion = done.err.splitlines()
-        assert complaint.startswith("neuralbox: in.jsonl, line 3: ")
-        assert wanted in complaint
-        assert "1 of 2 rows are bad; nothing was sent" in conclusion
+        message, conclusion = done.err.splitlines()
+        assert message.startswith("neuralbox: in.jsonl, line 3: ")
+        assert expected in message
+        assert "1 of 2 rows are invalid; nothing was sent" in conclusion
         assert () == server.requests
         assert ["in.jsonl"] == os.listdir()  # noqa: PTH208
 
     @pytest.mark.parametrize(
-        "row,wanted",
+        "row,expected",
         [
-            (b'"unfinished', "line 4: not CSV"),
-            (b"a,b,c", "line 4: 3 cells under 2 columns"),
-            (b"caf\xe9,1", "line 4: not UTF-8 text: byte 3"),
+            (b'"unfinished', "line 4: not valid CSV"),
+            (b"a,b,c", "line 4: 3 cells for 2 columns"),
+            (b"caf\xe9,1", "line 4: not valid UTF-8: byte 3"),
             (b"x,warm", "line 4: temperature must be"),
             (b",1", "line 4: the prompt is empty"),
         ],
     )
-    def test_csv(self, batch, server, row, wanted):
-        """The same in CSV, where a row may begin lines before it ends."""
+    def test_csv(self, batch, server, row, expected):
+        """An invalid row of a CSV file is reported with the line where it begins."""
         done = batch(b'prompt,temperature\n"two\nlines",1\n' + row + b"\n", name="in.csv")
 
         assert 2 == done.status
-        assert wanted in done.err
+        assert expected in done.err
         assert () == server.requests
 
     def test_lines(self, batch, server):
-        """A line that is no text is reported by itself."""
+        """A line that is not UTF-8 is reported, and the others are read."""
         done = batch(b"one\ncaf\xe9\nthree\n")
 
         assert 2 == done.status
-        assert "in.txt, line 2: not UTF-8 text: byte 3" in done.err
+        assert "in.txt, line 2: not valid UTF-8: byte 3" in done.err
         assert "1 of 3 rows" in done.err
         assert () == server.requests
 
     @pytest.mark.parametrize(
-        "rows,wanted",
+        "rows,expected",
         [
-            ("", "there is no header"),
-            ("a,b,a\n1,2,3\n", "the header has 'a' twice"),
-            ("a,b\n1,2\n", "there is no column 'prompt' (there are 'a', 'b')"),
-            ('"a', "the header is not CSV"),
+            ("", "the header is missing"),
+            ("a,b,a\n1,2,3\n", "the header has the column 'a' twice"),
+            ("a,b\n1,2\n", "the column 'prompt' is missing (columns: 'a', 'b')"),
+            ('"a', "the header is not valid CSV"),
         ],
     )
-    def test_header(self, batch, server, rows, wanted):
-        """A table whose header does not fit is refused as a whole."""
+    def test_header(self, batch, server, rows, expected):
+        """A CSV file with an invalid header is a usage error."""
         done = batch(rows, name="in.csv")
 
         assert 2 == done.status
-        assert wanted in done.line
+        assert expected in done.error_line
         assert () == server.requests
 
     def test_many(self, batch, server):
-        """Ten are shown, the others counted."""
+        """The first ten invalid rows are reported, the others are counted."""
         done = batch("{\n" * 1012, name="in.jsonl")
-        complaints = done.err.splitlines()
+        messages = done.err.splitlines()
 
-        assert (2, 12) == (done.status, len(complaints))
-        assert "line 10: " in complaints[9]
-        assert "and 1,002 more" in complaints[10]
-        assert "1,012 of 1,012 rows" in complaints[11]
+        assert (2, 12) == (done.status, len(messages))
+        assert "line 10: " in messages[9]
+        assert "and 1,002 more" in messages[10]
+        assert "1,012 of 1,012 rows" in messages[11]
         assert () == server.requests
 
-    def test_skipped(self, batch, server):
-        """With --skip-bad the others are sent, and the summary counts those left out."""
-        done = batch('{"prompt": "a"}\n{\n{"prompt": "b"}\n', "--skip-bad", name="in.jsonl")
+    def test_skip_invalid(self, batch, server):
+        """With --skip-invalid, the valid rows are sent, and the summary counts the others."""
+        done = batch('{"prompt": "a"}\n{\n{"prompt": "b"}\n', "--skip-invalid", name="in.jsonl")
 
         assert 0 == done.status
         assert {1, 3} == {row["line"] for row in lines(done.out)}
-        assert "line 2: not JSON" in done.err
-        assert "2 done; 1 left out as bad" in done.err
+        assert "line 2: not valid JSON" in done.err
+        assert "2 completed; 1 invalid row skipped" in done.err
         assert ["a", "b"] == prompts(server)
 
-    def test_harmless(self, batch, server):
-        """What a row says of itself cannot move the cursor."""
+    def test_escape_sequences(self, batch, server):
+        """A message about a row contains no escape sequences."""
         done = batch(jsonl({"prompt": "a", "key": "\x1b[2J"}, {"prompt": "b", "key": "\x1b[2J"}), name="in.jsonl")
 
         assert 2 == done.status

@@ -21,56 +21,56 @@ def body_of(server):
 
 class TestPrompt:
     def test_argument(self, run, server):
-        """The prompt is the argument, and the text comes back, with one line break at its end."""
+        """The prompt is the argument; the text is printed with a line break at its end."""
         assert "You said: Hello wide world\n" == run("generate", "Hello wide world").out
         assert [{"role": "user", "content": "Hello wide world"}] == body_of(server)["messages"]
 
     @pytest.mark.parametrize("arguments", [(), ("-",)])
     def test_stdin(self, run, server, arguments):
-        """The prompt is read from stdin, without the line break that files and `echo` end with."""
+        """The prompt is read from stdin, without the line break at its end."""
         run("generate", *arguments, stdin="\ufeffZwei\nZeilen ☃\r\n".encode())
 
         assert "Zwei\nZeilen ☃" == body_of(server)["messages"][0]["content"]
 
     def test_argument_before_stdin(self, run, server):
-        """An argument that is there makes stdin nobody's business."""
+        """With an argument, stdin is not read."""
         assert "You said: this\n" == run("generate", "this", stdin=b"that").out
         assert "this" == body_of(server)["messages"][0]["content"]
 
     @pytest.mark.parametrize(
-        "arguments,stdin,wanted",
+        "arguments,stdin,expected",
         [
             ((), b"", "prompt is empty"),
             (("-",), b"\n", "prompt is empty"),
             (("",), b"Hi", "prompt is empty"),
-            ((), b"caf\xe9", "not UTF-8 text: byte 3"),
+            ((), b"caf\xe9", "not valid UTF-8: byte 3"),
         ],
     )
-    def test_useless(self, run, server, arguments, stdin, wanted):
-        """No money is spent on a prompt that is empty or cannot be read."""
+    def test_invalid(self, run, server, arguments, stdin, expected):
+        """A prompt that is empty or not UTF-8 is not sent."""
         done = run("generate", *arguments, stdin=stdin)
 
         assert (2, "") == (done.status, done.out)
-        assert wanted in done.line
+        assert expected in done.error_line
         assert () == server.requests
 
     def test_stdin_closed(self, run, server):
-        """A process that was started without stdin is told that there is no prompt."""
-        assert "There is no prompt" in run("generate", stdin=None).line
+        """Without an argument and with stdin closed, there is no prompt."""
+        assert "There is no prompt" in run("generate", stdin=None).error_line
         assert () == server.requests
 
     def test_undecodable_argument(self, run, server):
-        """An argument that is no text is refused before anything is sent."""
+        """An argument that is not UTF-8 is refused before anything is sent."""
         done = run("generate", "caf\udce9")
 
         assert 2 == done.status
-        assert "surrogates" in done.line
+        assert "surrogates" in done.error_line
         assert () == server.requests
 
 
 class TestRequest:
     def test_options(self, run, server):
-        """Each option arrives at the API under its name."""
+        """Each option is sent under its own name."""
         options = ("--model", "gemini-3-pro", "--system", "Briefly.", "--temperature", "0", "--max-tokens", "7")
 
         assert 0 == run("generate", "Hi", *options).status
@@ -84,14 +84,14 @@ class TestRequest:
         assert expected == {name: body_of(server).get(name) for name in expected}
 
     def test_defaults(self, run, server):
-        """What was not asked for is left to the API, but for the model."""
+        """Without options, only the model is set."""
         run("generate", "Hi")
 
         sent = {name: value for name, value in body_of(server).items() if value is not None and value is not False}
         assert {"model": "gpt-5", "messages": [{"role": "user", "content": "Hi"}]} == sent
 
     def test_images(self, run, server, tmp_path):
-        """Pictures are sent along, in their order, before the prompt."""
+        """Images are sent in their order before the prompt."""
         first, second = tmp_path / "a.png", tmp_path / "b"
         first.write_bytes(PNG)
         second.write_bytes(b"GIF89a" + bytes(8))
@@ -106,20 +106,20 @@ class TestRequest:
 
     @pytest.mark.parametrize("options,streams", [((), False), (("--no-stream",), False), (("--stream",), True)])
     def test_streaming(self, run, server, options, streams):
-        """Where nobody watches, the text is streamed only on demand; it is the same."""
+        """Without a terminal, the text is streamed only with --stream; it is the same text."""
         assert "You said: Hi\n" == run("generate", "Hi", *options).out
         assert streams == bool(body_of(server).get("stream"))
 
-    @pytest.mark.usefixtures("impatient")
+    @pytest.mark.usefixtures("short_poll_interval")
     def test_pending(self, run, serve):
-        """A generation that the API answers as pending is waited for."""
+        """A generation that is pending is polled until it is completed."""
         server = serve(pending_models=["slow"], pending_seconds=0.01)
 
         assert "You said: Hi\n" == run("generate", "Hi", "--model", "slow").out
         assert 1 == len(server.billed)
 
     def test_local(self, run, server):
-        """A local call needs no key and reaches nobody but a server of its own."""
+        """A local call needs no API key and contacts no other server."""
         done = run("generate", "Hi", "--local")
 
         assert (0, "You said: Hi\n", "") == (done.status, done.out, done.err)
@@ -128,34 +128,34 @@ class TestRequest:
 
 class TestOutput:
     @pytest.mark.parametrize(
-        "reply,shown", [("a\n", "a\n"), ("a\n\n", "a\n\n"), ("a", "a\n"), ("\x1b[1mä", "\x1b[1mä\n")]
+        "reply,output", [("a\n", "a\n"), ("a\n\n", "a\n\n"), ("a", "a\n"), ("\x1b[1mä", "\x1b[1mä\n")]
     )
-    @pytest.mark.parametrize("how", ["--stream", "--no-stream"])
-    def test_text(self, run, serve, reply, shown, how):
-        """A pipe gets the text as it is, ended by a line break."""
+    @pytest.mark.parametrize("option", ["--stream", "--no-stream"])
+    def test_text(self, run, serve, reply, output, option):
+        """A pipe gets the text unchanged, with a line break at its end."""
         serve(reply=reply)
 
-        assert (shown, "") == ((done := run("generate", "Hi", how)).out, done.err)
+        assert (output, "") == ((done := run("generate", "Hi", option)).out, done.err)
 
     def test_json(self, run, server):
         """One JSON object has every attribute of the generation."""
         done = run("generate", "Grüße", "--json")
-        told = json.loads(done.out)
+        printed = json.loads(done.out)
 
         (billed,) = server.billed
-        assert {"status": "completed", "model": "gpt-5", "content": "You said: Grüße"}.items() <= told.items()
-        assert billed.id == told["id"]
-        assert server.balance == told["balance_remaining"]
-        assert 1_000_000 - server.balance == told["tokens_used"]
-        assert {"prompt_tokens", "completion_tokens", "total_tokens"} == set(told["usage"])
-        assert told["created_at"].endswith("+00:00")
-        assert told["url"] is None
-        assert "raw" not in told
+        assert {"status": "completed", "model": "gpt-5", "content": "You said: Grüße"}.items() <= printed.items()
+        assert billed.id == printed["id"]
+        assert server.balance == printed["balance_remaining"]
+        assert 1_000_000 - server.balance == printed["tokens_used"]
+        assert {"prompt_tokens", "completion_tokens", "total_tokens"} == set(printed["usage"])
+        assert printed["created_at"].endswith("+00:00")
+        assert printed["url"] is None
+        assert "raw" not in printed
         assert "Grüße" in done.out
         assert 1 == done.out.count("\n")
 
     def test_json_stream(self, run, server):
-        """A stream is one JSON object a line, each with its type."""
+        """A stream is printed as one JSON object per event, each with its type."""
         events = [json.loads(line) for line in run("generate", "Hi", "--json", "--stream").out.splitlines()]
 
         (billed,) = server.billed
@@ -166,7 +166,7 @@ class TestOutput:
         ].items()
 
     def test_unknown_event(self, run, server):
-        """An event that this version does not know is printed as it came."""
+        """An event of an unknown type is printed as it was received."""
         event = {"type": "weather", "rain": [1, 2]}
         end = {"type": "generation_end", "id": 1}
         stream = "".join(f"data: {json.dumps(data)}\n\n" for data in (event, end))
@@ -176,25 +176,25 @@ class TestOutput:
 
     @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
     def test_encoding(self, start, serve, encoding, monkeypatch):
-        """The output is UTF-8 whatever the locale says, and no character stops it."""
+        """The output is UTF-8 whatever the locale; a lone surrogate is replaced."""
         serve(reply="Grüße ☃ \ud83d")
         monkeypatch.setenv("PYTHONIOENCODING", encoding)
 
-        done = start("generate", "Hi").end()
+        done = start("generate", "Hi").wait()
 
         assert (0, "Grüße ☃ ?\n", "") == (done.status, done.out, done.err)
 
     def test_stdout_closed(self, start, server):
-        """Without stdout the text has nowhere to go, and nothing else happens."""
+        """With stdout closed, the text is discarded without an error."""
         command = ("sh", "-c", '"$0" -m neuralbox_async generate Hi >&-', sys.executable)
 
-        assert (0, "", "") == ((done := start(command=command).end()).status, done.out, done.err)
+        assert (0, "", "") == ((done := start(command=command).wait()).status, done.out, done.err)
         assert 1 == len(server.billed)
 
 
-class TestFailure:
+class TestErrors:
     @pytest.mark.parametrize(
-        "options,wanted",
+        "options,expected",
         [
             (("--temperature", "9"), "'--temperature': 9.0 is not in the range"),
             (("--temperature", "nan"), "temperature must be a number from 0.0 to 2.0"),
@@ -208,53 +208,53 @@ class TestFailure:
             (("--image", __file__), "is not an image"),
         ],
     )
-    def test_wrong_option(self, run, server, options, wanted):
-        """A wrong value is told in one line, before anything is sent."""
+    def test_invalid_option(self, run, server, options, expected):
+        """An invalid value is reported in one line before anything is sent."""
         done = run("generate", "Hi", *options)
 
         assert (2, "") == (done.status, done.out)
-        assert wanted in done.line
+        assert expected in done.error_line
         assert () == server.requests
 
     def test_unreadable_image(self, run, server, tmp_path, monkeypatch):
-        """A picture that goes away between the look and the reading is an error like any other."""
-        picture = tmp_path / "a.png"
-        picture.write_bytes(PNG)
-        monkeypatch.setattr("click.Path.convert", lambda _self, value, *_: picture.unlink() or value)
+        """An image that is deleted before it is read is reported in one line."""
+        image = tmp_path / "a.png"
+        image.write_bytes(PNG)
+        monkeypatch.setattr("click.Path.convert", lambda _self, value, *_: image.unlink() or value)
 
-        assert "cannot be read: No such file" in run("generate", "Hi", "--image", str(picture)).line
+        assert "cannot be read: No such file" in run("generate", "Hi", "--image", str(image)).error_line
         assert () == server.requests
 
     def test_no_key(self, run):
-        """Without a key one line says where to put it."""
+        """Without an API key, one line explains how to set it."""
         done = run("generate", "Hi")
 
         assert (2, "") == (done.status, done.out)
-        assert "NEURALBOX_API_KEY" in done.line
-        assert "--local" in done.line
+        assert "NEURALBOX_API_KEY" in done.error_line
+        assert "--local" in done.error_line
 
     @pytest.mark.parametrize("key", [f"{SECRET}\n{SECRET}", f" {SECRET}", f"{SECRET}é"])
-    def test_impossible_key(self, run, monkeypatch, key):
-        """A key that cannot be sent is refused by the name of its variable, and not shown."""
+    def test_invalid_key(self, run, monkeypatch, key):
+        """An invalid API key is reported by the name of its variable, and not shown."""
         monkeypatch.setenv("NEURALBOX_API_KEY", key)
         done = run("generate", "Hi")
 
         assert 2 == done.status
-        assert "NEURALBOX_API_KEY must be" in done.line
+        assert "NEURALBOX_API_KEY must be" in done.error_line
         assert SECRET not in done.err
 
-    def test_impossible_address(self, run, monkeypatch):
-        """An address that cannot be used is refused by the name of its variable."""
+    def test_invalid_url(self, run, monkeypatch):
+        """An invalid URL is reported by the name of its variable."""
         monkeypatch.setenv("NEURALBOX_API_KEY", SECRET)
         monkeypatch.setenv("NEURALBOX_BASE_URL", "http://example.com/api")
         done = run("generate", "Hi")
 
         assert 2 == done.status
-        assert "NEURALBOX_BASE_URL must be https" in done.line
+        assert "NEURALBOX_BASE_URL must be https" in done.error_line
         assert SECRET not in done.err
 
     @pytest.mark.parametrize(
-        "status,wanted",
+        "status,expected",
         [
             (401, "401 not_authenticated"),
             (402, "402 insufficient_tokens"),
@@ -263,99 +263,99 @@ class TestFailure:
             (502, "it may have been billed"),
         ],
     )
-    @pytest.mark.parametrize("how", ["--stream", "--no-stream"])
-    def test_api_error(self, run, server, status, wanted, how):
-        """What the API refuses is told in one line."""
+    @pytest.mark.parametrize("option", ["--stream", "--no-stream"])
+    def test_api_error(self, run, server, status, expected, option):
+        """An error of the API is reported in one line."""
         server.fail(status, times=3)
-        done = run("generate", "Hi", how)
+        done = run("generate", "Hi", option)
 
         assert (1, "") == (done.status, done.out)
-        assert wanted in done.line
+        assert expected in done.error_line
         assert server.api_key not in done.err
 
     def test_rate_limit(self, run, server):
-        """Who has reached a limit is told how long to wait."""
+        """The error of a rate limit has the time to wait."""
         server.fail(429, retry_after=847)
 
-        assert "try again in 847 s" in run("generate", "Hi").line
+        assert "try again in 847 s" in run("generate", "Hi").error_line
 
     def test_echoed_key(self, run, server):
-        """A key that an answer repeats is not shown, and no answer makes more than one line, or a coloured one."""
+        """An API key in a response is not shown, nor are its line breaks and escape sequences."""
         server.fail(401, message=f"No such key:\n\x1b[31m{server.api_key}\x07")
         done = run("generate", "Hi")
 
-        assert done.line.endswith("No such key: \ufffd[31m***\ufffd")
+        assert done.error_line.endswith("No such key: \ufffd[31m***\ufffd")
 
     def test_no_connection(self, run, server):
-        """A server that is not there is told in one line, and nothing else is said to have happened."""
+        """A connection failure is reported in one line, which mentions no bill."""
         server.close()
         done = run("generate", "Hi", "--timeout", "0.9")
 
         assert (1, "") == (done.status, done.out)
-        assert "no connection" in done.line
-        assert "billed" not in done.line
+        assert "no connection" in done.error_line
+        assert "billed" not in done.error_line
 
-    @pytest.mark.parametrize("how", ["--stream", "--no-stream"])
-    def test_timeout(self, run, serve, how):
-        """A call ends when its time is over, and says that it may cost something."""
+    @pytest.mark.parametrize("option", ["--stream", "--no-stream"])
+    def test_timeout(self, run, serve, option):
+        """A call that times out may have been billed."""
         server = serve(latency=30, stop_on_disconnect=True)
-        done = run("generate", "Hi", how, "--timeout", "0.1")
+        done = run("generate", "Hi", option, "--timeout", "0.1")
 
         assert (1, "") == (done.status, done.out)
-        assert "it may have been billed" in done.line
+        assert "it may have been billed" in done.error_line
         server.wait_for_disconnect()
 
     def test_failed(self, run, serve):
-        """A generation that failed is a failure, and free."""
+        """A failed generation is an error, and was not billed."""
         serve(failing_models=["gpt-5"])
         done = run("generate", "Hi")
 
         assert (1, "") == (done.status, done.out)
-        assert "policy violation" in done.line
-        assert done.line.endswith(" was not billed")
+        assert "policy violation" in done.error_line
+        assert done.error_line.endswith(" was not billed")
 
     @pytest.mark.parametrize("how", ["eof", "close", "reset"])
-    def test_broken_stream(self, run, server, how):
-        """The text that came before a stream broke stays, in lines of its own; the error says how to get the whole."""
+    def test_interrupted_stream(self, run, server, how):
+        """The text of an interrupted stream stays, and the error explains how to retrieve the whole text."""
         server.cut(3, how=how, finish=True)
         server.fail(403, method="GET")
         done = run("generate", "one two three", "--stream")
 
         assert (1, "You said: \n") == (done.status, done.out)
         (billed,) = server.billed
-        assert f"`neuralbox retrieve {billed.id}`" in done.line
+        assert f"`neuralbox retrieve {billed.id}`" in done.error_line
         assert "You said: one two three\n" == run("retrieve", billed.id).out
 
     def test_failed_stream(self, run, server):
-        """The text that came before a generation failed stays; there is no more of it to be had, and nothing to pay."""
+        """The text of a stream whose generation failed stays, and the generation was not billed."""
         server.cut(3)
         done = run("generate", "one two three", "--stream")
 
         assert (1, "You said: \n", ()) == (done.status, done.out, server.billed)
-        assert done.line.endswith(" was not billed")
+        assert done.error_line.endswith(" was not billed")
 
-    def test_broken_stream_as_json(self, run, server):
-        """The events that came before a stream broke are whole lines."""
+    def test_interrupted_json_stream(self, run, server):
+        """The events of an interrupted stream are complete lines."""
         server.cut(3)
         done = run("generate", "one two three", "--json", "--stream")
 
         assert 1 == done.status
         events = [json.loads(line) for line in done.out.splitlines()]
         assert ["generation_start", "content_delta", "content_delta"] == [event["type"] for event in events]
-        assert events[0]["id"] in done.line
+        assert events[0]["id"] in done.error_line
 
-    def test_mended_stream(self, run, server):
-        """A stream that broke after the generation was finished is completed, and nobody notices."""
+    def test_recovered_stream(self, run, server):
+        """A stream that was interrupted after the generation was completed is recovered without a message."""
         server.cut(3, finish=True)
         done = run("generate", "one two three", "--stream")
 
         assert (0, "You said: one two three\n", "") == (done.status, done.out, done.err)
 
-    def test_strange_answer(self, run, server):
-        """The text of an answer that is wrong elsewhere is printed all the same: it is paid for."""
+    def test_malformed_response(self, run, server):
+        """The text of a malformed response is printed: it is billed."""
         server.fail(200, body={"id": "gen_1", "status": "completed", "content": "The text.", "tokens_used": "many"})
         done = run("generate", "Hi")
 
         assert (1, "The text.\n") == (done.status, done.out)
-        assert "tokens_used" in done.line
-        assert "neuralbox retrieve gen_1" in done.line
+        assert "tokens_used" in done.error_line
+        assert "neuralbox retrieve gen_1" in done.error_line

@@ -1,4 +1,4 @@
-"""The command itself: its start, its help, its way to fail."""
+"""The command itself: start, help and usage errors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from neuralbox_async import __version__
 
 MAIN = "from neuralbox_async.__main__ import main; main()"
-# What is in sys.modules as None cannot be found and not be imported.
-LACKING = "import sys; sys.modules[sys.argv.pop(1)] = None; " + MAIN
+# A module that is None in sys.modules cannot be imported.
+MISSING = "import sys; sys.modules[sys.argv.pop(1)] = None; " + MAIN
 LOADED = f"""
 import atexit, sys
 atexit.register(lambda: print(*{{name.partition(".")[0] for name in sys.modules}}, file=sys.stderr))
@@ -29,17 +29,17 @@ def test_version(run):
 
 @pytest.mark.parametrize("arguments", [("--help",), ("-h",), ()])
 def test_help(run, arguments):
-    """The help, which is shown also when nothing is asked for, lists the commands, with examples."""
+    """The help lists the commands and has examples; it is also shown without arguments."""
     done = run(*arguments)
 
     assert (0, "") == (done.status, done.err)
-    for wanted in ("batch  ", "demo  ", "generate  ", "retrieve  ", "serve  ", "Examples:", "NEURALBOX_API_KEY"):
-        assert wanted in done.out
+    for expected in ("batch  ", "demo  ", "generate  ", "retrieve  ", "serve  ", "Examples:", "NEURALBOX_API_KEY"):
+        assert expected in done.out
 
 
-@pytest.mark.parametrize("command", ["batch", "generate", "retrieve", "serve"])
+@pytest.mark.parametrize("command", ["batch", "demo", "generate", "retrieve", "serve"])
 def test_help_of_a_command(run, command):
-    """The help of a command has examples, one a line."""
+    """The help of a command has examples, one per line."""
     done = run(command, "--help")
 
     assert 0 == done.status
@@ -49,32 +49,32 @@ def test_help_of_a_command(run, command):
 
 def test_module(start):
     """`python -m neuralbox_async` is the command."""
-    done = start("--version").end()
+    done = start("--version").wait()
 
     assert (0, f"neuralbox, version {__version__}\n", "") == (done.status, done.out, done.err)
 
 
 def test_light_start(start):
-    """The help needs neither aiohttp nor rich, nor anything else of the SDK's that is slow to load."""
-    done = start("generate", "--help", command=(sys.executable, "-c", LOADED)).end()
+    """The help imports no package that is slow to load."""
+    done = start("generate", "--help", command=(sys.executable, "-c", LOADED)).wait()
 
     assert 0 == done.status
     assert {"click", "neuralbox_async"} <= set(done.err.split())
     assert set() == set(done.err.split()) & {"aiohttp", "rich", "cattrs", "neuralbox_sync", "pytest"}
 
 
-@pytest.mark.parametrize("lacking", ["click", "rich"])
+@pytest.mark.parametrize("missing", ["click", "rich"])
 @pytest.mark.parametrize("argument", ["--version", "demo"])
-def test_without_the_extra(start, lacking, argument):
-    """Without its packages the command says in one line what to install."""
-    done = start(lacking, argument, command=(sys.executable, "-c", LACKING)).end()
+def test_without_the_extra(start, missing, argument):
+    """Without its extra, the command explains in one line what to install."""
+    done = start(missing, argument, command=(sys.executable, "-c", MISSING)).wait()
 
     assert (1, "") == (done.status, done.out)
-    assert "pip install 'neuralbox[cli]'" in done.line
+    assert "pip install 'neuralbox[cli]'" in done.error_line
 
 
 @pytest.mark.parametrize(
-    "arguments,wanted",
+    "arguments,expected",
     [
         (("genrate",), "No such command 'genrate'"),
         (("--verbose",), "--verbose"),
@@ -87,20 +87,20 @@ def test_without_the_extra(start, lacking, argument):
         (("serve", "--api-key", "nb key"), "--api-key"),
         (("serve", "--event-interval", "nan"), "event_interval must be at least 0"),
         (("demo", "--count", "0"), "--count"),
-        (("demo", "--concurrency", "many"), "--concurrency"),
+        (("demo", "--max-concurrency", "many"), "--max-concurrency"),
     ],
 )
-def test_wrong_call(run, arguments, wanted):
-    """Whoever calls the command wrongly is told in one line what is wrong, and where the help is."""
+def test_usage_error(run, arguments, expected):
+    """A usage error is one line, which refers to the help."""
     done = run(*arguments)
 
     assert (2, "") == (done.status, done.out)
-    assert wanted in done.line
-    assert "--help" in done.line
+    assert expected in done.error_line
+    assert "--help" in done.error_line
 
 
 def test_other_stdout(run, monkeypatch):
-    """Where stdout is none of the operating system's, as in notebooks, it is written to as it is."""
+    """Stdout may be an object without a file descriptor, as in notebooks."""
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     done = run("--version")
 

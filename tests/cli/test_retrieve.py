@@ -9,12 +9,12 @@ import pytest
 
 @pytest.fixture
 def generated(run):
-    """Make a generation and return its id."""
+    """Return a function that makes a generation and returns its id."""
     return lambda *options: json.loads(run("generate", "Hello", "--json", *options).out)["id"]
 
 
 def test_text(run, server, generated):
-    """The text of a generation is printed again, and costs nothing."""
+    """The text of a generation is printed, and is not billed again."""
     done = run("retrieve", generated())
 
     assert (0, "You said: Hello\n", "") == (done.status, done.out, done.err)
@@ -30,26 +30,26 @@ def test_number(run, serve, generated):
 
 @pytest.mark.usefixtures("server")
 def test_json(run, generated):
-    """As JSON it is the same object that `generate` prints."""
+    """With --json, the object is the one that `generate --json` prints."""
     generation_id = generated()
 
-    told = json.loads(run("retrieve", generation_id, "--json").out)
-    assert {"id": generation_id, "status": "completed", "content": "You said: Hello"}.items() <= told.items()
+    printed = json.loads(run("retrieve", generation_id, "--json").out)
+    assert {"id": generation_id, "status": "completed", "content": "You said: Hello"}.items() <= printed.items()
 
 
 @pytest.mark.usefixtures("server")
-def test_unknown(run):
-    """An id that nobody knows is an error of one line, and nothing was billed."""
+def test_unknown_id(run):
+    """An unknown id is reported in one line, which mentions no bill."""
     done = run("retrieve", "gen_none")
 
     assert (1, "") == (done.status, done.out)
-    assert "404 not_found" in done.line
-    assert "billed" not in done.line
+    assert "404 not_found" in done.error_line
+    assert "billed" not in done.error_line
 
 
 @pytest.fixture
 def pending(serve):
-    """A server with a generation that is pending for *seconds*; return its id."""
+    """Return a function that makes a generation which is pending for *seconds*, and returns its id."""
 
     def start(seconds):
         import anyio
@@ -69,35 +69,35 @@ def pending(serve):
 
 
 def test_pending(run, pending):
-    """A generation that is not finished has no text: that is a failure, which says how to wait."""
+    """A pending generation is an error, which mentions --wait."""
     generation_id = pending(60)
     done = run("retrieve", generation_id)
 
     assert (1, "") == (done.status, done.out)
-    assert f"generation {generation_id} is " in done.line
-    assert "--wait" in done.line
+    assert f"generation {generation_id} is " in done.error_line
+    assert "--wait" in done.error_line
     assert "completed" != json.loads(run("retrieve", generation_id, "--json").out)["status"]
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_poll_interval")
 def test_wait(run, pending):
-    """A generation can be waited for."""
+    """--wait waits until the generation is completed."""
     assert "You said: Hello\n" == run("retrieve", pending(0.05), "--wait").out
 
 
-def test_wait_in_vain(run, pending):
-    """Waiting ends when its time is over, with the id to try again."""
+def test_wait_timeout(run, pending):
+    """A wait that times out is an error with the id."""
     generation_id = pending(60)
     done = run("retrieve", generation_id, "--wait", "--timeout", "0.1")
 
     assert (1, "") == (done.status, done.out)
-    assert str(generation_id) in done.line
+    assert str(generation_id) in done.error_line
 
 
 def test_no_connection(run, server):
-    """A question that was not answered costs nothing, so nothing is said of a bill."""
+    """A status request without a response mentions no bill: it costs nothing."""
     server.drop(times=9, method="GET")
     done = run("retrieve", "gen_1", "--timeout", "0.9")
 
     assert (1, "") == (done.status, done.out)
-    assert "billed" not in done.line
+    assert "billed" not in done.error_line

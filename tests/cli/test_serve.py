@@ -1,4 +1,4 @@
-"""`neuralbox serve`, in processes of its own."""
+"""`neuralbox serve` in subprocesses."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from neuralbox_async.testing import NeuralBoxServer
 
 @pytest.fixture
 def serving(start, monkeypatch):
-    """Start `neuralbox serve`, and do what its `export` lines say."""
+    """Return a function that starts `neuralbox serve` and sets the environment by its `export` lines."""
 
     def serving(*options):
         process = start("serve", *options)
-        said = process.read_until(b"stops it.\n").decode()
+        printed = process.read_until(b"to stop it.\n").decode()
         exports = dict(
-            word.split("=", 1) for word in shlex.split(said.partition("\n\n")[2]) if word.startswith("NEURALBOX_")
+            word.split("=", 1) for word in shlex.split(printed.partition("\n\n")[2]) if word.startswith("NEURALBOX_")
         )
         assert ["NEURALBOX_BASE_URL", "NEURALBOX_API_KEY"] == list(exports)
         for name, value in exports.items():
             monkeypatch.setenv(name, value)
-            assert value in said.partition("\n\n")[0]
+            assert value in printed.partition("\n\n")[0]
         return process
 
     return serving
@@ -31,13 +31,13 @@ def serving(start, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_until_a_signal(serving, run, number):
-    """The server answers whoever follows its `export` lines, until a signal comes; then it ends well."""
+    """The server runs until a signal, and then exits with status 0."""
     process = serving("--api-key", "nb_it's_mine")
-    answer = run("generate", "Hi").out
+    output = run("generate", "Hi").out
     process.popen.send_signal(number)
 
-    assert "You said: Hi\n" == answer
-    assert (0, "", "") == ((done := process.end()).status, done.out, done.err)
+    assert "You said: Hi\n" == output
+    assert (0, "", "") == ((done := process.wait()).status, done.out, done.err)
 
 
 def test_limits(serving, run):
@@ -45,30 +45,30 @@ def test_limits(serving, run):
     serving("--limit-hour", "1", "--balance", "50")
 
     assert run("generate", "Hi", "--json").out.count('"balance_remaining": 4') == 1
-    assert "429 rate_limit_exceeded" in run("generate", "Hi", "--timeout", "0.9").line
+    assert "429 rate_limit_exceeded" in run("generate", "Hi", "--timeout", "0.9").error_line
 
 
 def test_all_addresses(serving, run):
-    """A server that listens everywhere says how to reach it from here."""
+    """A server on all addresses prints a loopback URL."""
     serving("--host", "0.0.0.0")
 
     assert "You said: Hi\n" == run("generate", "Hi").out
 
 
 def test_port_in_use(run):
-    """A port that is in use is told in one line."""
+    """A port in use is reported in one line."""
     with NeuralBoxServer() as other:
         done = run("serve", "--port", str(other.port))
 
     assert (1, "") == (done.status, done.out)
-    assert "address already in use" in done.line
+    assert "address already in use" in done.error_line
 
 
 def test_at_terminal(at_terminal):
-    """At a terminal Ctrl-C stops it, and the prompt comes back on a line of its own."""
+    """At a terminal, Ctrl-C stops the server, and the shell's prompt begins a line."""
     terminal = at_terminal("serve")
-    terminal.show_until("stops it.")
+    terminal.wait_for("to stop it.")
     terminal.type(b"\x03")
 
-    assert 0 == terminal.end()
-    assert terminal.text.endswith("stops it.\n^C\n")
+    assert 0 == terminal.wait()
+    assert terminal.text.endswith("to stop it.\n^C\n")

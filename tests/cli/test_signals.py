@@ -1,4 +1,4 @@
-"""Ctrl-C, and readers that go away: real signals and pipes, in processes of their own."""
+"""Ctrl-C and broken pipes: real signals and pipes, in subprocesses."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def endless(serve):
 
 
 def test_interrupt_while_waiting(start, serve):
-    """Ctrl-C ends a call in flight: the server sees the client go, and the exit status is 130."""
+    """Ctrl-C ends a call in flight and closes its connection; the exit status is 130."""
     server = serve(latency=60, stop_on_disconnect=True)
     process = start("generate", "Hi")
     server.wait_until(lambda: server.in_flight, 10)
     process.popen.send_signal(signal.SIGINT)
-    done = process.end()
+    done = process.wait()
 
-    assert (130, "", "neuralbox: interrupted") == (done.status, done.out, done.line)
+    assert (130, "", "neuralbox: interrupted") == (done.status, done.out, done.error_line)
     server.wait_for_disconnect()
     assert () == server.billed
 
 
 def test_interrupt_while_streaming(start, endless):
-    """Ctrl-C ends a stream: what was printed stays, the line is ended, and the server stops generating."""
+    """Ctrl-C ends a stream: the printed text stays, and the server stops generating."""
     process = start("generate", "Hi", "--stream")
     read = process.read_until(b"word word").decode()
     process.popen.send_signal(signal.SIGINT)
-    done = process.end()
+    done = process.wait()
 
-    assert (130, "neuralbox: interrupted") == (done.status, done.line)
+    assert (130, "neuralbox: interrupted") == (done.status, done.error_line)
     assert {"word"} == set((read + done.out).split())
     assert done.out.endswith("\n")
     endless.wait_for_disconnect()
@@ -47,33 +47,33 @@ def test_interrupt_while_streaming(start, endless):
 
 
 def test_interrupt_while_reading(start, server):
-    """Ctrl-C while the prompt is awaited ends the command before it has asked for anything."""
+    """Ctrl-C while the prompt is read from stdin ends the command before anything is sent."""
     reading, writing = os.pipe()
     process = start("generate", stdin=reading)
     os.close(reading)
-    # More than a pipe holds: it has been read from by the time that all of it is written.
+    # More than the buffer of a pipe: when all of it is written, the command has begun to read.
     os.write(writing, b"x" * 1_000_000)
-    # Python itself overlooks a signal that comes between two reads of one call.
+    # Python does not handle a signal between two reads of one call.
     time.sleep(0.1)
     process.popen.send_signal(signal.SIGINT)
-    done = process.end()
+    done = process.wait()
     os.close(writing)
 
-    assert (130, "neuralbox: interrupted") == (done.status, done.line)
+    assert (130, "neuralbox: interrupted") == (done.status, done.error_line)
     assert () == server.requests
 
 
 def test_interrupted_demo(start):
-    """Ctrl-C ends the demonstration, which has threads of its own, like any other command."""
+    """Ctrl-C ends the demo, which has threads, like any other command."""
     process = start("demo")
     process.read_until(b"lighthouse")
     process.popen.send_signal(signal.SIGINT)
 
-    assert (130, "neuralbox: interrupted") == ((done := process.end()).status, done.line)
+    assert (130, "neuralbox: interrupted") == ((done := process.wait()).status, done.error_line)
 
 
-def test_reader_leaves_stream(start, endless):
-    """When nobody reads the stream any more, the generation is ended without a word."""
+def test_broken_pipe_of_stream(start, endless):
+    """When the reader of stdout closes the pipe, the generation stops without a message."""
     process = start("generate", "Hi", "--stream")
     process.read_until(b"word")
     process.popen.stdout.close()
@@ -82,11 +82,11 @@ def test_reader_leaves_stream(start, endless):
     assert (141, b"") == (process.popen.wait(10), process.popen.stderr.read())
 
 
-def test_no_reader(start, server):
-    """A text that nobody reads is no reason for complaints."""
+def test_broken_pipe(start, server):
+    """A pipe without a reader is no error message."""
     reading, writing = os.pipe()
     os.close(reading)
-    done = start("generate", "Hi", stdout=writing).end()
+    done = start("generate", "Hi", stdout=writing).wait()
     os.close(writing)
 
     assert (141, "") == (done.status, done.err)
@@ -96,17 +96,17 @@ def test_no_reader(start, server):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
 @pytest.mark.parametrize("arguments", [("generate", "Hi"), ("--help",)])
 def test_disk_full(start, server, arguments):
-    """A text that cannot be written is an error of one line."""
+    """Output that cannot be written is an error of one line."""
     assert server.is_running
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        done = start(*arguments, stdout=full).end()
+        done = start(*arguments, stdout=full).wait()
 
-    assert (1, "neuralbox: No space left on device") == (done.status, done.line)
+    assert (1, "neuralbox: No space left on device") == (done.status, done.error_line)
 
 
 def test_pipeline(start):
-    """In a pipeline `head` gets its line, and the command ends without a word."""
+    """In a pipeline with `head`, the command ends without a message."""
     command = ("bash", "-c", '"$0" -m neuralbox_async demo | head -n 1; exit ${PIPESTATUS[0]}')
-    done = start(sys.executable, command=command).end()
+    done = start(sys.executable, command=command).wait()
 
     assert (141, f"neuralbox {__version__}\n", "") == (done.status, done.out, done.err)

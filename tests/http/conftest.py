@@ -7,7 +7,7 @@ import pytest
 from neuralbox_async import AsyncNeuralBox, RetryPolicy
 from neuralbox_async.testing import NeuralBoxServer
 
-AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
+AT_ONCE = RetryPolicy(jitter=lambda low, _high: low)
 
 
 @pytest.fixture
@@ -26,3 +26,9 @@ async def client(server):
 def endless():
     with NeuralBoxServer(event_interval=0.01, reply="word " * 100_000) as running:
         yield running
+
+
+@pytest.fixture
+def fast_paths_on(monkeypatch):
+    """Switch the fast paths on, also when the environment has switched them off."""
+    monkeypatch.setattr("neuralbox_async._fast_paths.enabled", lambda: True)

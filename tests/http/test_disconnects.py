@@ -13,7 +13,7 @@ from neuralbox_async.testing import NeuralBoxServer
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
-AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
+AT_ONCE = RetryPolicy(jitter=lambda low, _high: low)
 
 
 # -------------------------------------------------------------------------------------------------------- disconnects

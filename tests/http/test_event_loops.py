@@ -16,7 +16,7 @@ from neuralbox_async import AsyncNeuralBox, ClientClosedError, RetryPolicy, Unsu
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
-AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
+AT_ONCE = RetryPolicy(jitter=lambda low, _high: low)
 
 
 # --------------------------------------------------------------------------------------------------------- many loops

@@ -12,7 +12,7 @@ from neuralbox_async import APIConnectionError, AsyncNeuralBox, ProviderError, R
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
-AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
+AT_ONCE = RetryPolicy(jitter=lambda low, _high: low)
 
 
 # ---------------------------------------------------------------------------------------------------- mocked by users

@@ -21,7 +21,7 @@ from neuralbox_async.testing import NeuralBoxServer
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
-AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
+AT_ONCE = RetryPolicy(jitter=lambda low, _high: low)
 
 
 async def test_generate(server, client):

@@ -1,4 +1,4 @@
-"""Generations and stream events as lines of JSON, under the names that the attributes have."""
+"""Generations and stream events as lines of JSON; the members are named like the attributes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 
 from neuralbox_async import ContentDelta, Generation, GenerationEnd, GenerationStart, StreamEvent, UnknownEvent
 
-_TYPES: Final = {
+_EVENT_TYPES: Final = {
     GenerationStart: "generation_start",
     ContentDelta: "content_delta",
     GenerationEnd: "generation_end",
@@ -18,15 +18,15 @@ _TYPES: Final = {
 
 
 def generation_line(generation: Generation) -> str:
-    """Return *generation* as one line: every attribute, null for what the API did not tell."""
+    """Return *generation* as one line: every attribute except *raw*, null for what the API did not send."""
     return _line(_members(generation))
 
 
 def event_line(event: StreamEvent) -> str:
-    """Return *event* as one line, its `type` first; one that is not known as it came."""
+    """Return *event* as one line that begins with its `type`; an event of an unknown type as it was received."""
     if isinstance(event, UnknownEvent):
         return _line(dict(event.raw))
-    return _line({"type": _TYPES[type(event)], **_members(event)})
+    return _line({"type": _EVENT_TYPES[type(event)], **_members(event)})
 
 
 def _members(value: Generation | StreamEvent) -> dict[str, Any]:
@@ -34,8 +34,8 @@ def _members(value: Generation | StreamEvent) -> dict[str, Any]:
 
 
 def _line(members: dict[str, Any]) -> str:
-    return json.dumps(members, ensure_ascii=False, default=_dump) + "\n"
+    return json.dumps(members, ensure_ascii=False, default=_encode) + "\n"
 
 
-def _dump(value: object) -> str:
+def _encode(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,330 @@
+"""`neuralbox batch`: generate text for each row of a file; completed rows are never sent twice."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from typing import Any, BinaryIO, Final, Literal, TextIO
+
+import attrs
+import click
+
+from neuralbox_async import AsyncNeuralBox, GenerateRequest, OutcomeUnknownError, RetryPolicy
+from neuralbox_async._cli import input_rows, options
+from neuralbox_async._cli.batch_run import BatchRun, RunOptions
+from neuralbox_async._cli.error_messages import printable_line
+from neuralbox_async._cli.input_rows import InputRows, InvalidRowError, RequestBuilder, Template
+from neuralbox_async._cli.output import Output, has_entries
+from neuralbox_async._cli.terminal import print_error, spinner
+from neuralbox_async._options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_CONNECTIONS, DEFAULT_TIMEOUT
+from neuralbox_async.testing import NeuralBoxServer
+
+_USAGE_ERROR: Final = 2
+_STOPPED: Final = 4
+_MAX_KEYS_SHOWN: Final = 10
+_RESERVED_CONNECTIONS: Final = 10  # a batch leaves so many of the client's connections to other calls
+_LOCAL_HISTORY: Final = 1000  # requests that a local server keeps
+_STDIN_POLL: Final = 0.2  # seconds between checks for an interrupt while a reply is awaited
+_ARGUMENTS: Final = f"{__name__}.arguments"
+
+
+class _Command(click.Command):
+    """A command that stores its arguments, for the command line that continues the batch."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+
+def _parse_template(_context: click.Context, parameter: click.Parameter, text: str | None) -> Template | None:
+    try:
+        return None if text is None else Template(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", param=parameter) from None
+
+
+@click.command(cls=_Command, short_help="Generate text for each row of a file.")
+@click.argument("source", metavar="[INPUT]", required=False, type=click.Path(dir_okay=False, allow_dash=True))
+@click.option(
+    "-o",
+    "--output",
+    default="-",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    metavar="OUTPUT",
+    help="The file for the results, one JSON object per line. Default: stdout.",
+)
+@click.option(
+    "--format",
+    "input_format",
+    type=click.Choice(["jsonl", "csv", "lines"]),
+    help="The format of INPUT. Default: by the file extension, otherwise by the first line.",
+)
+@click.option(
+    "--template",
+    callback=_parse_template,
+    metavar="TEXT",
+    help="Template for the prompts: {column} is replaced by the row's value; {{ and }} are literal braces.",
+)
+@options.model
+@options.system
+@options.temperature
+@options.max_tokens
+@click.option(
+    "-c",
+    "--max-concurrency",
+    default=DEFAULT_MAX_CONCURRENCY,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Maximum number of requests in flight.",
+)
+@click.option(
+    "--max-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="RATE",
+    help="Maximum number of requests per second. Default: adapts to the API. Rate limits are respected in either case.",
+)
+@click.option(
+    "--budget",
+    type=click.IntRange(min=1),
+    metavar="TOKENS",
+    help="Maximum number of NeuralBox tokens that all runs with the same journal may spend together.",
+)
+@click.option("--limit-to-balance", is_flag=True, help="Get the token balance first, and spend no more than that.")
+@click.option(
+    "--timeout",
+    default=DEFAULT_TIMEOUT,
+    show_default=True,
+    type=options.SECONDS,
+    metavar="SECONDS",
+    help="Time limit of one request, including retries; waits for rate limits do not count.",
+)
+@click.option(
+    "--max-retries",
+    default=RetryPolicy().max_retries,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Maximum number of retries of a request. Requests that may have been billed are not retried.",
+)
+@click.option("--ordered", is_flag=True, help="Write the results in the order of the rows.")
+@click.option(
+    "--journal",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="The journal file, from which the next run continues. Default: OUTPUT.journal.jsonl, if OUTPUT is a file.",
+)
+@click.option("--no-journal", is_flag=True, help="Keep no journal: another run sends, and pays for, all rows again.")
+@click.option(
+    "--on-unknown",
+    default="skip",
+    show_default=True,
+    type=click.Choice(["skip", "retry", "ask"]),
+    help="What to do with requests of an earlier run that may have been billed but got no response.",
+)
+@click.option("--skip-invalid", is_flag=True, help="Skip invalid rows. Otherwise nothing is sent if a row is invalid.")
+@options.local
+@click.pass_context
+def batch(
+    context: click.Context,
+    *,
+    source: str | None,
+    output: str,
+    input_format: input_rows.Format | None,
+    template: Template | None,
+    model: str,
+    system: str | None,
+    temperature: float | None,
+    max_tokens: int | None,
+    max_concurrency: int,
+    max_rate: float | None,
+    budget: int | None,
+    limit_to_balance: bool,
+    timeout: float,
+    max_retries: int,
+    ordered: bool,
+    journal: str | None,
+    no_journal: bool,
+    on_unknown: Literal["skip", "retry", "ask"],
+    skip_invalid: bool,
+    local: bool,
+) -> None:
+    """
+    Generate text for each row of INPUT, many rows concurrently. Write each result as a line of JSON.
+
+    INPUT is JSONL (objects with "prompt" or "messages", optionally "key" and other fields of a request), CSV with a
+    header (a column "prompt", or any columns with --template; optionally key, model, system, temperature, max_tokens),
+    or plain text with one prompt per line. Without INPUT, rows are read from stdin. All rows are validated before the
+    first one is sent. --model, --system, --temperature and --max-tokens apply to rows that do not set them.
+
+    With -o OUTPUT, a journal records the progress. Run the same command again to continue an interrupted batch:
+    completed rows are not sent again. Ctrl-C waits for the requests in flight; a second Ctrl-C stops immediately.
+
+    Exit status: 0 all rows completed, 1 error, 2 usage error or invalid rows, 3 some rows failed, 4 stopped early
+    (budget, balance, API key or plan), 130 interrupted by Ctrl-C.
+
+    \b
+    Examples:
+      neuralbox batch prompts.txt -o results.jsonl
+      neuralbox batch prompts.jsonl -o results.jsonl --model claude-sonnet-4.5 --budget 50000
+      neuralbox batch reviews.csv -o moods.jsonl --template "The mood of this review, in one word: {review}"
+      neuralbox batch prompts.txt --local | jq -r .content
+    """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
+    if journal is not None and no_journal:
+        raise click.UsageError("--journal and --no-journal exclude each other.")
+    file = Output(None if output == "-" else output)
+    fields = {"model": model, "system": system, "temperature": temperature, "max_tokens": max_tokens}
+    builder = RequestBuilder(
+        defaults={name: value for name, value in fields.items() if value is not None}, template=template
+    )
+    run = RunOptions(
+        source=source or "-",
+        output=file,
+        journal=None if no_journal else journal or _default_journal(output, file, local=local),
+        on_unknown=on_unknown,
+        max_concurrency=max_concurrency,
+        max_rate=max_rate,
+        budget=budget,
+        limit_to_balance=limit_to_balance,
+        ordered=ordered,
+        arguments=context.meta[_ARGUMENTS],
+    )
+    _check_paths(run)
+    with _open_input(source) as stream:
+        rows = InputRows(stream, input_format or _format_of(run.source, stream), builder)
+        _check_rows(run, rows, builder, skip_invalid=skip_invalid)
+        _check_output(run)
+        connections = max(DEFAULT_MAX_CONNECTIONS, max_concurrency + _RESERVED_CONNECTIONS)
+        settings = {"timeout": timeout, "max_retries": max_retries, "max_connections": connections}
+        with _local_server(enabled=local) as server_options:
+            status = _execute(run, rows, {**settings, **server_options})
+    context.exit(status)
+
+
+# ---------------------------------------------------------------------------------------------- before anything is sent
+
+
+def _default_journal(path: str, output: Output, *, local: bool) -> str | None:
+    if not output.is_regular:
+        return None
+    # The echoes of a local server must not pass for generations of the API.
+    return f"{path}.local.journal.jsonl" if local else f"{path}.journal.jsonl"
+
+
+def _check_paths(run: RunOptions) -> None:
+    """Refuse to write to the input, and to write the results to the journal."""
+    if run.source != "-" and run.output.path is not None and _is_same(run.source, run.output.path):
+        raise click.UsageError("INPUT and OUTPUT are the same file.")
+    for path, name in ((run.source, "INPUT"), (run.output.path, "OUTPUT")):
+        if run.journal is not None and path not in {None, "-"} and _is_same(run.journal, path or ""):
+            raise click.UsageError(f"{name} and the journal are the same file.")
+
+
+def _is_same(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _check_output(run: RunOptions) -> None:
+    """Refuse to replace a file that no journal can restore."""
+    if run.output.is_regular and not run.output.is_empty and not (run.journal and has_entries(run.journal)):
+        raise click.UsageError(f"{run.output.path} already exists, and no journal has its content: remove it first.")
+
+
+@contextmanager
+def _open_input(source: str | None) -> Generator[BinaryIO]:
+    """Yield the input as a seekable binary file."""
+    with nullcontext(_stdin(source)) if source in {None, "-"} else open(source or "", "rb") as file:  # noqa: PTH123
+        seekable = input_rows.make_seekable(file)
+        try:
+            yield seekable
+        finally:
+            if seekable is not file:
+                seekable.close()
+
+
+def _stdin(source: str | None) -> BinaryIO:
+    stdin: TextIO | None = sys.stdin  # None if the process was started with stdin closed
+    if stdin is None or (stdin.isatty() and source is None):
+        raise click.UsageError("There are no rows: pass a file, or rows on stdin.")
+    return stdin.buffer
+
+
+def _format_of(source: str, file: BinaryIO) -> input_rows.Format:
+    extension = os.path.splitext(source)[1].lower()  # noqa: PTH122 - one path, one style
+    return input_rows.FORMATS.get(extension) or input_rows.detect_format(file)
+
+
+def _check_rows(run: RunOptions, rows: InputRows, builder: RequestBuilder, *, skip_invalid: bool) -> None:
+    """Validate all rows and report the invalid ones; exit with status 2 if there are any, unless *skip_invalid*."""
+    name = "stdin" if run.source == "-" else run.source
+    GenerateRequest.from_dict({**builder.defaults, "prompt": ""})  # an invalid option is not the fault of the rows
+    try:
+        with spinner(f"validating the rows of {name}"):
+            rows.validate()
+    except InvalidRowError as error:
+        raise click.UsageError(f"{name}: {error}") from None
+    for message in rows.errors:
+        print_error(printable_line(f"neuralbox: {name}, {message}"))
+    if rows.invalid > len(rows.errors):
+        print_error(f"neuralbox: and {rows.invalid - len(rows.errors):,} more")
+    if rows.invalid and not skip_invalid:
+        counts = f"{rows.invalid:,} of {rows.invalid + len(rows):,} rows are invalid"
+        print_error(f"neuralbox: {counts}; nothing was sent (--skip-invalid skips them)")
+        raise click.exceptions.Exit(_USAGE_ERROR)
+
+
+@contextmanager
+def _local_server(*, enabled: bool) -> Generator[dict[str, Any]]:
+    """Yield the options for a client of a temporary local server if *enabled*, otherwise none."""
+    if not enabled:
+        yield {}
+        return
+    with NeuralBoxServer(history=_LOCAL_HISTORY) as server:
+        yield dict(server.client_options)
+
+
+# -------------------------------------------------------------------------------------------------------------- the run
+
+
+def _execute(run: RunOptions, rows: InputRows, client_options: dict[str, Any]) -> int:
+    """Run the batch, ask about requests that may have been billed if need be, and return the exit status."""
+    try:
+        return BatchRun(run, rows, AsyncNeuralBox(**client_options)).execute()
+    except OutcomeUnknownError as error:
+        on_unknown = _ask(run, error)
+    if on_unknown is None:
+        return _STOPPED
+    return BatchRun(attrs.evolve(run, on_unknown=on_unknown), rows, AsyncNeuralBox(**client_options)).execute()
+
+
+def _ask(run: RunOptions, error: OutcomeUnknownError) -> Literal["retry", "skip"] | None:
+    """Ask the user about the requests that may have been billed; None: send nothing."""
+    for key in error.keys[:_MAX_KEYS_SHOWN]:
+        print_error(printable_line(f"neuralbox: may have been billed without a response: {key}"))
+    if len(error.keys) > _MAX_KEYS_SHOWN:
+        print_error(f"neuralbox: and {len(error.keys) - _MAX_KEYS_SHOWN:,} more")
+    if run.source == "-" or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        print_error("neuralbox: nothing was sent; use --on-unknown retry to send them again, or skip to skip them")
+        return None
+    while True:
+        sys.stderr.write("Send them again? They may be billed twice. [yes: retry, no: skip, Ctrl-C: stop] ")
+        sys.stderr.flush()
+        reply = _read_reply()
+        if not reply:  # Ctrl-D
+            print_error("")
+            return None
+        if reply.strip().lower() in {"y", "yes", "retry"}:
+            return "retry"
+        if reply.strip().lower() in {"n", "no", "skip"}:
+            return "skip"
+
+
+def _read_reply() -> str:
+    """Return the next line of stdin, or "" at its end."""
+    # A signal that arrives just before a blocking read is handled only after it. Windows has no such select.
+    while os.name != "nt" and not select.select([sys.stdin], [], [], _STDIN_POLL)[0]:
+        pass
+    return sys.stdin.readline()

@@ -1,0 +1,250 @@
+"""One run of a batch: it sends the requests, writes the results, handles signals, and prints a summary."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final, Literal
+
+import anyio
+import attrs
+import click
+
+from neuralbox_async import AsyncBatch, AsyncNeuralBox, BatchReport, BatchResult, BudgetReachedError, JournalError
+from neuralbox_async._cli.error_messages import error_line, printable_line
+from neuralbox_async._cli.input_rows import InputRows, InvalidRowError
+from neuralbox_async._cli.output import Output, completed_lines, result_line
+from neuralbox_async._cli.progress import ProgressDisplay, progress_display
+from neuralbox_async._cli.terminal import print_error
+
+_COMPLETED, _ERROR, _SOME_FAILED, _STOPPED, _SIGNALLED = 0, 1, 3, 4, 128
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_MAX_KEYS_SHOWN: Final = 5
+
+
+@attrs.frozen(kw_only=True)
+class RunOptions:
+    """The options of one run; see ``neuralbox batch --help``. *arguments*: the command line after "batch"."""
+
+    source: str
+    output: Output
+    journal: str | None
+    on_unknown: Literal["skip", "retry", "ask"]
+    max_concurrency: int
+    max_rate: float | None
+    budget: int | None
+    limit_to_balance: bool
+    ordered: bool
+    arguments: tuple[str, ...]
+
+
+class BatchRun:
+    """Runs the batch of the valid *rows* once, with *client*."""
+
+    def __init__(self, options: RunOptions, rows: InputRows, client: AsyncNeuralBox) -> None:
+        self._options, self._rows, self._client = options, rows, client
+        self._batch: AsyncBatch | None = None  # set when it is running
+        self._report: BatchReport | None = None
+        self._first_failure: BatchResult | None = None
+        self._signal: int | None = None
+        self._error: OSError | InvalidRowError | None = None
+
+    def execute(self) -> int:
+        """
+        Run, print a summary to stderr, and return the exit status.
+
+        Raises `NeuralBoxError` when nothing could be sent (`OutcomeUnknownError` if the user must decide), and
+        `OSError` or `click.ClickException` when rows could not be read or results could not be written.
+        """
+        anyio.run(self._run)
+        if isinstance(self._error, BrokenPipeError):
+            raise self._error
+        if self._report is not None:
+            self._print_summary(self._report)
+        if isinstance(self._error, InvalidRowError):
+            raise click.ClickException(f"{self._options.source}: {self._error}")
+        if self._error is not None:
+            raise self._error
+        if self._signal is not None:
+            print_error("neuralbox: interrupted")
+        return self._exit_status()
+
+    # ---------------------------------------------------------------------------------------------------------- running
+
+    async def _run(self) -> None:
+        with progress_display(animated=not self._options.output.is_terminal) as display:
+            async with self._client:
+                with anyio.CancelScope() as scope, _signals_to(lambda number: self._stop(number, scope, display)):
+                    await self._send(display)
+
+    async def _send(self, display: ProgressDisplay) -> None:
+        options = self._options
+        batch = self._client.generate_many(
+            self._rows,
+            max_concurrency=options.max_concurrency,
+            ordered=options.ordered,
+            journal=options.journal,
+            on_unknown="raise" if options.on_unknown == "ask" else options.on_unknown,
+            budget=options.budget,
+            limit_to_balance=options.limit_to_balance,
+            max_rate=options.max_rate,
+            on_progress=display.update,
+        )
+        try:
+            async with batch:
+                # Nothing is sent before the first await: the journal has the results of earlier runs, and no others.
+                options.output.open(() if options.journal is None else completed_lines(options.journal, self._rows))
+                self._batch = batch
+                display.update(batch.progress)
+                await self._write_results(batch)
+        finally:
+            if self._batch is not None:
+                self._report = batch.report
+                await self._write_results(batch)  # those that arrived before the batch was closed
+            self._finish_output()
+
+    def _finish_output(self) -> None:
+        options, report = self._options, self._report
+        try:
+            if options.ordered and report is not None and report.skipped and self._error is None:
+                options.output.sort()  # the lines of earlier runs are in the order of their completion
+        except OSError as error:
+            self._error = error
+        finally:
+            options.output.close()
+
+    async def _write_results(self, batch: AsyncBatch) -> None:
+        try:
+            while results := await batch.read_batch():
+                self._write_lines(batch, [result_line(result, self._rows) for result in results])
+                failures = (result for result in results if result.error is not None)
+                self._first_failure = self._first_failure or next(failures, None)
+                if self._error is not None and self._options.journal is None:
+                    return  # the results of requests in flight could not be kept anywhere
+        except (InvalidRowError, OSError) as error:  # from reading the rows a second time
+            self._error = self._error or error
+
+    def _write_lines(self, batch: AsyncBatch, lines: list[str]) -> None:
+        if self._error is None:
+            try:
+                self._options.output.write(lines)
+            except OSError as error:
+                self._error = error
+                batch.stop()  # requests in flight are paid for: the journal keeps their results for the next run
+
+    def _stop(self, number: int, scope: anyio.CancelScope, display: ProgressDisplay) -> None:
+        """Handle the signal *number*: let requests in flight finish; at the second signal, stop immediately."""
+        if self._signal is not None or self._batch is None:
+            scope.cancel()
+        else:
+            self._batch.stop()
+            in_flight = self._batch.progress.in_flight
+            state = f"waiting for {_count(in_flight, 'request')} in flight" if in_flight else "stopping"
+            display.message(f"neuralbox: {state}; press Ctrl-C again to stop immediately")
+        self._signal = self._signal or number
+
+    # ------------------------------------------------------------------------------------------------------ the summary
+
+    def _exit_status(self) -> int:
+        report = self._report
+        if self._signal is not None or report is None:
+            return _SIGNALLED + (self._signal or signal.SIGINT)
+        if report.stopped_by is not None:
+            return _ERROR if isinstance(report.stopped_by, JournalError) else _STOPPED
+        return _SOME_FAILED if report.failed else _COMPLETED
+
+    def _print_summary(self, report: BatchReport) -> None:
+        first = self._first_failure
+        if report.stopped_by is not None:
+            print_error(error_line(report.stopped_by))
+        elif first is not None and first.error is not None:
+            print_error(printable_line(f"neuralbox: first failure: {first.key}: {first.error.message}"))
+        print_error(f"neuralbox: {'; '.join(_facts(report, self._rows))}")
+        if report.unknown:
+            print_error(printable_line(f"neuralbox: {_unknown_fact(report)}"))
+        if hint := self._next_command(report):
+            print_error(hint)
+
+    def _next_command(self, report: BatchReport) -> str:
+        """Return the command line that continues the batch, if there is something left to do."""
+        left = report.failed - report.failed_by_type.get("OutcomeUnknownError", 0)
+        left += len(report.cancelled_keys) + (report.not_started or 0)
+        left += isinstance(self._error, OSError)  # results are in the journal, but not in the output
+        if not left and not report.unknown:
+            return ""
+        if self._options.journal is None:
+            return "neuralbox: there is no journal: another run would send all rows again"
+        stdin = ", with the same rows on stdin" if self._options.source == "-" else ""
+        if left:
+            # A larger budget helps if the budget was the limit; it may have been the balance.
+            stop = report.stopped_by
+            budget = isinstance(stop, BudgetReachedError) and stop.budget == self._options.budget
+            return f"To continue{stdin}{', with a larger --budget' if budget else ''}: {self._command()}"
+        return f"To send them again{stdin} (they may be billed twice): {self._command('--on-unknown', 'retry')}"
+
+    def _command(self, *options: str) -> str:
+        """Return the command line, with *options* added."""
+        arguments = self._options.arguments
+        end = len(arguments)  # the last one of repeated options counts
+        if "--" in arguments[-2:]:
+            end = arguments.index("--", max(0, end - 2))  # after it there are no options
+        return shlex.join(("neuralbox", "batch", *arguments[:end], *options, *arguments[end:]))
+
+
+def _facts(report: BatchReport, rows: InputRows) -> list[str]:
+    facts = [f"{report.completed:,} completed"]
+    if report.failed:
+        types = ", ".join(f"{count:,} {error_type}" for error_type, count in sorted(report.failed_by_type.items()))
+        facts.append(f"{report.failed:,} failed ({types})")
+    if report.skipped:
+        facts.append(f"{report.skipped:,} completed by earlier runs")
+    if report.cancelled_keys:
+        facts.append(f"{len(report.cancelled_keys):,} cancelled")
+    if report.not_started:
+        facts.append(f"{report.not_started:,} not started")
+    if rows.invalid:
+        facts.append(f"{_count(rows.invalid, 'invalid row')} skipped")
+    return [*facts, _cost(report), f"{report.elapsed:,.1f} s"]
+
+
+def _cost(report: BatchReport) -> str:
+    cost = _count(report.tokens_used, "token")
+    details = [f"{report.tokens_used_total:,} in all runs"] if report.tokens_used_before else []
+    if report.tokens_possibly_billed and not report.unknown:  # otherwise it is printed with the keys
+        details.append(f"up to {report.tokens_possibly_billed:,} more may have been billed")
+    return f"{cost} ({', '.join(details)})" if details else cost
+
+
+def _unknown_fact(report: BatchReport) -> str:
+    keys = ", ".join(report.unknown_keys[:_MAX_KEYS_SHOWN]) + (", ..." if report.unknown > _MAX_KEYS_SHOWN else "")
+    price = f" ({_count(report.tokens_possibly_billed, 'token')})" if report.tokens_possibly_billed else ""
+    return f"{_count(report.unknown, 'request')} may have been billed without a response{price}: {keys}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+@contextmanager
+def _signals_to(handle: Callable[[int], None]) -> Generator[None]:
+    """Call *handle* in the event loop with the number of each SIGINT and SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can handle signals
+        return
+    loop = asyncio.get_running_loop()
+
+    # Not `loop.add_signal_handler`: it does not exist on Windows.
+    def call_in_loop(number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(handle, number)
+
+    previous = {number: signal.signal(number, call_in_loop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,176 @@
+"""`neuralbox generate`: generate text from one prompt."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, Final, TextIO
+
+import anyio
+import attrs
+import click
+
+from neuralbox_async import NOT_GIVEN, AsyncNeuralBox, Generation, ImagePart, Message, NeuralBoxError, TextPart
+from neuralbox_async._cli import options
+from neuralbox_async._cli.json_output import event_line, generation_line
+from neuralbox_async._cli.terminal import TextWriter, print_footer, spinner
+from neuralbox_async.testing import NeuralBoxServer
+
+_LOCAL_EVENT_INTERVAL: Final = 0.02  # seconds between the events of a local stream at a terminal
+
+
+@attrs.frozen(kw_only=True)
+class _Call:
+    """The call to make: its parameters, whether to stream it, and how to print it."""
+
+    parameters: dict[str, Any]
+    stream: bool
+    as_json: bool
+
+
+def _read_images(_context: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> tuple[ImagePart, ...]:
+    return tuple(_read_image(parameter, path) for path in paths)
+
+
+def _read_image(parameter: click.Parameter, path: str) -> ImagePart:
+    try:
+        return ImagePart.from_file(path)
+    except NeuralBoxError:
+        raise click.BadParameter(f"{path!r} is not an image.", param=parameter) from None
+    except OSError as error:
+        raise click.BadParameter(f"{path!r} cannot be read: {error.strerror}.", param=parameter) from None
+
+
+@click.command(short_help="Generate text from a prompt.")
+@click.argument("prompt", required=False)
+@options.model
+@options.system
+@options.temperature
+@options.max_tokens
+@click.option(
+    "--stream/--no-stream", default=None, help="Print the text while it is generated. Default: if stdout is a terminal."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON object; with --stream, one JSON line for each event."
+)
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    callback=_read_images,
+    help="An image to send with the prompt. Can be repeated.",
+)
+@options.local
+@click.option("--timeout", type=options.SECONDS, metavar="SECONDS", help="Time limit, including retries.")
+def generate(
+    *,
+    prompt: str | None,
+    model: str,
+    system: str | None,
+    temperature: float | None,
+    max_tokens: int | None,
+    stream: bool | None,
+    as_json: bool,
+    images: tuple[ImagePart, ...],
+    local: bool,
+    timeout: float | None,
+) -> None:
+    """
+    Generate text from PROMPT and print it.
+
+    Without PROMPT, or if it is "-", the prompt is read from stdin. Only the text goes to stdout; at a terminal, its
+    cost is shown on stderr.
+
+    \b
+    Examples:
+      neuralbox generate "Write a haiku"
+      neuralbox generate "Write a haiku" --local
+      git diff | neuralbox generate --system "Write the commit message." --no-stream
+      neuralbox generate "What is in these images?" --image a.png --image b.jpg
+      neuralbox generate "Count to ten" --json --stream
+    """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
+    text = _resolve_prompt(prompt)
+    call = _Call(
+        parameters={
+            "model": model,
+            "messages": Message("user", [*images, TextPart(text)] if images else text),
+            "system": system,
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "timeout": NOT_GIVEN if timeout is None else timeout,
+        },
+        stream=sys.stdout.isatty() and not as_json if stream is None else stream,
+        as_json=as_json,
+    )
+    with _open_client(local=local) as client:
+        anyio.run(_generate, client, call)
+
+
+def _resolve_prompt(argument: str | None) -> str:
+    text = _read_stdin(even_terminal=argument == "-") if argument is None or argument == "-" else argument
+    if not text or text.isspace():
+        raise click.UsageError("The prompt is empty.")
+    return text
+
+
+def _read_stdin(*, even_terminal: bool) -> str:
+    stdin: TextIO | None = sys.stdin  # None if the process was started with stdin closed
+    if stdin is None or (stdin.isatty() and not even_terminal):
+        raise click.UsageError("There is no prompt: pass it as an argument or on stdin.")
+    try:
+        # Not the locale's encoding: the meaning of a prompt must not depend on the machine.
+        return stdin.buffer.read().decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"The prompt on stdin is not valid UTF-8: byte {error.start} is invalid.") from None
+
+
+@contextmanager
+def _open_client(*, local: bool) -> Generator[AsyncNeuralBox]:
+    """Yield a client of a temporary local server, or one that the environment configures."""
+    if not local:
+        yield AsyncNeuralBox()
+        return
+    with NeuralBoxServer(event_interval=_LOCAL_EVENT_INTERVAL if sys.stdout.isatty() else 0.0) as server:
+        yield AsyncNeuralBox(server.api_key, base_url=server.base_url)
+
+
+async def _generate(client: AsyncNeuralBox, call: _Call) -> None:
+    writer = TextWriter()
+    async with client:
+        started = time.monotonic()
+        try:
+            generation = await (_print_stream if call.stream else _print_generation)(client, call, writer)
+        finally:
+            # After an error, too: the text that arrived stays readable, and the error begins a line.
+            writer.end_line()
+    print_footer(generation, time.monotonic() - started)
+
+
+async def _print_stream(client: AsyncNeuralBox, call: _Call, writer: TextWriter) -> Generation:
+    with spinner(f"waiting for {call.parameters['model']}") as stop_spinner:
+        async with client.stream(**call.parameters) as stream:
+            if call.as_json:
+                async for event in stream:
+                    stop_spinner()
+                    writer.write(event_line(event))
+            else:
+                async for text in stream.text_stream:
+                    stop_spinner()
+                    writer.write(text)
+    return stream.generation
+
+
+async def _print_generation(client: AsyncNeuralBox, call: _Call, writer: TextWriter) -> Generation:
+    try:
+        with spinner(f"waiting for {call.parameters['model']}"):
+            generation = await client.generate(**call.parameters, wait=True)
+    except NeuralBoxError as error:
+        # The text of a malformed response is billed, too.
+        writer.write("" if call.as_json else error.text)
+        raise
+    writer.write(generation_line(generation) if call.as_json else generation.content)
+    return generation

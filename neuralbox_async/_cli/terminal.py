@@ -1,0 +1,117 @@
+"""Standard output and standard error: what is written to them, and what is shown at a terminal only."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Final, Literal
+
+from neuralbox_async._cli.error_messages import printable_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from neuralbox_async import Generation
+
+# Control characters in a generated text could move the cursor, rename the window or fill the clipboard.
+_CONTROLS: Final = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\N{REPLACEMENT CHARACTER}")
+_HARMLESS: Final = {ord("\n"): "\n", ord("\t"): "\t", ord("\r"): ""}
+_FOR_TERMINALS: Final = {**_CONTROLS, **_HARMLESS}
+
+
+def configure_streams() -> None:
+    """Make stdout and stderr encode any text as UTF-8, whatever the locale; replace a closed one by the null device."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, _null_device())
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+def discard_output() -> None:
+    """Discard buffered output: the interpreter would try to write it once more at exit, and print an error."""
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, _null_device())
+
+
+def _null_device() -> IO[str]:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - open until the process ends
+
+
+def print_error(line: str, *, after_echo: bool = False) -> None:
+    """Write *line* to stderr. *after_echo*: a terminal has just shown ``^C``; begin on the next line there."""
+    start = "\n" if after_echo and sys.stderr.isatty() else ""
+    sys.stderr.write(f"{start}{line}\n")
+    sys.stderr.flush()
+
+
+class TextWriter:
+    """Writes text to stdout. At a terminal, control characters other than line breaks and tabs are replaced."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stdout.isatty()
+        self._in_line = False
+
+    def write(self, text: str) -> None:
+        """Write *text*. Raises `BrokenPipeError` when the reader has closed the pipe."""
+        if not text:
+            return
+        sys.stdout.write(text.translate(_FOR_TERMINALS) if self._is_terminal else text)
+        sys.stdout.flush()
+        self._in_line = not text.endswith("\n")
+
+    def end_line(self) -> None:
+        """Write a line break unless the text ends with one."""
+        if self._in_line:
+            self.write("\n")
+
+
+def console(stream: IO[str]) -> Console:
+    """Return a rich console on *stream* that does not wrap lines, and has no colours if NO_COLOR is set."""
+    from rich.console import Console
+
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - the BrokenPipeError that rich caught; rich would exit with a status of its own
+
+    color_system: Literal["auto"] | None
+    # Without a colour system rich also omits faint and bold, which it would otherwise keep.
+    color_system = None if os.environ.get("NO_COLOR") else "auto"
+    return _Console(file=stream, color_system=color_system, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+@contextmanager
+def spinner(text: str) -> Generator[Callable[[], None]]:
+    """Show a spinner with *text* on stderr, if that is a terminal; yield a function that removes it early."""
+    if not sys.stderr.isatty():
+        yield _do_nothing
+        return
+    with console(sys.stderr).status(printable_line(text)) as status:
+        yield status.stop
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def print_footer(generation: Generation, elapsed: float) -> None:
+    """Write the cost, the time (*elapsed*, in seconds) and the id of *generation* to stderr, if that is a terminal."""
+    if not sys.stderr.isatty():
+        return
+    facts = (*cost_facts(generation), f"{elapsed:.2f} s", None if generation.id is None else str(generation.id))
+    console(sys.stderr).print(printable_line(" · ".join(filter(None, facts))), style="dim")
+
+
+def cost_facts(generation: Generation) -> list[str]:
+    """Return what is known of the cost of *generation*: its tokens, and the balance that is left."""
+    used, left = generation.tokens_used, generation.balance_remaining
+    facts: list[str] = []
+    if used is not None:
+        facts.append(f"{used:,} token{'' if used == 1 else 's'}")
+    if left is not None:
+        facts.append(f"{left:,} left")
+    return facts
