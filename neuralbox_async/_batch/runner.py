@@ -88,7 +88,7 @@ class BatchRunner:
         self._room, self._news = Notifier(), Notifier()
         self._unwound, self._closed = anyio.Event(), anyio.Event()
         self._scope = anyio.CancelScope()
-        self._turn = anyio.Lock(fast_acquire=True)  # of the worker that takes the next request
+        self._turn = asyncio.Lock()  # of the worker that takes the next request
         self._workers = self._idle_workers = self._passed = 0
         stats.start(coordinator, on_error=self._fail)
 
