@@ -1,6 +1,7 @@
-"""Check the built sdist and wheel: what they hold, and that the wheel works in an environment of its own.
+"""
+Check the contents of the built sdist and wheel, and that the wheel works in a clean environment.
 
-Run as `python .ci/check_dist.py dist`, by `make dist`.
+`make dist` runs it as `python .ci/check_dist.py dist`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import zipfile
 from pathlib import Path
 
 PACKAGES = ("neuralbox_async", "neuralbox_sync")
-SDIST_ALSO = (
+OTHER_SDIST_FILES = (
     "LICENSE",
     "README.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
     "pyproject.toml",
     "Makefile",
     ".ci/run",
@@ -29,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def check_contents(dist: Path) -> tuple[Path, str]:
-    """Return the one wheel in *dist* and its version; exit if it or the sdist does not hold what it should."""
+    """Return the wheel in *dist* and its version. Exit if it or the sdist does not have the expected files."""
     (wheel,) = dist.glob("*.whl")
     (sdist,) = dist.glob("*.tar.gz")
     version = wheel.name.split("-")[1]
@@ -46,28 +49,30 @@ def check_contents(dist: Path) -> tuple[Path, str]:
     }
     info = f"neuralbox-{version}.dist-info"
     expected = {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")}
-    fail_if("the wheel lacks", (sources | expected) - in_wheel)
-    fail_if("the wheel has also", in_wheel - sources - expected)
-    fail_if("the sdist lacks", (sources | set(SDIST_ALSO)) - in_sdist)
-    print(f"{wheel.name} and {sdist.name} hold what they should ({len(in_wheel)} and {len(in_sdist)} files)")
+    fail_if("missing from the wheel", (sources | expected) - in_wheel)
+    fail_if("unexpected in the wheel", in_wheel - sources - expected)
+    fail_if("missing from the sdist", (sources | set(OTHER_SDIST_FILES)) - in_sdist)
+    print(f"{wheel.name} and {sdist.name} have the expected files ({len(in_wheel)} and {len(in_sdist)})")
     return wheel, version
 
 
 def check_wheel(wheel: Path, version: str) -> None:
-    """Use *wheel* in a clean environment, bare and then with the command's extra; exit if that fails."""
+    """Use *wheel* in a clean environment, without extras and then with the extra `cli`. Exit if that fails."""
     with tempfile.TemporaryDirectory() as directory:
         binaries = Path(directory, "venv", "bin")
         run(ROOT / ".ci" / "make-venv", sys.executable, binaries.parent, cwd=directory)
 
         install(binaries, str(wheel))
         run(binaries / "python", "-I", "-W", "error", "-c", IMPORT_ALL, cwd=directory)
-        said = run(binaries / "neuralbox", "--version", cwd=directory, status=None)
-        fail_if("without the extra, `neuralbox --version` says", {said} if "neuralbox[cli]" not in said else set())
-        fail_if("without the extra, `neuralbox --version` says", {said} if "Traceback" in said else set())
+        output = run(binaries / "neuralbox", "--version", cwd=directory, status=None)
+        fail_if(
+            "without the extra, `neuralbox --version` prints", {output} if "neuralbox[cli]" not in output else set()
+        )
+        fail_if("without the extra, `neuralbox --version` prints", {output} if "Traceback" in output else set())
 
         install(binaries, f"{wheel}[cli]")
-        said = run(binaries / "neuralbox", "--version", cwd=directory)
-        fail_if(f"`neuralbox --version` does not say {version} but", {said} if version not in said else set())
+        output = run(binaries / "neuralbox", "--version", cwd=directory)
+        fail_if(f"`neuralbox --version` does not print {version} but", {output} if version not in output else set())
         run(binaries / "neuralbox", "--help", cwd=directory)
         run(binaries / "python", "-I", "-m", "neuralbox_async", "--help", cwd=directory)
     print(f"{wheel.name} works in a clean environment, without and with the extra `cli`")
@@ -80,8 +85,8 @@ def install(binaries: Path, requirement: str) -> None:
 
 
 def run(*command: str | Path, cwd: str, status: int | None = 0) -> str:
-    """Return what *command* prints; exit with that if its exit status is not *status* (None: any)."""
-    # Neither the checkout nor the environment of this process may lend the command what the wheel lacks.
+    """Return the output of *command*. Exit with it if the exit status is not *status* (None accepts any)."""
+    # The command must not use the checkout or the environment of this process.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "NEURALBOX_"))}
     done = subprocess.run(
         command,
@@ -98,10 +103,10 @@ def run(*command: str | Path, cwd: str, status: int | None = 0) -> str:
     return done.stdout
 
 
-def fail_if(complaint: str, items: set[str]) -> None:
-    """Exit with *complaint* if there are any *items*."""
+def fail_if(problem: str, items: set[str]) -> None:
+    """Exit with *problem* and *items* if there are any *items*."""
     if items:
-        sys.exit(f"{complaint}: {', '.join(sorted(items))}")
+        sys.exit(f"{problem}: {', '.join(sorted(items))}")
 
 
 if __name__ == "__main__":

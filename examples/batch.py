@@ -1,4 +1,4 @@
-"""Generate for each line of a file, many at a time, and print one line of JSON for each: ``python batch.py FILE``."""
+"""Generate a text for each line of a file, many at a time, and print each result as JSON: ``python batch.py FILE``."""
 
 import asyncio
 import json
@@ -10,14 +10,14 @@ from neuralbox_async import AsyncNeuralBox, BatchResult
 
 
 def line_of(result: BatchResult) -> str:
-    """Return *result* as JSON: its text, or why there is none, and what is known of the bill."""
+    """Return *result* as JSON: its text or its error, and the tokens billed (null if that is unknown)."""
     if result.generation is None:
         return json.dumps({"number": result.index, "error": str(result.error), "tokens_used": result.tokens_used})
     return json.dumps({"number": result.index, "content": result.generation.content, "tokens_used": result.tokens_used})
 
 
 async def main(prompts: Iterable[str]) -> None:
-    """Generate a text for each of *prompts*, which are read as far as needed."""
+    """Generate a text for each of *prompts*, which are read only as far as needed."""
     async with AsyncNeuralBox() as client:
         batch = client.generate_many((prompt.strip() for prompt in prompts), model="gpt-5-nano", max_concurrency=50)
         async with batch as results:

@@ -1,6 +1,7 @@
-"""Generate for each line of a file, once, whatever happens: ``python batch_journal.py PROMPTS JOURNAL > RESULTS``.
+"""
+Generate a text for each line of a file, in any number of runs: ``python batch_journal.py PROMPTS JOURNAL > RESULTS``.
 
-Stop it, kill it, run it again: it goes on where it was.
+The journal records what is done. After a stop or a crash, run the same command again: it continues.
 """
 
 import asyncio
@@ -13,13 +14,13 @@ from neuralbox_async import AsyncNeuralBox, BatchProgress, BatchReport, read_jou
 
 
 def show(progress: BatchProgress) -> None:
-    """Tell how far it is."""
+    """Print the progress."""
     waiting = f", waiting until {progress.waiting_until:%X}" if progress.waiting_until else ""
-    print(f"{progress.done + progress.skipped} done, {progress.failed} failed{waiting}", end="\r", file=sys.stderr)
+    print(f"{progress.completed + progress.skipped} done, {progress.failed} failed{waiting}", end="\r", file=sys.stderr)
 
 
 async def main(prompts: Iterable[str], journal: str) -> BatchReport:
-    """Generate a text for each of *prompts* that *journal* does not have."""
+    """Generate a text for each of *prompts* that *journal* does not have as done."""
     requests = ({"key": f"line {number}", "prompt": prompt.strip()} for number, prompt in enumerate(prompts, 1))
     async with AsyncNeuralBox() as client:
         batch = client.generate_many(
@@ -39,10 +40,10 @@ async def main(prompts: Iterable[str], journal: str) -> BatchReport:
 if __name__ == "__main__":
     with Path(sys.argv[1]).open(encoding="utf-8") as lines:
         report = asyncio.run(main(lines, sys.argv[2]))
-    # Of this run and of all before it.
+    # The results of this run and of all earlier runs.
     for entry in read_journal(sys.argv[2]):
         if entry.event == "done" and entry.generation is not None:
-            print(json.dumps({"key": entry.key, "content": entry.generation.content, "tokens": entry.tokens_used}))
+            print(json.dumps({"key": entry.key, "content": entry.generation.content, "tokens_used": entry.tokens_used}))
     if report.stopped_by is not None:
         sys.exit(f"stopped: {report.stopped_by}")
     sys.exit(3 if report.failed else 0)

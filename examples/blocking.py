@@ -1,4 +1,4 @@
-"""Call from blocking code: once, as a stream, and from many threads that share one client."""
+"""Use the API from blocking code: a call, a stream, and calls from many threads that share one client."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,7 +6,7 @@ from neuralbox_sync import InsufficientTokensError, NeuralBox, NeuralBoxError
 
 
 def main() -> None:
-    """Show the three."""
+    """Make a call, read a stream, and make calls from a pool of threads."""
     with NeuralBox() as client:
         try:
             print(client.generate("gpt-5", "Write a haiku about rivers").content)

@@ -1,4 +1,4 @@
-"""Talk with a model: each line of standard input is one turn. The API keeps no history, so it is all sent each time."""
+"""Chat with a model: each line of standard input is a turn. The API keeps no history, so each request has all of it."""
 
 import sys
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from neuralbox_sync import Message, NeuralBox, NeuralBoxError
 
 
 def main(lines: Iterable[str]) -> None:
-    """Answer each of *lines*."""
+    """Print the reply to each of *lines*."""
     history: list[Message] = []
     with NeuralBox() as client:
         for line in lines:
@@ -18,7 +18,7 @@ def main(lines: Iterable[str]) -> None:
                         print(text, end="", flush=True)
             except NeuralBoxError as error:
                 print(f"\n{error}", file=sys.stderr)
-                continue  # a turn that got no whole answer stays out of the history
+                continue  # a turn without a complete reply is not part of the history
             print()
             history += [turn, Message("assistant", stream.generation.content)]
 

@@ -1,4 +1,4 @@
-"""Generate a text and print it, with what it cost."""
+"""Generate a text, and print it with its cost."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from neuralbox_async import AsyncNeuralBox
 
 
 async def main() -> None:
-    """Ask once."""
+    """Make one call."""
     async with AsyncNeuralBox() as client:
         reply = await client.generate(
             "claude-sonnet-4.5", "Write a haiku about rivers", system="Be brief.", temperature=0.5, max_tokens=100

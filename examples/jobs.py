@@ -1,4 +1,4 @@
-"""Start a generation that takes its time, and collect it later: by its id, also from another process."""
+"""Start a generation that the API completes later, and get it by its id, which works from another process as well."""
 
 import asyncio
 import sys
@@ -14,14 +14,14 @@ async def main(model: str) -> int:
         if job.id is None or job.finished:
             print(job.content)
             return 0
-        # What has to survive this process is the id: keep it, and give it to wait() or retrieve() then.
+        # Store the id if another process is to get the generation: pass it to wait() or retrieve() there.
         try:
             done = await client.wait(job.id, timeout=300, poll_interval=5)
         except GenerationFailedError as error:
-            print(f"failed, and not billed: {error.reason}")
+            print(f"failed, not billed: {error.reason}")
             return 1
         except WaitTimeoutError as error:
-            print(f"still {error.generation.status}; ask again for {error.generation_id}")
+            print(f"still {error.generation.status}; try again later with {error.generation_id}")
             return 1
     print(f"generation {done.id} is {done.status}: {done.content}")
     return 0

@@ -1,4 +1,4 @@
-"""Print a text while it is generated; then every event of another one."""
+"""Print a text while it is generated, then every event of another stream."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ async def main() -> None:
                 async for text in stream.text_stream:
                     print(text, end="", flush=True)
             except StreamInterruptedError as error:
-                # All text that came has been printed; `error.text` has it once more.
+                # All text that arrived has been printed; `error.text` has it, too.
                 print(f"... ({error}; billed: {error.billed})", end="")
         print(f"\n{stream.generation.status}: {stream.generation.tokens_used} tokens used")
 
@@ -21,7 +21,7 @@ async def main() -> None:
             async for event in stream:
                 match event:
                     case GenerationStart(id=generation_id):
-                        print(f"generation {generation_id} begins")
+                        print(f"generation {generation_id} started")
                     case ContentDelta(delta=text):
                         print(f"text {text!r}")
                     case GenerationEnd(balance_remaining=balance):

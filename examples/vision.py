@@ -1,4 +1,4 @@
-"""Ask about a picture: ``python vision.py photo.jpg``, or without a file about a picture on the web."""
+"""Describe an image: ``python vision.py photo.jpg``, or an image on the web if there is no argument."""
 
 import asyncio
 import sys
@@ -7,10 +7,10 @@ from neuralbox_async import AsyncNeuralBox, ImagePart, Message, TextPart
 
 
 async def main(path: str | None) -> None:
-    """Describe the picture in the file *path*."""
-    # A file goes into the request, as a data: URL; of a picture on the web only its URL is sent.
-    picture = ImagePart.from_file(path) if path else ImagePart("https://example.com/image.jpg")
-    question = Message("user", [picture, TextPart("What is in this picture?")])
+    """Print a description of the image in the file *path*."""
+    # A file is sent inside the request, as a data: URL. For an image on the web, only the URL is sent.
+    image = ImagePart.from_file(path) if path else ImagePart("https://example.com/image.jpg")
+    question = Message("user", [image, TextPart("What is in this image?")])
     async with AsyncNeuralBox() as client:
         reply = await client.generate("gpt-5", [question])
     print(reply.content)

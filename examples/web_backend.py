@@ -1,4 +1,4 @@
-"""A web backend that passes a text on while it is generated: ``curl --no-buffer --data 'Hi' localhost:8080/chat``."""
+"""A web backend that streams a text while it is generated: ``curl --no-buffer --data 'Hi' localhost:8080/chat``."""
 
 import math
 import os
@@ -12,18 +12,18 @@ CLIENT = web.AppKey("client", AsyncNeuralBox)
 
 
 async def client_of(app: web.Application) -> AsyncIterator[None]:
-    """Open one client with the application and close it with it: all requests share its connections."""
+    """Open one client when the application starts, and close it at the end. All requests share its connections."""
     async with AsyncNeuralBox(first_event_timeout=30) as client:
         app[CLIENT] = client
         yield
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
-    """Answer the prompt in the body."""
+    """Stream the reply to the prompt in the body."""
     prompt = await request.text()
     response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
     try:
-        # Entering sends the request; what fails before the text begins can still become a status.
+        # Entering sends the request. An error before the first text can still become an HTTP status.
         async with request.app[CLIENT].stream("gpt-5", prompt) as stream:
             async for text in stream.text_stream:
                 if not response.prepared:
@@ -31,13 +31,13 @@ async def chat(request: web.Request) -> web.StreamResponse:
                 await response.write(text.encode())
     except NeuralBoxError as error:
         if response.prepared:
-            raise  # too late for a status: the broken connection tells the browser that the text is not whole
-        raise refusal(error) from error
+            raise  # the status is sent: only a closed connection shows the browser that the text is incomplete
+        raise http_error(error) from error
     return response
 
 
-def refusal(error: NeuralBoxError) -> web.HTTPException:
-    """Return the answer that stands for *error*, without telling a stranger more than needed."""
+def http_error(error: NeuralBoxError) -> web.HTTPException:
+    """Return the HTTP error for *error*, without details that are not for the public."""
     match error:
         case InvalidParameterError():
             return web.HTTPBadRequest(text=str(error))
@@ -52,5 +52,5 @@ app.cleanup_ctx.append(client_of)
 app.router.add_post("/chat", chat)
 
 if __name__ == "__main__":
-    # handler_cancellation: a browser that leaves ends its handler, and with it the stream and the generation.
+    # handler_cancellation: when the browser disconnects, the handler is cancelled, which ends the generation.
     web.run_app(app, port=int(os.environ.get("PORT", "8080")), handler_cancellation=True)

@@ -30,7 +30,6 @@ from neuralbox_async._validation import (
     check_count,
     check_flag,
     check_headers,
-    check_idempotency_key,
     check_interval,
     check_seconds,
 )
@@ -222,7 +221,7 @@ class AsyncNeuralBox:
         options = self._options
         if timeout is not NOT_GIVEN or max_retries is not NOT_GIVEN:
             options = options.replace(timeout=timeout, max_retries=max_retries)
-        headers = self._headers(options, extra_headers, idempotency_key)
+        headers = options.post_headers(extra_headers, idempotency_key)
         request = endpoints.generate_from(
             model, messages, system, temperature, max_tokens, extra_body=extra_body, headers=headers
         )
@@ -276,7 +275,7 @@ class AsyncNeuralBox:
             max_retries=max_retries,
         )
         limits = StreamLimits.of(options, self._max_event_bytes, self._executor.max_response_bytes)
-        request = endpoints.stream(generate_request, self._headers(options, extra_headers, idempotency_key))
+        request = endpoints.stream(generate_request, options.post_headers(extra_headers, idempotency_key))
         fallback = functools.partial(endpoints.stream_fallback, generate_request, request.headers)
         recovery = options.replace(timeout=self._options.timeout, headers=extra_headers)
         return AsyncStream(
@@ -305,7 +304,7 @@ class AsyncNeuralBox:
         max_retries: int | NotGiven = NOT_GIVEN,
     ) -> AsyncBatch:
         """
-        Return a batch that generates for each of *requests*, many concurrently, and yields each result when it is there.
+        Return a batch that generates for each of *requests*, many concurrently, and yields the results as they arrive.
 
         ``async with client.generate_many(...) as results:``, then ``async for result in results:``. A failure never
         stops the rest; it is a result as well.
@@ -365,9 +364,8 @@ class AsyncNeuralBox:
         """
         generation_id = polling.id_of(generation)
         options = self._options.replace(timeout=timeout, max_retries=max_retries)
-        headers = {**options.headers, **check_headers("extra_headers", extra_headers)}
-        deadline = time_after(options.timeout)
-        return await polling.retrieve(self._executor, generation_id, options, deadline, headers)
+        headers = options.get_headers(extra_headers)
+        return await polling.retrieve(self._executor, generation_id, options, time_after(options.timeout), headers)
 
     async def wait(
         self,
@@ -391,16 +389,3 @@ class AsyncNeuralBox:
             return await polling.wait(self._executor, generation, self._options, deadline, interval=interval)
         state = Generation(id=polling.id_of(generation), status="pending")
         return await polling.wait(self._executor, state, self._options, deadline, interval=interval, immediately=True)
-
-    def _headers(
-        self, options: CallOptions, extra_headers: Mapping[str, str] | None, idempotency_key: str | None
-    ) -> dict[str, str]:
-        """Return the headers of a POST: one idempotency key for all attempts of one call."""
-        if idempotency_key is None:
-            idempotency_key = os.urandom(16).hex()
-        else:
-            check_idempotency_key(idempotency_key)
-        headers = {**options.headers, "Idempotency-Key": idempotency_key}
-        if extra_headers is not None:
-            headers.update(check_headers("extra_headers", extra_headers))
-        return headers

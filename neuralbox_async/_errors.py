@@ -84,8 +84,7 @@ class NeuralBoxError(Exception):
         return _restore, (type(self), self.message, self.__dict__)
 
 
-def lower_case(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return *headers* with their names in lower case."""
+def _lower_case(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
@@ -103,7 +102,7 @@ def _restore(error_type: type[NeuralBoxError], message: str, facts: dict[str, An
 
 
 class InvalidParameterError(NeuralBoxError, ValueError):
-    """A parameter breaks a *rule*; nothing was sent. *parameter*: its name; *value*: its `repr`, shortened, no secret."""
+    """A parameter breaks a *rule*; nothing was sent. *parameter*: its name; *value*: its `repr`, short, no secret."""
 
     def __init__(self, parameter: str, value: object, rule: str, *, show: bool = True) -> None:
         self.parameter = parameter
@@ -195,7 +194,7 @@ class APIStatusError(NeuralBoxError):
         super().__init__(message)
         self.status_code = status_code
         self.code = code
-        self.headers = lower_case(headers)
+        self.headers = _lower_case(headers)
         self.body = body
         self.details: Any = {} if details is None else details
         self.retry_after = retry_after
@@ -296,7 +295,7 @@ class ResponseError(NeuralBoxError):
         self.path = path
         self.body = body
         self.status_code = status_code
-        self.headers = lower_case(headers)
+        self.headers = _lower_case(headers)
         self.request_id = self.headers.get("x-request-id")
         self.text = text
         self.generation_id = generation_id

@@ -14,7 +14,14 @@ import attrs
 from neuralbox_async._errors import NO_HEADERS, InvalidParameterError
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._secret import Secret, as_secret
-from neuralbox_async._validation import check_count, check_flag, check_seconds, field_validator
+from neuralbox_async._validation import (
+    check_count,
+    check_flag,
+    check_headers,
+    check_idempotency_key,
+    check_seconds,
+    field_validator,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -216,6 +223,21 @@ class CallOptions:
         if headers:
             changes["headers"] = {**self.headers, **headers}
         return attrs.evolve(self, **changes) if changes else self
+
+    def get_headers(self, extra_headers: Mapping[str, str] | None) -> dict[str, str]:
+        """Return the headers of a GET. Raises `InvalidParameterError`."""
+        return {**self.headers, **check_headers("extra_headers", extra_headers)}
+
+    def post_headers(self, extra_headers: Mapping[str, str] | None, idempotency_key: str | None) -> dict[str, str]:
+        """Return the headers of a POST, with one idempotency key for all attempts. Raises `InvalidParameterError`."""
+        if idempotency_key is None:
+            idempotency_key = os.urandom(16).hex()
+        else:
+            check_idempotency_key(idempotency_key)
+        headers = {**self.headers, "Idempotency-Key": idempotency_key}
+        if extra_headers is not None:
+            headers.update(check_headers("extra_headers", extra_headers))
+        return headers
 
 
 def check_policy(policy: object) -> RetryPolicy:

@@ -1,11 +1,12 @@
-"""Strings that do not show themselves, so that a key can travel through frames, reprs and logs; and masking of echoes."""
+"""What keeps secrets out of reprs, logs and tracebacks: strings that do not show their text, and masks for echoes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NoReturn, TypeVar, cast
+from collections.abc import Iterable, Mapping
+from typing import NoReturn, TypeGuard, TypeVar, cast
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 _MASK = "***"
 
@@ -38,6 +39,12 @@ def as_secret_values(headers: Mapping[str, str] | None) -> Mapping[str, str] | N
     return {name: as_secret(value) for name, value in headers.items()} if isinstance(headers, Mapping) else headers
 
 
+def without_frames(error: E) -> E:
+    """Return *error* without traceback and context: their frames hold received bytes, which may echo the key."""
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
 def mask(value: object, secret: str) -> object:
     """
     Return *value* with each occurrence of *secret* replaced by ``***``; *value* itself when there is none.
@@ -50,14 +57,22 @@ def mask(value: object, secret: str) -> object:
         return _MASK
 
 
-def _masked(value: Any, secret: str, encoded: bytes) -> object:
+def _masked(value: object, secret: str, encoded: bytes) -> object:
     # By type: `str(value)` of a large body takes seconds.
     if isinstance(value, str):
         return value.replace(secret, _MASK) if secret in value else value
     if isinstance(value, bytes):
         return value.replace(encoded, _MASK.encode()) if encoded in value else value
-    if isinstance(value, Mapping):
+    if _is_mapping(value):
         return {_masked(name, secret, encoded): _masked(item, secret, encoded) for name, item in value.items()}
-    if isinstance(value, list | tuple):
+    if _is_array(value):
         return [_masked(item, secret, encoded) for item in value]
     return value
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[object, object]]:
+    return isinstance(value, Mapping)
+
+
+def _is_array(value: object) -> TypeGuard[Iterable[object]]:
+    return isinstance(value, list | tuple)

@@ -46,11 +46,11 @@ def _is_list(value: object) -> TypeGuard[Iterable[Any]]:
     return isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
 
 
-def _check_url(_part: Any, _field: Any, value: object) -> None:
+def _check_url(_part: Any, _field: Any, value: Any) -> None:
     check_nonempty_text("messages[].content[].image_url.url", value, "a URL")
 
 
-def _check_text_part(_part: Any, _field: Any, value: object) -> None:
+def _check_text_part(_part: Any, _field: Any, value: Any) -> None:
     check_text("messages[].content[].text", value)
 
 
@@ -372,7 +372,7 @@ class ContentDelta:
 
 @attrs.frozen(slots=False)
 class GenerationEnd:
-    """The generation is complete. *tokens_used*: its cost in NeuralBox tokens; *balance_remaining*: the balance after it."""
+    """The generation is complete. *tokens_used*: its cost in NeuralBox tokens; *balance_remaining*: what is left."""
 
     id: GenerationId | None = None
     tokens_used: int | None = None

@@ -31,7 +31,7 @@ def make_client():
     """Make a client on a fake transport that waits for nothing between attempts."""
 
     def make(transport, **options):
-        options = {"retry_policy": RetryPolicy(uniform=lambda low, _high: low), **options}
+        options = {"retry_policy": RetryPolicy(jitter=lambda low, _high: low), **options}
         return AsyncNeuralBox(KEY, transport=transport, **options)
 
     return make

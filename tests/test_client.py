@@ -19,8 +19,7 @@ REPLY = {"id": "gen_1", "status": "completed", "content": "Hello"}
 REFUSED = APIConnectionError("refused")
 
 
-# ------------------------------------------------------------------------------------------------------ configuration
-
+# ------------------------------------------------------------------------------------------------------------ options
 
 INVALID_OPTIONS = [
     ("api_key", {"api_key": ""}),
@@ -70,7 +69,7 @@ INVALID_OPTIONS = [
 
 @pytest.mark.parametrize("parameter, options", INVALID_OPTIONS, ids=str)
 async def test_invalid_options(parameter, options):
-    """A client with a wrong option is not made, and the error names the option."""
+    """The error of an invalid option names the option, and shows no secret."""
     with pytest.raises(InvalidParameterError) as caught:
         AsyncNeuralBox(**{"api_key": KEY, **options})
     assert parameter == caught.value.parameter
@@ -93,7 +92,7 @@ async def test_invalid_options(parameter, options):
     ],
 )
 async def test_valid_options(options):
-    """Nothing valid is refused; keys are not checked for length or prefix."""
+    """Valid options are accepted; a key may have any length and prefix."""
     AsyncNeuralBox(**{"api_key": KEY, **options})
 
 
@@ -114,7 +113,7 @@ async def test_valid_options(options):
     ],
 )
 async def test_invalid_calls(make_client, parameter, options):
-    """Nothing invalid reaches the network; a stream refuses it at the call."""
+    """An invalid parameter is rejected before anything is sent; `stream` rejects it when it is called."""
     transport = FakeTransport(REPLY)
     client = make_client(transport)
     with pytest.raises(InvalidParameterError) as caught:
@@ -127,7 +126,7 @@ async def test_invalid_calls(make_client, parameter, options):
 
 
 async def test_environment(monkeypatch):
-    """Key and base URL come from the environment when they are not given; it is read when the client is made."""
+    """A client without a key or a base URL takes them from the environment when it is made."""
     monkeypatch.setenv("NEURALBOX_API_KEY", KEY)
     monkeypatch.setenv("NEURALBOX_BASE_URL", "https://env.example.com/")
     transport = FakeTransport(REPLY)
@@ -141,23 +140,23 @@ async def test_environment(monkeypatch):
         AsyncNeuralBox()
 
 
-@pytest.mark.parametrize("later", [False, True])
-async def test_rotating_keys(make_client, later):
-    """A function, plain or async, is asked for the key before each attempt."""
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_rotating_keys(make_client, is_async):
+    """A key function, plain or async, is called before each attempt."""
     keys = iter(["one", "two"])
 
-    async def next_key_later() -> str:
+    async def next_key() -> str:
         return next(keys)
 
     transport = FakeTransport(REFUSED, REPLY)
-    client = make_client(transport).with_options(api_key=next_key_later if later else lambda: next(keys))
+    client = make_client(transport).with_options(api_key=next_key if is_async else lambda: next(keys))
     await client.generate("gpt-5", "Hi")
 
     assert ["Bearer one", "Bearer two"] == [str(request.headers["Authorization"]) for request in transport.requests]
 
 
-async def test_a_function_that_returns_no_key(make_client):
-    """What a key function returns is checked like a key."""
+async def test_key_function_that_returns_an_invalid_key(make_client):
+    """The result of a key function is validated like a key."""
     transport = FakeTransport(REPLY)
     with pytest.raises(InvalidParameterError, match="api_key"):
         await make_client(transport).with_options(api_key=lambda: "a\nb").generate("gpt-5", "Hi")
@@ -165,7 +164,7 @@ async def test_a_function_that_returns_no_key(make_client):
 
 
 async def test_with_options(make_client):
-    """A derived client shares the connections, changes what it was told, and leaves the first as it was."""
+    """A derived client shares the connections and changes its options only."""
     transport = FakeTransport(REPLY)
     client = make_client(transport, default_headers={"X-A": "1"})
     derived = client.with_options(api_key="other", max_retries=0, timeout=1, default_headers={"X-B": "2"})
@@ -184,7 +183,7 @@ async def test_with_options(make_client):
 
 
 async def test_closed(make_client):
-    """A closed client refuses calls without sending them; closing twice is fine."""
+    """The methods of a closed client raise an error and send nothing; closing is idempotent."""
     transport = FakeTransport(REPLY)
     async with make_client(transport) as client:
         assert not client.closed
@@ -199,18 +198,18 @@ async def test_closed(make_client):
 
 
 async def test_no_pickle_no_secret():
-    """A client is not pickled or copied deeply, and does not show its key."""
+    """A client cannot be pickled or copied deeply, and its repr has no secret."""
     client = AsyncNeuralBox(KEY, proxy="http://user:hunter2@localhost:1")
     for attempt in (pickle.dumps, copy.deepcopy):
         with pytest.raises(TypeError, match="make one in each process"):
             attempt(client)
     assert "AsyncNeuralBox(base_url='https://neuralbox.top/api/v2')" == repr(client)
-    shown = repr(vars(client)) + repr(vars(client._caller.shared.transport))
-    assert KEY not in shown
-    assert "hunter2" not in shown
+    text = repr(vars(client)) + repr(vars(client._executor.shared.transport))
+    assert KEY not in text
+    assert "hunter2" not in text
 
 
-# --------------------------------------------------------------------------------------------------------------- logs
+# ------------------------------------------------------------------------------------------------------------ logging
 
 
 async def test_log(make_client, caplog):
@@ -218,7 +217,7 @@ async def test_log(make_client, caplog):
     caplog.set_level(logging.DEBUG)
     await make_client(FakeTransport(REFUSED, REPLY)).generate("gpt-5", "my secret prompt")
 
-    assert "POST /generate: again in" in caplog.text
+    assert "POST /generate: retry in" in caplog.text
     assert "POST /generate: 200" in caplog.text
     for secret in (KEY, "my secret prompt", "Hello"):
         assert secret not in caplog.text
@@ -226,7 +225,7 @@ async def test_log(make_client, caplog):
 
 @pytest.mark.parametrize("value, level", [("debug", 10), ("INFO", 20), ("nonsense", 0), ("", 0)])
 async def test_log_to_stderr(monkeypatch, value, level):
-    """NEURALBOX_LOG makes the logger write to stderr, once, and leaves it alone otherwise."""
+    """NEURALBOX_LOG adds one handler to the logger; an unknown value changes nothing."""
     logger = logging.getLogger("neuralbox")
     monkeypatch.setattr(logger, "handlers", [logging.NullHandler()])
     monkeypatch.setattr(logger, "level", 0)
@@ -241,6 +240,6 @@ async def test_log_to_stderr(monkeypatch, value, level):
     "setting", [{"max_retries": "5"}, {"max_retries": -1}, {"backoff": -1}, {"max_backoff": "1"}, {"retry_unknown": 1}]
 )
 async def test_invalid_policies(setting):
-    """A policy is checked when it is made, not when the first failure needs it."""
+    """A policy is validated when it is made."""
     with pytest.raises(InvalidParameterError, match=next(iter(setting))):
         RetryPolicy(**setting)

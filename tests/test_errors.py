@@ -1,4 +1,4 @@
-"""The tree of errors: one root, facts as attributes, picklable."""
+"""The tree of errors: one base class, facts as attributes, picklable."""
 
 from __future__ import annotations
 
@@ -39,18 +39,20 @@ EXAMPLES = [
     ClientClosedError("the client is closed"),
     UnsupportedEventLoopError("no loop"),
     APIConnectionError("refused"),
-    APITimeoutError("too late", phase="connect"),
+    APITimeoutError("timed out", phase="connect"),
     WaitTimeoutError("still pending", generation=Generation(id=7, status="pending")),
     *(
-        kind("went wrong", status=499, code="a_code", headers={"x-request-id": "r1"}, body=b"{}", retry_after=3.0)
-        for kind in vars(neuralbox_async).values()
-        if isinstance(kind, type) and issubclass(kind, APIStatusError)
+        error_type(
+            "went wrong", status_code=499, code="a_code", headers={"x-request-id": "r1"}, body=b"{}", retry_after=3.0
+        )
+        for error_type in vars(neuralbox_async).values()
+        if isinstance(error_type, type) and issubclass(error_type, APIStatusError)
     ),
-    ResponseError("not JSON", path="$.id", body=b"<html>", status=200),
+    ResponseError("not JSON", path="$.id", body=b"<html>", status_code=200),
     GenerationFailedError("failed", reason="policy", generation=Generation(id=1, status="failed")),
     StreamInterruptedError("cut", generation=SO_FAR, reason="provider"),
     StreamTimeoutError("stalled", phase="stall", generation=SO_FAR),
-    StreamStateError.closed(),
+    StreamStateError("closed"),
     BatchStateError("not entered"),
     BudgetReachedError("no more", budget=10, spent=9, model="gpt-5"),
     OutcomeUnknownError("in flight when it died", keys=("a", "b")),
@@ -61,32 +63,32 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_pickles(error):
-    """Every error comes back from a pickle, and from a copy, with its message and all of its facts."""
+    """A pickled or copied error keeps its message and all of its facts."""
     error.attempts, error.elapsed, error.idempotency_key = 2, 1.5, "key"
-    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
-        assert (type(error), str(error), vars(error)) == (type(again), str(again), vars(again))
+    for copied in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert (type(error), str(error), vars(error)) == (type(copied), str(copied), vars(copied))
 
 
 def test_every_class_has_an_example():
-    """No error class is left out of these tests, and each is a `NeuralBoxError`."""
+    """Every public error class has an example here, and is a `NeuralBoxError`."""
     classes = {
-        kind for kind in vars(neuralbox_async).values() if isinstance(kind, type) and issubclass(kind, Exception)
+        value for value in vars(neuralbox_async).values() if isinstance(value, type) and issubclass(value, Exception)
     }
 
     assert classes - {NeuralBoxError} == {type(error) for error in EXAMPLES}
-    assert all(issubclass(kind, NeuralBoxError) for kind in classes)
+    assert all(issubclass(error_type, NeuralBoxError) for error_type in classes)
 
 
 @pytest.mark.parametrize(
-    "error, sent, billed",
+    "error, request_sent, billed",
     [
         (InvalidParameterError("model", "", "a slug"), False, "no"),
         (APIConnectionError("refused"), False, "no"),
         (APIConnectionError("reset", request_sent=True), True, "unknown"),
         (APITimeoutError("late", request_sent=True), True, "unknown"),
-        (RateLimitError("429", status=429), True, "no"),
-        (InternalServerError("502", status=502), True, "unknown"),
-        (ProviderError("500", status=500), True, "no"),
+        (RateLimitError("429", status_code=429), True, "no"),
+        (InternalServerError("502", status_code=502), True, "unknown"),
+        (ProviderError("500", status_code=500), True, "no"),
         (ResponseError("not JSON"), True, "unknown"),
         (GenerationFailedError("failed"), True, "no"),
         (BudgetReachedError("no more"), False, "no"),
@@ -96,13 +98,13 @@ def test_every_class_has_an_example():
         (StreamTimeoutError("stalled", generation=SO_FAR), True, "unknown"),
     ],
 )
-def test_billing(error, sent, billed):
-    """Each error tells whether the request was sent and what is known of the charge."""
-    assert (sent, billed) == (error.request_sent, error.billed)
+def test_billing(error, request_sent, billed):
+    """Each error has whether the request was sent, and the billing status."""
+    assert (request_sent, billed) == (error.request_sent, error.billed)
 
 
-def test_builtin_kinds():
-    """Timeouts are `TimeoutError`, wrong parameters `ValueError`: code that catches those goes on working."""
+def test_builtin_base_classes():
+    """A timeout is a `TimeoutError`, and an invalid parameter a `ValueError`."""
     assert isinstance(APITimeoutError("late"), TimeoutError)
     assert isinstance(StreamTimeoutError("late"), TimeoutError)
     assert isinstance(StreamTimeoutError("late"), StreamInterruptedError)
@@ -110,14 +112,14 @@ def test_builtin_kinds():
 
 
 def test_interruption_keeps_the_text():
-    """A broken stream's error has the text so far, the id, and the generation."""
+    """The error of an interrupted stream has the text so far, the id and the generation."""
     error = StreamTimeoutError("stalled", generation=SO_FAR)
 
     assert ("Once upon", "gen_1", SO_FAR, "stall") == (error.text, error.generation_id, error.generation, error.phase)
 
 
 def test_values_are_shortened():
-    """A long value does not flood the message, and unprintable text is escaped."""
+    """A message shows the beginning of a long value, escapes unprintable text, and shows no secret."""
     assert len(str(InvalidParameterError("model", "x" * 10_000, "short"))) < 200
     assert r"\ud800" in str(InvalidParameterError("messages", "\ud800", "text"))
     assert "secret" not in str(InvalidParameterError("api_key", "secret", "ASCII", show=False))

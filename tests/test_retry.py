@@ -1,4 +1,4 @@
-"""The decision to try again, row by row; nothing here sleeps."""
+"""The retry policy and the retry budget; nothing here sleeps."""
 
 from __future__ import annotations
 
@@ -22,48 +22,53 @@ from neuralbox_async import (
     RetryPolicy,
     StreamInterruptedError,
 )
-from neuralbox_async._errors import APIStatusError
 from neuralbox_async._call.retry_budget import RetryBudget
+from neuralbox_async._errors import APIStatusError
 
-POLICY = RetryPolicy(uniform=lambda _low, high: high)
+POLICY = RetryPolicy(jitter=lambda _low, high: high)
 
-# What failed; whether a POST is repeated by default, a POST with retry_unknown, and a GET.
+# The failure, and whether it is retried: a POST by default, a POST with retry_unknown, a GET.
 ROWS = {
     "not sent": (APIConnectionError("refused"), True, True, True),
-    "not sent in time": (APITimeoutError("no connection", phase="connect"), True, True, True),
+    "connect timeout": (APITimeoutError("no connection", phase="connect"), True, True, True),
     "configuration": (APIConnectionError("certificate", retryable=False), False, False, False),
-    "sent, no answer": (APIConnectionError("reset", request_sent=True), False, True, True),
-    "sent, no answer in time": (APITimeoutError("late", request_sent=True), False, True, True),
-    "429": (RateLimitError("", status=429), True, True, True),
-    "500 provider_error": (ProviderError("", status=500), True, True, True),
-    "503 model_unavailable": (ModelUnavailableError("", status=503), True, True, True),
-    "500": (InternalServerError("", status=500), False, True, True),
-    "502": (InternalServerError("", status=502), False, True, True),
-    "503": (InternalServerError("", status=503), False, True, True),
-    "504": (InternalServerError("", status=504), False, True, True),
-    "529": (InternalServerError("", status=529), False, True, True),
-    "501": (InternalServerError("", status=501), False, False, False),
-    "408": (APIStatusError("", status=408), False, True, True),
-    "425": (APIStatusError("", status=425), True, True, True),
-    "400": (BadRequestError("", status=400), False, False, False),
-    "404": (NotFoundError("", status=404), False, False, False),
-    "409": (ConflictError("", status=409), False, False, False),
-    "302": (APIStatusError("", status=302), False, False, False),
-    "server's veto": (RateLimitError("", status=429, headers={"x-should-retry": "false"}), False, False, False),
-    "not understood": (ResponseError("not JSON"), False, False, False),
-    "failed": (GenerationFailedError("policy"), False, False, False),
-    "stream broke": (StreamInterruptedError("cut"), False, False, False),
+    "sent, no response": (APIConnectionError("reset", request_sent=True), False, True, True),
+    "sent, no response in time": (APITimeoutError("late", request_sent=True), False, True, True),
+    "429": (RateLimitError("", status_code=429), True, True, True),
+    "500 provider_error": (ProviderError("", status_code=500), True, True, True),
+    "503 model_unavailable": (ModelUnavailableError("", status_code=503), True, True, True),
+    "500": (InternalServerError("", status_code=500), False, True, True),
+    "502": (InternalServerError("", status_code=502), False, True, True),
+    "503": (InternalServerError("", status_code=503), False, True, True),
+    "504": (InternalServerError("", status_code=504), False, True, True),
+    "529": (InternalServerError("", status_code=529), False, True, True),
+    "501": (InternalServerError("", status_code=501), False, False, False),
+    "408": (APIStatusError("", status_code=408), False, True, True),
+    "425": (APIStatusError("", status_code=425), True, True, True),
+    "400": (BadRequestError("", status_code=400), False, False, False),
+    "404": (NotFoundError("", status_code=404), False, False, False),
+    "409": (ConflictError("", status_code=409), False, False, False),
+    "302": (APIStatusError("", status_code=302), False, False, False),
+    "x-should-retry: false": (
+        RateLimitError("", status_code=429, headers={"x-should-retry": "false"}),
+        False,
+        False,
+        False,
+    ),
+    "malformed response": (ResponseError("not JSON"), False, False, False),
+    "failed generation": (GenerationFailedError("policy"), False, False, False),
+    "interrupted stream": (StreamInterruptedError("cut"), False, False, False),
     "client closed": (ClientClosedError("closed"), False, False, False),
 }
 
 
 @pytest.mark.parametrize("error, post, post_unknown, get", ROWS.values(), ids=ROWS)
-def test_what_is_repeated(error, post, post_unknown, get):
-    """What surely cost nothing is repeated, what may have been billed only when told to; a GET costs nothing."""
-    bold = RetryPolicy(retry_unknown=True)
+def test_retries(error, post, post_unknown, get):
+    """A request that may have been billed is retried only with *retry_unknown*; a GET is free."""
+    retry_unknown = RetryPolicy(retry_unknown=True)
 
     assert post == (POLICY.delay(1, error) is not None)
-    assert post_unknown == (bold.delay(1, error) is not None)
+    assert post_unknown == (retry_unknown.delay(1, error) is not None)
     assert get == (POLICY.delay(1, error, idempotent=True) is not None)
 
 
@@ -71,21 +76,21 @@ def test_what_is_repeated(error, post, post_unknown, get):
     "error, waits",
     [
         (APIConnectionError("refused"), [0.5, 1, 2, 4, 8, 8]),
-        (ProviderError("", status=500), [0.5, 1, 2, 4, 8, 8]),
-        (RateLimitError("", status=429), [1, 2, 4, 8, 8, 8]),
-        (ModelUnavailableError("", status=503), [1, 2, 4, 8, 8, 8]),
+        (ProviderError("", status_code=500), [0.5, 1, 2, 4, 8, 8]),
+        (RateLimitError("", status_code=429), [1, 2, 4, 8, 8, 8]),
+        (ModelUnavailableError("", status_code=503), [1, 2, 4, 8, 8, 8]),
     ],
 )
 def test_backoff(error, waits):
-    """The longest possible wait doubles from retry to retry up to a bound; throttling starts higher."""
-    policy = RetryPolicy(max_retries=6, uniform=lambda _low, high: high)
+    """The maximum wait doubles with each retry up to a bound; it starts higher when the server throttles."""
+    policy = RetryPolicy(max_retries=6, jitter=lambda _low, high: high)
 
     assert waits == [policy.delay(attempt, error) for attempt in range(1, 7)]
 
 
 @given(st.integers(1, 20))
 def test_full_jitter(attempt):
-    """The wait is anywhere between nothing and the bound."""
+    """The wait is between zero and the bound."""
     policy = RetryPolicy(max_retries=20)
 
     assert 0.0 <= (policy.delay(attempt, APIConnectionError("refused")) or 0.0) <= 8.0
@@ -95,47 +100,47 @@ def test_full_jitter(attempt):
     "retry_after, wait", [(0.0, 1.0), (2.0, 2.2), (60.0, 61.0), (60.5, None), (847.0, None), (None, 1.0)]
 )
 def test_retry_after(retry_after, wait):
-    """The server's wish is a lower bound, a little is added, and above the ceiling the error is raised at once."""
-    assert wait == POLICY.delay(1, RateLimitError("", status=429, retry_after=retry_after))
+    """*retry_after* is a lower bound, with jitter on top; above *max_retry_after* there is no retry."""
+    assert wait == POLICY.delay(1, RateLimitError("", status_code=429, retry_after=retry_after))
 
 
-def test_the_ceiling_is_a_setting():
-    """Who wants to wait longer can."""
-    patient = RetryPolicy(max_retry_after=3600, uniform=lambda _low, _high: 0.0)
+def test_max_retry_after():
+    """*max_retry_after* allows a longer wait."""
+    policy = RetryPolicy(max_retry_after=3600, jitter=lambda _low, _high: 0.0)
 
-    assert 847.0 == patient.delay(1, RateLimitError("", status=429, retry_after=847.0))
+    assert 847.0 == policy.delay(1, RateLimitError("", status_code=429, retry_after=847.0))
 
 
-@pytest.mark.parametrize("remaining, repeated", [(None, True), (10.0, True), (1.6, True), (1.4, False), (-1.0, False)])
-def test_deadline(remaining, repeated):
-    """No wait is begun that would not leave a second for the attempt."""
-    assert repeated == (POLICY.delay(1, APIConnectionError("refused"), remaining=remaining) is not None)
+@pytest.mark.parametrize("remaining, retried", [(None, True), (10.0, True), (1.6, True), (1.4, False), (-1.0, False)])
+def test_deadline(remaining, retried):
+    """There is no retry unless the wait leaves a second for the attempt."""
+    assert retried == (POLICY.delay(1, APIConnectionError("refused"), remaining=remaining) is not None)
 
 
 @pytest.mark.parametrize("max_retries, delays", [(0, [False]), (1, [True, False]), (2, [True, True, False])])
 def test_max_retries(max_retries, delays):
-    """There are at most *max_retries* further attempts."""
+    """There are at most *max_retries* retries."""
     policy = RetryPolicy(max_retries=max_retries)
     error = APIConnectionError("refused")
 
     assert delays == [policy.delay(attempt, error) is not None for attempt in range(1, max_retries + 2)]
 
 
-def test_budget_runs_dry_and_fills_up():
-    """About 35 failures in a row may be repeated; successes earn the right back."""
+def test_budget_is_consumed_and_refilled():
+    """The budget is enough for 35 retries in a row; successes refill it."""
     budget = RetryBudget()
     error = APIConnectionError("refused")
 
     taken = sum(budget.take(error) is not None for _ in range(100))
     assert 35 == taken
-    assert budget.take(RateLimitError("", status=429)) == 5
+    assert budget.take(RateLimitError("", status_code=429)) == 5
 
     budget.give_back(14)
     assert 14 == budget.take(error)
 
 
-def test_budget_has_a_bound():
-    """Successes do not pile up without end."""
+def test_budget_has_a_capacity():
+    """Successes do not fill the budget above its capacity."""
     budget = RetryBudget()
     for _ in range(10_000):
         budget.give_back(1)

@@ -1,4 +1,4 @@
-"""What users make is checked when it is made, and the error names the parameter, the value and the rule."""
+"""The values of the API: requests, images and generations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from neuralbox_async import (
 
 
 class FalseMapping(UserDict):
-    """A mapping that calls itself false whatever it has."""
+    """A mapping that is false although it has members."""
 
     def __bool__(self):
         return False
@@ -75,13 +75,13 @@ INVALID = [
 
 @pytest.mark.parametrize("parameter, changes, rule", INVALID)
 def test_invalid(parameter, changes, rule):
-    """What breaks a rule is refused with the parameter's name, its value and the rule."""
+    """The error of an invalid value has the parameter, the value and the rule."""
     with pytest.raises(InvalidParameterError) as caught:
         GenerateRequest(**{"model": "gpt-5", "messages": "Hi", **changes})
 
     assert parameter == caught.value.parameter
     assert rule in caught.value.rule
-    assert caught.value.shown in str(caught.value)
+    assert caught.value.value in str(caught.value)
     assert isinstance(caught.value, ValueError)
 
 
@@ -100,7 +100,7 @@ def test_invalid(parameter, changes, rule):
     ],
 )
 def test_valid(changes):
-    """What the API may take is not refused."""
+    """A value that the API may accept is valid."""
     GenerateRequest(**{"model": "gpt-5", "messages": "Hi", **changes})
 
 
@@ -110,12 +110,12 @@ def test_valid(changes):
     ids=["str", "dict", "Message", "list", "tuple", "generator"],
 )
 def test_messages(messages):
-    """A string, one message and an iterable of messages mean the same."""
+    """*messages* may be a string, one message or an iterable of messages."""
     assert (Message("user", "Hi"),) == GenerateRequest("gpt-5", messages).messages
 
 
 def test_parts():
-    """Parts are dicts or typed values, and keep members that this version does not know."""
+    """A part may be a dict or a typed value; further members are kept."""
     message = Message(
         "user",
         [
@@ -133,24 +133,53 @@ def test_parts():
 
 
 def test_the_users_dicts_are_not_changed():
-    """Making a message leaves the dict that it was made of as it is."""
-    given_one = {"role": "user", "content": [{"type": "text", "text": "Hi"}]}
+    """Making a message does not change the dict."""
+    original = {"role": "user", "content": [{"type": "text", "text": "Hi"}]}
 
-    GenerateRequest("gpt-5", [given_one])
+    GenerateRequest("gpt-5", [original])
 
-    assert {"role": "user", "content": [{"type": "text", "text": "Hi"}]} == given_one
+    assert {"role": "user", "content": [{"type": "text", "text": "Hi"}]} == original
+
+
+@pytest.mark.parametrize(
+    "members, expected",
+    [
+        ({"prompt": "Hi"}, GenerateRequest("gpt-5", "Hi", system="Be brief.")),
+        ({"messages": [USER], "model": "o3", "system": None}, GenerateRequest("o3", "Hi", system="Be brief.")),
+        (
+            {"prompt": "Hi", "key": 7, "seed": 1},
+            GenerateRequest("gpt-5", "Hi", system="Be brief.", key="7", extra_body={"seed": 1}),
+        ),
+        (
+            {"prompt": "Hi", "extra_body": {"seed": 2}, "seed": 1},
+            GenerateRequest("gpt-5", "Hi", system="Be brief.", extra_body={"seed": 2}),
+        ),
+    ],
+)
+def test_from_dict(members, expected):
+    """A dict has the fields of a request, ``prompt`` in place of ``messages``, and further members of the body."""
+    assert expected == GenerateRequest.from_dict(members, model="gpt-5", system="Be brief.")
+
+
+@pytest.mark.parametrize(
+    "members", [{"prompt": "Hi", "messages": [USER]}, {"prompt": 5}, {}, {"prompt": "Hi", "key": ""}]
+)
+def test_invalid_dicts(members):
+    """A dict needs exactly one of ``prompt``, a string, and ``messages``."""
+    with pytest.raises(InvalidParameterError):
+        GenerateRequest.from_dict(members, model="gpt-5")
 
 
 @given(st.text())
-def test_any_text_passes_or_is_refused(text):
-    """Text is taken exactly when UTF-8 can carry it."""
+def test_any_text(text):
+    """A text is accepted exactly when UTF-8 can encode it."""
     encodable = not any(0xD800 <= ord(char) <= 0xDFFF for char in text)
     try:
-        taken = GenerateRequest("gpt-5", text).messages[0].content == text
+        accepted = GenerateRequest("gpt-5", text).messages[0].content == text
     except InvalidParameterError:
-        taken = False
+        accepted = False
 
-    assert encodable == taken
+    assert encodable == accepted
 
 
 @pytest.mark.parametrize(
@@ -164,13 +193,13 @@ def test_any_text_passes_or_is_refused(text):
     ],
 )
 def test_data_url_of_bytes(data, media_type):
-    """The media type of bytes is told by their content."""
+    """The media type of bytes is recognised by their content."""
     assert f"data:{media_type};base64,{base64.b64encode(data).decode()}" == data_url(data)
     assert ImagePart(data_url(data)) == ImagePart.from_bytes(data)
 
 
 def test_data_url_of_files(tmp_path):
-    """The content decides before the name; the name decides when the content says nothing."""
+    """The media type of a file is recognised by its content, otherwise by its name."""
     misnamed = tmp_path / "picture.jpg"
     misnamed.write_bytes(b"\x89PNG\r\n\x1a\n")
     unknown = tmp_path / "picture.svg"
@@ -181,8 +210,8 @@ def test_data_url_of_files(tmp_path):
     assert ImagePart(data_url(unknown, media_type="image/x")) == ImagePart.from_file(unknown, media_type="image/x")
 
 
-def test_data_url_of_what_is_no_image(tmp_path):
-    """What is no image, or cannot be told, is refused; a missing file is an `OSError`."""
+def test_data_url_of_other_data(tmp_path):
+    """Data that is not an image, or not recognised, is rejected; a missing file is an `OSError`."""
     with pytest.raises(InvalidParameterError, match="media type of an image"):
         data_url(b"hello")
     with pytest.raises(InvalidParameterError, match="media type of an image"):
@@ -191,8 +220,8 @@ def test_data_url_of_what_is_no_image(tmp_path):
         data_url(tmp_path / "missing.png")
 
 
-def test_values_are_frozen_and_hide_what_is_long():
-    """Values cannot be changed, and a picture does not fill the screen."""
+def test_values_are_frozen_and_have_short_reprs():
+    """Values cannot be changed, and the repr of an image is short."""
     message = Message("user", "Hi")
     with pytest.raises(AttributeError):
         message.content = "Bye"

@@ -20,6 +20,7 @@ from neuralbox_async._errors import (
     APITimeoutError,
     ClientClosedError,
     ConflictError,
+    GenerationFailedError,
     NeuralBoxError,
     NotFoundError,
     RateLimitError,
@@ -28,7 +29,7 @@ from neuralbox_async._errors import (
 from neuralbox_async._http.transport import CLIENT_CLOSED, HTTPRequest
 from neuralbox_async._lazy_imports import anyio
 from neuralbox_async._logging import logger
-from neuralbox_async._secret import Secret, mask
+from neuralbox_async._secret import Secret, mask, without_frames
 from neuralbox_async._version import __version__
 from neuralbox_async._wire.endpoints import STATUS_PATHS
 from neuralbox_async._wire.status_errors import error_from, is_success
@@ -50,7 +51,18 @@ _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _USER_AGENT = f"neuralbox-python/{__version__} {sys.implementation.name}/{'.'.join(map(str, sys.version_info[:3]))}"
 # The attributes of errors that hold text of a server, which may echo the key. Generated text is the user's.
-_SERVER_SENT = ("message", "body", "headers", "details", "code", "reason", "request_id")
+_SERVER_SENT = (
+    "message",
+    "body",
+    "headers",
+    "details",
+    "code",
+    "reason",
+    "plan",
+    "path",
+    "request_id",
+    "generation_id",
+)
 
 
 @attrs.define(eq=False)
@@ -124,6 +136,11 @@ class Call:
         previous = self.previous_error
         return self.accepted or self.request_sent or (previous is not None and previous.billed == "unknown")
 
+    def begin_attempt(self) -> None:
+        """Count one more attempt, of which nothing has been sent yet."""
+        self.attempts += 1
+        self.attempt = self.response = None
+
     def accept(self, generation_id: GenerationId | None) -> None:
         """Record that the API accepted the request as a pending generation; None: its id cannot be found."""
         self.accepted, self.generation_id = True, generation_id
@@ -134,13 +151,14 @@ class Call:
 
         Apart from the constructors of errors, nothing else sets them.
         """
-        error.attempts = self.attempts
-        error.elapsed = now() - self.started
         if self.key:
             _mask_in_error(error, self.key)
+        error.attempts = self.attempts
+        error.elapsed = now() - self.started
         error.idempotency_key = self.request.headers.get("Idempotency-Key")
-        if self.accepted:
-            error.billed, error.generation_id = "unknown", self.generation_id
+        if self.accepted and not isinstance(error, GenerationFailedError):
+            # An error of status requests, which cost nothing, does not show what the generation costs.
+            error.billed, error.request_sent, error.generation_id = "unknown", True, self.generation_id
         elif self.request.idempotent:
             error.billed = "no"
         elif self.previous_error is not None:
@@ -186,8 +204,7 @@ class Executor:
             except NeuralBoxError as error:
                 if isinstance(error, APIConnectionError):
                     error.body = response.received
-                # Without the frames below: they hold the body, which may echo the key.
-                raise call.annotate(error).with_traceback(None)  # noqa: B904 - it is the same error
+                raise without_frames(call.annotate(error))  # noqa: B904 - it is the same error
             finally:
                 response.close()  # no effect unless the body was left unread
         raise call.timeout_error("total")
@@ -241,11 +258,10 @@ class Executor:
         """Make attempts until a response with a status of success arrives, or a failure that is not retried."""
         shared, request, refund = self.shared, call.request, 1
         while True:
-            call.attempts += 1
+            call.begin_attempt()
             try:
                 # A successful attempt is inlined here: a coroutine of its own would cost 3 % of a call.
                 self.check_open()
-                call.attempt = call.response = None
                 if isinstance(self.api_key, Secret):
                     call.key, key_headers = self.api_key, self._key_headers
                 else:

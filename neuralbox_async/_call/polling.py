@@ -1,4 +1,8 @@
-"""The status of generations: `retrieve` it once, `wait` for its end, `recover` the rest of a broken stream."""
+"""
+The status of a generation: `retrieve` it once, `wait` until it is finished.
+
+`finish` waits for the generation of a call, `recover` for that of a stream that broke.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,9 @@ from neuralbox_async._errors import (
     APIStatusError,
     GenerationFailedError,
     InvalidParameterError,
+    NeuralBoxError,
     NotFoundError,
+    ResponseError,
     WaitTimeoutError,
 )
 from neuralbox_async._options import DEFAULT_POLL_INTERVAL
@@ -86,10 +92,16 @@ async def wait(
     interval: float = DEFAULT_POLL_INTERVAL,
     immediately: bool = False,
 ) -> Generation:
-    """Poll until the generation is finished, or *deadline*; *immediately*: send the first status request at once."""
+    """
+    Poll until the generation is finished, and return it; *immediately*: send the first status request at once.
+
+    Raises `GenerationFailedError` when it failed, `WaitTimeoutError` at the *deadline*, `InvalidParameterError` when it
+    has no valid id, and the errors of status requests that are not transient.
+    """
+    generation_id = None if state.finished else id_of(state)
     started = now()
     failures, retry_after = 0, 0.0
-    while not state.finished:
+    while generation_id is not None and not state.finished:
         if not immediately:
             pause = max(retry_after, interval * 2**failures / _allowed_pace(executor))
             await executor.sleep(_pause(state, pause, deadline))
@@ -98,7 +110,7 @@ async def wait(
         try:
             # A timeout for each: a status request without a response must not use up all the time.
             request_deadline = min(deadline, now() + _STATUS_REQUEST_TIMEOUT)
-            state = await retrieve(executor, id_of(state), options, request_deadline, options.headers)
+            state = await retrieve(executor, generation_id, options, request_deadline, options.headers)
         except (APIConnectionError, APIStatusError) as error:
             if not is_transient(error):
                 raise
@@ -108,14 +120,30 @@ async def wait(
             failures, retry_after = 0, 0.0
         if not state.finished and now() >= deadline:
             elapsed = now() - started
-            msg = f"generation {state.id} was still {state.status} after {round(elapsed, 2):g} s"
+            msg = f"generation {generation_id} was still {state.status} after {round(elapsed, 2):g} s"
             raise WaitTimeoutError(msg, generation=state, elapsed=elapsed)
     if state.status == "failed":
         raise generation_failed(state)
     return state
 
 
-async def recover(executor: Executor, generation_id: GenerationId, options: CallOptions, deadline: float) -> Generation:
+async def finish(executor: Executor, call: Call, generation: Generation) -> Generation:
+    """Return *generation*, the result of *call*, when it is finished. Raises the errors of `wait`, for *call*."""
+    if generation.finished:
+        return generation
+    if generation.id is None:
+        msg = "a pending generation without an id cannot be waited for"
+        body = repr(generation.raw).encode(errors="replace")
+        raise call.annotate(ResponseError(msg, path="$.id", body=body))
+    call.accept(generation.id)
+    try:
+        return await wait(executor, generation, call.options, call.deadline)
+    except NeuralBoxError as error:
+        call.annotate(error)
+        raise
+
+
+async def recover(executor: Executor, options: CallOptions, generation_id: GenerationId, deadline: float) -> Generation:
     """Return the finished generation of a stream that broke. Raises the errors of `wait`."""
     state = Generation(id=generation_id, status="pending")
     bound = min(deadline, time_after(options.stall_timeout), time_after(options.timeout))

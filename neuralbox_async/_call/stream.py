@@ -8,7 +8,6 @@ two reads (PEP 789).
 
 from __future__ import annotations
 
-import enum
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from neuralbox_async._call.stream_interruption import interruption
 from neuralbox_async._call.stream_reader import StreamLimits, StreamReader
+from neuralbox_async._call.stream_state import TRANSITIONS, StreamState
 from neuralbox_async._call.stream_timeouts import StreamTimeouts
 from neuralbox_async._clock import clock, now
 from neuralbox_async._errors import (
@@ -31,6 +31,7 @@ from neuralbox_async._errors import (
 )
 from neuralbox_async._http.transport import CLOSED_WHILE_READING
 from neuralbox_async._lazy_imports import asyncio
+from neuralbox_async._secret import without_frames
 from neuralbox_async._types import ContentDelta, Generation, GenerationEnd, GenerationStart, StreamEvent
 from neuralbox_async._wire import events, fast_path
 from neuralbox_async._wire.responses import decode_generation
@@ -43,28 +44,8 @@ if TYPE_CHECKING:
     from neuralbox_async._http.transport import Response
     from neuralbox_async._types import GenerationId
 
+_CLOSED_WHILE_OPENING = "the stream was closed while it was being opened"
 _DRAIN_TIMEOUT = 0.25  # seconds for the server to end the body after the terminal event, so that the connection is kept
-
-
-class StreamState(enum.Enum):
-    """
-    The states of a stream.
-
-        NEW --enter--> OPENING --head of the response--> OPEN --terminal event--> ENDED --body drained--> COMPLETE
-                                                          |
-                                                          +--failure, not recovered--> INTERRUPTED
-
-    Closing moves every state before COMPLETE and INTERRUPTED to CLOSED; ENDED, once all its events were delivered, to
-    COMPLETE.
-    """
-
-    NEW = enum.auto()
-    OPENING = enum.auto()
-    OPEN = enum.auto()
-    ENDED = enum.auto()
-    COMPLETE = enum.auto()
-    INTERRUPTED = enum.auto()
-    CLOSED = enum.auto()
 
 
 class AsyncStream:
@@ -73,9 +54,9 @@ class AsyncStream:
 
     Made by `AsyncNeuralBox.stream`. Entering sends the request; leaving closes the connection, so that the server stops
     generating. Iterate the stream for every event, or `text_stream` for the pieces of text; afterwards `generation` has
-    the whole. A read that is cancelled or times out loses nothing: the next one continues. Only the API's terminal event
-    ends a stream; if it ends otherwise, reading raises `StreamInterruptedError`, with the text so far, and does so again
-    each time.
+    the whole. A read that is cancelled or times out loses nothing: the next one continues. Only a terminal event of the
+    API ends a stream. If it ends otherwise, each read raises the same `StreamInterruptedError`, which has the text so
+    far. `StreamState` has the states.
     """
 
     def __init__(
@@ -92,7 +73,7 @@ class AsyncStream:
         self._reader: StreamReader | None = None
         self._finalizer: weakref.finalize[..., AsyncStream] | None = None
         self._is_reading = False
-        # Received and not delivered yet: events (dicts are deltas, as `take_deltas` took them), and a failure after them.
+        # Received and not delivered yet: events (dicts are deltas, see `take_deltas`), and a failure after them.
         self._pending: deque[StreamEvent | dict[str, Any]] = deque()
         self._pending_failure: NeuralBoxError | None = None
         # Delivered.
@@ -111,15 +92,15 @@ class AsyncStream:
         if self._state is not StreamState.NEW:
             msg = "a stream is opened once; call stream() again for another generation"
             raise StreamStateError(msg)
-        self._state = StreamState.OPENING
+        self._move(StreamState.OPENING)
         self._now = clock()
         self._timeouts.start(self._now())
         response, self._call = await self._open_response()
         self._reader = StreamReader(response, self._limits)
         if self._is_closed():
             self._reader.close()
-            raise StreamStateError(CLOSED_WHILE_READING)
-        self._state = StreamState.OPEN
+            raise StreamStateError(_CLOSED_WHILE_OPENING)
+        self._move(StreamState.OPEN)
         self._finalizer = weakref.finalize(self, _close_threadsafe, self._reader, asyncio.get_running_loop())
         self._finalizer.atexit = False
         return self
@@ -134,18 +115,27 @@ class AsyncStream:
         self._close()
 
     def _close(self) -> None:
-        if self._has_ended():
-            self._state = StreamState.COMPLETE
-        elif self._state is not StreamState.INTERRUPTED:
-            self._state = StreamState.CLOSED
+        if self._state in TRANSITIONS:
+            self._move(StreamState.COMPLETE if self._has_ended() else StreamState.CLOSED)
             self._pending.clear()
         if self._finalizer is not None:
             self._finalizer.detach()
         if self._reader is not None:
             self._reader.close()
 
+    def _move(self, state: StreamState) -> None:
+        if state not in TRANSITIONS.get(self._state, ()):
+            msg = f"a stream that is {self._state.name} cannot become {state.name}"
+            raise AssertionError(msg)
+        self._state = state
+
     def _is_closed(self) -> bool:
         return self._state is StreamState.CLOSED
+
+    def _check_not_closed(self) -> None:
+        """Raise `StreamStateError` to the reader when the stream was closed while it waited."""
+        if self._is_closed():
+            raise StreamStateError(CLOSED_WHILE_READING)
 
     def _has_ended(self) -> bool:
         """Return whether everything was delivered, up to the terminal event."""
@@ -218,7 +208,7 @@ class AsyncStream:
 
     async def _next_text(self) -> str:
         """Return the next piece of text, for `text_stream`."""
-        # Not through __anext__, which makes an event that nobody sees: a fifth of a piece (benchmark scenario `stream`).
+        # Not through __anext__: the event that it makes is a fifth of the cost of a piece (benchmark scenario `stream`).
         while True:
             while not self._pending:
                 if not await self._fill():
@@ -271,17 +261,10 @@ class AsyncStream:
         if failure is None:
             try:
                 await self._read(reader)
-            except ClientClosedError as error:
-                so_far = self.generation
-                closed = ClientClosedError(
-                    error.message, request_sent=True, text=so_far.content, generation_id=so_far.id
-                )
-                raise self._annotate(closed) from None
-            except (APIConnectionError, ResponseError, GenerationFailedError) as error:
-                failure = self._pending_failure = error.with_traceback(None)
+            except (APIConnectionError, ResponseError, GenerationFailedError, ClientClosedError) as error:
+                failure = self._pending_failure = without_frames(error)
+        # Not in the handler: an error raised there would have the frames of the read in its context.
         if failure is not None:
-            # Not in the handler: an error raised there would have the frames of the read in its context, and they hold
-            # received bytes, which may echo the key.
             await self._recover_or_raise(reader, failure)
 
     async def _read(self, reader: StreamReader) -> None:
@@ -294,6 +277,7 @@ class AsyncStream:
         try:
             is_stream = reader.has_events or await reader.detect_event_stream(deadline)
             received = await reader.next_events(deadline) if is_stream else []
+            self._check_not_closed()
             self._take(received)
         except APITimeoutError as error:
             raise APITimeoutError(error.message, phase=timeouts.phase, request_sent=True, body=error.body) from None
@@ -307,12 +291,19 @@ class AsyncStream:
             raise APIConnectionError(msg, request_sent=True)
 
     async def _read_unstreamed(self, reader: StreamReader) -> None:
-        """Read a response that is not an event stream, as of a server that ignores ``stream``: one delta, and the end."""
+        """
+        Read a response that is not an event stream, as of a server that ignores ``stream``: one delta, and the end.
+
+        An unfinished generation counts as a stream that broke after its start.
+        """
         response = reader.response
         body = await reader.read_body(self._timeouts.body_deadline(self._now()))
         whole = decode_generation(response.status_code, response.headers, body)
-        if not whole.finished and whole.id is not None and self._recover is not None:
-            whole = await self._recover(whole.id, self._timeouts.total)
+        self._check_not_closed()
+        if not whole.finished:
+            self._start = GenerationStart(whole.id, whole.model)
+            msg = f"the response is not an event stream, and its generation is {whole.status}"
+            raise ResponseError(msg, body=body, text=whole.content, generation_id=whole.id)
         self._take_whole(whole)
 
     def _take(self, received: list[bytes | str]) -> None:
@@ -322,28 +313,25 @@ class AsyncStream:
             while (other := fast_path.take_deltas(left, take)) is not None:
                 data = other if isinstance(other, str) else other.decode("utf-8", "replace")
                 if data == events.DONE:
-                    self._state = StreamState.ENDED
+                    self._move(StreamState.ENDED)
                     return
                 event = events.decode_event(data)
                 take(event)
                 if isinstance(event, GenerationEnd):
-                    self._state = StreamState.ENDED
+                    self._move(StreamState.ENDED)
                     return
         except NeuralBoxError as error:
-            self._pending_failure = error
+            self._pending_failure = without_frames(error)
 
     def _take_whole(self, whole: Generation, so_far: str = "") -> None:
-        """Make pending the part of *whole* beyond the text *so_far*."""
-        if self._is_closed():
-            raise StreamStateError(CLOSED_WHILE_READING)
+        """Make pending the part of *whole*, a completed generation, beyond the text *so_far*."""
         self._whole = whole
-        self._state = StreamState.ENDED
+        self._move(StreamState.ENDED)
         rest = whole.content[len(so_far) :]
         if rest:
             self._pending.append(ContentDelta(rest, raw=whole.raw))
-        if whole.completed:
-            end = GenerationEnd(whole.id, whole.tokens_used, whole.balance_remaining, whole.usage, raw=whole.raw)
-            self._pending.append(end)
+        end = GenerationEnd(whole.id, whole.tokens_used, whole.balance_remaining, whole.usage, raw=whole.raw)
+        self._pending.append(end)
 
     async def _drain(self, reader: StreamReader) -> None:
         """Read the rest of the body after the terminal event, for a moment, so that the connection is reused."""
@@ -355,27 +343,26 @@ class AsyncStream:
 
     async def _recover_or_raise(self, reader: StreamReader, error: NeuralBoxError) -> None:
         """Get the rest of a generation whose stream broke with *error* from the API, or raise the interruption."""
+        self._check_not_closed()
         reader.close()
-        generation_id = self._start.id
-        recovered: Generation | None = None
-        if self._recover is not None and generation_id is not None and not isinstance(error, GenerationFailedError):
-            so_far = "".join(self._texts)
+        generation_id, whole = self._start.id, None
+        hopeless = isinstance(error, GenerationFailedError | ClientClosedError)
+        if self._recover is not None and generation_id is not None and not hopeless:
             try:
                 whole = await self._recover(generation_id, self._timeouts.total)
             except GenerationFailedError as failure:
                 error = failure
             except NeuralBoxError as failure:
                 error.add_note(f"recovering generation {generation_id} failed: {failure}")
-            else:
-                if whole.completed and whole.content.startswith(so_far):
-                    self._take_whole(whole, so_far)
-                    return
-                recovered = whole if whole.completed else None
-        self._failure = self._annotate(interruption(self._annotate(error), self.generation, recovered))
-        self._state = StreamState.INTERRUPTED
+            self._check_not_closed()
+        so_far = self.generation
+        if whole is not None and whole.content.startswith(so_far.content):
+            self._take_whole(whole, so_far.content)
+            return
+        self._failure = self._annotate(interruption(self._annotate(error), so_far, whole))
+        self._move(StreamState.INTERRUPTED)
         self._close()
-        # Without the frames below: they hold received bytes, which may echo the key.
-        raise self._failure from error.with_traceback(None)
+        raise self._failure from without_frames(error)
 
     def _annotate(self, error: NeuralBoxError) -> NeuralBoxError:
         return error if self._call is None else self._call.annotate(error)

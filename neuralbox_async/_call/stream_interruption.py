@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from neuralbox_async._errors import APITimeoutError, GenerationFailedError, StreamInterruptedError, StreamTimeoutError
+from neuralbox_async._errors import (
+    APITimeoutError,
+    ClientClosedError,
+    GenerationFailedError,
+    StreamInterruptedError,
+    StreamTimeoutError,
+)
 
 if TYPE_CHECKING:
     from neuralbox_async._errors import NeuralBoxError
@@ -13,6 +19,8 @@ if TYPE_CHECKING:
 
 def interruption(error: NeuralBoxError, so_far: Generation, recovered: Generation | None) -> NeuralBoxError:
     """Return the error for the reader of a stream that ended with *error* after *so_far*."""
+    if isinstance(error, ClientClosedError):
+        return ClientClosedError(error.message, request_sent=True, text=so_far.content, generation_id=so_far.id)
     if isinstance(error, APITimeoutError):
         msg = f"the stream timed out: {error.message} ({error.phase})"
         return StreamTimeoutError(msg, phase=error.phase, generation=so_far)

@@ -50,5 +50,5 @@ def decode_event(data: str) -> StreamEvent:
 
 def _error_event(members: dict[str, Any]) -> GenerationFailedError:
     reason = message_in(members) or None
-    message = (reason or "without a reason")[:MAX_MESSAGE_LENGTH]
-    return GenerationFailedError(f"the API ended the stream with an error: {message}", reason=reason)
+    message = f": {reason[:MAX_MESSAGE_LENGTH]}" if reason else " without a reason"
+    return GenerationFailedError(f"the API ended the stream with an error{message}", reason=reason)

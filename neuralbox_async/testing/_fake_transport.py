@@ -81,9 +81,9 @@ class FakeTransport:
     """
     A `neuralbox_async.Transport` that returns *responses* in order and then repeats the last one.
 
-    A response is a `FakeResponse`, a dict (sent as JSON with status code 200), or an exception to raise: the real transport
-    raises subclasses of `NeuralBoxError`. The attribute *requests* holds the requests sent, *responses* the responses
-    returned; *closed* is true after `aclose`.
+    A response is a `FakeResponse`, a dict (sent as JSON with status code 200), or an exception to raise: the real
+    transport raises subclasses of `NeuralBoxError`. The attribute *requests* holds the requests sent, *responses* the
+    responses returned; *closed* is true after `aclose`.
     """
 
     def __init__(self, *responses: FakeResponse | Mapping[str, Any] | BaseException) -> None:

@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-# Test folders are no packages: the tests import the helper modules beside them by this path.
+# Test folders are not packages: the tests import their helper modules through this path.
 sys.path.append(str(Path(__file__).parent))

@@ -1,4 +1,4 @@
-"""Bodies of streams, and the events in them."""
+"""Bodies of streams, and their events."""
 
 from __future__ import annotations
 

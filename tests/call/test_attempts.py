@@ -1,4 +1,4 @@
-"""The attempts of one call: retries, their limits, and the error after the last one."""
+"""The attempts of one call: retries, their limits, and the error of the last attempt."""
 
 from __future__ import annotations
 
@@ -28,29 +28,26 @@ REFUSED = APIConnectionError("refused")
 LOST = APIConnectionError("reset", request_sent=True)
 
 
-# ------------------------------------------------------------------------------------------------------------ retries
-
-
 @pytest.mark.parametrize(
-    "answers, attempts",
+    "responses, attempts",
     [
         ([REPLY], 1),
         ([REFUSED, REPLY], 2),
-        ([REFUSED, RateLimitError("429", status=429), REPLY], 3),
+        ([REFUSED, RateLimitError("429", status_code=429), REPLY], 3),
         ([FakeResponse(b'{"error": "provider_error"}', status_code=500), REPLY], 2),
         ([FakeResponse(b'{"error": "model_unavailable", "retry_after": 0.001}', status_code=503), REPLY], 2),
     ],
 )
-async def test_repeats_what_cost_nothing(make_client, answers, attempts):
-    """What surely was not billed is tried again until it succeeds."""
-    transport = FakeTransport(*answers)
+async def test_an_unbilled_request_is_retried(make_client, responses, attempts):
+    """A request that was certainly not billed is retried until it succeeds."""
+    transport = FakeTransport(*responses)
 
     assert "Hello" == (await make_client(transport).generate("gpt-5", "Hi")).content
     assert attempts == len(transport.requests)
 
 
 @pytest.mark.parametrize(
-    "answer, kind, billed, attempts",
+    "response, error_type, billed, attempts",
     [
         (LOST, APIConnectionError, "unknown", 1),
         (REFUSED, APIConnectionError, "no", 3),
@@ -62,10 +59,10 @@ async def test_repeats_what_cost_nothing(make_client, answers, attempts):
         (FakeResponse(b'{"id"', LOST), APIConnectionError, "unknown", 1),
     ],
 )
-async def test_gives_up(make_client, answer, kind, billed, attempts):
-    """The error that is raised tells how often it was tried and what is known of the bill."""
-    transport = FakeTransport(answer)
-    with pytest.raises(kind) as caught:
+async def test_error_of_the_last_attempt(make_client, response, error_type, billed, attempts):
+    """The error has the number of attempts, the idempotency key and the billing status."""
+    transport = FakeTransport(response)
+    with pytest.raises(error_type) as caught:
         await make_client(transport).generate("gpt-5", "Hi", idempotency_key="mine")
 
     error = caught.value
@@ -75,8 +72,8 @@ async def test_gives_up(make_client, answer, kind, billed, attempts):
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
-async def test_body_of_a_broken_answer_is_kept(make_client):
-    """What had come of an answer that broke off is in the error."""
+async def test_body_of_an_incomplete_response(make_client):
+    """The error of an incomplete response has the bytes that arrived."""
     transport = FakeTransport(FakeResponse(b'{"content": "Once', LOST))
     with pytest.raises(APIConnectionError) as caught:
         await make_client(transport).generate("gpt-5", "Hi")
@@ -85,7 +82,7 @@ async def test_body_of_a_broken_answer_is_kept(make_client):
 
 @pytest.mark.parametrize("max_retries, attempts", [(0, 1), (1, 2), (5, 6)])
 async def test_max_retries(make_client, max_retries, attempts):
-    """The number of further attempts is the client's, the call's or the policy's."""
+    """The client, `with_options` and the call each set the number of retries."""
     for place in ("client", "call", "with_options"):
         transport = FakeTransport(REFUSED)
         client = make_client(transport, **({"max_retries": max_retries} if place == "client" else {}))
@@ -96,19 +93,19 @@ async def test_max_retries(make_client, max_retries, attempts):
         assert attempts == len(transport.requests)
 
 
-async def test_opting_in(make_client):
-    """Who accepts to be billed twice gets unknown outcomes repeated, and a later refusal still says "unknown"."""
+async def test_retry_unknown(make_client):
+    """With *retry_unknown*, a request with an unknown outcome is retried, and the last error is still "unknown"."""
     transport = FakeTransport(LOST, REFUSED)
     client = make_client(transport).with_options(
-        retry_policy=RetryPolicy(retry_unknown=True, uniform=lambda low, _high: low)
+        retry_policy=RetryPolicy(retry_unknown=True, jitter=lambda low, _high: low)
     )
     with pytest.raises(APIConnectionError, match="refused") as caught:
         await client.generate("gpt-5", "Hi")
     assert (3, "unknown", True) == (len(transport.requests), caught.value.billed, caught.value.request_sent)
 
 
-async def test_budget(make_client):
-    """In an outage the retry budget of the client, and of those derived from it, runs out."""
+async def test_retry_budget(make_client):
+    """A client and the clients derived from it share one retry budget, which runs out in an outage."""
     transport = FakeTransport(REFUSED)
     client = make_client(transport)
     for _ in range(40):
@@ -117,18 +114,18 @@ async def test_budget(make_client):
     assert 40 + 35 == len(transport.requests)
 
 
-async def test_stream_is_requested_again_before_it_begins(make_client):
-    """A stream's request is repeated like any other, until its answer has begun."""
+async def test_request_of_a_stream_is_retried(make_client):
+    """The request of a stream is retried like any other until its response begins."""
     transport = FakeTransport(REFUSED, FakeResponse(b"data: [DONE]\n\n", headers={"content-type": "text/event-stream"}))
     async with make_client(transport).stream("gpt-5", "Hi") as stream:
         await stream.get_final_generation()
     assert 2 == len(transport.requests)
 
 
-async def test_cancelled_during_the_wait(make_client):
-    """A cancellation during a back-off wait ends the call at once; nothing more is sent."""
+async def test_cancellation_during_a_backoff(make_client):
+    """A cancellation during a backoff ends the call at once, and nothing more is sent."""
     transport = FakeTransport(REFUSED)
-    client = make_client(transport, retry_policy=RetryPolicy(uniform=lambda _low, high: high))
+    client = make_client(transport, retry_policy=RetryPolicy(jitter=lambda _low, high: high))
     with anyio.move_on_after(0.05) as scope:
         await client.generate("gpt-5", "Hi")
 
@@ -136,9 +133,9 @@ async def test_cancelled_during_the_wait(make_client):
     assert 1 == len(transport.requests)
 
 
-async def test_closing_ends_a_wait(make_client):
-    """A call that waits for its next attempt ends soon when the client is closed."""
-    transport = FakeTransport(RateLimitError("429", status=429, retry_after=30.0))
+async def test_closing_during_a_backoff(make_client):
+    """Closing the client ends a call that waits for its next attempt."""
+    transport = FakeTransport(RateLimitError("429", status_code=429, retry_after=30.0))
     client = make_client(transport)
     call = asyncio.ensure_future(client.generate("gpt-5", "Hi"))
     await asyncio.sleep(0.01)
@@ -148,14 +145,11 @@ async def test_closing_ends_a_wait(make_client):
     assert ("no", True) == (caught.value.billed, caught.value.request_sent)
 
 
-# --------------------------------------------------------------------------------------------------------------- logs
-
-
 @pytest.mark.parametrize("status", [409, 422])
-async def test_a_key_refused_as_repeated(make_client, status):
-    """When a repetition is refused for its key, the first failure is what the caller needs to know."""
+async def test_rejected_idempotency_key(make_client, status):
+    """When the API rejects the idempotency key of a retry, the error of the first attempt is raised."""
     transport = FakeTransport(LOST, FakeResponse(b'{"error": "key_reused"}', status_code=status))
-    client = make_client(transport, retry_policy=RetryPolicy(retry_unknown=True, uniform=lambda low, _high: low))
+    client = make_client(transport, retry_policy=RetryPolicy(retry_unknown=True, jitter=lambda low, _high: low))
     with pytest.raises(APIConnectionError, match="reset") as caught:
         await client.generate("gpt-5", "Hi")
     assert "unknown" == caught.value.billed

@@ -1,4 +1,4 @@
-"""One call: the request and its path, deadlines, redirects and errors."""
+"""One call: its request, its deadline, redirects, errors and the endpoints of streams."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFUSED = APIConnectionError("refused")
 
 
 async def test_generate(make_client):
-    """One POST with the key goes out, and the generation comes back."""
+    """`generate` sends one POST with the key and returns the generation."""
     transport = FakeTransport(REPLY)
     client = make_client(transport, base_url="https://api.example.com/v2/", default_headers={"X-Team": "a"})
 
@@ -63,7 +63,7 @@ async def test_generate(make_client):
 
 
 async def test_stream_headers(make_client):
-    """A stream asks for events, uncompressed."""
+    """A stream accepts server-sent events without compression."""
     transport = FakeTransport(FakeResponse(b"data: [DONE]\n\n", headers={"content-type": "text/event-stream"}))
     async with make_client(transport).stream("gpt-5", "Hi"):
         pass
@@ -74,7 +74,7 @@ async def test_stream_headers(make_client):
 
 
 async def test_idempotency_key(make_client):
-    """Each call has a key of its own, the same on each attempt; the user's own is taken."""
+    """All attempts of a call have one idempotency key: the user's, or one generated for the call."""
     transport = FakeTransport(REFUSED, REPLY)
     client = make_client(transport)
     await client.generate("gpt-5", "Hi")
@@ -85,26 +85,29 @@ async def test_idempotency_key(make_client):
     assert keys[0] == keys[1] != keys[2] != keys[3] == "mine"
 
 
-# ------------------------------------------------------------------------------------------------------------ retries
+# ---------------------------------------------------------------------------------------------------------- deadlines
 
 
 async def test_deadline(make_client):
-    """The deadline of a call ends it wherever it is; the error says what was sent, and keeps what had come."""
-    for transport, sent, body in [(FakeTransport(FakeResponse(b"{", ...)), True, b"{"), (Hanging(), False, b"")]:
+    """The error of an expired deadline has *request_sent* and the bytes that arrived."""
+    for transport, request_sent, body in [
+        (FakeTransport(FakeResponse(b"{", ...)), True, b"{"),
+        (Hanging(), False, b""),
+    ]:
         with anyio.fail_after(5), pytest.raises(APITimeoutError, match=r"within 0\.05 s") as caught:
             await make_client(transport).generate("gpt-5", "Hi", timeout=0.05)
-        assert (sent, "total", body) == (caught.value.request_sent, caught.value.phase, caught.value.body)
+        assert (request_sent, "total", body) == (caught.value.request_sent, caught.value.phase, caught.value.body)
 
 
 class Hanging(FakeTransport):
-    """A transport that never gets as far as a connection."""
+    """A transport that never connects."""
 
-    async def send(self, *args):
+    async def send(self, request):
         await anyio.sleep_forever()
 
 
 async def test_deadline_of_opening_a_stream(make_client):
-    """Opening a stream ends with the clock that runs out first."""
+    """The timeout that expires first ends the opening of a stream."""
     client = make_client(Hanging())
     for limits, phase in [
         ({"first_event_timeout": 0.02}, "first_event"),
@@ -121,7 +124,7 @@ async def test_deadline_of_opening_a_stream(make_client):
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_post_is_not_redirected(make_client, status):
-    """A POST follows no redirect: the generation would be billed again, or the key told to another host."""
+    """A POST follows no redirect: it could be billed again, or send the key to another host."""
     transport = FakeTransport(FakeResponse(b"", status_code=status, headers={"location": "/elsewhere"}))
     with pytest.raises(APIStatusError) as caught:
         await make_client(transport).generate("gpt-5", "Hi")
@@ -158,28 +161,28 @@ async def test_get_is_redirected_to_the_same_origin(make_client, location, url):
         assert url == transport.requests[-1].url
 
 
-async def test_endless_redirects(make_client):
-    """A redirect to itself ends."""
+async def test_redirect_loop(make_client):
+    """A redirect to itself is an error after a few redirects."""
     transport = FakeTransport(FakeResponse(b"", status_code=302, headers={"location": "/x"}))
     with pytest.raises(APIConnectionError, match="redirects"):
         await make_client(transport).retrieve(1)
     assert len(transport.requests) < 10
 
 
-# --------------------------------------------------------------------------------------------------------------- logs
+# ------------------------------------------------------------------------------------------------------------- errors
 
 
-async def test_errors_are_ours(make_client):
-    """Whatever the transport raises of ours comes out as it is, described."""
-    error = ProviderError("500", status=500, code="provider_error")
+async def test_error_of_the_transport(make_client):
+    """An error that the transport raises keeps its type and message, and gets the facts of the call."""
+    error = ProviderError("500", status_code=500, code="provider_error")
     with pytest.raises(NeuralBoxError) as caught:
         await make_client(FakeTransport(error)).generate("gpt-5", "Hi")
     assert (ProviderError, str(error), 3) == (type(caught.value), str(caught.value), caught.value.attempts)
 
 
 @pytest.mark.parametrize("status", [200, 401, 502])
-async def test_an_echoed_key_is_not_shown(make_client, status):
-    """A server or gateway that echoes the key does not bring it into the error, in whatever place."""
+async def test_an_echoed_key_is_masked(make_client, status):
+    """A key that a server echoes appears nowhere in the error."""
     body = json.dumps({"error": {"message": f"Incorrect API key: {KEY}"}, "details": {"a": [KEY]}}).encode()
     response = FakeResponse(body, status_code=status, headers={"x-echo": f"Bearer {KEY}"})
     with pytest.raises(NeuralBoxError) as caught:
@@ -189,12 +192,15 @@ async def test_an_echoed_key_is_not_shown(make_client, status):
     assert KEY not in repr(vars(caught.value)) + repr(caught.value)
 
 
+# --------------------------------------------------------------------------------------------- endpoints of streams
+
+
 def done() -> FakeResponse:
     return FakeResponse(b"data: [DONE]\n\n", headers={"content-type": "text/event-stream"})
 
 
-async def test_second_streaming_entry(make_client):
-    """Where the first documented entry of streams is not found, the second is used, and remembered."""
+async def test_fallback_endpoint_of_streams(make_client):
+    """After a 404 from the first endpoint of streams, the client uses the second, and goes on using it."""
     transport = FakeTransport(FakeResponse(b"", status_code=404), done(), done())
     client = make_client(transport, base_url="https://x.example.com")
     history = [
@@ -218,11 +224,11 @@ async def test_second_streaming_entry(make_client):
     } == second.json
 
 
-async def test_no_streaming_entry(make_client):
-    """When neither entry is found, or the request has no form for the second, the first 404 is raised."""
-    pictures = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}]
-    for messages, asked in [("Hi", 2), (pictures, 1)]:
-        transport = FakeTransport(FakeResponse(b"first", status=404), FakeResponse(b"second", status_code=404))
+async def test_no_endpoint_of_streams(make_client):
+    """The first 404 is raised when the second endpoint does not exist or does not take the request."""
+    images = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}]
+    for messages, requests in [("Hi", 2), (images, 1)]:
+        transport = FakeTransport(FakeResponse(b"first", status_code=404), FakeResponse(b"second", status_code=404))
         with pytest.raises(NotFoundError, match="first"):
             await make_client(transport).stream("gpt-5", messages).__aenter__()
-        assert asked == len(transport.requests)
+        assert requests == len(transport.requests)

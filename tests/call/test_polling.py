@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import anyio
@@ -14,11 +15,13 @@ from neuralbox_async import (
     Generation,
     GenerationFailedError,
     InvalidParameterError,
+    NeuralBoxError,
     NotFoundError,
     RateLimitError,
     ResponseError,
     WaitTimeoutError,
 )
+from neuralbox_async._call import polling
 from neuralbox_async.testing import FakeResponse, FakeTransport
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
@@ -29,21 +32,18 @@ PENDING = {"id": "gen_1", "status": "pending"}
 LOST = APIConnectionError("reset", request_sent=True)
 
 
-# ------------------------------------------------------------------------------------------------------------ retries
-
-
 class Hanging(FakeTransport):
-    """A transport that never gets as far as a connection."""
+    """A transport that never connects."""
 
-    async def send(self, *args):
+    async def send(self, request):
         await anyio.sleep_forever()
 
 
-# --------------------------------------------------------------------------------------------------------------- jobs
+# ----------------------------------------------------------------------------------------------------------- retrieve
 
 
 async def test_retrieve(make_client):
-    """The state is asked for under one documented path, on 404 under the other; what worked is remembered."""
+    """After a 404 from one documented path, `retrieve` uses the other, and goes on using it."""
     not_found = FakeResponse(b'{"error": "not_found"}', status_code=404)
     transport = FakeTransport(not_found, REPLY)
     client = make_client(transport, base_url="https://x.example.com")
@@ -55,16 +55,16 @@ async def test_retrieve(make_client):
     ]
 
 
-async def test_retrieve_what_is_not_there(make_client):
-    """When neither path knows it, the first 404 is raised; nothing was billed."""
-    transport = FakeTransport(FakeResponse(b"first", status=404), FakeResponse(b"second", status_code=404))
+async def test_retrieve_an_unknown_generation(make_client):
+    """When neither path has the generation, the first 404 is raised; nothing was billed."""
+    transport = FakeTransport(FakeResponse(b"first", status_code=404), FakeResponse(b"second", status_code=404))
     with pytest.raises(NotFoundError, match="first") as caught:
         await make_client(transport).retrieve("gen_1")
     assert "no" == caught.value.billed
 
 
-async def test_retrieve_failed(make_client):
-    """A generation that failed raises, under whichever path it was found."""
+async def test_retrieve_a_failed_generation(make_client):
+    """Retrieving a failed generation raises its error, from either path."""
     transport = FakeTransport(FakeResponse(b"", status_code=404), {"id": 1, "status": "failed", "error": "policy"})
     client = make_client(transport)
     for _ in range(2):
@@ -73,23 +73,26 @@ async def test_retrieve_failed(make_client):
     assert 3 == len(transport.requests)
 
 
-async def test_get_lives_through_what_is_transient(make_client):
-    """A GET costs nothing, so every transient failure of it is tried again."""
+async def test_a_get_is_retried(make_client):
+    """A GET costs nothing, so it is retried after each transient failure."""
     transport = FakeTransport(LOST, FakeResponse(b"", status_code=502), REPLY)
     assert "Hello" == (await make_client(transport).retrieve(1)).content
 
 
 @pytest.mark.parametrize("generation", [None, "", True, 1.5, Generation(status="pending")])
-async def test_ids(make_client, generation):
-    """What has no id is refused."""
+async def test_invalid_ids(make_client, generation):
+    """An invalid id is rejected."""
     client = make_client(FakeTransport(REPLY))
     for call in (client.retrieve(generation), client.wait(generation)):
         with pytest.raises(InvalidParameterError, match="generation"):
             await call
 
 
+# --------------------------------------------------------------------------------------------------------------- wait
+
+
 async def test_pending(make_client):
-    """A pending generation is returned as it is, or waited for on request."""
+    """`generate` returns a pending generation; with *wait* it returns the finished one."""
     client = make_client(FakeTransport(PENDING))
     assert "pending" == (await client.generate("gpt-5", "Hi")).status
 
@@ -99,7 +102,7 @@ async def test_pending(make_client):
 
 
 async def test_wait(make_client):
-    """Waiting asks until the generation is completed, through transient failures."""
+    """`wait` polls until the generation is completed, and survives transient failures."""
     transport = FakeTransport(PENDING, LOST, {**PENDING, "status": "queued"}, FakeResponse(b"", status_code=503), REPLY)
     client = make_client(transport, max_retries=0)
 
@@ -108,18 +111,17 @@ async def test_wait(make_client):
 
 
 async def test_wait_after_generate(make_client, monkeypatch):
-    """`generate(wait=True)` posts once and then asks."""
-    monkeypatch.setattr("neuralbox_async._call.polling.DEFAULT_POLL_INTERVAL", 0.001)
+    """`generate(wait=True)` sends one POST and then polls."""
+    wait = functools.partial(polling.wait, interval=0.001)
+    monkeypatch.setattr(polling, "wait", wait)
     transport = FakeTransport(PENDING, PENDING, REPLY)
-    client = make_client(transport)
-    monkeypatch.setattr(type(client._caller).wait, "__kwdefaults__", {"interval": 0.001, "at_once": False})
 
-    assert "Hello" == (await client.generate("gpt-5", "Hi", wait=True)).content
+    assert "Hello" == (await make_client(transport).generate("gpt-5", "Hi", wait=True)).content
     assert ["POST", "GET", "GET"] == [request.method for request in transport.requests]
 
 
-async def test_wait_for_what_is_finished(make_client):
-    """A finished generation is not asked for."""
+async def test_wait_for_a_finished_generation(make_client):
+    """`wait` sends nothing for a finished generation."""
     transport = FakeTransport(REPLY)
     client = make_client(transport)
 
@@ -129,23 +131,23 @@ async def test_wait_for_what_is_finished(make_client):
     assert [] == transport.requests
 
 
-async def test_wait_raises(make_client):
-    """A failure is raised, and so is what asking again does not mend."""
-    for answer, kind in [
+async def test_errors_of_wait(make_client):
+    """`wait` raises the failure of the generation, and each error that is not transient."""
+    for response, error_type in [
         ({"id": 1, "status": "failed"}, GenerationFailedError),
         (FakeResponse(b"", status_code=401), APIStatusError),
         (FakeResponse(b"", status_code=404), NotFoundError),
         (APIConnectionError("certificate", retryable=False), APIConnectionError),
     ]:
-        with anyio.fail_after(5), pytest.raises(kind):
-            await make_client(FakeTransport(answer)).wait(1)
+        with anyio.fail_after(5), pytest.raises(error_type):
+            await make_client(FakeTransport(response)).wait(1)
 
 
-@pytest.mark.parametrize("answer", [PENDING, LOST])
-async def test_wait_ends_with_its_time(make_client, answer):
-    """When time is over, the last known state is in the error."""
+@pytest.mark.parametrize("response", [PENDING, LOST])
+async def test_wait_times_out(make_client, response):
+    """The error of a wait that times out has the last known state."""
     with anyio.fail_after(5), pytest.raises(WaitTimeoutError) as caught:
-        await make_client(FakeTransport(answer)).wait("gen_1", timeout=0.05, poll_interval=0.01)
+        await make_client(FakeTransport(response)).wait("gen_1", timeout=0.05, poll_interval=0.01)
 
     assert ("pending", "gen_1", "unknown") == (
         caught.value.generation.status,
@@ -154,24 +156,21 @@ async def test_wait_ends_with_its_time(make_client, answer):
     )
 
 
-async def test_wait_hangs_on_no_question(make_client):
-    """A question without an answer does not outlast the deadline."""
+async def test_status_request_without_a_response(make_client):
+    """A status request without a response ends at the deadline."""
     with anyio.fail_after(5), pytest.raises(APITimeoutError):
         await make_client(Hanging()).wait("gen_1", timeout=0.05)
 
 
 @pytest.mark.parametrize("options", [{"poll_interval": 0}, {"poll_interval": None}, {"timeout": 0}])
 async def test_invalid_waits(make_client, options):
-    """Times that are none are refused."""
+    """Invalid times are rejected."""
     with pytest.raises(InvalidParameterError):
         await make_client(FakeTransport(REPLY)).wait(1, **options)
 
 
-# --------------------------------------------------------------------------------------------------------------- logs
-
-
-async def test_wait_notices_what_finishes_at_the_end(make_client):
-    """A generation that is finished during the last pause is noticed: the last question has time for its answer."""
+async def test_last_status_request(make_client):
+    """The last status request is sent early enough for its response to arrive before the deadline."""
     transport = FakeTransport(REPLY)
     with anyio.fail_after(5):
         reply = await make_client(transport).wait(Generation(id=1, status="pending"), timeout=0.2, poll_interval=5.0)
@@ -179,8 +178,8 @@ async def test_wait_notices_what_finishes_at_the_end(make_client):
 
 
 @pytest.mark.parametrize("remaining, pause", [(None, 4.0), (100, 4.0), (50, 4.0), (12, 8.0), (0, 16.0)])
-async def test_polling_slows_down_with_the_headroom(make_client, monkeypatch, remaining, pause):
-    """The less of the hour's requests is left, the slower the questions."""
+async def test_polling_slows_down_near_the_rate_limit(make_client, monkeypatch, remaining, pause):
+    """Polling slows down when few of the hour's requests remain."""
     headers = (
         {} if remaining is None else {"x-ratelimit-limit-hour": "96", "x-ratelimit-remaining-hour": str(remaining)}
     )
@@ -198,17 +197,38 @@ async def test_polling_slows_down_with_the_headroom(make_client, monkeypatch, re
     assert [pytest.approx(pause)] == pauses
 
 
-async def test_a_pending_generation_that_cannot_be_asked_for(make_client):
-    """A pending answer without an id, or with one that no URL can carry, is an error of ours that may be billed."""
-    for identifier, kind in [(None, ResponseError), ("\ud800", InvalidParameterError)]:
+async def test_pending_generation_with_an_unusable_id(make_client):
+    """A pending generation without an id, or with one that no URL can contain, is an error that may be billed."""
+    for identifier, error_type in [(None, ResponseError), ("\ud800", InvalidParameterError)]:
         client = make_client(FakeTransport({"id": identifier, "status": "pending"}))
-        with pytest.raises(kind) as caught:
-            await client.generate("gpt-5", "Hi", wait=True)
-        assert "unknown" == caught.value.billed
+        with pytest.raises(error_type) as caught:
+            await client.generate("gpt-5", "Hi", wait=True, idempotency_key="mine")
+        assert ("unknown", 1, "mine") == (caught.value.billed, caught.value.attempts, caught.value.idempotency_key)
+
+
+@pytest.mark.parametrize(
+    "response, billed",
+    [
+        (PENDING, "unknown"),
+        (FakeResponse(b"", status_code=401), "unknown"),
+        ({"id": "gen_1", "status": "failed", "error": "policy"}, "no"),
+    ],
+)
+async def test_error_of_polling_has_the_facts_of_the_call(make_client, monkeypatch, response, billed):
+    """An error of polling in `generate` has the facts of the call: its key, attempts, generation and billing status."""
+    monkeypatch.setattr(polling, "wait", functools.partial(polling.wait, interval=0.001))
+    client = make_client(FakeTransport(PENDING, response))
+    with pytest.raises(NeuralBoxError) as caught:
+        await client.generate("gpt-5", "Hi", wait=True, timeout=0.1, idempotency_key="mine")
+
+    error = caught.value
+    assert ("mine", 1, billed) == (error.idempotency_key, error.attempts, error.billed)
+    assert "gen_1" == error.generation_id
+    assert error.request_sent
 
 
 async def test_wait_obeys_retry_after(make_client, monkeypatch):
-    """A server that asks to wait longer than the interval is not asked before."""
+    """The next status request is not sent before the *retry_after* of a 429 has passed."""
     pauses = []
 
     async def sleep(_self, seconds: float) -> None:
@@ -216,7 +236,7 @@ async def test_wait_obeys_retry_after(make_client, monkeypatch):
 
     monkeypatch.setattr("neuralbox_async._call.executor.Executor.sleep", sleep)
     monkeypatch.setattr("random.uniform", lambda low, high: (low + high) / 2)
-    transport = FakeTransport(RateLimitError("429", status=429, retry_after=90.0), REPLY)
+    transport = FakeTransport(RateLimitError("429", status_code=429, retry_after=90.0), REPLY)
     await make_client(transport, max_retries=0).wait("gen_1", poll_interval=1.0, timeout=None)
 
     assert [pytest.approx(90.0)] == pauses

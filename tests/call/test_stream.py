@@ -1,4 +1,4 @@
-"""`AsyncStream`: every event once and in order, an end that is known to be the end, and errors that keep the text."""
+"""`AsyncStream`: each event once and in order, terminal events, and errors that keep the text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMPLETE = Generation(
 
 
 async def test_every_cut(make_client):
-    """Wherever the network cuts a stream, the events and the generation are the same."""
+    """The events and the generation do not depend on where the network cuts the stream."""
     for at in range(1, len(WHOLE)):
         client = make_client(FakeTransport(stream_of(WHOLE[:at], WHOLE[at:])))
         async with client.stream("gpt-5", "Hi") as stream:
@@ -37,22 +37,22 @@ async def test_every_cut(make_client):
         assert COMPLETE == stream.generation
 
 
-async def test_text(make_client):
-    """`text` gives the pieces of text only."""
+async def test_text_stream(make_client):
+    """`text_stream` yields only the pieces of text."""
     async with make_client(FakeTransport(stream_of(WHOLE))).stream("gpt-5", "Hi") as stream:
         assert ["Hello", ", ", "world"] == [text async for text in stream.text_stream]
     assert "Hello, world" == stream.generation.content
 
 
-async def test_until_done(make_client):
+async def test_get_final_generation(make_client):
     """`get_final_generation` reads the rest and returns the generation."""
     async with make_client(FakeTransport(stream_of(WHOLE))).stream("gpt-5", "Hi") as stream:
         assert EVENTS[:2] == [await anext(stream), await anext(stream)]
         assert COMPLETE == await stream.get_final_generation()
 
 
-async def test_batches(make_client):
-    """`read_batch` gives what came together, and an empty list at the end, again and again."""
+async def test_read_batch(make_client):
+    """`read_batch` returns the events that arrived together, and an empty list after the end."""
     chunks = [sse(START, delta("Hello")), sse(delta(", "), delta("world"), END) + DONE]
     async with make_client(FakeTransport(stream_of(*chunks))).stream("gpt-5", "Hi") as stream:
         assert EVENTS[:2] == await stream.read_batch()
@@ -61,8 +61,8 @@ async def test_batches(make_client):
         assert [] == await stream.read_batch()
 
 
-async def test_a_batch_is_the_same_events(make_client):
-    """What `read_batch` makes in bulk is, with the whole of each event, what one after the other gives."""
+async def test_a_batch_has_the_same_events(make_client):
+    """`read_batch` returns the same events as the iteration, with the same *raw*."""
     odd = [{"type": "ping"}, {**delta("c"), "index": 1}]
     whole = sse(START, delta("a"), delta("b"), *odd, delta("d"), odd[0], delta(""), delta("e"), END) + DONE
     singly = make_client(FakeTransport(stream_of(whole))).stream("gpt-5", "Hi")
@@ -91,8 +91,8 @@ async def test_a_batch_is_the_same_events(make_client):
         [sse(START, delta("Hi")).replace(b"\n", b"\r\n"), DONE.replace(b"\n", b"\r")],
     ],
 )
-async def test_ends(make_client, chunks):
-    """`generation_end` or ``[DONE]`` ends a stream; what follows or breaks after it is of no interest."""
+async def test_terminal_events(make_client, chunks):
+    """`generation_end` or ``[DONE]`` ends a stream; data and failures after it are ignored."""
     client = make_client(FakeTransport(stream_of(*chunks)))
     async with client.stream("gpt-5", "Hi") as stream:
         generation = await stream.get_final_generation()
@@ -103,7 +103,7 @@ async def test_ends(make_client, chunks):
 
 
 async def test_events_of_unknown_type(make_client):
-    """Events that this version does not know are passed on; the text goes on without them."""
+    """An event of a type that this version does not know is an `UnknownEvent`; the text continues without it."""
     thinking = {"type": "thinking", "x": 1}
     async with make_client(FakeTransport(stream_of(sse(START, thinking, delta("Hi"), END)))).stream(
         "m", "Hi"
@@ -113,26 +113,26 @@ async def test_events_of_unknown_type(make_client):
 
 
 async def test_usage(make_client):
-    """Usage that the last event tells of is kept."""
+    """The usage of the terminal event is in the generation."""
     end = {**END, "usage": {"total_tokens": 5}}
     async with make_client(FakeTransport(stream_of(sse(START, end)))).stream("m", "Hi") as stream:
         assert Usage(total_tokens=5) == (await stream.get_final_generation()).usage
 
 
-# ------------------------------------------------------------------------------------------------- streams that break
+# ------------------------------------------------------------------------------------------------ interrupted streams
 
 
-BREAKS = {
+INTERRUPTIONS = {
     "cut by EOF": ([], "the connection was closed", StreamInterruptedError),
     "cut inside an event": ([b'data: {"type": "content_'], "the connection was closed", StreamInterruptedError),
     "an event without its blank line": ([sse(delta("lost"))[:-1]], "the connection was closed", StreamInterruptedError),
     "reset": ([RESET], "reset", StreamInterruptedError),
     "stalled": ([APITimeoutError("no data", phase="stall", request_sent=True)], "no data", StreamTimeoutError),
     "error event": ([sse({"type": "error", "message": "overloaded"})], "overloaded", StreamInterruptedError),
-    "error event without words": ([sse({"type": "error"})], "no reason", StreamInterruptedError),
+    "error event without a reason": ([sse({"type": "error"})], "without a reason", StreamInterruptedError),
     "garbage": ([b"data: {garbage}\n\n"], "not JSON", StreamInterruptedError),
     "an array": ([b"data: []\n\n"], "array", StreamInterruptedError),
-    "a delta that is no text": (
+    "a delta that is not text": (
         [sse({"type": "content_delta", "delta": 5})],
         "expected a string",
         StreamInterruptedError,
@@ -140,17 +140,17 @@ BREAKS = {
 }
 
 
-@pytest.mark.parametrize("chunks, message, kind", BREAKS.values(), ids=BREAKS)
-async def test_breaks(make_client, chunks, message, kind):
-    """A stream that ends otherwise raises, with exactly the text that was delivered, and goes on raising the same."""
+@pytest.mark.parametrize("chunks, message, error_type", INTERRUPTIONS.values(), ids=INTERRUPTIONS)
+async def test_interruptions(make_client, chunks, message, error_type):
+    """A stream without a terminal event raises an error with the delivered text, and so does each later read."""
     response = stream_of(sse(START, delta("Hello"), delta(", ")), *chunks)
     async with make_client(FakeTransport(response)).stream("gpt-5", "Hi", recover=False) as stream:
         events = []
-        with pytest.raises(kind, match=message) as caught:
+        with pytest.raises(error_type, match=message) as caught:
             async for event in stream:
                 events.append(event)
         for read in (stream.read_batch, stream.get_final_generation, stream.__anext__):
-            with pytest.raises(kind) as again:
+            with pytest.raises(error_type) as again:
                 await read()
             assert again.value is caught.value
 
@@ -162,8 +162,8 @@ async def test_breaks(make_client, chunks, message, kind):
     assert response.closed
 
 
-async def test_events_before_a_break_in_the_same_chunk(make_client):
-    """What came before a broken event is delivered first, singly or in a batch."""
+async def test_events_before_a_malformed_event(make_client):
+    """The events before a malformed event are delivered first."""
     response = stream_of(sse(START, delta("Hello")) + b"data: {\n\n" + sse(delta("never")))
     async with make_client(FakeTransport(response)).stream("gpt-5", "Hi", recover=False) as stream:
         assert EVENTS[:2] == await stream.read_batch()
@@ -173,7 +173,7 @@ async def test_events_before_a_break_in_the_same_chunk(make_client):
 
 
 async def test_reason_of_an_error_event(make_client):
-    """The API's own words are an attribute."""
+    """The text of an error event is the *reason*."""
     response = stream_of(sse({"type": "error", "message": "overloaded"}))
     async with make_client(FakeTransport(response)).stream("gpt-5", "Hi") as stream:
         with pytest.raises(StreamInterruptedError) as caught:
@@ -182,7 +182,7 @@ async def test_reason_of_an_error_event(make_client):
 
 
 async def test_event_too_large(make_client):
-    """An event above the bound ends the stream, with the text before it."""
+    """An event larger than *max_event_bytes* ends the stream; the error has the text before it."""
     response = stream_of(sse(START, delta("Hello"), delta("x" * 500)))
     client = make_client(FakeTransport(response), max_event_bytes=200)
     async with client.stream("gpt-5", "Hi", recover=False) as stream:
@@ -191,12 +191,12 @@ async def test_event_too_large(make_client):
     assert "Hello" == caught.value.text
 
 
-# ----------------------------------------------------------------------------------- answers that are no event stream
+# ------------------------------------------------------------------------------ responses that are not event streams
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8", "text/plain", ""])
 async def test_json_instead_of_events(make_client, content_type):
-    """A server that ignores ``stream`` is understood: one delta, then the end."""
+    """The JSON of a server that ignores ``stream`` is one delta and the end."""
     body = json.dumps({"id": 7, "model": "gpt-5", "content": "Hello", "tokens_used": 3}).encode()
     response = stream_of(b" ", body[:9], body[9:], content_type=content_type)
     async with make_client(FakeTransport(response)).stream("gpt-5", "Hi") as stream:
@@ -214,7 +214,7 @@ async def test_json_instead_of_events(make_client, content_type):
     ],
 )
 async def test_other_bodies_instead_of_events(make_client, body, message, billed):
-    """HTML, a failure or an error where events were asked for is an error that says so."""
+    """HTML, a failed generation or an error in place of events is an error that quotes it."""
     async with make_client(FakeTransport(FakeResponse(body))).stream("gpt-5", "Hi") as stream:
         with pytest.raises(StreamInterruptedError, match=message) as caught:
             await stream.get_final_generation()
@@ -222,13 +222,29 @@ async def test_other_bodies_instead_of_events(make_client, body, message, billed
 
 
 async def test_pending_instead_of_events(make_client):
-    """A pending answer where events were asked for is waited for."""
+    """A pending generation in place of events is waited for."""
     transport = FakeTransport({"id": 7, "status": "pending"}, {"id": 7, "status": "completed", "content": "Hello"})
     async with make_client(transport).stream("gpt-5", "Hi") as stream:
         assert "Hello" == (await stream.get_final_generation()).content
 
 
+@pytest.mark.parametrize("recover", [True, False])
+async def test_pending_instead_of_events_without_recovery(make_client, recover):
+    """The error of a pending generation that is not recovered has its id: it may be billed, and can be retrieved."""
+    not_found = FakeResponse(b"", status_code=404)
+    transport = FakeTransport({"id": 7, "status": "pending"}, not_found)
+    async with make_client(transport).stream("gpt-5", "Hi", recover=recover) as stream:
+        with pytest.raises(StreamInterruptedError, match="pending") as caught:
+            await stream.get_final_generation()
+    assert (7, "unknown", "incomplete") == (
+        caught.value.generation_id,
+        caught.value.billed,
+        caught.value.generation.status,
+    )
+    assert (3 if recover else 1) == len(transport.requests)
+
+
 async def test_events_under_another_content_type(make_client):
-    """Events are understood whatever the server calls them."""
+    """Events are detected whatever the content type."""
     async with make_client(FakeTransport(stream_of(WHOLE, content_type="text/plain"))).stream("m", "Hi") as stream:
         assert COMPLETE == await stream.get_final_generation()

@@ -1,4 +1,4 @@
-"""`AsyncStream`: opening, reading, closing and leaving early."""
+"""`AsyncStream`: opening, reading, closing, and leaving it early."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import anyio.lowlevel
 import pytest
 from stream_bodies import EVENTS, START, WHOLE, delta, sse, stream_of
 
-from neuralbox_async import ClientClosedError, StreamInterruptedError, StreamStateError
+from neuralbox_async import ClientClosedError, StreamStateError
 from neuralbox_async.testing import FakeResponse, FakeTransport
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
 
 async def test_cancelled_read_loses_nothing(make_client):
-    """A read that timed out loses nothing: the next one goes on."""
+    """A read that times out loses nothing: the next one continues."""
     gate = anyio.Event()
 
     class Slow(FakeResponse):
@@ -35,7 +35,7 @@ async def test_cancelled_read_loses_nothing(make_client):
 
 
 async def test_leaving_closes(make_client):
-    """Leaving early closes the connection: by break, exception or cancellation."""
+    """Leaving early by break, exception or cancellation closes the connection."""
     responses = [stream_of(sse(START, delta("Hello")), ...) for _ in range(3)]
     client = make_client(FakeTransport(*responses))
 
@@ -53,8 +53,8 @@ async def test_leaving_closes(make_client):
     assert [True] * 3 == [response.closed for response in responses]
 
 
-async def test_reading_in_the_wrong_state(make_client):
-    """A stream is read while it is open, and opened once; each misuse says what is wrong."""
+async def test_misuse(make_client):
+    """A stream can be read only after it was entered, and entered only once."""
     client = make_client(FakeTransport(stream_of(WHOLE)))
     stream = client.stream("gpt-5", "Hi")
     with pytest.raises(StreamStateError, match="not open"):
@@ -67,7 +67,7 @@ async def test_reading_in_the_wrong_state(make_client):
 
 
 async def test_closed_before_opened(make_client):
-    """A stream that was closed before it was opened sends nothing."""
+    """A stream that was closed before it was entered sends nothing."""
     transport = FakeTransport(stream_of(WHOLE))
     stream = make_client(transport).stream("gpt-5", "Hi")
     await stream.aclose()
@@ -78,7 +78,7 @@ async def test_closed_before_opened(make_client):
 
 
 async def test_closed_while_opening(make_client):
-    """A stream that is closed while it is being opened does not stay open."""
+    """Closing a stream while it is being opened closes its response."""
     response = stream_of(WHOLE)
     stream = make_client(FakeTransport(response)).stream("gpt-5", "Hi")
 
@@ -96,7 +96,7 @@ async def _open_expecting_close(stream):
 
 
 async def test_two_readers(make_client):
-    """A second reader is refused at once, and the first is not disturbed."""
+    """A second reader gets an error at once, and does not disturb the first; closing ends the read of the first."""
     response = stream_of(...)
     async with make_client(FakeTransport(response)).stream("gpt-5", "Hi", recover=False) as stream:
         first = asyncio.ensure_future(anext(stream))
@@ -105,21 +105,29 @@ async def test_two_readers(make_client):
             await anext(stream)
         assert not first.done()
         await stream.aclose()
-        with pytest.raises(StreamInterruptedError):
+        with pytest.raises(StreamStateError, match="closed while it was being read"):
             await first
 
 
-async def test_client_closed_under_a_reader(make_client):
-    """When the client is closed, its reader is told so, with the text so far."""
+async def test_client_closed_during_a_read(make_client):
+    """Closing the client ends a read with an error that has the text so far, and each later read raises it again."""
     response = stream_of(sse(START, delta("Hello")), ClientClosedError("the client was closed during the call"))
     async with make_client(FakeTransport(response)).stream("gpt-5", "Hi") as stream:
         with pytest.raises(ClientClosedError) as caught:
             await stream.get_final_generation()
-    assert ("Hello", "gen_1") == (caught.value.text, caught.value.generation_id)
+        with pytest.raises(ClientClosedError) as again:
+            await anext(stream)
+    assert caught.value is again.value
+    assert ("Hello", "gen_1", "unknown", 1) == (
+        caught.value.text,
+        caught.value.generation_id,
+        caught.value.billed,
+        caught.value.attempts,
+    )
 
 
 async def test_dropped_stream_is_closed(make_client):
-    """A stream that is dropped half-read closes its connection."""
+    """Deleting a half-read stream closes its connection."""
     response = stream_of(sse(START), ...)
     stream = make_client(FakeTransport(response)).stream("gpt-5", "Hi")
     await stream.__aenter__()
@@ -132,8 +140,8 @@ async def test_dropped_stream_is_closed(make_client):
     assert response.closed
 
 
-async def test_no_task_for_a_dropped_generator(make_client):
-    """Closing a half-read stream leaves no generator for the loop to finish in a task of its own."""
+async def test_no_task_for_the_generator(make_client):
+    """Closing a half-read stream closes its generator, so that the loop makes no task to finalize it."""
     tasks = []
     asyncio.get_running_loop().set_task_factory(
         lambda loop, coroutine, **options: tasks.append(coroutine) or asyncio.Task(coroutine, loop=loop, **options)

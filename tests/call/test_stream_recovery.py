@@ -1,4 +1,4 @@
-"""`AsyncStream`: recovery of the rest of a broken stream."""
+"""`AsyncStream`: recovery of the rest of a stream that broke."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from neuralbox_async.testing import FakeTransport
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
 
-async def recovered(make_client, *answers, **options):
-    transport = FakeTransport(stream_of(sse(START, delta("Hello")), RESET), *answers)
+async def recovered(make_client, *responses, **options):
+    transport = FakeTransport(stream_of(sse(START, delta("Hello")), RESET), *responses)
     stream = make_client(transport).stream("gpt-5", "Hi", **options)
     async with stream:
         try:
@@ -34,7 +34,7 @@ async def recovered(make_client, *answers, **options):
 
 
 async def test_recovers_the_rest(make_client):
-    """A broken stream goes on with the rest of the generation that the API finished; nothing is posted again."""
+    """A broken stream continues with the rest of the generation that the API completed; no second POST is sent."""
     whole = {
         "id": "gen_1",
         "status": "completed",
@@ -50,7 +50,7 @@ async def test_recovers_the_rest(make_client):
 
 
 async def test_recovers_when_nothing_is_missing(make_client):
-    """When only the last event was missing, it is made up for."""
+    """When only the terminal event is missing, recovery supplies it."""
     _, stream, events = await recovered(make_client, {"id": "gen_1", "status": "completed", "content": "Hello"})
 
     assert [*EVENTS[:2], GenerationEnd("gen_1")] == events
@@ -58,17 +58,17 @@ async def test_recovers_when_nothing_is_missing(make_client):
 
 
 @pytest.mark.parametrize(
-    "answer, billed",
+    "response, billed",
     [
         ({"id": "gen_1", "status": "completed", "content": "Good day"}, "yes"),
         ({"id": "gen_1", "status": "failed", "error": "policy"}, "no"),
-        (NotFoundError("404", status=404), "unknown"),
+        (NotFoundError("404", status_code=404), "unknown"),
         (ResponseError("not JSON"), "unknown"),
     ],
 )
-async def test_recovery_in_vain(make_client, answer, billed):
-    """Another text, a failure or no generation leave the interruption, with the text so far."""
-    _, stream, error = await recovered(make_client, answer)
+async def test_failed_recovery(make_client, response, billed):
+    """After another text, a failure or an error, the interruption is raised with the text so far."""
+    _, stream, error = await recovered(make_client, response)
 
     assert isinstance(error, StreamInterruptedError)
     assert ("Hello", billed) == (error.text, error.billed)
@@ -77,11 +77,11 @@ async def test_recovery_in_vain(make_client, answer, billed):
 
 
 async def test_recovery_waits_for_a_pending_generation(make_client, monkeypatch):
-    """A generation that is not finished yet is asked for again."""
+    """Recovery polls until the generation is finished."""
     monkeypatch.setattr("neuralbox_async._call.polling._RECOVERY_INTERVAL", 0.001)
     pending = {"id": "gen_1", "status": "pending"}
     transport, stream, _ = await recovered(
-        make_client, pending, RateLimitError("", status=429), pending, {"id": "gen_1", "content": "Hello!"}
+        make_client, pending, RateLimitError("", status_code=429), pending, {"id": "gen_1", "content": "Hello!"}
     )
 
     assert "Hello!" == stream.generation.content
@@ -89,7 +89,7 @@ async def test_recovery_waits_for_a_pending_generation(make_client, monkeypatch)
 
 
 async def test_recovery_is_bounded(make_client):
-    """A generation that stays pending does not hold the reader for ever."""
+    """Recovery of a generation that stays pending ends at the timeout of the stream."""
     with anyio.fail_after(10):
         _, _, error = await recovered(make_client, {"id": "gen_1", "status": "pending"}, stall_timeout=30, timeout=0.2)
 
@@ -97,7 +97,7 @@ async def test_recovery_is_bounded(make_client):
 
 
 async def test_no_recovery_without_an_id(make_client):
-    """Without an id there is nothing to ask for."""
+    """A stream without an id is not recovered."""
     transport = FakeTransport(stream_of(sse(delta("Hello"))))
     async with make_client(transport).stream("gpt-5", "Hi") as stream:
         with pytest.raises(StreamInterruptedError):

@@ -1,4 +1,4 @@
-"""`AsyncStream`: its timeouts, which only content resets."""
+"""`AsyncStream`: its timeouts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 
 class Ticking(FakeResponse):
-    """An answer whose chunks each take *seconds* on a clock that is moved by hand."""
+    """A response whose chunks each take *seconds* of a fake clock."""
 
     def __init__(self, clock, seconds, *chunks):
         super().__init__(*chunks, headers={"content-type": "text/event-stream"})
@@ -23,17 +23,17 @@ class Ticking(FakeResponse):
         arrives = self._clock["now"] + (self._seconds if chunk else 0)
         if arrives > deadline:
             self._clock["now"] = deadline
-            raise APITimeoutError("no data came in time", phase="stall", request_sent=True)
+            raise APITimeoutError("no data arrived in time", phase="stall", request_sent=True)
         self._clock["now"] = arrives
         return chunk
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock for the stream alone, moved by hand."""
-    hands = {"now": 1000.0}
-    monkeypatch.setattr("neuralbox_async._call.stream.clock", lambda: lambda: hands["now"])
-    return hands
+    """A fake clock of streams."""
+    clock = {"now": 1000.0}
+    monkeypatch.setattr("neuralbox_async._call.stream.clock", lambda: lambda: clock["now"])
+    return clock
 
 
 PING, EMPTY, OTHER = b": ping\n\n", sse(delta("")), sse({"type": "ping"})
@@ -54,8 +54,8 @@ PING, EMPTY, OTHER = b": ping\n\n", sse(delta("")), sse({"type": "ping"})
         ([*[PING] * 500, sse(START), sse(END)], 3, {"first_event_timeout": None, "stall_timeout": None}, None),
     ],
 )
-async def test_clocks(make_client, clock, chunks, seconds, limits, phase):
-    """Only content feeds the clocks; each that runs out is named; a healthy stream may take for ever."""
+async def test_timeouts(make_client, clock, chunks, seconds, limits, phase):
+    """Only content resets the timeouts; the error names the one that expired; without one a stream has no limit."""
     client = make_client(FakeTransport(Ticking(clock, seconds, *chunks)))
     async with client.stream("gpt-5", "Hi", recover=False, **limits) as stream:
         if phase is None:
@@ -66,8 +66,8 @@ async def test_clocks(make_client, clock, chunks, seconds, limits, phase):
             assert phase == caught.value.phase
 
 
-async def test_a_slow_reader_is_no_stall(make_client, clock):
-    """The time that the reader takes is not the server's."""
+async def test_a_slow_reader_is_not_a_stall(make_client, clock):
+    """The time between two reads does not count."""
     chunks = [sse(START), *[sse(delta("a"))] * 5, sse(END)]
     client = make_client(FakeTransport(Ticking(clock, 1, *chunks)))
     async with client.stream("gpt-5", "Hi", recover=False, stall_timeout=10) as stream:
@@ -76,8 +76,8 @@ async def test_a_slow_reader_is_no_stall(make_client, clock):
     assert stream.generation.completed
 
 
-async def test_the_total_holds_while_data_keeps_coming(make_client, clock):
-    """The total time ends a stream even when there is always something to read."""
+async def test_total_timeout_of_a_busy_stream(make_client, clock):
+    """The timeout ends a stream even when there is always data to read."""
     client = make_client(FakeTransport(Ticking(clock, 0, sse(START), *[sse(delta("a"))] * 50)))
     async with client.stream("gpt-5", "Hi", recover=False, timeout=20) as stream:
         with pytest.raises(StreamTimeoutError) as caught:

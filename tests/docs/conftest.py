@@ -1,4 +1,4 @@
-"""What runs the code that a user reads: against a local server, never against the API."""
+"""Fixtures for the code in the documentation: it runs against a local server, never against the API."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import pytest
 
 from neuralbox_async.testing import NeuralBoxServer
 
-# Test folders are no packages; this one has a module of its own besides its tests.
+# Test folders are not packages; this one has a module besides its tests.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from documents import PATIENCE, ROOT
+from documents import ROOT, TIMEOUT
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, tmp_path):
-    """A key that nobody knows, an address where nobody listens, a folder of its own with a picture."""
+    """An invalid key, an address where no server listens, and a folder of its own with an image."""
     for name in list(os.environ):
         if name.startswith("NEURALBOX_") or name in {"FORCE_COLOR", "NO_COLOR"}:
             monkeypatch.delenv(name)
-    monkeypatch.setenv("NEURALBOX_API_KEY", "nb_nobody")
+    monkeypatch.setenv("NEURALBOX_API_KEY", "nb_invalid")
     monkeypatch.setenv("NEURALBOX_BASE_URL", "http://127.0.0.1:9/api/v2")
-    # Not installed, the packages are found all the same.
+    # The packages can be imported even if they are not installed.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     monkeypatch.chdir(tmp_path)
@@ -36,7 +36,7 @@ def environment(monkeypatch, tmp_path):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server to which the environment points."""
+    """A server whose address and key are in the environment."""
     with NeuralBoxServer() as server:
         monkeypatch.setenv("NEURALBOX_API_KEY", server.api_key)
         monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
@@ -49,7 +49,7 @@ def run():
 
     def run(*command, stdin="", **options):
         return subprocess.run(
-            command, input=stdin, capture_output=True, text=True, timeout=PATIENCE, check=False, **options
+            command, input=stdin, capture_output=True, text=True, timeout=TIMEOUT, check=False, **options
         )
 
     return run

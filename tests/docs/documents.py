@@ -1,4 +1,4 @@
-"""The pages a user reads, taken apart: code blocks, tables, links, headings."""
+"""The pages of the documentation, parsed: code blocks, tables, links, headings."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from pathlib import Path
 
 import attrs
 
-PATIENCE = 20.0  # seconds until something that does not come fails a test
+TIMEOUT = 20.0  # seconds
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOR_CONTRIBUTORS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
+]
 
 _BLOCK = re.compile(
     r"(?:<!-- (?P<source>\S+) -->\n\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
@@ -20,7 +25,7 @@ _ROW = re.compile(r"^\|(.+)\|$")
 
 @attrs.frozen
 class Block:
-    """A block of code: on which *page*, from which *line*, and the file that it is said to be a copy of, if any."""
+    """A block of code: its *page*, its first *line*, and the file that it is a copy of, if any (*source*)."""
 
     page: Path
     line: int
@@ -37,7 +42,7 @@ def read(page):
 
 
 def blocks(page, *languages):
-    """Return the blocks of *page* in one of *languages*."""
+    """Return the code blocks of *page* in one of *languages*."""
     text = read(page)
     found = (
         Block(page, text.count("\n", 0, match.start("code")), match["language"], match["code"], match["source"])
@@ -47,7 +52,7 @@ def blocks(page, *languages):
 
 
 def prose(page):
-    """Return *page* without its blocks of code."""
+    """Return the text of *page* without its code blocks."""
     return _BLOCK.sub("", read(page))
 
 
@@ -56,7 +61,7 @@ def links(page):
 
 
 def anchors(page):
-    """Return what the headings of *page* are linked by, as GitHub makes it."""
+    """Return the anchors of the headings of *page*, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -79,6 +84,6 @@ def _cells(line):
     return [cell.strip() for cell in _ROW.match(line)[1].split("|")]
 
 
-def code_in(cell):
-    """Return what is set as code in *cell*."""
-    return re.findall(r"`([^`]+)`", cell)
+def code_in(text):
+    """Return the inline code in *text*."""
+    return re.findall(r"`([^`]+)`", text)

@@ -1,4 +1,4 @@
-"""Every block of Python on every page runs as printed."""
+"""Every block of Python code in the documentation runs unchanged."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ filterwarnings = error
 """
 
 
-def test_each_kind_is_there():
-    """The pages have whole programs, pieces of code and tests."""
+def test_kinds_of_blocks():
+    """The pages have complete programs, pieces of code and tests."""
     assert {"examples/web_backend.py", "examples/batch.py", "examples/blocking.py"} == {copy.source for copy in COPIES}
     assert len(PIECES) >= 15
     assert len(TESTS) >= 5
@@ -36,13 +36,13 @@ def test_each_kind_is_there():
 
 @pytest.mark.parametrize("copy", COPIES, ids=str)
 def test_copy(copy):
-    """A program on a page is the file that is tested, to the letter."""
+    """A program on a page is identical to the tested file."""
     assert (ROOT / copy.source).read_text(encoding="utf-8") == copy.code
 
 
 @pytest.mark.parametrize("piece", PIECES, ids=str)
 def test_piece(piece, server, capsys):
-    """A piece runs alone, given an open client if it awaits at top level, and complains of nothing."""
+    """A piece of code runs alone, with an open client if it awaits at top level, and prints no errors."""
     code = compile(piece.code, str(piece), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     names = {"__name__": "__main__"}
     if code.co_flags & inspect.CO_COROUTINE:
@@ -60,11 +60,11 @@ async def _run_with_client(code, names):
 
 
 def test_tests(run, tmp_path):
-    """The tests on the pages pass, in a project of their own; each really is one."""
+    """The tests on the pages pass in a project of their own, and pytest collects every one of them."""
     (tmp_path / "pytest.ini").write_text(SETTINGS, encoding="utf-8")
     for number, block in enumerate(TESTS):
         (tmp_path / f"test_{number}.py").write_text(block.code, encoding="utf-8")
-    # Only these plugins, ours once: where the package is installed, its entry point would load it a second time.
+    # Only these plugins: the entry point of an installed package would load ours a second time.
     plugins = ("-p", "neuralbox_async.testing._pytest_plugin", "-p", "pytest_asyncio.plugin")
     done = run(sys.executable, "-m", "pytest", "-q", *plugins, env=_without_plugins())
 
@@ -75,7 +75,7 @@ def test_tests(run, tmp_path):
 
 def _without_plugins():
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    # In that process warnings are pytest's business, and aioresponses lets nothing through to the API.
+    # In that process pytest handles warnings, and aioresponses intercepts all requests to the API.
     for name in ("PYTHONWARNINGS", "NEURALBOX_BASE_URL"):
         del environment[name]
     return environment

@@ -1,4 +1,4 @@
-"""Every command on every page does what it is printed for."""
+"""Every command in the documentation works."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from documents import PAGES, ROOT, blocks
 COMMANDS = [line for page in PAGES for block in blocks(page, "sh") for line in block.code.splitlines()]
 OURS = [line for line in COMMANDS if re.search(r"(^|\| )neuralbox ", line)]
 SERVING = [line for line in OURS if line.startswith("neuralbox serve")]
-# Tried elsewhere: `make` by who calls it, `curl` by the example that it asks.
+# Their effects are tested elsewhere: `curl` with its example, `make` by its use.
 OTHERS = [line for line in COMMANDS if line not in OURS]
 
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """The command is on the PATH, as after its installation."""
+    """Put the command on the PATH, as its installation does."""
     command = tmp_path / "bin" / "neuralbox"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m neuralbox_async "$@"\n', encoding="utf-8")
@@ -33,7 +33,7 @@ def path(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("line", [line for line in OURS if line not in SERVING])
 def test_neuralbox(line, path, run):
-    """It succeeds, says something and complains of nothing, without a key or a server to ask."""
+    """A command succeeds, prints a reply and no errors, and needs neither a key nor a server."""
     done = run("sh", "-c", line)
 
     assert (0, "") == (done.returncode, done.stderr)
@@ -46,8 +46,8 @@ def _text_of_events(lines):
 
 @pytest.mark.parametrize("line", SERVING)
 def test_serve(line, path):
-    """It says which variables to set, and Ctrl-C stops it."""
-    # Any free port instead of the one that may be taken here.
+    """`neuralbox serve` prints the variables to set, and Ctrl-C stops it."""
+    # Any free port: the one in the documentation may be in use.
     command = re.sub(r"--port \d+", "--port 0", line)
     with subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, text=True) as process:
         shown = ""
@@ -63,7 +63,7 @@ def test_serve(line, path):
 
 @pytest.mark.parametrize("line", OTHERS)
 def test_other(line):
-    """What else is to be typed exists: a target of the Makefile, an extra, the endpoint of an example."""
+    """Other commands refer to something that exists: a make target, an extra, the endpoint of an example."""
     match shlex.split(line):
         case ["make", target]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
@@ -80,6 +80,6 @@ def test_other(line):
             pytest.fail(f"nothing tests this command: {line}")
 
 
-def test_both_commands_of_the_project_come_first():
-    """The README begins with the two commands that need nothing else."""
+def test_first_commands():
+    """The README begins with the two commands that need no installation."""
     assert ["make demo", "make test"] == COMMANDS[:2]

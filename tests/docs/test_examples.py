@@ -1,4 +1,4 @@
-"""Every example runs as a program of its own, against a local server, and does what it says."""
+"""Every example runs as a program against a local server and does what its docstring says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 import time
 
 import pytest
-from documents import PATIENCE, ROOT
+from documents import ROOT, TIMEOUT
 
 from neuralbox_async.testing import NeuralBoxServer
 
@@ -21,7 +21,7 @@ EXAMPLES = ROOT / "examples"
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Start a server with options, and let the environment point to it."""
+    """Return a function that starts a server with options and sets the environment to it."""
     with contextlib.ExitStack() as stack:
 
         def start(**options):
@@ -35,7 +35,7 @@ def serve(monkeypatch):
 
 @pytest.fixture
 def example(run):
-    """Run an example and return its lines."""
+    """Return a function that runs an example and returns the lines that it prints."""
 
     def run_example(name, *arguments, status=0, **options):
         done = run(sys.executable, str(EXAMPLES / name), *arguments, **options)
@@ -46,14 +46,14 @@ def example(run):
 
 
 def test_every_example_is_tested():
-    """There is no example without a test here."""
+    """Every example has a test in this module."""
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
 
     assert set() == {example.stem for example in EXAMPLES.glob("*.py")} - tested
 
 
 def test_generate(server, example):
-    """The text, then what it cost."""
+    """The example prints the text, then its cost."""
     text, costs = example("generate.py")
 
     assert "You said: Write a haiku about rivers" == text
@@ -62,19 +62,19 @@ def test_generate(server, example):
 
 
 def test_stream(server, example):
-    """The text as it comes, then each event."""
+    """The example prints the pieces of one stream, then the events of another."""
     server.cut(3, finish=True)
     text, end, start, *deltas, complete = example("stream.py")
 
     assert "You said: Tell a story about a lighthouse" == text
     assert "completed: 2 tokens used" == end
-    assert f"generation {server.billed[1].id} begins" == start
+    assert f"generation {server.billed[1].id} started" == start
     assert "text 'You '" == deltas[0]
     assert f"complete, {server.balance} tokens left" == complete
 
 
-def test_stream_that_is_interrupted(server, example):
-    """What came is there, and what is known of the bill."""
+def test_interrupted_stream(server, example):
+    """The example prints the text that arrived, and its billing status."""
     server.cut(3)
     text, end, *_ = example("stream.py")
 
@@ -84,7 +84,7 @@ def test_stream_that_is_interrupted(server, example):
 
 
 def test_chat(server, example):
-    """Each turn is sent with all turns before it."""
+    """Each request has all earlier turns."""
     first, second = example("chat.py", stdin="My name is Ivan\nWhat is my name?\n")
 
     assert ["You said: My name is Ivan", "You said: What is my name?"] == [first, second]
@@ -96,7 +96,7 @@ def test_chat(server, example):
 
 
 def test_chat_with_a_failed_turn(server, run):
-    """A turn without an answer is reported and stays out of the history."""
+    """A turn without a complete reply is reported and is not part of the history."""
     server.fail(400)
     done = run(sys.executable, str(EXAMPLES / "chat.py"), stdin="One\nTwo\n")
 
@@ -109,15 +109,15 @@ def test_chat_with_a_failed_turn(server, run):
     "arguments, url", [(["photo.jpg"], "data:image/jpeg;base64,"), ([], "https://example.com/image.jpg")]
 )
 def test_vision(server, example, arguments, url):
-    """A file is sent inside the request, a URL as it is."""
-    assert ["You said: What is in this picture? [1 image]"] == example("vision.py", *arguments)
+    """A file is sent inside the request; for an image on the web, its URL."""
+    assert ["You said: What is in this image? [1 image]"] == example("vision.py", *arguments)
 
     (message,) = server.requests[0].json["messages"]
     assert message["content"][0]["image_url"]["url"].startswith(url)
 
 
 def test_jobs(serve, example):
-    """A pending generation is waited for."""
+    """The example waits for a pending generation."""
     server = serve(pending_models=["slow"], pending_seconds=0)
     pending, done = example("jobs.py", "slow")
 
@@ -126,14 +126,14 @@ def test_jobs(serve, example):
 
 
 def test_jobs_without_waiting(server, example):
-    """A generation that is complete at once is not waited for."""
+    """The example sends no status request for a generation that is complete at once."""
     assert "You said: Write a long report" == example("jobs.py")[-1]
     assert ["POST"] == [request.method for request in server.requests]
 
 
 @pytest.fixture
 def prompts(tmp_path):
-    """Write a file of so many prompts."""
+    """Return a function that writes a file of so many prompts."""
 
     def write(count):
         path = tmp_path / "prompts.txt"
@@ -144,7 +144,7 @@ def prompts(tmp_path):
 
 
 def test_batch(serve, example, prompts):
-    """One result for each line, of all; one that fails does not stop the others."""
+    """Each line has one result, and a failure does not stop the others."""
     server = serve(latency=0.05)
     server.fail(500, code="internal")
     results = [json.loads(line) for line in example("batch.py", prompts(200))]
@@ -156,8 +156,8 @@ def test_batch(serve, example, prompts):
     assert 50 >= server.peak_in_flight > 1
 
 
-def test_batch_that_is_hopeless(serve, run, prompts):
-    """When the balance is used up, no further prompts are sent; those under way are finished."""
+def test_batch_without_tokens(serve, run, prompts):
+    """When the balance is used up, no more prompts are sent, and the requests in flight finish."""
     server = serve(balance=20)
     done = run(sys.executable, str(EXAMPLES / "batch.py"), str(prompts(1000)))
     results = [json.loads(line) for line in done.stdout.splitlines()]
@@ -169,7 +169,7 @@ def test_batch_that_is_hopeless(serve, run, prompts):
 
 
 def test_batch_journal(serve, example, run, prompts, tmp_path):
-    """One result for each line, of all runs together: what is done is not paid for again, and failures tell."""
+    """All runs together have one result for each line and pay once for each; failures have a status of their own."""
     server = serve()
     server.fail(400)
     program = ("batch_journal.py", prompts(50), str(tmp_path / "run.jsonl"))
@@ -186,7 +186,7 @@ def test_batch_journal(serve, example, run, prompts, tmp_path):
 
 
 def test_blocking(server, example):
-    """Once, as a stream, and from threads, in the order of the questions."""
+    """The example prints a call, a stream, and the results of threads in order."""
     text, story, costs, *definitions = example("blocking.py")
 
     assert "You said: Write a haiku about rivers" == text
@@ -197,7 +197,7 @@ def test_blocking(server, example):
 
 
 def test_blocking_without_tokens(serve, run):
-    """An error that a program knows gets words of its own."""
+    """The example has its own message for an empty balance."""
     serve(balance=0)
     done = run(sys.executable, str(EXAMPLES / "blocking.py"))
 
@@ -206,20 +206,20 @@ def test_blocking_without_tokens(serve, run):
 
 @pytest.fixture
 def backend(monkeypatch):
-    """Run the web backend, and make connections to it."""
+    """Return a function that sends a request to the running web backend."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setenv("PORT", str(port))
     command = [sys.executable, str(EXAMPLES / "web_backend.py")]
     with contextlib.ExitStack() as stack:
-        # It writes of its requests to stderr only when one fails.
+        # It logs only failed requests to stderr.
         process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         stack.callback(process.send_signal, signal.SIGINT)
         _wait_for(process, port)
 
         def post(prompt):
             connection = stack.enter_context(
-                contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE))
+                contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT))
             )
             connection.request("POST", "/chat", prompt)
             return connection
@@ -229,7 +229,7 @@ def backend(monkeypatch):
 
 
 def _wait_for(process, port):
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             return
@@ -238,7 +238,7 @@ def _wait_for(process, port):
 
 
 def test_web_backend(server, backend):
-    """Text comes as it is generated; errors become statuses while they can; a text that is cut is seen to be cut."""
+    """Text is streamed; an error before the first text is a status, and one after it breaks the connection."""
     response = backend("Tell a story").getresponse()
     assert (200, b"You said: Tell a story") == (response.status, response.read())
 
@@ -257,12 +257,12 @@ def test_web_backend(server, backend):
     assert b"You said: " == caught.value.partial
 
 
-def test_web_backend_whose_browser_leaves(server, backend):
-    """A browser that leaves in the middle of a text ends the generation, which is not billed."""
+def test_web_backend_disconnect(server, backend):
+    """A browser that disconnects in the middle of a text ends the generation, which is not billed."""
     server.stall(3)
     connection = backend("Tell a story")
     assert b"You " == connection.getresponse().read(4)
     connection.close()
 
-    server.wait_for_disconnect(timeout=PATIENCE)
+    server.wait_for_disconnect(timeout=TIMEOUT)
     assert () == server.billed

@@ -1,4 +1,4 @@
-"""The pages agree with each other and with the code: links, names, tables."""
+"""Links, names and tables of the documentation agree with each other and with the code."""
 
 from __future__ import annotations
 
@@ -9,14 +9,27 @@ import re
 
 import attrs
 import pytest
-from documents import PAGES, ROOT, anchors, blocks, code_in, links, prose, read, table
+from documents import FOR_CONTRIBUTORS, PAGES, ROOT, anchors, blocks, code_in, links, prose, read, table
 
 import neuralbox_async
-from neuralbox_async import APIStatusError, AsyncNeuralBox, InvalidParameterError, NeuralBoxError, RetryPolicy, testing
+from neuralbox_async import (
+    APIStatusError,
+    AsyncNeuralBox,
+    BatchProgress,
+    BatchReport,
+    BatchResult,
+    InvalidParameterError,
+    NeuralBoxError,
+    OnUnknown,
+    RetryPolicy,
+    testing,
+)
+from neuralbox_async._options import CallOptions
 from neuralbox_async.testing import NeuralBoxServer
 
 README = ROOT / "README.md"
 CHANGELOG = ROOT / "CHANGELOG.md"
+BATCHES = ROOT / "docs" / "batches.md"
 ERRORS = ROOT / "docs" / "errors.md"
 RETRIES = ROOT / "docs" / "retries.md"
 STREAMS = ROOT / "docs" / "streams.md"
@@ -27,11 +40,14 @@ KINDS = {
     for name, kind in vars(neuralbox_async).items()
     if isinstance(kind, type) and issubclass(kind, NeuralBoxError)
 }
+SOURCES = [source for package in ("neuralbox_async", "neuralbox_sync") for source in (ROOT / package).rglob("*.py")]
+# Classes and constants of other packages.
+FOREIGN_NAMES = {"ClientSession", "ClientResponse", "ClientConnectorError", "StreamingResponse"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links(page):
-    """Every link to a file or a heading of ours leads there."""
+    """Every link to a file or a heading of this project has an existing target."""
     for link in links(page):
         if "://" in link:
             continue
@@ -42,26 +58,68 @@ def test_links(page):
 
 
 def test_every_page_is_linked():
-    """From the README every page and every example is found, or named beside one that is."""
+    """The README names every page and every example."""
     text = read(README)
-    everything = [*(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.py"), CHANGELOG, ROOT / "LICENSE"]
+    everything = [*PAGES, *(ROOT / "examples").glob("*.py"), ROOT / "LICENSE"]
 
-    assert [] == [file.name for file in everything if file.relative_to(ROOT).as_posix() not in text]
+    assert [] == [file.name for file in everything if file != README and file.relative_to(ROOT).as_posix() not in text]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_names(page):
-    """Every class that a page names exists."""
+    """Every class that a page names exists and is public; pages for contributors may name private ones."""
     known = {*neuralbox_async.__all__, *testing.__all__, "NeuralBox", "Stream", *vars(builtins)}
+    if page in FOR_CONTRIBUTORS:
+        known |= {name for source in SOURCES for name in re.findall(r"^class (\w+)", read(source), re.MULTILINE)}
+    if page == CHANGELOG:
+        known |= {old for row in table(CHANGELOG, "Old", "New") for old in code_in(row["Old"])}
     named = {name for code in code_in(prose(page)) for name in re.findall(r"\b[A-Z]+[a-z]\w*[A-Z]\w*\b", code)}
 
-    assert set() == named - known - {"ClientSession", "ClientResponse", "ClientConnectorError", "StreamingResponse"}
+    assert set() == named - known - FOREIGN_NAMES
+
+
+@pytest.mark.parametrize("page", FOR_CONTRIBUTORS, ids=lambda page: page.name)
+def test_paths(page):
+    """Every file and folder that a page for contributors names exists, in the checkout or in the core."""
+    paths = {code for code in code_in(prose(page)) if re.fullmatch(r"[\w./-]+\.(py|md)|[\w.-]+/[\w./-]*", code)}
+
+    assert len(paths) >= 5
+    assert [] == [
+        path for path in paths if not (ROOT / path).exists() and not (ROOT / "neuralbox_async" / path).exists()
+    ]
+
+
+def test_packages():
+    """The page about the architecture has a row for every package and private module of the core."""
+    rows = table(ROOT / "docs" / "architecture.md", "Package", "Subject")
+    named = {name.rstrip("/") for row in rows for name in code_in(row["Package"])}
+    core = {file.name for file in (ROOT / "neuralbox_async").iterdir() if not file.name.startswith("__")}
+
+    assert {"neuralbox_sync", *core} - {"py.typed"} == named
+
+
+def test_options_of_the_command():
+    """Every option that a page names exists in the command, in make, or in a tool that the page uses."""
+    from neuralbox_async._cli import cli
+
+    options = {"--help", "--version", "--no-buffer", "--data", "--format", "--check"}
+    for command in cli.commands.values():
+        options |= {option for parameter in command.params for option in parameter.opts}
+    named = {option for page in PAGES for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", _without_old_names(page))}
+
+    assert set() == named - options
+
+
+def _without_old_names(page):
+    return "\n".join(
+        re.sub(r"^\| [^|]+ \|", "", line) if page == CHANGELOG else line for line in read(page).split("\n")
+    )
 
 
 def test_variables():
-    """The environment's variables that the README explains are those that the code reads."""
-    sources = [*(ROOT / "neuralbox_async").glob("*.py"), *(ROOT / "neuralbox_sync").glob("*.py")]
-    in_code = {name for source in sources for name in re.findall(r'"(NEURALBOX_[A-Z_]+)"', read(source))}
+    """The README lists exactly the environment variables that the code reads."""
+    in_core = [source for source in SOURCES if source.parent.name not in {"testing", "_cli"}]
+    in_code = {name for source in in_core for name in re.findall(r'"(NEURALBOX_[A-Z_]+)"', read(source))}
 
     assert in_code == {name for row in table(README, "Variable") for name in code_in(row["Variable"])}
 
@@ -70,42 +128,64 @@ def test_variables():
 
 
 def test_timeouts():
-    """Each default in the README's table of timeouts is the one in the signature."""
+    """The README's table of timeouts has the defaults of the code."""
     client = inspect.signature(AsyncNeuralBox).parameters
-    methods = {f"{name}(timeout=...)": getattr(AsyncNeuralBox, name) for name in ("stream", "wait")}
-    defaults = {
-        **{name: parameter.default for name, parameter in client.items() if name.endswith("timeout")},
-        **{name: inspect.signature(method).parameters["timeout"].default for name, method in methods.items()},
-    }
+    defaults = {name: f"{parameter.default:g}" for name, parameter in client.items() if name[:-7] in TIMED}
+    options = CallOptions()
+    defaults["timeout"] = f"{options.timeout:g} for a call, {options.stream_timeout} for a stream"
+    defaults["wait(timeout=...)"] = f"{inspect.signature(AsyncNeuralBox.wait).parameters['timeout'].default:g}"
 
-    assert defaults == {code_in(row["Parameter"])[0]: _number(row["Default"]) for row in table(README, "Parameter")}
+    assert {name for name in client if name.endswith("timeout")} < set(defaults)
+    assert defaults == {code_in(row["Parameter"])[0]: row["Default"] for row in table(README, "Parameter")}
 
 
-def test_clocks():
-    """The same for the clocks of streams."""
+TIMED = {"connect_", "first_event_", "stall_"}
+
+
+def test_timeouts_of_streams():
+    """The table of timeouts on the page about streams has the defaults of the code."""
     client, stream = (inspect.signature(made).parameters for made in (AsyncNeuralBox, AsyncNeuralBox.stream))
-    rows = {code_in(row["Parameter"])[0]: _number(row["Default"]) for row in table(STREAMS, "Parameter")}
+    rows = {code_in(row["Parameter"])[0]: row["Default"] for row in table(STREAMS, "Parameter")}
 
     assert {name for name in stream if name.endswith("timeout")} == set(rows)
-    assert rows == {name: stream[name].default if name == "timeout" else client[name].default for name in rows}
+    assert "the client's, if you set one; otherwise None" == rows.pop("timeout")
+    assert rows == {name: f"{client[name].default:g}" for name in rows}
 
 
 def test_connections():
-    """The number of connections that the README tells is the default."""
+    """The README has the default number of connections."""
     default = inspect.signature(AsyncNeuralBox).parameters["max_connections"].default
 
-    assert f"More than {default:,} at a time" in read(README)
+    assert f"More than {default:,} concurrent requests" in " ".join(read(README).split())
 
 
-def _number(cell):
-    return None if cell == "None" else float(cell)
+# -------------------------------------------------------------------------------------------------------------- batches
+
+
+def test_fields_of_batches():
+    """The page about batches names every field of results, progress and report."""
+    named = set(code_in(prose(BATCHES)))
+    report = {*(field.name for field in attrs.fields(BatchReport)), "tokens_used_total"}
+
+    assert report == {name for row in table(BATCHES, "Field") for name in code_in(row["Field"])}
+    assert {field.name for kind in (BatchResult, BatchProgress) for field in attrs.fields(kind)} <= named
+
+
+def test_choices_for_unknown_requests():
+    """The page about batches has every value of *on_unknown*."""
+    (names, _function) = OnUnknown.__args__
+
+    assert [f'"{name}"' for name in ("skip", "retry", "raise")] == [
+        code for row in table(BATCHES, "`on_unknown`") for code in code_in(row["`on_unknown`"])
+    ]
+    assert {"skip", "retry", "raise"} == set(names.__args__)
 
 
 # --------------------------------------------------------------------------------------------------------------- errors
 
 
 def test_tree():
-    """The tree of errors shows every class of it, under the class that it comes from."""
+    """The class tree has every class, below its base class."""
     (tree,) = blocks(ERRORS, "text")
     shown, above = {}, {}
     for line in tree.code.splitlines():
@@ -119,42 +199,42 @@ def test_tree():
 
 @pytest.mark.parametrize("page", [README, ERRORS], ids=lambda page: page.name)
 def test_billed(page):
-    """What a page says of the bill is what an error of that class says."""
-    for row in table(page, "Error", "BillingStatus?"):
-        said = row["BillingStatus?"].split(" / ")
+    """The billing status of a class on a page is that of its errors."""
+    for row in table(page, "Error", "Billed?"):
+        statuses = row["Billed?"].split(" / ")
         for name in code_in(row["Error"]):
-            assert said == [_made(name, sent=sent).billed for sent in (False, True)[: len(said)]], name
+            assert statuses == [_made(name, sent=sent).billed for sent in (False, True)[: len(statuses)]], name
 
 
-def test_every_error_has_a_bill():
-    """The page of errors says of every class what it means for the bill."""
-    rows = table(ERRORS, "Error", "BillingStatus?")
+def test_every_error_has_a_billing_status():
+    """The page about errors has the billing status of every class."""
+    rows = table(ERRORS, "Error", "Billed?")
 
     assert sorted(KINDS.keys() - {"NeuralBoxError"}) == sorted(code_in(row["Error"])[0] for row in rows)
 
 
-def test_facts_of_all():
-    """The attributes that every error has are those that the page of errors lists."""
-    assert _facts("NeuralBoxError") == {code_in(row["Attribute"])[0] for row in table(ERRORS, "Attribute")}
+def test_attributes_of_all():
+    """The page about errors lists the attributes that every error has."""
+    assert _attributes("NeuralBoxError") == {code_in(row["Attribute"])[0] for row in table(ERRORS, "Attribute")}
 
 
 @pytest.mark.parametrize("name", sorted(KINDS.keys() - {"NeuralBoxError"}))
-def test_facts_of_some(name):
-    """What a class adds to those that it comes from is listed for it, and what is listed is there."""
+def test_attributes_of_some(name):
+    """The attributes that a class adds to its base classes are listed, and the listed ones exist."""
     listed = {code_in(row["Error"])[0]: row["Attributes"] for row in table(ERRORS, "Error", "Attributes")}.get(name, "")
-    inherited = set().union(*(_facts(kind) for kind in KINDS if _comes_from(name, kind)))
+    inherited = set().union(*(_attributes(kind) for kind in KINDS if _is_derived(name, kind)))
 
-    assert _facts(name) - inherited <= set(code_in(listed))
-    # What stands in brackets or after a colon explains the attribute before it.
-    assert set(code_in(re.sub(r"\(.*?\)|:.*", "", listed))) <= _facts(name)
+    assert _attributes(name) - inherited <= set(code_in(listed))
+    # Text in brackets or after a colon explains the attribute before it.
+    assert set(code_in(re.sub(r"\(.*?\)|:.*", "", listed))) <= _attributes(name)
 
 
-def _comes_from(name, kind):
+def _is_derived(name, kind):
     return name != kind and issubclass(KINDS[name], KINDS[kind])
 
 
-def _facts(name):
-    """Return the names of the public attributes, methods excepted, of an error of the class *name*."""
+def _attributes(name):
+    """Return the names of the public attributes, except for methods, of an error of the class *name*."""
     error = _made(name)
     own = set(dir(error)) - set(dir(Exception)) - set(dir(OSError))
     return {fact for fact in own if not fact.startswith(("_", "default_")) and not callable(getattr(error, fact))}
@@ -163,7 +243,7 @@ def _facts(name):
 def _made(name, *, sent=False):
     kind = KINDS[name]
     if issubclass(kind, APIStatusError):
-        return kind("", status=499)
+        return kind("", status_code=499)
     if issubclass(kind, InvalidParameterError):
         return kind("temperature", 3, "less")
     return kind("", request_sent=True) if sent else kind("")
@@ -173,15 +253,15 @@ def _made(name, *, sent=False):
 
 
 def test_rules_of_retrying():
-    """The rows of the page are the rows of the tests of `RetryPolicy`, in their order, and what the policy does."""
+    """The page has the rows of the tests of `RetryPolicy`, in their order, and the decisions of the policy."""
     tested = _rows_of_test_retry()
     columns = ("POST", "POST with `retry_unknown`", "GET")
     shown = {row["Failure"]: tuple(row[column] == "yes" for column in columns) for row in table(RETRIES, "Failure")}
-    policy, bold = RetryPolicy(), RetryPolicy(retry_unknown=True)
+    policy, retries_unknown = RetryPolicy(), RetryPolicy(retry_unknown=True)
     decided = {
         name: (
             policy.delay(1, error) is not None,
-            bold.delay(1, error) is not None,
+            retries_unknown.delay(1, error) is not None,
             policy.delay(1, error, idempotent=True) is not None,
         )
         for name, (error, *_) in tested.items()
@@ -200,14 +280,14 @@ def _rows_of_test_retry():
 
 
 def test_settings_of_retrying():
-    """Every setting of `RetryPolicy` is on the page, with its default."""
-    defaults = {field.name: repr(field.default) for field in attrs.fields(RetryPolicy) if field.name != "uniform"}
+    """The page has every setting of `RetryPolicy` with its default, except for `jitter`, a function."""
+    defaults = {field.name: repr(field.default) for field in attrs.fields(RetryPolicy) if field.name != "jitter"}
 
     assert defaults == {code_in(row["Setting"])[0]: row["Default"] for row in table(RETRIES, "Setting")}
 
 
 def test_budget():
-    """The numbers of the retry budget are those of the code."""
+    """The page has the numbers of the retry budget."""
     from neuralbox_async._call.retry_budget import RetryBudget
 
     text = " ".join(read(RETRIES).split())
@@ -219,7 +299,7 @@ def test_budget():
 
 
 def test_faults():
-    """The page of testing lists every method that injects a fault, and existing options of the server."""
+    """The page about testing lists every method that injects a fault, and existing options of the server."""
     injector = NeuralBoxServer.__mro__[2]
     faults = {name for name, value in vars(injector).items() if callable(value) and not name.startswith("_")}
 
@@ -229,7 +309,7 @@ def test_faults():
 
 
 def test_public_testing_names():
-    """The tools that the page lists are public, and the fixtures are those of the plugin."""
+    """The tools that the page lists are public, and its fixtures are those of the plugin."""
     from neuralbox_async.testing import _pytest_plugin
 
     named = {name for row in table(TESTING, "Tool") for name in code_in(row["Tool"])}
@@ -241,7 +321,7 @@ def test_public_testing_names():
 
 
 def test_changelog():
-    """The changelog keeps to its format: what is unreleased first, then versions with dates, newest first."""
+    """The changelog follows its format: unreleased changes first, then versions with dates, newest first."""
     text = read(CHANGELOG)
     headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
     releases = [re.fullmatch(r"\[(\d+)\.(\d+)\.(\d+)\] - (\d{4}-\d{2}-\d{2})", heading) for heading in headings[1:]]
@@ -257,7 +337,7 @@ def test_changelog():
 
 
 def test_kinds_of_changes():
-    """Each version sorts its changes into the kinds of the format, each kind once, and each change is a list item."""
+    """Each version has each kind of change at most once, and each change is a list item or a row of a table."""
     for version in re.split(r"^## ", read(CHANGELOG), flags=re.MULTILINE)[1:]:
         kinds = re.findall(r"^### (.+)$", version, re.MULTILINE)
         assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
@@ -265,4 +345,4 @@ def test_kinds_of_changes():
         for changes in re.split(r"^### .+\n\n", version, flags=re.MULTILINE)[1:]:
             items = [line for line in changes.rstrip().splitlines() if line]
             assert items
-            assert all(line.startswith(("- ", "  ")) for line in items), items
+            assert all(line.startswith(("- ", "  ", "|")) for line in items), items

@@ -1,4 +1,4 @@
-"""What type checkers must accept, and what they must refuse: read by mypy and pyright, never run."""
+"""Code that type checkers must accept, and code that they must reject: checked by mypy and pyright, never run."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
@@ -85,7 +85,7 @@ async def accepted_batches(client: AsyncNeuralBox, awaited: AsyncIterator[str]) 
     assert_type(read_journal("run.jsonl"), Iterator[JournalEntry])
 
 
-async def refused(client: AsyncNeuralBox) -> None:
+async def rejected(client: AsyncNeuralBox) -> None:
     await client.generate("gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.generate("gpt-5", "Hi", "Be brief.")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.generate("gpt-5", "Hi", temperature="hot")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -123,7 +123,7 @@ def blocking_batches(client: NeuralBox) -> None:
     assert_type(results.report, BatchReport)
 
 
-def blocking_refused(client: NeuralBox) -> None:
+def blocking_rejected(client: NeuralBox) -> None:
     client.generate_many(["Hi"], "gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     client.generate_many(["Hi"], budget="all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.generate("gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
