@@ -1,5 +1,5 @@
 """
-One tree of exceptions; a class of its own only where a caller would act differently.
+The tree of errors. It has a class where a caller would act differently.
 
     NeuralBoxError
     +-- InvalidParameterError         a parameter breaks a rule; nothing was sent (also a ValueError)
@@ -32,7 +32,7 @@ One tree of exceptions; a class of its own only where a caller would act differe
     +-- JournalError                  a journal cannot be read or written, or is malformed
         +-- JournalLockedError        ... or is in use by another batch
 
-Every error pickles, and none holds the API key or the text of a prompt.
+Every error can be pickled. No error holds the API key or the text of a prompt.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 class NeuralBoxError(Exception):
     """
-    The base class of every error that this SDK raises on purpose.
+    The base class of the errors that this SDK raises.
 
     Each fact is an attribute, which every error of the tree has:
 
@@ -76,7 +76,7 @@ class NeuralBoxError(Exception):
     text: str = ""
 
     def __init__(self, message: str) -> None:
-        # Much of it comes from outside: no line break or escape sequence of a server gets into a log or a terminal.
+        # A server may have sent it: its line breaks and escape sequences must not get into a log or a terminal.
         self.message = message if message.isprintable() else _printable(message)
         super().__init__(self.message)
 
@@ -307,7 +307,7 @@ class GenerationFailedError(NeuralBoxError):
     """
     The generation has the status ``failed``, which is never billed (source: the vendor's error-handling guide).
 
-    *reason*: why, in the API's words, or None. *generation*: the `Generation`, or None for an error event of a stream.
+    *reason*: as the API reports it, or None. *generation*: the `Generation`, or None for an error event of a stream.
     """
 
     def __init__(self, message: str, *, reason: str | None = None, generation: Any = None) -> None:

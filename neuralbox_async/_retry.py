@@ -1,8 +1,8 @@
 """
-Which failed attempts are retried: a pure decision, apart from the loop that carries it out.
+The retry policy: which failed attempts are retried, and when. It decides; the loop is in `_call/executor`.
 
-The API bills each generation and documents no idempotency key. So the first question is always whether the request may
-have run.
+The API bills each generation and documents no idempotency key. So a retry is safe only if the request certainly did not
+run, or is documented as not charged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TOO_EARLY = 425
 TRANSIENT_STATUSES = frozenset({408, _TOO_EARLY, 429, 500, 502, 503, 504, 529})
 """Statuses after which the same GET may succeed."""
 
-_MARGIN = 1.0  # seconds that an attempt needs to be worth starting before the deadline
+_MARGIN = 1.0  # seconds before the deadline in which no attempt is started
 _seconds = field_validator(check_backoff)
 _flag = field_validator(check_flag)
 
@@ -64,7 +64,7 @@ class RetryPolicy:
         self, attempt: int, error: NeuralBoxError, *, idempotent: bool = False, remaining: float | None = None
     ) -> float | None:
         """
-        Return the seconds to wait before the next attempt, or None when there is none.
+        Return the seconds to wait before the next attempt, or None for no retry.
 
         *attempt* counts from 1; *idempotent* is True for a GET; *remaining* is the time left until the deadline, in
         seconds.
@@ -105,7 +105,7 @@ class RetryPolicy:
 
 
 def is_throttled(error: NeuralBoxError) -> bool:
-    """Return whether the server reports that it has too much to do."""
+    """Return whether the server throttles the client or is overloaded."""
     return isinstance(error, RateLimitError | ModelUnavailableError)
 
 

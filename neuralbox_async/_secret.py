@@ -15,8 +15,8 @@ class Secret(str):
     """
     A string whose `repr` is ``'***'`` and that refuses to be pickled.
 
-    It stays an ordinary `str` for the code that sends it. Only code that prints values (debuggers, tracebacks with
-    locals, the reprs of dicts and headers) does not see the text.
+    It is an ordinary `str` for the code that sends it. Code that prints values (debuggers, tracebacks with locals, the
+    reprs of dicts and headers) does not see the text.
     """
 
     __slots__ = ()

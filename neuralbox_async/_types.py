@@ -32,7 +32,7 @@ from neuralbox_async._validation import (
 
 Role = Literal["system", "user", "assistant"]
 GenerationId: TypeAlias = str | int
-"""The id of a generation: a string (``"gen_01j9x2abc123"``) or an integer, as the API gave it."""
+"""The id of a generation: a string (``"gen_01j9x2abc123"``) or an integer, as the API sent it."""
 
 ROLES: frozenset[str] = frozenset(get_args(Role))
 _MAX_TEMPERATURE = 2.0
@@ -305,7 +305,7 @@ class Usage:
 @attrs.frozen(kw_only=True, slots=False)
 class Generation:
     """
-    One generation, in whichever dialect the API returned it; absent members are None.
+    One generation, from either dialect of the API; absent members are None.
 
     * *id*: string or integer, as the API sent it.
     * *status*: ``"completed"``, ``"pending"``, ``"failed"``, a status that this version does not know, or
@@ -372,7 +372,7 @@ class ContentDelta:
 
 @attrs.frozen(slots=False)
 class GenerationEnd:
-    """The generation is complete. *tokens_used*: its cost in NeuralBox tokens; *balance_remaining*: what is left."""
+    """The generation is complete. *tokens_used*: its cost in NeuralBox tokens; *balance_remaining*: afterwards."""
 
     id: GenerationId | None = None
     tokens_used: int | None = None

@@ -1,4 +1,4 @@
-"""The one set of validators: each returns the value that it accepts or raises `InvalidParameterError`."""
+"""Validators: each returns the value that it accepts, or raises `InvalidParameterError`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Return whether *value* is a number; True and False are none."""
+    """Return whether *value* is a number, and not True or False."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Return whether *value* is an integer; True and False are none."""
+    """Return whether *value* is an integer, and not True or False."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -131,7 +131,7 @@ def check_headers(parameter: str, headers: Mapping[str, str] | None) -> dict[str
     if not is_mapping(headers):
         raise InvalidParameterError(parameter, None, "a mapping of header names to values", show=False)
     secrets: dict[Any, Any] = {name: as_secret(value) for name, value in headers.items()}
-    del headers  # users put secrets there, too
+    del headers  # users put secrets there as well
     for name, value in secrets.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
             raise InvalidParameterError(parameter, name, "header names, without those that the client sets itself")

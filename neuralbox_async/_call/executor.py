@@ -76,7 +76,7 @@ class SharedState:
     status_paths: tuple[str, ...] = STATUS_PATHS  # the one that worked last comes first
     prefers_stream_fallback: bool = False  # of the two documented endpoints of streams
     closed: bool = False
-    _transports: list[Transport] = attrs.field(factory=list["Transport"], init=False)  # none, or the one in use
+    _transports: list[Transport] = attrs.field(factory=list["Transport"], init=False)  # empty until the first request
 
     @property
     def transport(self) -> Transport:
@@ -89,7 +89,7 @@ class SharedState:
         return self._transports[0]
 
     async def aclose(self) -> None:
-        """Close the client and those derived from it, for good."""
+        """Close the client and the clients derived from it, permanently."""
         self.closed = True
         if self._transports or self.custom_transport is not None:
             await self.transport.aclose()
@@ -109,7 +109,7 @@ def _deadline_of(call: Call) -> float:
 
 @attrs.define(eq=False)
 class Call:
-    """A request with the facts of its attempts. *deadline* (of `now`): by default that of *options*."""
+    """A request with the facts of its attempts. *deadline*: a time of `now`, by default that of *options*."""
 
     request: Request
     options: CallOptions
@@ -185,7 +185,7 @@ def _mask_in_error(error: NeuralBoxError, key: str) -> None:
 
 @attrs.frozen(kw_only=True)
 class Executor:
-    """Executes the calls of a client: with its key, against its base URL, over its shared connections."""
+    """Executes the calls of a client, with its key and base URL, over the shared connections."""
 
     shared: SharedState
     api_key: Secret | Callable[[], str] | Callable[[], Awaitable[str]] = attrs.field(repr=False)
@@ -329,7 +329,7 @@ class Executor:
 
 
 def _key_headers(key: object) -> dict[str, str]:
-    """Return the headers of every request with *key*; none if a function returns the key."""
+    """Return the headers that each request with *key* has; empty if a function returns the key."""
     return {"Authorization": Secret("Bearer " + key), "User-Agent": _USER_AGENT} if isinstance(key, Secret) else {}
 
 
@@ -346,7 +346,11 @@ def _headers(key_headers: Mapping[str, str], request: Request) -> dict[str, str]
 
 
 def _redirect_target(attempt: HTTPRequest, response: Response) -> str | None:
-    """Return the URL of a redirect of a GET to the same origin. Another would get the key, or bill again."""
+    """
+    Return the URL to follow when *response* redirects a GET to the same origin, otherwise None.
+
+    Another origin would get the key, and a POST could be billed again.
+    """
     location = response.headers.get("location")
     if attempt.method != "GET" or response.status_code not in _REDIRECTS or not location:
         return None

@@ -58,11 +58,11 @@ class Window:
             self.resets_at = self.resets_at or now + self.seconds
 
     def exhaust(self, limit: int | None, resets_at: float) -> None:
-        """Record that it is used up until *resets_at*."""
+        """Record that no request remains until *resets_at*."""
         self.limit, self.remaining, self.resets_at = limit or self.limit, 0, resets_at
 
     def opens_at(self, now: float, in_flight: int) -> float:
-        """Return when another request may join *in_flight* ones: 0 for now, infinity for after a response."""
+        """Return when one more request may join the *in_flight* ones: 0 for now, infinity for after a response."""
         if self.remaining is None:
             return 0.0
         if self.resets_at is not None and now >= self.resets_at:
@@ -218,9 +218,8 @@ def _number(text: str | None) -> int | None:
     return int(text) if text is not None and len(text) <= 12 and text.isascii() and text.isdigit() else None
 
 
-_cached_number = functools.lru_cache(16)(
-    _number
-)  # for numbers that each response repeats: half of the cost of learning
+# For numbers that each response repeats: parsing them is half of the cost of learning.
+_cached_number = functools.lru_cache(16)(_number)
 
 
 def _local_time(reset: int, headers: Mapping[str, str], age: float) -> float | None:

@@ -56,7 +56,7 @@ class AsyncStream:
     generating. Iterate the stream for every event, or `text_stream` for the pieces of text; afterwards `generation` has
     the whole. A read that is cancelled or times out loses nothing: the next one continues. Only a terminal event of the
     API ends a stream. If it ends otherwise, each read raises the same `StreamInterruptedError`, which has the text so
-    far. `StreamState` has the states.
+    far.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class AsyncStream:
         self._open_response = open_response
         self._limits = limits
         self._recover = recover
-        self._state = StreamState.NEW
+        self._state = StreamState.NEW  # changed by `_move` only
         self._call: Call | None = None
         self._reader: StreamReader | None = None
         self._finalizer: weakref.finalize[..., AsyncStream] | None = None
@@ -208,7 +208,7 @@ class AsyncStream:
 
     async def _next_text(self) -> str:
         """Return the next piece of text, for `text_stream`."""
-        # Not through __anext__: the event that it makes is a fifth of the cost of a piece (benchmark scenario `stream`).
+        # Not through __anext__: its event is a fifth of the cost of a piece of text (benchmark scenario `stream`).
         while True:
             while not self._pending:
                 if not await self._fill():

@@ -67,7 +67,7 @@ class StreamReader:
         return self._is_event_stream is True
 
     async def next_events(self, deadline: float) -> list[bytes | str]:
-        """Return the data of the next events, together as they arrived; none at the end of the body."""
+        """Return the data of the next events, together as they arrived, and ``[]`` at the end of the body."""
         self._deadline = deadline
         if self._parser is None:
             self._parser = decode(self._read_chunk, self._decoder)
@@ -91,7 +91,7 @@ class StreamReader:
         if self._is_event_stream is None:
             media_type = self.response.headers.get("content-type", "").lower()
             first = await self._peek_first_byte(deadline)
-            # No event begins with a brace, whatever the content type; "<" may begin a line to ignore.
+            # No event begins with a brace, so the content type does not matter; "<" may begin a line to ignore.
             self._is_event_stream = first != b"{" and (
                 "text/event-stream" in media_type or (first != b"<" and "json" not in media_type)
             )

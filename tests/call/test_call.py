@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 
 import anyio
 import pytest
@@ -180,16 +181,36 @@ async def test_error_of_the_transport(make_client):
     assert (ProviderError, str(error), 3) == (type(caught.value), str(caught.value), caught.value.attempts)
 
 
-@pytest.mark.parametrize("status", [200, 401, 502])
+@pytest.mark.parametrize("status", [200, 401, 429, 502])
 async def test_an_echoed_key_is_masked(make_client, status):
     """A key that a server echoes appears nowhere in the error."""
-    body = json.dumps({"error": {"message": f"Incorrect API key: {KEY}"}, "details": {"a": [KEY]}}).encode()
+    error = {"message": f"Incorrect API key: {KEY}"}
+    body = json.dumps({"error": error, "details": {"a": [KEY]}, "plan": KEY, "retry_after": 900}).encode()
     response = FakeResponse(body, status_code=status, headers={"x-echo": f"Bearer {KEY}"})
     with pytest.raises(NeuralBoxError) as caught:
         await make_client(FakeTransport(response)).generate("gpt-5", "Hi")
 
     assert "Incorrect API key: ***" in str(caught.value)
     assert KEY not in repr(vars(caught.value)) + repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [f'{{"id": "{KEY}"', f'["{KEY}"]', f'{{"id": 1, "content": ["{KEY}"]}}', f'{{"status": "{KEY}", "progress": "x"}}'],
+)
+async def test_frames_without_the_body(make_client, body):
+    """No frame of an error or its context holds the body, which may echo the key."""
+    transport = FakeTransport(FakeResponse(body.encode()))
+    client = make_client(transport)
+    del body
+    with pytest.raises(NeuralBoxError) as caught:
+        await client.generate("gpt-5", "Hi")
+
+    error = caught.value
+    while error is not None:
+        text = traceback.TracebackException.from_exception(error, capture_locals=True).format()
+        assert KEY not in "".join(text)
+        error = error.__cause__ or error.__context__
 
 
 # --------------------------------------------------------------------------------------------- endpoints of streams

@@ -245,6 +245,6 @@ async def test_pending_instead_of_events_without_recovery(make_client, recover):
 
 
 async def test_events_under_another_content_type(make_client):
-    """Events are detected whatever the content type."""
+    """Events are detected with any content type."""
     async with make_client(FakeTransport(stream_of(WHOLE, content_type="text/plain"))).stream("m", "Hi") as stream:
         assert COMPLETE == await stream.get_final_generation()

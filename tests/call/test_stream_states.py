@@ -177,7 +177,7 @@ async def test_closed_when_data_arrives(make_client):
 
 @pytest.mark.parametrize("recovery", [{"id": "gen_1", "content": "Hello!"}, APIConnectionError("no", retryable=False)])
 async def test_closed_during_recovery(make_client, recovery):
-    """Closing a stream during its recovery ends the read, whatever the recovery returns."""
+    """Closing a stream during its recovery ends the read, and the result of the recovery is not used."""
 
     class Closing(FakeTransport):
         async def send(self, request):
