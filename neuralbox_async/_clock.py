@@ -3,7 +3,8 @@ Time within an event loop: the clock, timers and deadlines.
 
 This is the one place where the core uses asyncio's timers and cancellation instead of anyio's. `anyio.fail_after`
 around a call costs 12 % of a call one by one and 20 % at 64 in flight (benchmark scenarios `call` and `call-64`). With
-NEURALBOX_FAST_PATHS=off, deadlines are anyio's cancel scopes and each timer is a `loop.call_at`.
+NEURALBOX_FAST_PATHS=off, deadlines are anyio's cancel scopes and each timer is a `loop.call_at`. The one difference: in
+a block that swallows a cancellation and waits again, a cancel scope cancels that wait too.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Timer:
         """Do not fire any more. Idempotent."""
         if self._queue is not None:
             self._queue.waiting.pop(self, None)
-        elif self._handle is not None:
+        if self._handle is not None:
             self._handle.cancel()
 
 
@@ -95,7 +96,8 @@ class Deadline(Timer):
     Cancels the current task inside ``with Deadline(when):`` at the time *when* (of `now`).
 
     *expired* is True afterwards if that happened; the block is then left without an exception. A cancellation from
-    elsewhere passes, also when it coincides with the deadline. Not across a `yield`.
+    elsewhere propagates, also when it coincides with the deadline. A result that arrives before the deadline in the
+    same iteration of the loop is not discarded. Not across a `yield`.
     """
 
     __slots__ = ("_cancelling", "_scope", "_task", "expired")
@@ -115,11 +117,13 @@ class Deadline(Timer):
         return self
 
     def fire(self) -> None:
-        """Cancel the block."""
-        self.expired = True
+        """Cancel the block; if its task has just been woken up, after the task has run, unless it left the block."""
         if self._scope is not None:
             self._scope.cancel()
+        elif _has_result(self._task):
+            self._handle = self._task.get_loop().call_soon(self.fire)
         else:
+            self.expired = True
             self._task.cancel()
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: object) -> bool:
@@ -130,6 +134,12 @@ class Deadline(Timer):
             # A request to cancel from elsewhere, if there is one, is still counted: then the cancellation is theirs.
             self.expired = self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError
         return self.expired
+
+
+def _has_result(task: asyncio.Task[object]) -> bool:
+    """Return whether *task* is about to receive a result. To cancel it now would discard that, perhaps a response."""
+    waiter: asyncio.Future[object] | None = getattr(task, "_fut_waiter", None)  # as anyio's cancel scopes do
+    return waiter is not None and waiter.done() and not waiter.cancelled()
 
 
 class _TimerQueue:

@@ -1,8 +1,8 @@
 """
 The switch of the fast paths, for tests and for comparison: NEURALBOX_FAST_PATHS=off takes the general path everywhere.
 
-Each fast path stands behind one door and does what the general path does, in less time: `_wire.fast_path` (plain
-requests and responses), `_http.request_writer` (small bodies) and `_clock` (deadlines).
+Each fast path has one entry point and does the same as the general path in less time: `_wire.fast_path` (plain
+requests, responses and deltas), `_http.request_writer` (small requests) and `_clock` (deadlines and timers).
 """
 
 from __future__ import annotations

@@ -47,7 +47,11 @@ def _import_all(failures: list[Exception]) -> None:
 
 
 class _LazyModule:
-    """A proxy for the module *name*. The first attribute access imports it and replaces the proxy in our own modules."""
+    """
+    A proxy for the module *name*.
+
+    The first attribute access imports the module and replaces the proxy in our own modules.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -56,9 +60,9 @@ class _LazyModule:
         if attribute == "_name":  # of a copy that is not initialised yet
             raise AttributeError(attribute)
         module = importlib.import_module(self._name)
-        # Our own modules only: to look into another package's module can import what that one loads lazily.
+        # Our own modules only: access to a module of another package can import what that one loads lazily.
         for name, user in list(sys.modules.items()):
-            if name.partition(".")[0] in _OUR_PACKAGES and vars(user).get(self._name) is self:
+            if name.partition(".")[0] in _OUR_PACKAGES and getattr(user, "__dict__", {}).get(self._name) is self:
                 setattr(user, self._name, module)
         return getattr(module, attribute)
 

@@ -1,7 +1,8 @@
-"""What keeps secrets out of reprs, logs and tracebacks: strings that do not show their text, and masks for echoes."""
+"""Keep secrets out of reprs, logs and tracebacks: strings whose `repr` hides them, and masks for keys in responses."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from typing import NoReturn, TypeGuard, TypeVar, cast
 
@@ -49,11 +50,12 @@ def mask(value: object, secret: str) -> object:
     """
     Return *value* with each occurrence of *secret* replaced by ``***``; *value* itself when there is none.
 
-    Looks into strings, bytes, and dicts and lists of them, however large. Other values hold no text.
+    Looks into strings and bytes, and into mappings, lists and tuples of them. Returns mappings as dicts and tuples as
+    lists when they change. Other values are returned unchanged; a value that is nested too deeply is replaced whole.
     """
     try:
         return _masked(value, secret, secret.encode())
-    except RecursionError:  # nested more deeply than Python can follow
+    except RecursionError:
         return _MASK
 
 
@@ -64,9 +66,12 @@ def _masked(value: object, secret: str, encoded: bytes) -> object:
     if isinstance(value, bytes):
         return value.replace(encoded, _MASK.encode()) if encoded in value else value
     if _is_mapping(value):
-        return {_masked(name, secret, encoded): _masked(item, secret, encoded) for name, item in value.items()}
+        members = {_masked(name, secret, encoded): _masked(item, secret, encoded) for name, item in value.items()}
+        is_same = all(map(operator.is_, members, value)) and all(map(operator.is_, members.values(), value.values()))
+        return value if is_same else members
     if _is_array(value):
-        return [_masked(item, secret, encoded) for item in value]
+        items = [_masked(item, secret, encoded) for item in value]
+        return value if all(map(operator.is_, items, value)) else items
     return value
 
 

@@ -1,4 +1,4 @@
-"""`Deadline`: it ends what is late, takes back only its own cancellation, and swallows nobody else's."""
+"""`Deadline` cancels a late block, and neither swallows nor adds a cancellation; with the fast path and without it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,32 @@ from hypothesis import strategies as st
 from neuralbox_async import UnsupportedEventLoopError
 from neuralbox_async._clock import Deadline, Timer, now
 
-pytestmark = pytest.mark.usefixtures("no_task_left")
+pytestmark = pytest.mark.usefixtures("no_task_left", "fast_paths")
+
+
+@pytest.fixture(params=[True, False], ids=["fast path", "general path"])
+def fast_paths(request, monkeypatch):
+    """Run each test with the fast path and with anyio's cancel scopes."""
+    monkeypatch.setattr("neuralbox_async._fast_paths.enabled", lambda: request.param)
+
+
+@pytest.fixture
+def fast_paths_on(fast_paths, monkeypatch):
+    """Switch the fast path on."""
+    monkeypatch.setattr("neuralbox_async._fast_paths.enabled", lambda: True)
 
 
 async def test_in_time():
-    """What is in time is left alone."""
-    for moment in (now() + 60, math.inf):
-        with Deadline(moment) as deadline:
+    """A block that ends in time is not cancelled."""
+    for when in (now() + 60, math.inf):
+        with Deadline(when) as deadline:
             await asyncio.sleep(0)
         assert not deadline.expired
 
 
 @pytest.mark.parametrize("late", [0.01, 0.0, -5.0])
 async def test_too_late(late):
-    """What is late is cancelled, the block is left, and the task goes on as if it had not been cancelled."""
+    """A late block is cancelled and left, and the task continues as if it had not been cancelled."""
     with Deadline(now() + late) as deadline:
         await asyncio.sleep(60)
     assert deadline.expired
@@ -39,26 +51,26 @@ async def test_too_late(late):
 
 
 @pytest.mark.parametrize("others", [[], [60.0]], ids=["in the queue", "with a timer of its own"])
-async def test_what_comes_with_the_moment_is_seen_first(others):
-    """When the loop was busy beyond the moment, whoever waited for what has come meanwhile is not late."""
+async def test_a_late_timer_fires_after_the_reads(others):
+    """When the loop was blocked beyond the time of a timer, a reader of data that has arrived can cancel it."""
 
-    class Bell(Alarm):
-        def ring(self):
-            rung.append(self)
+    class Recorder(Timer):
+        def fire(self):
+            fired.append(self)
 
-    async def read(connection, bell):
+    async def read(connection, timer):
         data = await asyncio.get_running_loop().sock_recv(connection, 1)
-        bell.unset()
+        timer.cancel()
         return data
 
-    rung = []
+    fired = []
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        later = [Bell(now() + other) for other in others]
-        near = Bell(now() + 0.05)
-        for bell in (*later, near):
-            bell.set()
+        later = [Recorder(now() + other) for other in others]
+        near = Recorder(now() + 0.05)
+        for timer in (*later, near):
+            timer.start()
         reading = asyncio.create_task(read(ours, near))
         await asyncio.sleep(0)
         theirs.send(b"x")
@@ -67,13 +79,13 @@ async def test_what_comes_with_the_moment_is_seen_first(others):
         assert b"x" == await reading
         await asyncio.sleep(0.02)
 
-    assert [] == rung
-    for bell in later:
-        bell.unset()
+    assert [] == fired
+    for timer in later:
+        timer.cancel()
 
 
 async def test_other_exceptions_pass():
-    """An exception of the block passes, before the deadline and after it."""
+    """An exception of the block propagates, before the deadline and after it."""
     with pytest.raises(ZeroDivisionError), Deadline(now() + 60):
         raise ZeroDivisionError
     with pytest.raises(ZeroDivisionError), Deadline(now()) as deadline:
@@ -86,7 +98,7 @@ async def test_other_exceptions_pass():
 
 
 async def test_cancellation_passes():
-    """A cancellation from elsewhere passes."""
+    """A cancellation from elsewhere propagates."""
 
     async def run() -> None:
         with Deadline(now() + 60):
@@ -100,13 +112,13 @@ async def test_cancellation_passes():
 
 
 async def test_cancellation_in_the_same_iteration_passes():
-    """A cancellation that comes in the same iteration of the loop as the deadline is not lost."""
+    """A cancellation in the same iteration of the loop as the deadline is not lost."""
     for offset in (-0.001, 0.0, 0.001):
 
         async def run() -> str:
             with Deadline(now() + 0.02):
                 await asyncio.sleep(60)
-            return "went on"
+            return "continued"
 
         task = asyncio.ensure_future(run())
         await asyncio.sleep(0)
@@ -117,7 +129,7 @@ async def test_cancellation_in_the_same_iteration_passes():
 
 
 async def test_inside_other_scopes():
-    """Within anyio's scopes and asyncio's timeouts each ends what is its own, nested either way."""
+    """Nested with anyio's scopes, asyncio's timeouts and other deadlines, each ends only its own block."""
     with anyio.move_on_after(0.01) as scope, Deadline(now() + 60) as deadline:
         await asyncio.sleep(60)
     assert (True, False) == (scope.cancelled_caught, deadline.expired)
@@ -141,7 +153,7 @@ async def test_inside_other_scopes():
 
 
 def test_outside_asyncio():
-    """Without a running loop there is no clock, and the error says why."""
+    """Without a running event loop, `now` raises an error that names the reason."""
     with pytest.raises(UnsupportedEventLoopError, match="no asyncio event loop"):
         now()
 
@@ -149,26 +161,26 @@ def test_outside_asyncio():
 @given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), min_size=1, max_size=30))
 @settings(max_examples=20, deadline=None)
 async def test_many_at_once(plan):
-    """Of many deadlines, set in any order, each ends its own block, not before its time; those left ring no more."""
-    begun = now()
+    """Of many deadlines, started in any order, each ends its own block at its time, and none fires afterwards."""
+    started = now()
 
-    async def run(milliseconds: int, patient: bool) -> bool:
-        moment = begun + milliseconds / 1000
-        with Deadline(moment) as deadline:
-            await asyncio.sleep(60 if patient else 0)
-        assert now() >= moment - 0.001 or not deadline.expired
+    async def run(milliseconds: int, waits: bool) -> bool:
+        when = started + milliseconds / 1000
+        with Deadline(when) as deadline:
+            await asyncio.sleep(60 if waits else 0)
+        assert now() >= when - 0.001 or not deadline.expired
         return deadline.expired
 
     expired = await asyncio.gather(*(run(*each) for each in plan))
 
-    # What does not wait may be late only where its time had come already.
-    assert all(late for late, (_, patient) in zip(expired, plan, strict=True) if patient)
+    # A block that does not wait expires only if its time had already come.
+    assert all(late for late, (_, waits) in zip(expired, plan, strict=True) if waits)
     await asyncio.sleep(0.07)
     assert 0 == asyncio.current_task().cancelling()
 
 
-async def test_after_the_loop_was_busy():
-    """Deadlines that passed while the loop was blocked all end their blocks as soon as it runs again."""
+async def test_after_the_loop_was_blocked():
+    """Deadlines that expire while the loop is blocked end their blocks as soon as it runs again."""
 
     async def run(after: float) -> bool:
         with Deadline(now() + after) as deadline:
@@ -182,8 +194,9 @@ async def test_after_the_loop_was_busy():
     assert all(await asyncio.wait_for(asyncio.gather(*tasks), 10))
 
 
-async def test_one_timer_for_many(monkeypatch):
-    """Deadlines equally far away cost the loop one timer, and an earlier one between them is not late."""
+@pytest.mark.usefixtures("fast_paths_on")
+async def test_one_timer_of_the_loop_for_many(monkeypatch):
+    """Deadlines with the same timeout share one timer of the loop, and an earlier one among them is not late."""
     loop = asyncio.get_running_loop()
     timers = []
     call_at = loop.call_at
@@ -199,8 +212,9 @@ async def test_one_timer_for_many(monkeypatch):
     assert deadline.expired
 
 
-async def test_timers_do_not_pile_up(monkeypatch):
-    """A timer that an earlier one took the place of is cancelled."""
+@pytest.mark.usefixtures("fast_paths_on")
+async def test_replaced_timers_are_cancelled(monkeypatch):
+    """A timer of the loop that an earlier one replaces is cancelled."""
     loop = asyncio.get_running_loop()
     timers = []
     call_at = loop.call_at
@@ -213,65 +227,81 @@ async def test_timers_do_not_pile_up(monkeypatch):
     assert 1 == sum(not timer.cancelled() for timer in timers)
 
 
-async def test_a_ring_that_fails():
-    """An alarm whose ring raises is reported to the loop, and silences no other."""
+async def test_a_timer_that_raises():
+    """An exception of a timer is reported to the loop, and stops no other timer."""
 
-    class Broken(Alarm):
+    class Broken(Timer):
         __slots__ = ()
 
-        def ring(self) -> None:
+        def fire(self) -> None:
             raise ZeroDivisionError
 
     reported = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(type(context["exception"])))
-    moment = now() + 0.01
-    Broken(moment).set()
+    when = now() + 0.01
+    Broken(when).start()
 
-    with Deadline(moment) as deadline:
+    with Deadline(when) as deadline:
         await asyncio.sleep(60)
 
     assert deadline.expired
     assert [ZeroDivisionError] == reported
 
 
+def test_loops_are_freed():
+    """A loop is freed with the timers that it had."""
+
+    async def run() -> None:
+        with Deadline(now() + 600):
+            await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(run())
+    loop.close()
+    reference = weakref.ref(loop)
+    del loop
+    gc.collect()
+
+    assert reference() is None
+
+
+# On the general path, anyio keeps the state of a task that never ends, and with it the loop.
 @pytest.mark.filterwarnings("ignore:coroutine", "ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("pending", [False, True])
-def test_no_loop_is_kept(pending):
-    """A loop is freed although an alarm was set in it and has not rung, even one that still waits."""
+@pytest.mark.usefixtures("fast_paths_on")
+def test_loops_with_waiting_tasks_are_freed():
+    """A loop is freed with timers that have not fired, and with tasks that still wait."""
 
     async def wait() -> None:
         with Deadline(now() + 600):
             await asyncio.Event().wait()
 
     async def run() -> None:
-        with Deadline(now() + 600):
-            await asyncio.sleep(0)
-        if pending:
-            task = asyncio.ensure_future(wait())
-            await asyncio.sleep(0)
-            task._log_destroy_pending = False
+        task = asyncio.ensure_future(wait())
+        await asyncio.sleep(0)
+        task._log_destroy_pending = False
 
     loop = asyncio.new_event_loop()
     loop.run_until_complete(run())
     loop.close()
-    kept = weakref.ref(loop)
+    reference = weakref.ref(loop)
     del loop
     gc.collect()
 
-    assert kept() is None
+    assert reference() is None
 
 
 async def test_without_a_task():
-    """A deadline that never comes needs no task, so that a coroutine can be driven by hand."""
-    found = []
-    asyncio.get_running_loop().call_soon(lambda: found.append(Deadline(math.inf).__enter__().expired))
+    """A deadline at infinity needs no task, so that a coroutine can be driven without one."""
+    outcomes = []
+    asyncio.get_running_loop().call_soon(lambda: outcomes.append(Deadline(math.inf).__enter__().expired))
     await asyncio.sleep(0)
 
-    assert [False] == found
+    assert [False] == outcomes
 
 
-async def test_nothing_is_left_to_the_garbage_collector():
-    """A deadline that was met is freed at once: a cycle for each call would keep the collector busy."""
+@pytest.mark.usefixtures("fast_paths_on")
+async def test_deadlines_are_freed_without_the_garbage_collector():
+    """A deadline that was not missed is freed at once: a cycle for each call would keep the collector busy."""
 
     def count() -> int:
         return sum(isinstance(thing, Deadline) for thing in gc.get_objects())

@@ -1,4 +1,4 @@
-"""The rooms of the package: which module may import which, and what a start loads."""
+"""The packages and root modules: which of them imports which, and which libraries an import loads."""
 
 from __future__ import annotations
 
@@ -16,166 +16,214 @@ import neuralbox_sync
 ASYNC = Path(neuralbox_async.__file__).parent
 SYNC = Path(neuralbox_sync.__file__).parent
 
-# Each module may import those before it in its row's list; "below" is every module above it in this table.
-LAYERS = {
-    "_version": (),
-    "_secret": (),
-    "_logging": (),
-    "_loading": (),
-    "_errors": (),
-    "_seam": ("_errors", "_loading"),
-    "_types": ("_errors",),
-    "_sse": ("_errors",),
-    "_retry": ("_errors",),
-    "_codec": ("_errors", "_types"),
-    "_protocol": ("_errors", "_types", "_codec"),
-    "_options": ("_errors", "_types", "_retry", "_secret"),
-    "_connections": ("_options", "_seam"),
-    "_transport": ("_connections", "_errors", "_options", "_seam"),
-    "_source": ("_errors", "_seam", "_sse"),
-    "_stream": ("_errors", "_loading", "_types", "_codec", "_protocol", "_seam", "_sse", "_source"),
-    "_pacing": ("_errors",),
-    "_calls": (
+PUBLIC = "neuralbox_async"  # its public names
+
+# Each package or root module with those that it imports. It may import only those above it, and must import all that
+# its row names.
+IMPORTS = {
+    # Tools.
+    "_version": set(),
+    "_secret": set(),
+    "_logging": set(),
+    "_lazy_imports": set(),
+    "_fast_paths": set(),
+    "_errors": set(),
+    "_clock": {"_errors", "_fast_paths", "_lazy_imports"},
+    # Values and policies.
+    "_validation": {"_errors", "_secret"},
+    "_types": {"_errors", "_validation"},
+    "_retry": {"_errors", "_validation"},
+    "_options": {"_errors", "_retry", "_secret", "_validation"},
+    # What the API says.
+    "_wire": {"_errors", "_fast_paths", "_types"},
+    # One HTTP exchange.
+    "_http": {"_clock", "_errors", "_fast_paths", "_options"},
+    # One logical call.
+    "_call": {
+        "_clock",
         "_errors",
-        "_loading",
+        "_http",
+        "_lazy_imports",
         "_logging",
         "_options",
-        "_pacing",
-        "_protocol",
         "_retry",
-        "_seam",
         "_secret",
-        "_transport",
+        "_types",
+        "_validation",
+        "_version",
+        "_wire",
+    },
+    # Many calls: nothing of HTTP.
+    "_batch": {
+        "_call",
+        "_clock",
+        "_errors",
+        "_lazy_imports",
+        "_logging",
+        "_options",
+        "_types",
+        "_validation",
+        "_wire",
+    },
+    # The methods of the client, and the public names.
+    "_client": {
+        "_batch",
+        "_call",
+        "_clock",
+        "_http",
+        "_logging",
+        "_options",
+        "_retry",
+        "_secret",
+        "_types",
+        "_validation",
+        "_wire",
+    },
+    "__init__": {
+        "_batch",
+        "_call",
+        "_client",
+        "_errors",
+        "_http",
+        "_lazy_imports",
+        "_options",
+        "_retry",
         "_types",
         "_version",
-    ),
-    "_keys": ("_loading",),
-    "_budget": (),
-    "_results": ("_errors", "_types"),
-    "_items": ("_errors", "_loading", "_types"),
-    "_journal": ("_codec", "_errors", "_keys", "_types"),
-    "_jobs": ("_calls", "_errors", "_items", "_journal", "_protocol", "_results", "_types"),
-    "_ledger": ("_budget", "_errors", "_items", "_results"),
-    "_sending": (
-        "_calls",
-        "_errors",
-        "_jobs",
-        "_journal",
-        "_logging",
-        "_options",
-        "_pacing",
-        "_protocol",
-        "_types",
-    ),
-    "_run": (
-        "_budget",
-        "_calls",
-        "_errors",
-        "_items",
-        "_jobs",
-        "_journal",
-        "_ledger",
-        "_loading",
-        "_options",
-        "_pacing",
-        "_results",
-        "_sending",
-        "_types",
-    ),
-    "_batch": (
-        "_budget",
-        "_calls",
-        "_errors",
-        "_items",
-        "_jobs",
-        "_journal",
-        "_loading",
-        "_options",
-        "_pacing",
-        "_protocol",
-        "_results",
-        "_run",
-    ),
-    "_client": (
-        "_batch",
-        "_calls",
-        "_errors",
-        "_items",
-        "_logging",
-        "_options",
-        "_protocol",
-        "_results",
-        "_retry",
-        "_seam",
-        "_secret",
-        "_source",
-        "_sse",
-        "_stream",
-        "_transport",
-        "_types",
-    ),
+    },
+    # Users of the public names.
+    "testing": {PUBLIC},
+    "neuralbox_sync": {PUBLIC},
+    "_cli": {PUBLIC, "neuralbox_sync", "testing"},
+    "__main__": {"_cli"},
 }
-# Foreign libraries, each in one room.
-HOMES = {"aiohttp": {"_connections", "_transport"}, "cattrs": {"_codec"}, "orjson": {"_codec"}}
+
+# The private modules that users of the public names import all the same.
+EXCEPTIONS = {
+    ("neuralbox_sync", "_lazy_imports"): "the blocking client loads as late as the asynchronous one",
+    ("_cli", "_options"): "the help of the command shows the defaults",
+    ("_cli", "_batch.key_index"): "the command finds duplicate keys of any number of rows, as a batch does",
+}
+
+# The modules of `_http` that others import: the protocol, and where a call makes its default implementation.
+HTTP_IMPORTS = {
+    "_http.transport": {"__init__", "_call.executor", "_call.stream", "_call.stream_reader", "_client"},
+    "_http.aiohttp_transport": {"_call.executor"},
+}
+
+# Libraries that only some packages or modules import.
+LIBRARIES = {
+    "aiohttp": {"_http", "testing"},
+    "cattrs": {"_wire.responses"},
+    "orjson": {"_wire.json"},
+    "click": {"_cli"},
+    "rich": {"_cli"},
+}
+
+
+def module_name(path: Path) -> str:
+    """Return the name of the module in the file *path*: without ``neuralbox_async``, so ``_call.stream``."""
+    root = ASYNC if path.is_relative_to(ASYNC) else SYNC.parent
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted([*ASYNC.rglob("*.py"), *SYNC.rglob("*.py")])}
+
+
+def package(module: str) -> str:
+    """Return the package of a *module*, or the name of a root module."""
+    return module.partition(".")[0]
 
 
 def imported(path: Path) -> set[str]:
-    """Return the modules that *path* imports anywhere, by their full names."""
+    """Return the full names that *path* imports anywhere: modules, and modules with an attribute."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-def ours(path: Path) -> set[str]:
-    return {
-        name.split(".")[1]
-        for name in imported(path)
-        if name.startswith("neuralbox_async.") and name[16] == "_" and name[17] != "_"
+def target(name: str) -> str | None:
+    """Return our module that the full *name* imports from, `PUBLIC` for a public name, or None for other packages."""
+    top, _, rest = name.partition(".")
+    if top == "neuralbox_sync":
+        return "neuralbox_sync"
+    if top != "neuralbox_async":
+        return None
+    if rest in {"", "*", *neuralbox_async.__all__}:
+        return PUBLIC
+    while rest not in MODULES:
+        rest, dot, _ = rest.rpartition(".")
+        assert dot, f"{name} is neither a module nor a public name"
+    return rest
+
+
+def our_imports(*, of: str) -> set[str]:
+    """Return the modules, and `PUBLIC`, that the package or root module *of* imports from others."""
+    paths = [path for module, path in MODULES.items() if package(module) == of]
+    targets = {target(name) for path in paths for name in imported(path)} - {None}
+    return {name for name in targets if package(name) != of}
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_imports(name):
+    """A package imports exactly those that its row names, and exactly its exceptions."""
+    exceptions = {module for importer, module in EXCEPTIONS if importer == name}
+    found = our_imports(of=name)
+
+    assert exceptions <= found
+    assert IMPORTS[name] == {package(module) for module in found - exceptions}
+
+
+def test_every_package_has_a_row():
+    """The table has a row for each package and each root module, and no other."""
+    assert set(IMPORTS) == {package(module) for module in MODULES}
+
+
+def test_imports_point_up_in_the_table():
+    """A row names only packages above it, so there are no cycles."""
+    order = list(IMPORTS)
+
+    for name, imports in IMPORTS.items():
+        assert imports - {PUBLIC} <= set(order[: order.index(name)])
+
+
+@pytest.mark.parametrize("name", HTTP_IMPORTS)
+def test_modules_that_import_http(name):
+    """Of `_http`, others import only the protocol; one module imports the implementation."""
+    importers = {
+        module
+        for module, path in MODULES.items()
+        if package(module) != "_http" and name in {target(full) for full in imported(path)}
     }
+    modules = {module for other in set(IMPORTS) - {"_http"} for module in our_imports(of=other)}
+
+    assert HTTP_IMPORTS[name] == importers
+    assert set(HTTP_IMPORTS) == {module for module in modules if package(module) == "_http"}
 
 
-@pytest.mark.parametrize("module", LAYERS)
-def test_imports_point_down(module):
-    """A module imports no more than its row allows."""
-    assert ours(ASYNC / f"{module}.py") - {f"{module}"} <= set(LAYERS[module])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_modules_that_import_a_library(library):
+    """A library is imported by exactly the packages, or the module, that its row names."""
+    importers = {
+        module for module, path in MODULES.items() if library in {full.partition(".")[0] for full in imported(path)}
+    }
+    rows = LIBRARIES[library]
 
-
-def test_every_module_has_a_row():
-    """No module is outside the order, and no row names a module that is gone."""
-    modules = {path.stem for path in ASYNC.glob("*.py")} - {"__init__", "__main__"}
-
-    assert set(LAYERS) == modules
-
-
-@pytest.mark.parametrize("library", HOMES)
-def test_one_room_for_each_library(library):
-    """A foreign library is known in one module only."""
-    rooms = {path.stem for path in ASYNC.glob("*.py") if library in {name.split(".")[0] for name in imported(path)}}
-
-    assert HOMES[library] == rooms
-
-
-@pytest.mark.parametrize(
-    "path", [*ASYNC.glob("testing/*.py"), *ASYNC.glob("_cli/*.py"), *SYNC.glob("*.py")], ids=lambda path: path.stem
-)
-def test_public_names_only(path):
-    """What stands on the core uses its public names: the server, the command, and the blocking side."""
-    allowed = {"_cli"} if "_cli" in path.parts else {"_loading"} if path.parent == SYNC else set()
-
-    assert ours(path) <= allowed
+    assert rows == {module if module in rows else package(module) for module in importers}
 
 
 def loaded_by(program: str) -> set[str]:
-    # Measuring what is covered loads modules of its own.
+    # The measurement of coverage loads modules of its own.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     command = [sys.executable, "-c", f"import sys; {program}; print(*sys.modules)"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return set(shown.stdout.split())
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return set(done.stdout.split())
 
 
 HEAVY = {
@@ -205,8 +253,8 @@ HEAVY = {
         ("import neuralbox_async.testing._pytest_plugin", {"pytest", "unittest", "socket", "_hashlib"}),
     ],
 )
-def test_what_a_start_loads(program, allowed):
-    """Importing loads none of the heavy libraries: they come with the first call."""
+def test_imports_load_no_heavy_library(program, allowed):
+    """An import loads none of the heavy libraries; the first call does."""
     loaded = loaded_by(program)
 
     assert HEAVY & loaded <= allowed

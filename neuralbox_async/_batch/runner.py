@@ -32,7 +32,6 @@ from neuralbox_async._errors import (
     PermissionDeniedError,
     UnsupportedEventLoopError,
 )
-from neuralbox_async._http.transport import CLIENT_CLOSED
 from neuralbox_async._lazy_imports import anyio
 from neuralbox_async._logging import logger
 from neuralbox_async._wire import endpoints
@@ -146,8 +145,10 @@ class BatchRunner:
         polls = 0
         while True:
             await anyio.sleep(_POLL_INTERVAL)
-            if self._executor.shared.closed:
-                self.stop(ClientClosedError(CLIENT_CLOSED))
+            try:
+                self._executor.check_open()
+            except ClientClosedError as error:
+                self.stop(error)
             self._coordinator.wake()
             polls += 1
             if polls % _POLLS_PER_SYNC == 0:

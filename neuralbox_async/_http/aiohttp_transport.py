@@ -129,9 +129,9 @@ class AiohttpTransport:
         loop = asyncio.get_running_loop()
         connector = new_connector(self._options, partial(new_socket, self._sockets))
         session = _Session(loop, new_http_session(self._options, connector), connector, set())
-        # A started generator is closed by its loop when that ends (asyncio.run, anyio.run and pytest-asyncio do so), and
-        # with it the session: no warning, no task of ours, in however many loops one client is used. It holds no
-        # reference to the transport: a client that is dropped is then freed at once, which closes this as well.
+        # A started generator is closed by its loop when that ends (asyncio.run, anyio.run and pytest-asyncio do so),
+        # and the session with it: no warning and no task of ours, in any number of loops. It holds no reference to the
+        # transport: a client that is dropped is freed at once, which closes the generator as well.
         session.closer = _close_at_loop_end(session.http, session.unread)
         await anext(session.closer)
         with self._lock:

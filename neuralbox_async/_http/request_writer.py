@@ -12,46 +12,58 @@ import functools
 import inspect
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import aiohttp
-from aiohttp.http import StreamWriter
 
 from neuralbox_async import _fast_paths
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+
+StreamWriter: Any
+try:
+    from aiohttp.http import StreamWriter
+except ImportError:  # another aiohttp
+    StreamWriter = None
 
 _MAX_BYTES = 16 * 1024  # of head and body; they always fit into a socket's buffer
 _SEQUENTIAL = 2  # requests in a row that were alone; the first of a burst is alone, too
 
+# The functions of aiohttp that are called or overridden here, with their parameters.
 _RESPONSE_PARAMETERS = frozenset(
     {"method", "url", "writer", "continue100", "timer", "request_info", "traces", "loop", "session", "stream_writer"}
+)
+_COROUTINE_FUNCTIONS: tuple[tuple[Any, str, frozenset[str]], ...] = (
+    (aiohttp.ClientRequest, "send", frozenset({"self", "conn"})),
+    (aiohttp.ClientRequest, "write_bytes", frozenset({"self", "writer", "conn", "content_length"})),
+    (StreamWriter, "write_headers", frozenset({"self", "status_line", "headers"})),
 )
 
 
 def request_class() -> type[aiohttp.ClientRequest]:
-    """Return `RequestWriter` if this aiohttp is one that it knows and the fast paths are on, else aiohttp's own class."""
-    return RequestWriter if _fast_paths.enabled() and _is_known_aiohttp() else aiohttp.ClientRequest
+    """Return `RequestWriter` if it knows this aiohttp and the fast paths are on, otherwise aiohttp's own class."""
+    return RequestWriter if _fast_paths.enabled() and is_known_aiohttp() else aiohttp.ClientRequest
 
 
 @functools.cache
-def _is_known_aiohttp() -> bool:
+def is_known_aiohttp() -> bool:
+    """Return whether this aiohttp has the functions that `RequestWriter` uses, with the same signatures."""
+    functions = [(getattr(owner, name, None), parameters) for owner, name, parameters in _COROUTINE_FUNCTIONS]
     return (
         _parameters(aiohttp.ClientResponse) == _RESPONSE_PARAMETERS
-        and _parameters(aiohttp.ClientRequest.send) == {"self", "conn"}
-        and _parameters(aiohttp.ClientRequest.write_bytes) == {"self", "writer", "conn", "content_length"}
         and _parameters(StreamWriter) >= {"protocol", "loop"}
-        and _parameters(StreamWriter.write_headers) == {"self", "status_line", "headers"}
+        and all(inspect.iscoroutinefunction(function) for function, _ in functions)
+        and all(_parameters(function) == parameters for function, parameters in functions)
     )
 
 
-def _parameters(function: Callable[..., object]) -> set[str]:
+def _parameters(function: Any) -> frozenset[str]:
     try:
-        return set(inspect.signature(function).parameters)
+        return frozenset(inspect.signature(function).parameters)
     except (TypeError, ValueError):  # compiled, or not callable
-        return set()
+        return frozenset()
 
 
 class WriteBatch:
@@ -109,30 +121,30 @@ class RequestWriter(aiohttp.ClientRequest):
         prepared = self._prepare(conn)
         if prepared is None:
             return await super().send(conn)
-        writer, response, writes = prepared
-        await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)  # only buffers them
-        if writes.writes_at_once:
-            await self.write_bytes(writer, conn)  # does not wait: the body is small
+        write_head, write_body, response, batch, loop = prepared
+        await write_head()  # only into the writer's buffer
+        if batch.writes_at_once:
+            await write_body()  # does not wait: the body is small
         else:
-            writes.write_soon(partial(self._write_now, writer, conn), self.loop)
+            batch.write_soon(partial(_write_now, write_body, conn), loop)
         return response
 
-    def _prepare(
-        self, conn: aiohttp.connector.Connection
-    ) -> tuple[StreamWriter, aiohttp.ClientResponse, WriteBatch] | None:
-        """Return the writer, response and batch of this request, or None when aiohttp is to send it."""
+    def _prepare(self, conn: aiohttp.connector.Connection) -> _Prepared | None:
+        """Return all that it takes to write this request, or None when aiohttp is to write it."""
         try:
-            body, protocol = self._body, conn.protocol
+            body, protocol, headers, loop = self._body, conn.protocol, self.headers, self.loop
             if (
                 type(body) is not aiohttp.BytesPayload
-                or (body.size or 0) + sum(map(len, self.headers.values())) > _MAX_BYTES
+                or (body.size or 0) + sum(map(len, headers.values())) > _MAX_BYTES
                 or self._continue is not None  # "Expect: 100-continue", which takes two steps
                 or protocol is None
                 or protocol.writing_paused
             ):
                 return None
-            writes = cast("HasWriteBatch", self.session.connector).writes
-            writer = StreamWriter(protocol, self.loop)
+            batch = cast("HasWriteBatch", self.session.connector).writes
+            writer = StreamWriter(protocol, loop)
+            write_head = partial(writer.write_headers, f"{self.method} {self.url.raw_path_qs} HTTP/1.1", headers)
+            write_body = partial(self.write_bytes, writer, conn)
             response = self.response_class(
                 self.method,
                 self.original_url,
@@ -141,24 +153,30 @@ class RequestWriter(aiohttp.ClientRequest):
                 timer=self._timer,
                 request_info=self.request_info,
                 traces=self._traces,
-                loop=self.loop,
+                loop=loop,
                 session=self.session,
                 stream_writer=writer,
             )
-        except (AttributeError, TypeError):  # another aiohttp; nothing has been written
+        except Exception:  # noqa: BLE001 - another aiohttp; nothing has been written
             return None
-        return writer, response, writes
+        return write_head, write_body, response, batch, loop
 
-    def _write_now(self, writer: StreamWriter, conn: aiohttp.connector.Connection) -> None:
-        if conn.protocol is None:
-            return  # nobody waits for the response any more
-        try:
-            self.write_bytes(writer, conn).send(None)
-        except StopIteration:
-            return  # it is written
-        except Exception:  # noqa: BLE001, S110 - the closed connection reports it to the reader
-            pass
-        except BaseException:  # a signal handler raised
-            conn.close()
-            raise
+
+_Write: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
+_Prepared: TypeAlias = "tuple[_Write, _Write, aiohttp.ClientResponse, WriteBatch, asyncio.AbstractEventLoop]"
+
+
+def _write_now(write_body: _Write, conn: aiohttp.connector.Connection) -> None:
+    """Write a body in this iteration of the loop, and close the connection if that fails or would have to wait."""
+    if conn.protocol is None:
+        return  # nobody waits for the response any more
+    try:
+        write_body().send(None)
+    except StopIteration:
+        return  # it is written
+    except Exception:  # noqa: BLE001, S110 - the closed connection reports it to the reader
+        pass
+    except BaseException:  # a signal handler raised
         conn.close()
+        raise
+    conn.close()

@@ -1,8 +1,8 @@
 """
 Name resolution in daemon threads.
 
-A look-up that is stuck cannot be cancelled. In asyncio's default executor, and in anyio's worker threads, it would delay
-the exit of the program by as long as it takes.
+A look-up that is stuck cannot be cancelled. In asyncio's default executor, and in anyio's worker threads, it would
+delay the exit of the program until it ends.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from typing import Any, cast
 import attrs
 
 from neuralbox_async import _fast_paths
+from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._types import ROLES, ContentDelta, Generation, Usage, check_settings
 from neuralbox_async._wire import json
 
@@ -39,11 +40,12 @@ def encode_plain(
         turns = _plain_turns(messages)
         if turns is None or type(model) is not str or not model:
             return None
-        check_settings(system, temperature, max_tokens)
-        settings = _settings(system, temperature, max_tokens)
-        return b'{"model":%b,"messages":[%b]%b}' % (json.quoted(model), turns, settings)
+        required = b'{"model":%b,"messages":[%b]' % (json.quoted(model), turns)
     except (UnicodeEncodeError, TypeError):  # lone surrogates
         return None
+    check_settings(system, temperature, max_tokens)
+    settings = _settings(system, temperature, max_tokens)
+    return None if settings is None else b"%b%b}" % (required, settings)
 
 
 _class: Callable[[Any], Any] = type  # with `type` itself, type checkers go on to ask for the types of a dict's items
@@ -69,11 +71,14 @@ def _turn(role: str, text: str) -> bytes:
     return b'{"role":"%b","content":%b}' % (role.encode(), json.quoted(text))
 
 
-def _settings(system: object, temperature: object, max_tokens: object) -> bytes:
+def _settings(system: object, temperature: object, max_tokens: object) -> bytes | None:
     if system is None and temperature is None and max_tokens is None:
         return b""
     settings = {"system": system, "temperature": temperature, "max_tokens": max_tokens}
-    return b"," + json.dumps({name: value for name, value in settings.items() if value is not None})[1:-1]
+    try:
+        return b"," + json.dumps({name: value for name, value in settings.items() if value is not None})[1:-1]
+    except InvalidParameterError:  # lone surrogates
+        return None
 
 
 # ---------------------------------------------------------------------------------------------------------- responses
@@ -89,7 +94,7 @@ _PLAIN_MEMBERS, _PLAIN_COUNTS = 8, 3
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in attrs.fields(Generation)}
 
 
-def plain_generation(members: Any) -> Generation | None:
+def plain_generation(members: Any) -> Generation | None:  # noqa: PLR0911 - each return is one condition
     """Return the generation in *members*, if they are those of the vendor's sample in their types; otherwise None."""
     if not _fast_paths.enabled():
         return None
@@ -132,10 +137,9 @@ def take_deltas(events: Iterator[bytes | str], take: Callable[[dict[str, Any]], 
     """
     if not _fast_paths.enabled():
         return next(events, None)
-    load = json.loads_exactly if json.orjson is None else json.orjson.loads
+    load = json.fastest_loads()
     for data in events:
         try:
-            # No look for long numbers: such an event has none.
             members = load(data)
             if len(members) != 2 or members["type"] != "content_delta" or type(members["delta"]) is not str:
                 return data

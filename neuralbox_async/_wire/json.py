@@ -6,9 +6,12 @@ import json
 import re
 from codecs import BOM_UTF8
 from contextlib import suppress
-from typing import Any, NoReturn, TypeGuard
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
 from neuralbox_async._errors import InvalidParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 orjson: Any
 try:
@@ -17,6 +20,7 @@ except ImportError:  # the extra `speed` is not installed
     orjson = None
 
 _EXCERPT_LENGTH = 200
+_WHITE_SPACE = " \t\n\r"  # RFC 8259, section 2
 _LONG_NUMBER = re.compile(r"\d{19}")
 _LONG_NUMBER_BYTES = re.compile(rb"\d{19}")
 
@@ -43,11 +47,25 @@ def loads_approximately(data: bytes | str) -> Any:
 def loads_exactly(data: bytes | str) -> Any:
     """Return the same as `loads`, by the standard library."""
     text = data if isinstance(data, str) else data.removeprefix(BOM_UTF8).decode()
-    try:
-        value, end = _decoder.raw_decode(text)
-    except ValueError:
-        return _decoder.decode(text)  # it begins with white space, or is not JSON
-    return value if end == len(text) else _decoder.decode(text)
+    # Not `decode`, which looks for white space with regular expressions: a fifth of the time of a short event.
+    text = text.strip(_WHITE_SPACE)
+    value, end = _decoder.raw_decode(text)
+    if end != len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+    return value
+
+
+def fastest_loads() -> Callable[[bytes | str], Any]:
+    """
+    Return the fastest decoder. It returns the same as `loads` or raises one of its errors, also where `loads` does not.
+
+    Only integers beyond 64 bits may be floats.
+    """
+    return _loads_without_bom if orjson is None else orjson.loads
+
+
+def _loads_without_bom(data: bytes | str) -> Any:
+    return loads_exactly(data if isinstance(data, str) else data.decode())
 
 
 def has_long_number(data: bytes | str) -> bool:

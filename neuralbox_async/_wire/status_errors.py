@@ -114,20 +114,20 @@ def _members_of(body: bytes) -> dict[str, Any]:
 
 def _code_in(members: Mapping[str, Any]) -> str | None:
     error = members.get("error")
-    found = error.get("code") or error.get("type") if json.is_object(error) else error
+    code = error.get("code") or error.get("type") if json.is_object(error) else error
     # A code is one word; free text in "error" is a message.
-    return found if isinstance(found, str) and re.fullmatch(r"[\w.\-]{1,64}", found) else None
+    return code if isinstance(code, str) and re.fullmatch(r"[\w.\-]{1,64}", code) else None
 
 
 def message_in(members: Mapping[str, Any]) -> str:
     """Return the message for people in a JSON error object of any known shape, ``""`` when there is none."""
     error = members.get("error")
     inner = error.get("message") if json.is_object(error) else None
-    for found in (members.get("message"), inner, members.get("detail"), error):
-        if isinstance(found, str) and found:
-            return found
-        if json.is_array(found) and found:
-            return "; ".join(_detail_line(item) for item in found[:5])
+    for value in (members.get("message"), inner, members.get("detail"), error):
+        if isinstance(value, str) and value:
+            return value
+        if json.is_array(value) and value:
+            return "; ".join(_detail_line(item) for item in value[:5])
     return ""
 
 

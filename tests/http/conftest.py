@@ -1,4 +1,4 @@
-"""Local servers, and a client of one."""
+"""Local servers, a client of one, and the switch of the fast paths."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from neuralbox_async import AsyncNeuralBox, RetryPolicy
 from neuralbox_async.testing import NeuralBoxServer
 
-AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
+WITHOUT_DELAY = RetryPolicy(jitter=lambda low, _high: low)
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def server():
 
 @pytest.fixture
 async def client(server):
-    async with AsyncNeuralBox(**server.client_options, retry_policy=AT_ONCE) as opened:
+    async with AsyncNeuralBox(**server.client_options, retry_policy=WITHOUT_DELAY) as opened:
         yield opened
 
 
@@ -26,3 +26,9 @@ async def client(server):
 def endless():
     with NeuralBoxServer(event_interval=0.01, reply="word " * 100_000) as running:
         yield running
+
+
+@pytest.fixture
+def fast_paths_on(monkeypatch):
+    """Switch the fast paths on, also when the environment has switched them off."""
+    monkeypatch.setattr("neuralbox_async._fast_paths.enabled", lambda: True)

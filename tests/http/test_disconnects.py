@@ -8,15 +8,10 @@ import gc
 import anyio
 import pytest
 
-from neuralbox_async import AsyncNeuralBox, ClientClosedError, ContentDelta, RetryPolicy, StreamStateError
+from neuralbox_async import AsyncNeuralBox, ClientClosedError, ContentDelta, StreamStateError
 from neuralbox_async.testing import NeuralBoxServer
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
-
-AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
-
-
-# -------------------------------------------------------------------------------------------------------- disconnects
 
 
 async def leave_by_break(stream):
@@ -59,8 +54,8 @@ async def leave_by_dropping(stream):
 @pytest.mark.parametrize(
     "leave", [leave_by_break, leave_by_exception, leave_by_cancellation, leave_by_task_cancellation, leave_by_dropping]
 )
-async def test_leaving_a_stream(endless, leave):
-    """However a stream is left early, the server sees the disconnect at once, stops, and bills nothing."""
+async def test_a_stream_left_early(endless, leave):
+    """When a stream is left early, in any way, the server sees the disconnect at once, stops, and bills nothing."""
     async with AsyncNeuralBox(**endless.client_options) as client:
         await leave(client.stream("gpt-5", "Hi"))
         gc.collect()
@@ -69,8 +64,8 @@ async def test_leaving_a_stream(endless, leave):
     assert [] == list(endless.billed)
 
 
-async def test_cancelling_a_call():
-    """A call that is cancelled closes its connection, and the next call is fine."""
+async def test_a_cancelled_call():
+    """A call that is cancelled closes its connection."""
     async with NeuralBoxServer(latency=30) as server, AsyncNeuralBox(**server.client_options) as client:
         with anyio.move_on_after(0.1) as scope:
             await client.generate("gpt-5", "Hi")
@@ -79,7 +74,7 @@ async def test_cancelling_a_call():
     assert 1 == len(server.requests)
 
 
-async def test_cancelled_read_loses_nothing(endless):
+async def test_reads_that_time_out(endless):
     """Reads that time out lose no event of a live stream."""
     async with NeuralBoxServer(event_interval=0.005, reply=" ".join(str(n) for n in range(40))) as server:
         async with AsyncNeuralBox(**server.client_options) as client, client.stream("gpt-5", "Hi") as stream:
@@ -94,8 +89,8 @@ async def test_cancelled_read_loses_nothing(endless):
     assert endless.is_running
 
 
-async def test_closing_the_client_wakes_readers(endless):
-    """Closing the client ends the streams being read and the calls waiting, each with a clear error."""
+async def test_closing_the_client_ends_streams(endless):
+    """Closing the client wakes the readers of its streams with an error that keeps the text."""
     client = AsyncNeuralBox(**endless.client_options)
     stream = client.stream("gpt-5", "Hi")
 
@@ -113,7 +108,7 @@ async def test_closing_the_client_wakes_readers(endless):
 
 
 async def test_closing_the_client_ends_calls():
-    """A call that waits for its answer ends when the client is closed, and says that it may be billed."""
+    """A call that waits for its response ends when the client is closed, with an error that says it may be billed."""
     async with NeuralBoxServer(latency=30) as server:
         client = AsyncNeuralBox(**server.client_options)
         call = asyncio.ensure_future(client.generate("gpt-5", "Hi"))

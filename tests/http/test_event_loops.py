@@ -1,4 +1,4 @@
-"""Clients and event loops: one after the other, several at a time, after a fork, none, trio and uvloop."""
+"""A client serves any number of event loops, in any number of threads, and after a fork."""
 
 from __future__ import annotations
 
@@ -12,17 +12,12 @@ import weakref
 
 import pytest
 
-from neuralbox_async import AsyncNeuralBox, ClientClosedError, RetryPolicy, UnsupportedEventLoopError
+from neuralbox_async import AsyncNeuralBox, ClientClosedError, UnsupportedEventLoopError
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
-AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
 
-
-# --------------------------------------------------------------------------------------------------------- many loops
-
-
-def test_loops_in_turn(server):
+def test_loops_one_after_the_other(server):
     """One client serves several event loops, one after the other."""
     client = AsyncNeuralBox(**server.client_options)
 
@@ -33,8 +28,8 @@ def test_loops_in_turn(server):
     asyncio.run(client.aclose())
 
 
-def test_a_loop_that_was_closed_by_hand(server):
-    """A loop that was closed without ado does not disturb the next."""
+def test_a_loop_that_is_closed_explicitly(server):
+    """A loop that ends without `asyncio.run` does not affect the next."""
     client = AsyncNeuralBox(**server.client_options, reuse_connections=False)
     for _ in range(2):
         loop = asyncio.new_event_loop()
@@ -63,7 +58,7 @@ def test_threads(server):
 
 
 def test_closing_from_another_loop(endless):
-    """Closing in one loop closes what another loop has open."""
+    """Closing the client in one loop closes its streams in another loop."""
     client = AsyncNeuralBox(**endless.client_options)
     started = threading.Event()
     errors = []
@@ -88,8 +83,8 @@ def test_closing_from_another_loop(endless):
     assert 1 == len(errors)
 
 
-def test_nothing_is_left(server):
-    """Clients that are never closed leave no warning and nothing on stderr, whatever ran on them."""
+def test_clients_that_are_not_closed(server):
+    """Clients that are never closed leave no task, no warning and no output."""
     program = f"""
 import asyncio, gc, aiohttp
 from neuralbox_async import AsyncNeuralBox
@@ -115,21 +110,21 @@ print("done")
         timeout=60,
         check=False,
     )
-    # What asyncio's debug mode says of a machine that is slow just now is no leak.
-    said = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
-    assert ("done\n", [], 0) == (done.stdout, said, done.returncode)
+    # On a slow machine, the debug mode of asyncio logs slow callbacks.
+    logged = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert ("done\n", [], 0) == (done.stdout, logged, done.returncode)
 
 
 def test_no_loop():
-    """Outside asyncio there is one clear error."""
+    """Without a running event loop, a call raises `UnsupportedEventLoopError`."""
     client = AsyncNeuralBox("key")
     coroutine = client.generate("gpt-5", "Hi")
-    with pytest.raises((UnsupportedEventLoopError, RuntimeError)):
+    with pytest.raises(UnsupportedEventLoopError, match="no asyncio event loop"):
         coroutine.send(None)
 
 
 def test_trio(server):
-    """Under trio the error says what to use instead, and that way works."""
+    """Under trio, the error names the blocking client."""
     trio = pytest.importorskip("trio")
 
     async def main() -> None:
@@ -140,7 +135,7 @@ def test_trio(server):
 
 
 def test_uvloop(server):
-    """uvloop is an asyncio loop like another."""
+    """Calls and streams work on uvloop."""
     uvloop = pytest.importorskip("uvloop")
 
     async def main() -> str:
@@ -152,15 +147,12 @@ def test_uvloop(server):
     assert "Hi" in uvloop.run(main())
 
 
-# ---------------------------------------------------------------------------------------------------------- in a fork
-
-
-async def test_forgetting_what_was_inherited(server, client):
-    """A forked child gives up the parent's connections without touching them."""
+async def test_reset_after_fork(server, client):
+    """A forked child drops the connections of its parent without closing them."""
     await client.generate("gpt-5", "Hi")
-    transport = client._caller.shared.transport
+    transport = client._executor.shared.transport
     (inherited,) = transport._sockets
-    kept = inherited.dup()
+    of_the_parent = inherited.dup()
 
     transport.reset_after_fork()
 
@@ -168,14 +160,11 @@ async def test_forgetting_what_was_inherited(server, client):
     assert "Hi" in (await client.generate("gpt-5", "Hi")).content
     assert 2 == server.connections_accepted
     assert 2 == server.connections
-    kept.close()
+    of_the_parent.close()
 
 
-# ---------------------------------------------------------------------------------------------------- mocked by users
-
-
-def test_loop_is_not_kept_alive(server):
-    """A client does not keep the loops that it has served."""
+def test_loops_are_freed(server):
+    """A client holds no reference to the loops that it has served."""
     client = AsyncNeuralBox(**server.client_options)
 
     async def once() -> weakref.ref:
@@ -188,8 +177,8 @@ def test_loop_is_not_kept_alive(server):
     assert first() is None
 
 
-def test_start_is_quick():
-    """Making a client opens nothing and starts nothing."""
+def test_construction_is_cheap():
+    """A new client starts no thread and opens no connection."""
     started = time.process_time()
     threads = threading.active_count()
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""Mocks of aiohttp as users make them."""
+"""Users can mock aiohttp under the client, with aioresponses."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from neuralbox_async import APIConnectionError, AsyncNeuralBox, ProviderError, R
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
-AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
-
-
-# ---------------------------------------------------------------------------------------------------- mocked by users
+WITHOUT_DELAY = RetryPolicy(jitter=lambda low, _high: low)
 
 
 class Response(aiohttp.ClientResponse):
-    """What aioresponses makes, with the argument that aiohttp 3.14 wants."""
+    """The response of aioresponses, with the argument that aiohttp 3.14 requires."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **{"stream_writer": SimpleNamespace(output_size=0), **kwargs})
@@ -37,7 +34,7 @@ URL = "https://neuralbox.top/api/v2/generate"
 
 
 async def test_aioresponses(mocked):
-    """Users who mock aiohttp can mock this SDK: a generation, a stream, an error."""
+    """aioresponses can mock a generation, a stream and an error."""
     mocked.post(URL, payload={"id": "gen_1", "content": "Hello"})
     mocked.post(URL, status=500, payload={"error": "provider_error"})
     mocked.post(
@@ -60,7 +57,7 @@ async def test_aioresponses(mocked):
         (ConnectionResetError("reset"), 1, "unknown"),
         (aiohttp.ClientConnectorError(None, OSError("refused")), 3, "no"),
         (aiohttp.ConnectionTimeoutError("late"), 3, "no"),
-        (aiohttp.ClientHttpProxyError(REQUEST, (), status=407, message="who?"), 1, "no"),
+        (aiohttp.ClientHttpProxyError(REQUEST, (), status=407, message="authenticate"), 1, "no"),
         (aiohttp.ClientHttpProxyError(REQUEST, (), status=502, message="oops"), 3, "no"),
         (aiohttp.InvalidURL("x"), 1, "no"),
         (aiohttp.ServerFingerprintMismatch(b"a", b"b", "h", 1), 1, "no"),
@@ -69,10 +66,10 @@ async def test_aioresponses(mocked):
     ids=lambda value: type(value).__name__,
 )
 async def test_mocked_failures(mocked, monkeypatch, exception, attempts, billed):
-    """What a mock raises is understood as if it were real, and never shown as such."""
+    """An error of aiohttp that a mock raises is translated like a real one, and is the cause of ours."""
     monkeypatch.setattr(aiohttp.ClientConnectorError, "__str__", lambda _self: "refused")
     mocked.post(URL, exception=exception, repeat=True)
-    async with AsyncNeuralBox("key", retry_policy=AT_ONCE) as client:
+    async with AsyncNeuralBox("key", retry_policy=WITHOUT_DELAY) as client:
         with pytest.raises(APIConnectionError) as caught:
             await client.generate("gpt-5", "Hi")
     assert (attempts, billed) == (caught.value.attempts, caught.value.billed)

@@ -1,4 +1,4 @@
-"""How requests are written: alone and together, cancelled before they are, and by versions of aiohttp to come."""
+"""`RequestWriter` writes requests as aiohttp does: one by one, in a batch, and when a call is cancelled."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ import aiohttp
 import pytest
 
 from neuralbox_async import APIConnectionError, AsyncNeuralBox
-from neuralbox_async._http.aiohttp_connector import Connector
 from neuralbox_async._http.request_writer import RequestWriter
 
-pytestmark = pytest.mark.usefixtures("no_task_left")
+pytestmark = pytest.mark.usefixtures("no_task_left", "fast_paths_on")
 
-ANSWER = json.dumps({"id": "gen_1", "status": "completed", "content": "Hi", "tokens_used": 1}).encode()
+RESPONSE = json.dumps({"id": "gen_1", "status": "completed", "content": "Hi", "tokens_used": 1}).encode()
 KEY = "nb_" + 32 * "k"
 
 
 class Wire:
-    """A server that keeps what came, request by request, and answers each."""
+    """A server that records head and body of each request, and sends the same response to each."""
 
     def __init__(self):
         self.bodies = []
         self.heads = []
-        self.reads = 0  # with something in them
         self.connections = 0
 
     async def serve(self, reader, writer):
@@ -40,7 +38,7 @@ class Wire:
                 self.bodies.append(json.loads(await reader.readexactly(length)))
                 writer.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-                    % (len(ANSWER), ANSWER)
+                    % (len(RESPONSE), RESPONSE)
                 )
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -50,11 +48,11 @@ class Wire:
 
 @pytest.fixture
 async def wire():
-    found = Wire()
-    server = await asyncio.start_server(found.serve, "127.0.0.1", 0, limit=10_000_000)
-    found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    recorder = Wire()
+    server = await asyncio.start_server(recorder.serve, "127.0.0.1", 0, limit=10_000_000)
+    recorder.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
-        yield found
+        yield recorder
 
 
 def prompts(wire):
@@ -62,37 +60,37 @@ def prompts(wire):
 
 
 @pytest.mark.parametrize("size", [0, 1000, 16 * 1024, 100_000, 2_000_000])
-@pytest.mark.parametrize("at_once", [1, 20])
-async def test_each_body_arrives_whole_and_once(wire, size, at_once):
-    """Small and large, alone and with others: what the server reads is what was to be sent."""
-    texts = [f"{number} {'x' * size}" for number in range(3 * at_once)]
+@pytest.mark.parametrize("concurrency", [1, 20])
+async def test_each_body_arrives_whole_and_once(wire, size, concurrency):
+    """The server receives each body once and whole, of any size and at any concurrency."""
+    texts = [f"{number} {'x' * size}" for number in range(3 * concurrency)]
     async with AsyncNeuralBox(KEY, base_url=wire.url) as client:
-        for first in range(0, len(texts), at_once):
-            await asyncio.gather(*(client.generate("gpt-5", text) for text in texts[first : first + at_once]))
+        for first in range(0, len(texts), concurrency):
+            await asyncio.gather(*(client.generate("gpt-5", text) for text in texts[first : first + concurrency]))
     assert sorted(texts) == sorted(prompts(wire))
-    assert wire.connections == at_once
+    assert wire.connections == concurrency
 
 
 async def test_a_large_head_arrives_whole(wire):
-    """It does not fit into the socket's buffer: it is written in pieces, alone and with others."""
+    """A head that does not fit into the socket's buffer arrives whole."""
     header = {"X-Large": "x" * 5_000_000}
     async with AsyncNeuralBox(KEY, base_url=wire.url, timeout=20) as client:
-        for at_once in (1, 1, 1, 3):
-            await asyncio.gather(*(client.generate("gpt-5", "Hello", extra_headers=header) for _ in range(at_once)))
+        for concurrency in (1, 1, 1, 3):
+            await asyncio.gather(*(client.generate("gpt-5", "Hello", extra_headers=header) for _ in range(concurrency)))
     assert 6 == len(wire.bodies)
 
 
 async def test_expect_continue(wire):
-    """A user's "Expect: 100-continue" is waited for, alone and with others."""
+    """With the header "Expect: 100-continue", the body waits for the server's 100."""
     async with AsyncNeuralBox(KEY, base_url=wire.url, timeout=20, default_headers={"Expect": "100-continue"}) as client:
-        for at_once in (1, 1, 1, 3):
-            await asyncio.gather(*(client.generate("gpt-5", "Hello") for _ in range(at_once)))
+        for concurrency in (1, 1, 1, 3):
+            await asyncio.gather(*(client.generate("gpt-5", "Hello") for _ in range(concurrency)))
     assert 6 == len(wire.bodies)
 
 
 @pytest.mark.parametrize("options", [{}, {"reuse_connections": False}])
-async def test_requests_have_the_same_head_in_every_way(wire, monkeypatch, options):
-    """What is written by ourselves is what aiohttp would write."""
+async def test_heads_are_those_of_aiohttp(wire, monkeypatch, options):
+    """The head of a request is the same as without `RequestWriter`."""
 
     async def heads():
         wire.heads.clear()
@@ -103,14 +101,14 @@ async def test_requests_have_the_same_head_in_every_way(wire, monkeypatch, optio
         return set(wire.heads)
 
     ours = await heads()
-    monkeypatch.setattr(Request, "send", aiohttp.ClientRequest.send)
+    monkeypatch.setattr(RequestWriter, "send", aiohttp.ClientRequest.send)
     assert ours == await heads()
     assert 1 == len(ours)
     assert options == {} or b"Connection: close" in ours.pop()
 
 
-async def test_requests_that_come_together_are_written_without_tasks(wire):
-    """No task is made for a small body: there are only those of the callers."""
+async def test_small_bodies_need_no_task(wire):
+    """No task is created for a small body: all tasks are those of the callers."""
     counts = []
 
     async def watch():
@@ -127,38 +125,38 @@ async def test_requests_that_come_together_are_written_without_tasks(wire):
     assert max(counts) <= before + 11
 
 
-@pytest.mark.parametrize("rounds", range(12))
-async def test_a_call_that_is_cancelled_at_any_moment_leaves_no_half_request(wire, rounds):
-    """Whenever it comes, in the first rounds of the loop: the others are answered, and what was sent is whole."""
+@pytest.mark.parametrize("iterations", range(12))
+async def test_a_cancelled_call_leaves_no_partial_request(wire, iterations):
+    """A call that is cancelled in any iteration of the loop disturbs no other, and a request that is sent is whole."""
     async with AsyncNeuralBox(KEY, base_url=wire.url) as client:
         await asyncio.gather(*(client.generate("gpt-5", "warm") for _ in range(4)))
         calls = [asyncio.create_task(client.generate("gpt-5", f"call {number}")) for number in range(4)]
-        for _ in range(rounds):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         calls[0].cancel()
         calls[2].cancel()
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert ["Hi", "Hi"] == [outcomes[index].content for index in (1, 3)]
         assert "Hi" == (await client.generate("gpt-5", "after")).content
-    found = prompts(wire)
-    assert {"call 1", "call 3", "after"} <= set(found)
-    assert len(found) == len(set(found)) + 3  # "warm" came four times
+    received = prompts(wire)
+    assert {"call 1", "call 3", "after"} <= set(received)
+    assert len(received) == len(set(received)) + 3  # "warm" was sent four times
 
 
-async def test_a_write_that_fails_is_told_to_its_caller_alone(wire, monkeypatch):
-    """Of requests that are written together, one that cannot be written fails by itself."""
-    write_bytes = Request.write_bytes
+async def test_a_failed_write_affects_one_call(wire, monkeypatch):
+    """Of requests that are written together, only the one that cannot be written fails."""
+    write_bytes = RequestWriter.write_bytes
 
     async def failing(self, writer, conn, *rest):
         if b"call 1" in self._body._value:
             conn.close()
             raise OSError("no more")
         if b"call 2" in self._body._value:
-            await asyncio.sleep(30)  # what aiohttp does not do with so small a body
+            await asyncio.sleep(30)  # which aiohttp does not do for so small a body
         return await write_bytes(self, writer, conn, *rest)
 
     async with AsyncNeuralBox(KEY, base_url=wire.url, max_retries=0, timeout=10) as client:
-        monkeypatch.setattr(Request, "write_bytes", failing)
+        monkeypatch.setattr(RequestWriter, "write_bytes", failing)
         calls = (client.generate("gpt-5", f"call {number}") for number in range(4))
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert ["Hi", "Hi"] == [outcomes[index].content for index in (0, 3)]
@@ -168,11 +166,11 @@ async def test_a_write_that_fails_is_told_to_its_caller_alone(wire, monkeypatch)
     assert {"call 0", "call 3"} == set(prompts(wire))
 
 
-def test_an_interrupt_of_one_write_leaves_the_others():
-    """A signal's handler that raises amid the writes breaks off one of them: the rest are written by whom goes on."""
+def test_an_interrupt_affects_one_write():
+    """A signal handler that raises during the writes interrupts one of them; the loop writes the others afterwards."""
     loop = asyncio.new_event_loop()
     wire, interrupted = Wire(), []
-    write_bytes = Request.write_bytes
+    write_bytes = RequestWriter.write_bytes
 
     async def interrupting(self, writer, conn, *rest):
         if not interrupted:
@@ -189,7 +187,7 @@ def test_an_interrupt_of_one_write_leaves_the_others():
             return await asyncio.gather(*calls, return_exceptions=True)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Request, "write_bytes", interrupting)
+        patch.setattr(RequestWriter, "write_bytes", interrupting)
         task = loop.create_task(main())
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(task)
@@ -198,18 +196,3 @@ def test_an_interrupt_of_one_write_leaves_the_others():
     loop.close()
     assert 4 == len(wire.bodies) == sum(getattr(outcome, "content", "") == "Hi" for outcome in outcomes)
     assert 1 == sum(isinstance(outcome, APIConnectionError) for outcome in outcomes)
-
-
-async def test_another_aiohttp_is_left_to_itself(wire, monkeypatch):
-    """A version that makes its responses of other facts is not written for: it writes by itself."""
-
-    class Response(aiohttp.ClientResponse):
-        def __init__(self, method, url, *, further=None, **facts):
-            super().__init__(method, url, **facts)
-
-    used = []
-    monkeypatch.setattr(Connector, "write_soon", lambda *_: used.append("soon"))
-    monkeypatch.setattr(aiohttp, "ClientResponse", Response)
-    async with AsyncNeuralBox(KEY, base_url=wire.url) as client:
-        assert "Hi" == (await client.generate("gpt-5", "Hello")).content
-    assert [] == used

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 
 import anyio
 import pytest
@@ -14,18 +15,15 @@ from neuralbox_async import (
     AuthenticationError,
     ProviderError,
     ResponseError,
-    RetryPolicy,
     StreamInterruptedError,
 )
 from neuralbox_async.testing import NeuralBoxServer
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
-AT_ONCE = RetryPolicy(uniform=lambda low, _high: low)
-
 
 async def test_generate(server, client):
-    """A generation comes back over real HTTP, and is billed once."""
+    """`generate` returns the generation, which is billed once."""
     reply = await client.generate("gpt-5", "Hello there")
 
     assert "Hello there" in reply.content
@@ -41,7 +39,7 @@ async def test_generate(server, client):
 
 
 async def test_stream(server, client):
-    """A stream comes back event by event, and what it accumulates is what `generate` returns."""
+    """A stream yields text, and its generation is the one that `generate` returns."""
     async with client.stream("gpt-5", "Hello there") as stream:
         text = "".join([text async for text in stream.text_stream])
 
@@ -52,7 +50,7 @@ async def test_stream(server, client):
 
 @pytest.mark.parametrize("dialect", ["a", "b"])
 async def test_dialects(dialect):
-    """Both dialects are understood, whole and streamed, and both status paths."""
+    """Both dialects of the API work, with `generate`, `stream` and `retrieve`, and so do both status paths."""
     async with NeuralBoxServer(dialect=dialect, status_paths=(dialect,)) as server:
         async with AsyncNeuralBox(**server.client_options) as client:
             reply = await client.generate("gpt-5", "Hello")
@@ -65,7 +63,7 @@ async def test_dialects(dialect):
 
 
 async def test_connections_are_reused(server, client):
-    """Calls one after the other, and streams read to their end, share one connection."""
+    """Sequential calls, and streams that are read to their end, share one connection."""
     for _ in range(3):
         await client.generate("gpt-5", "Hi")
         async with client.stream("gpt-5", "Hi") as stream:
@@ -76,8 +74,8 @@ async def test_connections_are_reused(server, client):
     assert 1 == server.connections_accepted
 
 
-async def test_connections_are_not_reused_on_request(server):
-    """With reuse_connections=False each call has a connection of its own."""
+async def test_reuse_connections(server):
+    """With reuse_connections=False, each call has a connection of its own."""
     async with AsyncNeuralBox(**server.client_options, reuse_connections=False) as client:
         for _ in range(3):
             await client.generate("gpt-5", "Hi")
@@ -85,7 +83,7 @@ async def test_connections_are_not_reused_on_request(server):
 
 
 async def test_max_connections():
-    """No more calls are in flight than connections are allowed; the others wait, and none is lost."""
+    """At most *max_connections* calls are in flight; the others wait, and none is lost."""
     async with (
         NeuralBoxServer(latency=0.01) as server,
         AsyncNeuralBox(**server.client_options, max_connections=4) as client,
@@ -97,8 +95,8 @@ async def test_max_connections():
     assert 40 == len(server.billed)
 
 
-async def test_waiting_for_a_connection_ends_with_the_deadline():
-    """A call that got no connection in time was not sent."""
+async def test_a_timeout_while_waiting_for_a_connection():
+    """A call that times out while it waits for a connection was not sent."""
     async with (
         NeuralBoxServer(latency=5) as server,
         AsyncNeuralBox(**server.client_options, max_connections=1) as client,
@@ -115,18 +113,16 @@ async def test_waiting_for_a_connection_ends_with_the_deadline():
 
 
 async def test_large_request(server, client):
-    """A request of several megabytes goes out without a warning and without blocking the loop for its length."""
+    """A request of several megabytes is sent without a warning."""
     text = "word " * 1_000_000
-    server_side = (await client.generate("gpt-5", text, max_tokens=3)).usage
+    usage = (await client.generate("gpt-5", text, max_tokens=3)).usage
 
-    assert server_side is not None
+    assert usage is not None
     assert len(text) < len(server.requests[0].body)
 
 
-async def test_compressed_answers(server, client):
-    """Compressed answers are taken, and counted as they are after decompression."""
-    import gzip
-
+async def test_compressed_responses(server):
+    """The bound of a response counts its bytes after decompression."""
     bomb = gzip.compress(b'{"id": 1, "content": "' + b"0" * 50_000_000 + b'"}')
     server.fail(200, body=bomb, headers={"Content-Encoding": "gzip"})
     client = AsyncNeuralBox(**server.client_options, max_response_bytes=1_000_000)
@@ -138,7 +134,7 @@ async def test_compressed_answers(server, client):
 
 
 async def test_refused_connections(server, client):
-    """A server that is not there was sent nothing, so the call is tried again, and then the error says so."""
+    """A refused connection is retried, and the error says that nothing was sent."""
     server.close()
     with pytest.raises(APIConnectionError) as caught:
         await client.generate("gpt-5", "Hi")
@@ -148,7 +144,7 @@ async def test_refused_connections(server, client):
 @pytest.mark.parametrize("when, billed", [("before", 0), ("after", 1)])
 @pytest.mark.parametrize("how", ["eof", "reset"])
 async def test_dropped_connections(server, client, when, how, billed):
-    """A connection that breaks after the request is not tried again: whether it was billed cannot be known."""
+    """A connection that breaks after the request is not retried: it may have been billed."""
     server.drop(when, how=how)
     with pytest.raises(APIConnectionError) as caught:
         await client.generate("gpt-5", "Hi")
@@ -158,8 +154,8 @@ async def test_dropped_connections(server, client, when, how, billed):
     assert 1 == len(server.requests)
 
 
-async def test_documented_failures_are_tried_again(server, client):
-    """What the vendor documents as never charged is tried again, and billed once in the end."""
+async def test_free_failures_are_retried(server, client):
+    """Failures that are documented as never charged are retried, and the success is billed once."""
     server.fail(500, code="provider_error")
     server.fail(503, code="model_unavailable")
 
@@ -172,7 +168,7 @@ async def test_documented_failures_are_tried_again(server, client):
 
 
 async def test_cut_stream_is_recovered(server, client):
-    """The text that a broken stream still owes is fetched from the status endpoint; it is billed once."""
+    """The missing text of a broken stream is requested from the status endpoint; the generation is billed once."""
     server.cut(4, how="reset", finish=True)
     async with client.stream("gpt-5", "one two three four five") as stream:
         text = "".join([text async for text in stream.text_stream])
@@ -184,7 +180,7 @@ async def test_cut_stream_is_recovered(server, client):
 
 
 async def test_cut_stream_without_recovery(server, client):
-    """Without recovery the text that came is in the error."""
+    """Without recovery, the error has the text that arrived."""
     server.cut(4, how="eof")
     with pytest.raises(StreamInterruptedError) as caught:
         async with client.stream("gpt-5", "one two three four five", recover=False) as stream:
@@ -196,7 +192,7 @@ async def test_cut_stream_without_recovery(server, client):
 
 
 async def test_stalled_stream(server, client):
-    """A stream that falls silent ends in time, and the server sees the connection close."""
+    """A stalled stream ends after its stall timeout, and its connection is closed."""
     server.stall(3)
     with anyio.fail_after(10), pytest.raises(StreamInterruptedError):
         async with client.stream("gpt-5", "one two three", stall_timeout=0.1, recover=False) as stream:
@@ -204,8 +200,8 @@ async def test_stalled_stream(server, client):
     await server.wait_for_disconnect_async()
 
 
-async def test_pending(client):
-    """A pending generation is waited for, over real HTTP."""
+async def test_pending_generations():
+    """`wait` polls until a pending generation is completed."""
     async with NeuralBoxServer(pending_models=("slow",), pending_seconds=0.05) as server:
         async with AsyncNeuralBox(**server.client_options) as other:
             pending = await other.generate("slow", "Hi")

@@ -1,22 +1,55 @@
-"""Fixtures for JSON with orjson and without it."""
+"""Fixtures for JSON with orjson and without it, and for the fast paths."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from neuralbox_async import _codec
+from neuralbox_async import _fast_paths
+from neuralbox_async._wire import json as wire_json
 
-# Test folders are no packages: the tests import the helper modules beside them by this path.
+# Test folders are not packages: the tests import the helper modules beside them through this path.
 sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture(params=["orjson", "standard library"])
 def json_library(request, monkeypatch):
-    """Every test here runs with orjson and without: behaviour never depends on which extra is installed."""
+    """Run the test with orjson and without it: behaviour does not depend on the extras that are installed."""
     if request.param == "orjson":
         pytest.importorskip("orjson")
     else:
-        monkeypatch.setattr(_codec, "orjson", None)
+        monkeypatch.setattr(wire_json, "orjson", None)
+
+
+@pytest.fixture
+def fast_paths_on(monkeypatch):
+    """Switch the fast paths on, also when the environment has switched them off."""
+    monkeypatch.setattr(_fast_paths, "enabled", lambda: True)
+
+
+@pytest.fixture
+def parses(json_library, monkeypatch):
+    """Return a list to which each pass of a JSON decoder over its input adds the name of the decoder."""
+    passes = []
+
+    def counted(name, function):
+        return lambda *args: passes.append(name) or function(*args)
+
+    decoder = wire_json._decoder
+    monkeypatch.setattr(
+        wire_json,
+        "_decoder",
+        SimpleNamespace(
+            raw_decode=counted("standard library", decoder.raw_decode),
+            decode=counted("standard library", decoder.decode),
+        ),
+    )
+    if (orjson := wire_json.orjson) is not None:
+        fake = SimpleNamespace(
+            loads=counted("orjson", orjson.loads), dumps=orjson.dumps, JSONDecodeError=orjson.JSONDecodeError
+        )
+        monkeypatch.setattr(wire_json, "orjson", fake)
+    return passes

@@ -1,4 +1,4 @@
-"""Events from JSON: strict about types, tolerant about dialects; the same with orjson and without."""
+"""The decoder of events is strict about types and tolerant about dialects, with orjson and without it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from json_values import JSON_VALUES
 
-from neuralbox_async import ContentDelta, GenerationEnd, GenerationStart, ResponseError, UnknownEvent, Usage, _codec
+from neuralbox_async import (
+    ContentDelta,
+    GenerationEnd,
+    GenerationFailedError,
+    GenerationStart,
+    ResponseError,
+    UnknownEvent,
+    Usage,
+)
+from neuralbox_async._wire.events import decode_event
 
 pytestmark = pytest.mark.usefixtures("json_library")
 
@@ -26,25 +35,48 @@ pytestmark = pytest.mark.usefixtures("json_library")
         ({"type": "generation_end", "usage": {"total_tokens": 5}}, GenerationEnd(usage=Usage(total_tokens=5))),
     ],
 )
-def test_events(data, event):
-    """Each documented event of both dialects has its type, and keeps what came."""
-    found = _codec.load_event(json.dumps(data))
+def test_documented_events(data, event):
+    """Each documented event of both dialects has a class, and keeps the JSON object as `raw`."""
+    actual = decode_event(json.dumps(data))
 
-    assert event == found
-    assert data == found.raw
+    assert event == actual
+    assert data == actual.raw
 
 
 @pytest.mark.parametrize("data", [{"type": "thinking", "x": 1}, {"type": None}, {"type": 5}, {"x": 1}, {}])
 def test_unknown_events(data):
-    """An event of unknown type is passed on whole."""
-    kind = data.get("type")
+    """An event of an unknown type is an `UnknownEvent` that holds the whole JSON object."""
+    event_type = data.get("type")
 
-    assert UnknownEvent(kind if isinstance(kind, str) else "", data) == _codec.load_event(json.dumps(data))
+    assert UnknownEvent(event_type if isinstance(event_type, str) else "", data) == decode_event(json.dumps(data))
 
 
-def test_error_events_are_given_as_they_are():
-    """What to raise for an error event is not the codec's business."""
-    assert {"type": "error", "message": "no"} == _codec.load_event('{"type": "error", "message": "no"}')
+@pytest.mark.parametrize(
+    "data, reason",
+    [
+        ({"type": "error", "message": "no"}, "no"),
+        ({"type": "error", "error": "no"}, "no"),
+        ({"type": "error", "error": {"message": "no", "code": 5}}, "no"),
+        ({"error": {"message": "no"}}, "no"),
+        ({"error": "no"}, "no"),
+        ({"type": "error"}, None),
+        ({"type": "error", "message": 5}, None),
+    ],
+)
+def test_error_events(data, reason):
+    """An error event raises a `GenerationFailedError` with the reason, in each shape of an error."""
+    with pytest.raises(GenerationFailedError, match=reason or "without a reason") as caught:
+        decode_event(json.dumps(data))
+
+    assert reason == caught.value.reason
+
+
+def test_the_reason_of_an_error_event_is_bounded():
+    """The message of an error quotes at most 500 characters of a reason."""
+    with pytest.raises(GenerationFailedError) as caught:
+        decode_event(json.dumps({"type": "error", "message": "x" * 10_000}))
+
+    assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize(
@@ -60,10 +92,10 @@ def test_error_events_are_given_as_they_are():
         ('{"type": "generation_end", "tokens_spent": "3"}', r"expected an integer, got a string @ \$.tokens_spent"),
     ],
 )
-def test_broken_events(data, message):
-    """A broken event is a `ResponseError` that keeps its data."""
+def test_malformed_events(data, message):
+    """A malformed event raises a `ResponseError` that keeps its data."""
     with pytest.raises(ResponseError, match=message) as caught:
-        _codec.load_event(data)
+        decode_event(data)
 
     assert data.encode() == caught.value.body
 
@@ -72,41 +104,9 @@ def test_broken_events(data, message):
     st.text(), st.dictionaries(st.sampled_from(["type", "delta", "id", "tokens_used", "usage", "model"]), JSON_VALUES)
 )
 def test_any_event(text, members):
-    """Any data gives an event or a `ResponseError`."""
+    """Any data is an event, or raises a `ResponseError` or the error of an error event."""
     for data in (text, json.dumps(members), json.dumps({**members, "type": "content_delta"})):
         try:
-            _codec.load_event(data)
-        except ResponseError:
+            decode_event(data)
+        except (ResponseError, GenerationFailedError):
             continue
-
-
-PLAIN_DELTA = b'{"type":"content_delta","delta":"a"}'
-
-
-@pytest.mark.parametrize(
-    "data, taken",
-    [
-        (PLAIN_DELTA, True),
-        (PLAIN_DELTA.decode(), True),
-        (b"\xef\xbb\xbf" + PLAIN_DELTA, False),
-        (PLAIN_DELTA.replace(b'"a"', b'"\xff"'), False),
-        (PLAIN_DELTA.replace(b'"a"', b"1"), False),
-        (PLAIN_DELTA.replace(b"}", b',"index":0}'), False),
-        (b'{"type":"ping","delta":"a"}', False),
-        (b"[1,2]", False),
-        (b"7", False),
-        (b"[DONE]", False),
-        (b"", False),
-    ],
-)
-def test_plain_deltas_are_taken(data, taken):
-    """Deltas like the vendor's are taken up to the first event that is none, whatever its JSON is."""
-    found = []
-
-    left = _codec.take_deltas(iter([PLAIN_DELTA, data, PLAIN_DELTA]), found.append)
-
-    assert (None if taken else data) == left
-    assert (3 if taken else 1) == len(found)
-    assert ContentDelta("a") == _codec.plain_delta(found[0])
-    together = _codec.plain_deltas(found)
-    assert [(ContentDelta(one["delta"]), one) for one in found] == [(event, event.raw) for event in together]

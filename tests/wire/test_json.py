@@ -1,4 +1,4 @@
-"""JSON: read and written the same with orjson and without."""
+"""JSON is decoded the same with orjson and without it, in one pass."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from json_values import JSON_VALUES
 
-from neuralbox_async import _codec
+from neuralbox_async._wire import json as wire_json
 
 pytestmark = pytest.mark.usefixtures("json_library")
 
@@ -26,22 +27,48 @@ pytestmark = pytest.mark.usefixtures("json_library")
         ("[" * 500 + "]" * 500, None),
     ],
 )
-def test_both_libraries_read_the_same(text, value):
-    """Huge integers, infinite numbers, lone surrogates, BOM and depth: one result."""
-    found = _codec.loads(text.encode())
+def test_edge_cases(text, value):
+    """Large integers, infinite numbers, lone surrogates, a BOM and depth have the same result with both libraries."""
+    actual = wire_json.loads(text.encode())
 
-    assert json.loads(text.removeprefix("\ufeff")) == found
+    assert json.loads(text.removeprefix("\ufeff")) == actual
     if value is not None:
-        assert value == found
+        assert value == actual
 
 
 @given(JSON_VALUES)
-def test_loads_agrees_with_the_standard_library(value):
-    """Any JSON is read as the standard library reads it, but for NaN and its kind, which are refused."""
+def test_any_value(value):
+    """Any JSON is decoded as by the standard library, except that NaN and infinities raise an error."""
     text = json.dumps(value)
     try:
-        found = _codec.loads(text.encode())
+        actual = wire_json.loads(text.encode())
     except ValueError:
         assert any(word in text for word in ("NaN", "Infinity"))
     else:
-        assert repr(json.loads(text)) == repr(found)
+        assert repr(json.loads(text)) == repr(actual)
+
+
+@pytest.mark.parametrize("text", ["{}", " {} ", '\r\n\t {"a": [1, {"b": "c"}]}\n', '{"a": 1e400}', "5", '"\u00a0"'])
+def test_one_pass_of_the_standard_library(parses, text):
+    """The standard library decodes a text once, also with white space around it."""
+    assert json.loads(text) == wire_json.loads_exactly(text.encode())
+    assert ["standard library"] == parses
+
+
+@pytest.mark.parametrize("text", ["{} {}", "{}\u00a0", "\x0b{}", "", " ", "\ufeff\ufeff{}", "nul"])
+def test_other_text(text):
+    """Text around the value that is not white space of JSON raises a `ValueError`."""
+    with pytest.raises(ValueError, match="line 1"):
+        wire_json.loads(text.encode())
+    with pytest.raises(ValueError, match="line 1"):
+        wire_json.loads(text)
+
+
+@given(st.binary() | st.text() | JSON_VALUES.map(json.dumps))
+def test_fastest_loads(data):
+    """The fastest decoder returns the same as `loads` or raises a `ValueError`; only long numbers may differ."""
+    try:
+        actual = wire_json.fastest_loads()(data)
+    except ValueError:
+        return
+    assert wire_json.has_long_number(data) or repr(wire_json.loads(data)) == repr(actual)

@@ -1,4 +1,4 @@
-"""Generations from JSON: strict about types, tolerant about dialects; the same with orjson and without."""
+"""The decoder of generations is strict about types and tolerant about dialects, with orjson and without it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from json_values import JSON_VALUES
 
-from neuralbox_async import Generation, ResponseError, Usage, _codec
+from neuralbox_async import Generation, ResponseError, Usage
+from neuralbox_async._wire.responses import decode_generation
 
 pytestmark = pytest.mark.usefixtures("json_library")
 
 
 def load(**members: object) -> Generation:
-    return _codec.load_generation(json.dumps(members).encode())
+    return decode_generation(200, {}, json.dumps({"id": 1, **members}).encode())
 
 
 FIRST_DIALECT = {
@@ -44,7 +45,7 @@ SECOND_DIALECT = {
 
 
 def test_first_dialect():
-    """Every documented member of the primary contract has its field."""
+    """Every member that the page "Text Generation" documents has an attribute."""
     expected = Generation(
         id="gen_01",
         status="completed",
@@ -61,7 +62,7 @@ def test_first_dialect():
 
 
 def test_second_dialect():
-    """The second dialect's names mean the same, and null means absent."""
+    """The names of the second dialect mean the same, and null means absent."""
     expected = Generation(
         id=18473, status="completed", model="gpt-5", content="Hello", tokens_used=3, processing_ms=1842
     )
@@ -100,16 +101,16 @@ def test_second_dialect():
         ({"id": 10**30}, "id", 10**30),
     ],
 )
-def test_variants(members, field, value):
-    """Whatever variant a page documents is read as the same thing."""
-    found = getattr(load(**members), field)
+def test_documented_variants(members, field, value):
+    """Each variant that a page documents has the same attribute, with a value of the same type."""
+    actual = getattr(load(**members), field)
 
-    assert value == found
-    assert type(value) is type(found)
+    assert value == actual
+    assert type(value) is type(actual)
 
 
 def test_unknown_members_are_kept():
-    """What this version does not know is in `raw`."""
+    """`raw` has the members that this version does not know."""
     assert load(id=1, surprise={"a": [1]}).raw["surprise"] == {"a": [1]}
 
 
@@ -134,10 +135,10 @@ def test_unknown_members_are_kept():
     ],
 )
 def test_wrong_types(members, path, expected):
-    """A wrong type is an error that names the path and keeps body, text and id; nothing is coerced."""
+    """A wrong type raises an error that names the path and keeps body, text and id; no value is coerced."""
     body = json.dumps({"content": "paid for", "id": 7, **members}).encode()
     with pytest.raises(ResponseError, match=f"expected {expected}") as caught:
-        _codec.load_generation(body)
+        decode_generation(200, {}, body)
 
     assert (path, body) == (caught.value.path, caught.value.body)
     assert str(caught.value).endswith(f"@ {path}")
@@ -166,10 +167,10 @@ def test_wrong_types(members, path, expected):
         (b'{"a": 1} {"b": 2}', "not JSON"),
     ],
 )
-def test_what_is_no_object(body, message):
-    """Whatever is no JSON object is one error with a short, printable excerpt."""
+def test_bodies_that_are_not_objects(body, message):
+    """A body that is not a JSON object raises one error with a short, printable excerpt."""
     with pytest.raises(ResponseError, match=message) as caught:
-        _codec.load_generation(body)
+        decode_generation(200, {}, body)
 
     assert body == caught.value.body
     assert len(str(caught.value)) < 600
@@ -178,8 +179,56 @@ def test_what_is_no_object(body, message):
 
 @given(st.dictionaries(st.sampled_from([*FIRST_DIALECT, *SECOND_DIALECT, "url", "progress", "width"]), JSON_VALUES))
 def test_any_members(members):
-    """Any JSON value in any member gives a generation or a `ResponseError`."""
+    """A body with any JSON values is a generation or raises a `ResponseError`."""
     try:
-        _codec.load_generation(json.dumps(members).encode())
+        decode_generation(200, {}, json.dumps(members).encode())
     except ResponseError as error:
         assert error.body
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        FIRST_DIALECT,
+        SECOND_DIALECT,
+        {**FIRST_DIALECT, "more": {"a": [1, 2, 3]}},
+        {**FIRST_DIALECT, "tokens_used": None},
+        {**FIRST_DIALECT, "created_at": "2026-03-08T12:00:00.123456789Z"},
+        {**FIRST_DIALECT, "tokens_used": 10**17},
+    ],
+)
+@pytest.mark.parametrize("space", ["", "\r\n"])
+def test_a_body_is_parsed_once(parses, members, space):
+    """The body of a response is parsed once, also when it is not the vendor's sample."""
+    decode_generation(200, {}, f"{json.dumps(members)}{space}".encode())
+
+    assert 1 == len(parses)
+
+
+def test_wrong_types_are_parsed_once(parses):
+    """A wrong type is reported without a second look at the body."""
+    with pytest.raises(ResponseError):
+        decode_generation(200, {}, json.dumps({**FIRST_DIALECT, "usage": 5}).encode())
+
+    assert 1 == len(parses)
+
+
+@pytest.mark.parametrize("content", ["Hello", "1234567890123456789"])
+@pytest.mark.parametrize("tokens", [10**19, 2**64, 10**30])
+def test_long_numbers_are_exact(parses, content, tokens):
+    """A body with a number of 19 digits or more is parsed again by the standard library, which reads it exactly."""
+    members = {**FIRST_DIALECT, "content": content, "balance_remaining": tokens}
+
+    generation = decode_generation(200, {}, json.dumps(members).encode())
+
+    assert tokens == generation.balance_remaining == generation.raw["balance_remaining"]
+    assert len(parses) <= 2
+    assert "standard library" == parses[-1] or tokens < 2**64
+
+
+@pytest.mark.usefixtures("fast_paths_on")
+def test_digits_in_a_text_need_no_second_pass(parses):
+    """Digits in the text of the vendor's sample do not make it a body with long numbers."""
+    generation = decode_generation(200, {}, json.dumps({**FIRST_DIALECT, "content": "9" * 30}).encode())
+
+    assert ("9" * 30, 1) == (generation.content, len(parses))

@@ -1,4 +1,4 @@
-"""The decoder against the rules of the WHATWG standard, each at every cut of the bytes."""
+"""`SSEDecoder` follows each rule of the HTML standard for event streams, wherever the network cuts the bytes."""
 
 from __future__ import annotations
 
@@ -9,56 +9,64 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralbox_async import ResponseError
+from neuralbox_async._options import DEFAULT_MAX_EVENT_BYTES
 from neuralbox_async._wire.sse import ServerSentEvent, SSEDecoder, decode
 
-# One rule a row: the bytes of a stream, and the events that the standard makes of them as (data, event, id).
+# One rule a row: the bytes of a stream, and the events that the standard defines for them, as (data, event, id).
 RULES = {
     "a blank line dispatches": (b"data: a\n\n", [("a", "message", "")]),
     "LF, CR LF and CR end lines": (b"data: a\ndata: b\r\ndata: c\r\r\n", [("a\nb\nc", "message", "")]),
     "CR CR is a blank line": (b"data: a\r\rdata: b\r\r", [("a", "message", ""), ("b", "message", "")]),
-    "CR LF is one end, not two": (b"data: a\r\ndata: b\r\n\r\n", [("a\nb", "message", "")]),
+    "CR LF is one line end, not two": (b"data: a\r\ndata: b\r\n\r\n", [("a\nb", "message", "")]),
     "nothing else ends a line": (
         "data: a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\x1dh\x1ei\n\n".encode(),
         [("a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\x1dh\x1ei", "message", "")],
     ),
-    "one leading BOM is dropped": (b"\xef\xbb\xbfdata: a\n\n", [("a", "message", "")]),
-    "only one": (b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\ndata: b\n\n", [("b", "message", "")]),
-    "only at the start": ("data: \ufeffa\n\n".encode(), [("\ufeffa", "message", "")]),
-    "one space after the colon is dropped": (b"data:  a \n\n", [(" a ", "message", "")]),
-    "no space is needed": (b"data:a\n\n", [("a", "message", "")]),
-    "a tab is no space": (b"data:\ta\n\n", [("\ta", "message", "")]),
+    "one leading BOM is removed": (b"\xef\xbb\xbfdata: a\n\n", [("a", "message", "")]),
+    "only one BOM is removed": (b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\ndata: b\n\n", [("b", "message", "")]),
+    "a BOM is removed only at the start": ("data: \ufeffa\n\n".encode(), [("\ufeffa", "message", "")]),
+    "one space after the colon is removed": (b"data:  a \n\n", [(" a ", "message", "")]),
+    "no space is required": (b"data:a\n\n", [("a", "message", "")]),
+    "a tab is not a space": (b"data:\ta\n\n", [("\ta", "message", "")]),
     "data lines are joined by LF": (b"data: a\ndata:\ndata: b\n\n", [("a\n\nb", "message", "")]),
     "empty data is data": (b"data:\n\n", [("", "message", "")]),
     "a field without a colon has an empty value": (b"data\ndata\n\n", [("\n", "message", "")]),
     "no data, no event": (b"event: x\nid: 1\n\ndata: a\n\n", [("a", "message", "1")]),
-    "the event type is for one event": (b"event: x\ndata: a\n\ndata: b\n\n", [("a", "x", ""), ("b", "message", "")]),
-    "the last event type wins": (b"event: x\nevent: y\ndata: a\n\n", [("a", "y", "")]),
-    "the id stays": (b"id: 7\ndata: a\n\ndata: b\n\n", [("a", "message", "7"), ("b", "message", "7")]),
+    "an event type applies to one event": (b"event: x\ndata: a\n\ndata: b\n\n", [("a", "x", ""), ("b", "message", "")]),
+    "the last event type applies": (b"event: x\nevent: y\ndata: a\n\n", [("a", "y", "")]),
+    "the id applies to later events": (
+        b"id: 7\ndata: a\n\ndata: b\n\n",
+        [("a", "message", "7"), ("b", "message", "7")],
+    ),
     "an empty id resets": (b"id: 7\ndata: a\n\nid\ndata: b\n\n", [("a", "message", "7"), ("b", "message", "")]),
     "an id with NUL is ignored": (b"id: 7\nid: \x008\ndata: a\n\n", [("a", "message", "7")]),
     "comments are ignored": (b": ping\n:\n:data: x\ndata: a\n: pong\n\n: ping\n\n", [("a", "message", "")]),
     "unknown fields are ignored": (b"foo: x\nDATA: y\n data: z\ndata: a\n\n", [("a", "message", "")]),
-    "the value may have colons": (b"data: a: b\n\n", [("a: b", "message", "")]),
-    "an event cut off at the end is none": (b"data: a\n\ndata: b\n", [("a", "message", "")]),
+    "a value may contain colons": (b"data: a: b\n\n", [("a: b", "message", "")]),
+    "an incomplete event at the end is not dispatched": (b"data: a\n\ndata: b\n", [("a", "message", "")]),
     "invalid UTF-8 is replaced": (b"data: \xff\xc3\xe2\x82\n\n", [("\ufffd\ufffd\ufffd", "message", "")]),
-    "UTF-8 may be cut anywhere": (
+    "a character may be cut anywhere": (
         "data: \u00e9\u20ac\U0001f600\n\n".encode(),
         [("\u00e9\u20ac\U0001f600", "message", "")],
     ),
-    "retry alone is no event": (b"retry: 10\n\ndata: a\n\n", [("a", "message", "")]),
+    "retry alone is not an event": (b"retry: 10\n\ndata: a\n\n", [("a", "message", "")]),
     "blank lines do nothing": (b"\n\r\n\rdata: a\n\n\n\n", [("a", "message", "")]),
 }
 
 
+def new_decoder() -> SSEDecoder:
+    return SSEDecoder(max_event_bytes=DEFAULT_MAX_EVENT_BYTES)
+
+
 def decoded(pieces: list[bytes]) -> list[tuple[str, str, str]]:
-    decoder, bare = SSEDecoder(), SSEDecoder()
+    decoder, bare = new_decoder(), new_decoder()
     events = [tuple(event) for piece in pieces for event in decoder.feed(piece)]
     assert [data for data, _, _ in events] == texts([data for piece in pieces for data in bare.feed_data(piece)])
     return events
 
 
 def texts(data: list[bytes | str]) -> list[str]:
-    """Return what `feed_data` gives as text."""
+    """Return the items of `feed_data` as text."""
     return [item if isinstance(item, str) else item.decode("utf-8", "replace") for item in data]
 
 
@@ -67,7 +75,7 @@ def cut(stream: bytes, step: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("stream, events", RULES.values(), ids=RULES)
-def test_rules(stream, events):
+def test_each_rule_of_the_standard_holds(stream, events):
     """Each rule holds wherever the network cuts the bytes."""
     for step in range(1, len(stream) + 1):
         assert events == decoded(cut(stream, step))
@@ -83,8 +91,8 @@ def test_rules(stream, events):
     ),
     st.data(),
 )
-def test_any_cut(pieces, data):
-    """However any bytes are cut, the events are those of the whole."""
+def test_cuts_do_not_change_the_events(pieces, data):
+    """Any bytes, cut anywhere, decode to the events of the uncut bytes."""
     stream = b"".join(pieces)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
     parts = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
@@ -96,9 +104,9 @@ def test_any_cut(pieces, data):
     "value, retry",
     [(b"10", 10), (b"007", 7), (b"", None), (b"-1", None), (b"1.5", None), (b"x", None), (b"\xb2", None)],
 )
-def test_retry(value, retry):
+def test_only_ascii_digits_set_the_reconnection_time(value, retry):
     """Only ASCII digits set the reconnection time."""
-    decoder = SSEDecoder()
+    decoder = new_decoder()
 
     assert [] == decoder.feed(b"retry: " + value + b"\n\n")
     assert retry == decoder.retry
@@ -121,15 +129,15 @@ _PARTS = [
 
 
 @given(st.lists(st.lists(st.sampled_from(_PARTS), max_size=8).map(b"".join), max_size=8))
-def test_data_alone_is_the_same(chunks):
-    """Whatever comes, and however it is cut, the data alone is that of the events."""
-    decoder, bare = SSEDecoder(), SSEDecoder()
+def test_feed_data_returns_the_data_of_feed(chunks):
+    """`feed_data` returns the data of the events that `feed` returns, for any chunks."""
+    decoder, bare = new_decoder(), new_decoder()
 
     for chunk in chunks:
         assert [event.data for event in decoder.feed(chunk)] == texts(bare.feed_data(chunk))
 
 
-_ALONE = [
+_CHUNK_ENDS = [
     b"b\n\n",
     b"b\rdata: c\n\n",
     b"b\r\n\r\n",
@@ -144,19 +152,19 @@ _ALONE = [
 ]
 
 
-@pytest.mark.parametrize("rest", _ALONE)
+@pytest.mark.parametrize("rest", _CHUNK_ENDS)
 @pytest.mark.parametrize("start", [b"data: ", b"data:", b": "])
-def test_data_of_chunks_that_are_events(start, rest):
-    """Nor does it matter what comes alone after whole events."""
-    decoder, bare = SSEDecoder(), SSEDecoder()
+def test_feed_data_of_a_live_stream(start, rest):
+    """`feed_data` agrees with `feed` when chunks with whole events and chunks with parts of events alternate."""
+    decoder, bare = new_decoder(), new_decoder()
 
     for chunk in b"data: a\n\n", start + rest, b"data: z\n\n", b"\n\n", b"data: z\n\n":
         assert [event.data for event in decoder.feed(chunk)] == texts(bare.feed_data(chunk))
 
 
-def test_endless_retry_digits():
-    """A reconnection time of ten thousand digits neither fails nor hangs."""
-    decoder = SSEDecoder()
+def test_a_reconnection_time_of_many_digits():
+    """A reconnection time of ten thousand digits raises no error and does not hang."""
+    decoder = new_decoder()
 
     decoder.feed(b"retry: " + b"9" * 10_000 + b"\n")
 
@@ -165,8 +173,8 @@ def test_endless_retry_digits():
 
 @pytest.mark.parametrize("step", [1, 7, 64, 1000])
 @pytest.mark.parametrize("large", [b"data: " + b"x" * 200, b"data: x\n" * 100, b": " + b"x" * 200, b"x" * 200])
-def test_bounded(large, step):
-    """An event or line larger than allowed is an error wherever it is cut, after the events before it."""
+def test_an_event_that_is_too_large(large, step):
+    """An event or line above the bound is an error after the events before it, wherever the bytes are cut."""
     decoder = SSEDecoder(max_event_bytes=100)
     events = []
     pieces = [*cut(b"data: a\n\n" + large + b"\n\ndata: b\n\n", step), b"\n"]
@@ -185,8 +193,8 @@ def test_bounded(large, step):
 
 
 @pytest.mark.parametrize("size, fits", [(100, True), (101, False)])
-def test_bounded_in_a_chunk_of_its_own(size, fits):
-    """The bound is the same for an event that comes alone and whole, as those of a live stream do."""
+def test_the_bound_in_a_live_stream(size, fits):
+    """The bound is the same for an event that is a chunk of its own, as in a live stream."""
     decoder, bare = SSEDecoder(max_event_bytes=100), SSEDecoder(max_event_bytes=100)
     event = b"data: ".ljust(size, b"x") + b"\n\n"
 
@@ -198,8 +206,8 @@ def test_bounded_in_a_chunk_of_its_own(size, fits):
 
 
 @pytest.mark.parametrize("large", [b"data: 0123456789\n\n", b"data: 0123456789\n", b"data: 0123456789"])
-def test_nothing_after_an_error(large):
-    """After an event that is too large, nothing is decoded any more."""
+def test_nothing_is_decoded_after_an_error(large):
+    """After an event that is too large, every further call raises the error."""
     decoder, bare = SSEDecoder(max_event_bytes=10), SSEDecoder(max_event_bytes=10)
 
     for feed in decoder.feed, bare.feed_data:
@@ -210,15 +218,15 @@ def test_nothing_after_an_error(large):
                 feed(b"data: z\n\n")
 
 
-def test_many_small_events_in_one_chunk_are_not_one_large():
-    """The bound is for one event, not for what comes together."""
+def test_the_bound_holds_for_one_event():
+    """Many small events in one chunk may together exceed the bound of one event."""
     assert 1000 == len(SSEDecoder(max_event_bytes=20).feed(b"data: 0123456789\n\n" * 1000))
     assert 1000 == len(SSEDecoder(max_event_bytes=20).feed_data(b"data: 0123456789\n\n" * 1000))
 
 
-def test_linear():
-    """Ten megabytes in one line, a kilobyte at a time, are decoded in well under a second (quadratic: minutes)."""
-    decoder, bare = SSEDecoder(), SSEDecoder()
+def test_time_is_linear_in_the_length_of_a_line():
+    """A line of ten megabytes in chunks of a kilobyte takes less than 5 s (in quadratic time: minutes)."""
+    decoder, bare = new_decoder(), new_decoder()
     line = b"data: " + b"x" * (10 * 1024 * 1024)
     started = time.process_time()
 
@@ -229,23 +237,23 @@ def test_linear():
     assert time.process_time() - started < 5.0
 
 
-def test_linear_in_events():
-    """Two hundred thousand tiny events are decoded in time linear in their number."""
+def test_time_is_linear_in_the_number_of_events():
+    """Two hundred thousand small events take less than 20 s."""
     started = time.process_time()
 
     assert 200_000 == len(decoded(cut(b"data:x\n\n" * 200_000, 65536)))
-    assert 200_000 == len(SSEDecoder().feed_data(b"data: x\n\n" * 200_000))
+    assert 200_000 == len(new_decoder().feed_data(b"data: x\n\n" * 200_000))
     assert time.process_time() - started < 20.0
 
 
-async def test_generator_goes_on_over_the_same_decoder():
-    """A new generator over the same decoder goes on where a finished one stopped."""
+async def test_a_new_generator_continues_with_the_same_decoder():
+    """A new generator over the same decoder continues where the closed one ended."""
     chunks = iter([b"data: a\n\nda", b"ta: b\n\n", b""])
 
     async def read() -> bytes:
         return next(chunks)
 
-    decoder = SSEDecoder()
+    decoder = new_decoder()
     first = decode(read, decoder)
     assert ["a"] == texts(await anext(first))
     await first.aclose()
@@ -253,8 +261,8 @@ async def test_generator_goes_on_over_the_same_decoder():
     assert [["b"]] == [texts(data) async for data in decode(read, decoder)]
 
 
-async def test_generator_raises_after_the_events_before():
-    """The events before one that is too large are yielded, then its error is raised."""
+async def test_the_error_comes_after_the_events_before_it():
+    """The generator yields the events before one that is too large, then raises its error."""
 
     async def read() -> bytes:
         return b"data: a\n\n" + b"x" * 200

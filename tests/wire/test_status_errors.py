@@ -1,4 +1,4 @@
-"""Responses: the generation or the error, by status, headers and body."""
+"""The decoder of error responses: the class and the facts of an error, by status code, headers and body."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ from neuralbox_async import (
     RequestTooLargeError,
     ResponseError,
     UnprocessableEntityError,
-    _protocol,
 )
+from neuralbox_async._wire import status_errors
+from neuralbox_async._wire.responses import decode_generation
+from neuralbox_async._wire.status_errors import error_from, is_success, parse_retry_after
 
-KINDS = [
+ERRORS = [
     (400, "bad_request", BadRequestError, "no"),
     (401, "not_authenticated", AuthenticationError, "no"),
     (402, "insufficient_tokens", InsufficientTokensError, "no"),
@@ -48,7 +50,7 @@ KINDS = [
     (529, "overloaded", InternalServerError, "unknown"),
     (408, "timeout", APIStatusError, "unknown"),
     (418, "teapot", APIStatusError, "no"),
-    (302, "found", APIStatusError, "no"),
+    (302, "actual", APIStatusError, "no"),
     (101, "switching", APIStatusError, "unknown"),
 ]
 SHAPES = {
@@ -65,17 +67,18 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("status, code, kind, billed", KINDS)
+@pytest.mark.parametrize("status_code, code, error_type, billed", ERRORS)
 @pytest.mark.parametrize("shape, message", SHAPES.values(), ids=SHAPES)
-def test_errors(status, code, kind, billed, shape, message):
-    """Status and code decide the class; code and message are found in every shape of body."""
+def test_errors(status_code, code, error_type, billed, shape, message):
+    """Status code and code decide the class; code and message are read from every shape of body."""
     body = json.dumps(shape).replace("{code}", code).encode()
-    error = _protocol.error_from(status, {"x-request-id": "r1"}, body)
+    error = error_from(status_code, {"x-request-id": "r1"}, body)
 
-    assert (kind, status, code, billed, body) == (type(error), error.status_code, error.code, error.billed, error.body)
+    assert (error_type, status_code, code) == (type(error), error.status_code, error.code)
+    assert (billed, body) == (error.billed, error.body)
     assert "r1" == error.request_id
     assert message.replace("{code}", code) in str(error)
-    assert str(status) in str(error)
+    assert str(status_code) in str(error)
 
 
 @pytest.mark.parametrize(
@@ -93,23 +96,23 @@ def test_errors(status, code, kind, billed, shape, message):
         (b'{"error": {"code": 5, "message": ["a"]}, "message": 5, "detail": {}}', "401: a"),
     ],
 )
-def test_odd_bodies(body, message):
-    """Whatever a framework or gateway sends instead is shown, bounded and printable."""
-    error = _protocol.error_from(401, {}, body)
+def test_undocumented_bodies(body, message):
+    """The message quotes the body of a framework or gateway, bounded and printable."""
+    error = error_from(401, {}, body)
 
     assert (AuthenticationError, None) == (type(error), error.code)
     assert message == str(error)
 
 
 def test_details():
-    """What the documented envelope has in ``details``, and FastAPI in ``detail``, is kept as it is."""
-    assert {"field": "model"} == _protocol.error_from(422, {}, b'{"details": {"field": "model"}}').details
-    assert [{"msg": "x"}] == _protocol.error_from(422, {}, b'{"detail": [{"msg": "x"}]}').details
-    assert {} == _protocol.error_from(422, {}, b"").details
+    """The ``details`` of the documented envelope, and the ``detail`` of FastAPI, are kept unchanged."""
+    assert {"field": "model"} == error_from(422, {}, b'{"details": {"field": "model"}}').details
+    assert [{"msg": "x"}] == error_from(422, {}, b'{"detail": [{"msg": "x"}]}').details
+    assert {} == error_from(422, {}, b"").details
 
 
 def test_rate_limit():
-    """The flat 429 body tells how long to wait, on which plan, within which limits."""
+    """The flat 429 body has the seconds to wait, the plan and its limits."""
     body = {
         "error": "rate_limit_exceeded",
         "message": "Hourly limit reached",
@@ -118,7 +121,7 @@ def test_rate_limit():
         "limit_hour": 100,
         "limit_day": 1000,
     }
-    error = _protocol.error_from(429, {}, json.dumps(body).encode())
+    error = error_from(429, {}, json.dumps(body).encode())
 
     assert isinstance(error, RateLimitError)
     assert (847.0, "vip", 100, 1000) == (error.retry_after, error.plan, error.limit_hour, error.limit_day)
@@ -151,14 +154,14 @@ NOW = datetime(2026, 3, 8, 12, tzinfo=UTC).timestamp()
     ],
 )
 def test_retry_after(value, seconds):
-    """Seconds or an HTTP date, by the letter; anything else means nothing."""
-    assert seconds == _protocol.parse_retry_after(value, now=NOW)
+    """The value is seconds or an HTTP date; any other value is None."""
+    assert seconds == parse_retry_after(value, now=NOW)
 
 
 @given(st.text())
 def test_any_retry_after(value):
-    """No header value fails."""
-    seconds = _protocol.parse_retry_after(value)
+    """Any value is a bounded number of seconds or None."""
+    seconds = parse_retry_after(value)
 
     assert seconds is None or 0.0 <= seconds <= 1e9
 
@@ -175,50 +178,48 @@ def test_any_retry_after(value):
         ({}, {}, None),
     ],
 )
-def test_where_the_wait_is_told(headers, body, seconds):
-    """The header comes before the body's member."""
-    assert seconds == _protocol.error_from(503, headers, json.dumps(body).encode()).retry_after
+def test_sources_of_retry_after(headers, body, seconds):
+    """The header has precedence over the member of the body."""
+    assert seconds == error_from(503, headers, json.dumps(body).encode()).retry_after
 
 
 @given(
     st.integers(300, 599),
     st.binary() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps).map(str.encode),
 )
-def test_any_error_body(status, body):
-    """Any status with any body is an `APIStatusError` with a bounded message."""
-    error = _protocol.error_from(status, {}, body)
+def test_any_error_body(status_code, body):
+    """Any status code with any body is an `APIStatusError` with a bounded message."""
+    error = error_from(status_code, {}, body)
 
     assert isinstance(error, APIStatusError)
     assert len(str(error)) < 700
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"message": "hi"}', b'{"id": null, "status": null}'])
-def test_an_object_that_tells_of_nothing(body):
-    """An object without any member of a generation is no generation, least of all a completed one."""
-    with pytest.raises(ResponseError, match="tells of no generation"):
-        _protocol.load_generation(200, {}, body)
+def test_objects_that_are_not_generations(body):
+    """An object without a member of a generation raises a `ResponseError`."""
+    with pytest.raises(ResponseError, match="does not describe a generation"):
+        decode_generation(200, {}, body)
 
 
 def test_a_generation_without_status():
-    """Without a status, a generation with text is completed, and one without is in no known state."""
-    assert "completed" == _protocol.load_generation(200, {}, b'{"content": "Hi"}').status
-    assert "unknown" == _protocol.load_generation(200, {}, b'{"id": 1}').status
+    """Without a status, a generation with text is ``completed``, and one without text is ``unknown``."""
+    assert "completed" == decode_generation(200, {}, b'{"content": "Hi"}').status
+    assert "unknown" == decode_generation(200, {}, b'{"id": 1}').status
 
 
 @pytest.mark.parametrize(
-    "status, success", [(101, False), (200, True), (201, True), (202, True), (300, False), (404, False)]
+    "status_code, success", [(101, False), (200, True), (201, True), (202, True), (300, False), (404, False)]
 )
-def test_success(status, success):
-    """Any 2xx should tell of a generation."""
-    assert success == _protocol.is_success(status)
+def test_success(status_code, success):
+    """A response with any 2xx should describe a generation."""
+    assert success == is_success(status_code)
 
 
-def test_failed():
-    """A generation that failed is an error that keeps reason and generation, and cost nothing."""
+def test_failed_generations():
+    """A generation that failed raises an error with its reason and the generation, which was not billed."""
     with pytest.raises(GenerationFailedError, match="content policy") as caught:
-        _protocol.load_generation(
-            200, {}, b'{"id": 7, "status": "failed", "error": "content policy", "tokens_spent": 0}'
-        )
+        decode_generation(200, {}, b'{"id": 7, "status": "failed", "error": "content policy", "tokens_spent": 0}')
 
     error = caught.value
     assert ("content policy", 7, "no", 0) == (
@@ -230,22 +231,22 @@ def test_failed():
 
 
 @pytest.mark.parametrize("body", [b'{"error": "oops", "message": "Something"}', b'{"error": {"message": "Something"}}'])
-def test_an_error_with_status_200(body):
-    """A JSON error object with status 200 is no generation."""
-    with pytest.raises(ResponseError, match="status of success and an error: Something") as caught:
-        _protocol.load_generation(200, {"x-request-id": "r1"}, body)
+def test_errors_with_a_status_of_success(body):
+    """A JSON error object with status 200 raises a `ResponseError`."""
+    with pytest.raises(ResponseError, match="status of success and reports an error: Something") as caught:
+        decode_generation(200, {"x-request-id": "r1"}, body)
 
     assert ("r1", 200, body) == (caught.value.request_id, caught.value.status_code, caught.value.body)
 
 
 @pytest.mark.parametrize("status", ["pending", "queued", "completed"])
 def test_other_statuses(status):
-    """Any other status is returned as it is."""
-    assert status == _protocol.load_generation(200, {}, json.dumps({"id": 1, "status": status}).encode()).status
+    """Any other status of a generation is returned unchanged."""
+    assert status == decode_generation(200, {}, json.dumps({"id": 1, "status": status}).encode()).status
 
 
-def test_every_error_is_ours():
-    """The classes by status and by code are all of the one tree."""
-    kinds = [*_protocol._ERROR_BY_STATUS.values(), *_protocol._ERROR_BY_CODE.values()]
+def test_classes_of_errors():
+    """Every class of the tables belongs to the tree of `NeuralBoxError`."""
+    classes = [*status_errors._ERROR_BY_STATUS.values(), *status_errors._ERROR_BY_CODE.values()]
 
-    assert all(issubclass(kind, NeuralBoxError) for kind in kinds)
+    assert all(issubclass(cls, NeuralBoxError) for cls in classes)
