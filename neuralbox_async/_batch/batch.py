@@ -14,8 +14,10 @@ from neuralbox_async._batch.coordinator import Coordinator
 from neuralbox_async._batch.inputs import InputReader
 from neuralbox_async._batch.journal import Journal
 from neuralbox_async._batch.pacer import Pacer
+from neuralbox_async._batch.preparation import RequestPreparer
 from neuralbox_async._batch.results import BatchProgress, BatchReport, BatchResult, ResultBuffer
 from neuralbox_async._batch.runner import BatchRunner
+from neuralbox_async._batch.stats import BatchStats
 from neuralbox_async._call.executor import Call
 from neuralbox_async._clock import time_after
 from neuralbox_async._errors import BatchStateError, InvalidParameterError, OutcomeUnknownError
@@ -237,18 +239,27 @@ class AsyncBatch:
         )
         # The batch itself waits for rate limits: one refusal holds up all requests, and costs none an attempt.
         retry = attrs.evolve(self._call_options.retry, retry_rate_limits=False)
-        return BatchRunner(
+        call_options = attrs.evolve(self._call_options, retry=retry)
+        stats = BatchStats(self._inputs, options.on_progress)
+        coordinator = Coordinator(journal, budget, pacer, on_limit=stats.wait_for_limit)
+        preparer = RequestPreparer(
             executor=self._executor,
-            options=attrs.evolve(self._call_options, retry=retry),
-            inputs=self._inputs,
+            options=call_options,
             defaults=self._defaults,
-            make_coordinator=lambda on_limit: Coordinator(journal, budget, pacer, on_limit),
+            coordinator=coordinator,
             choose_retry=options.choose_retry,
             idempotency_prefix=os.urandom(16).hex(),  # once: for each request, it would cost 3 %
+        )
+        return BatchRunner(
+            executor=self._executor,
+            options=call_options,
+            inputs=self._inputs,
+            preparer=preparer,
+            coordinator=coordinator,
+            stats=stats,
             # In order, a slow request holds up those behind it: more of them may wait.
             buffer=ResultBuffer((4 if options.ordered else 2) * max_in_flight, ordered=options.ordered),
             max_in_flight=max_in_flight,
-            on_progress=options.on_progress,
         )
 
 

@@ -139,6 +139,11 @@ class Coordinator:
 
     # ---------------------------------------------------------------------------------------------------------- admit
 
+    @property
+    def sending(self) -> bool:
+        """Whether requests may still be sent."""
+        return self._sending
+
     async def models_to_price(self, model: str) -> tuple[str, ...]:
         """Return the models whose prices the budget needs to know before a request of *model*."""
         return (*self._budget.unpriced, model) if self._budget.limited else ()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import attrs
 
 from neuralbox_async._errors import InvalidParameterError
-from neuralbox_async._lazy_imports import anyio, hashlib
+from neuralbox_async._lazy_imports import asyncio, hashlib
 from neuralbox_async._types import GenerateRequest
 from neuralbox_async._validation import is_integer, is_mapping
 
@@ -44,7 +44,11 @@ class RequestDefaults:
         if isinstance(item, GenerateRequest):
             return item
         if isinstance(item, str):
-            item = {"prompt": item}
+            # Not by way of a dict, which takes twice as long: most items are prompts (benchmark scenario `batch`).
+            model = cast("str", self.model)  # the request raises the error if it is None
+            return GenerateRequest(
+                model, item, system=self.system, temperature=self.temperature, max_tokens=self.max_tokens
+            )
         if not is_mapping(item):
             raise InvalidParameterError("requests[]", item, "a GenerateRequest, a dict or a string")
         return GenerateRequest.from_dict(
@@ -53,77 +57,96 @@ class RequestDefaults:
 
 
 class InputReader:
-    """The items of *requests*, each read when it is needed. A context manager; `run` must run while it is entered."""
+    """The items of *requests*, each read when it is needed."""
 
     def __init__(self, requests: Requests) -> None:
         self.taken = 0
         self.total: int | None = len(requests) if isinstance(requests, Sized) else None
+        self.ended = False  # no item follows
         # An object that is both is meant to be read without blocking.
         self._async = _AsyncReader(aiter(requests)) if isinstance(requests, AsyncIterable) else None
         self._sync: Iterator[RequestLike] = iter(()) if isinstance(requests, AsyncIterable) else iter(requests)
 
-    def __enter__(self) -> Self:
-        if self._async is not None:
-            self._async.open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._async is not None:
-            self._async.close()
-
     async def next(self) -> object:
         """Return the next item, or `END`. Raises the errors of the user's iterator."""
         item = next(self._sync, END) if self._async is None else await self._async.next()
-        if item is END:
-            self.total = self.taken
-        else:
+        if item is not END:
             self.taken += 1
+        elif not self.ended:
+            self.ended, self.total = True, self.taken
         return item
 
-    async def run(self) -> None:
-        """Read an async iterator for `next`, in a task of its own; return at once for other iterables."""
+    def stop(self) -> None:
+        """Read nothing more: `next` returns `END`, also where it waits now. Idempotent."""
+        self.ended = True
         if self._async is not None:
-            await self._async.run()
+            self._async.stop()
+
+    async def aclose(self, timeout: float) -> None:
+        """Stop, and wait until an async iterator has unwound, at most *timeout* seconds."""
+        self.stop()
+        if self._async is not None:
+            await self._async.wait_stopped(timeout)
 
 
 class _AsyncReader:
     """
-    Reads an async iterator, one item for each `next`, all in the task of `run`.
+    Reads an async iterator, one item for each `next`, all in one task.
 
-    Scopes that the iterator holds across its yields (a timeout, a task group) belong to that task, and may cancel it.
+    Scopes that the iterator holds across its yields (a timeout, a task group) belong to that task, and may cancel it. It
+    is a task of asyncio in no task group: it is cancelled once, so that the iterator can await something while it
+    unwinds (anyio would cancel that, too), and an iterator that does not unwind holds up nothing.
     """
 
     def __init__(self, iterator: AsyncIterator[RequestLike]) -> None:
         self._iterator = iterator
-
-    def open(self) -> None:
-        self._demand, self._demands = anyio.create_memory_object_stream[None](1)
-        self._send, self._items = anyio.create_memory_object_stream[tuple[object, Exception | None]](1)
-
-    def close(self) -> None:
-        for stream in (self._demand, self._demands, self._send, self._items):
-            stream.close()
+        self._task: asyncio.Task[None] | None = None
+        self._demand = asyncio.Event()
+        self._reply: asyncio.Future[object] | None = None  # to the `next` that waits, or waited last
+        self._stopped = False
 
     async def next(self) -> object:
-        self._demand.send_nowait(None)
-        try:
-            item, error = await self._items.receive()
-        except anyio.EndOfStream:  # a scope of the iterator cancelled its task
+        if self._stopped:
             return END
-        if error is not None:
-            raise error
-        return item
+        loop = asyncio.get_running_loop()
+        self._reply = loop.create_future()
+        self._demand.set()
+        if self._task is None:
+            self._task = loop.create_task(self._run())
+        return await self._reply
 
-    async def run(self) -> None:
-        with self._send:
-            async for _ in self._demands:
-                try:
-                    item, error = await anext(self._iterator, END), None
-                except Exception as raised:  # noqa: BLE001 - an error of the user's code is for the reader
-                    item, error = END, raised
-                self._send.send_nowait((item, error))
-                if item is END:
-                    break
+    def stop(self) -> None:
+        if not self._stopped:
+            self._stopped = True
+            self._send(END)
+            if self._task is not None:
+                self._task.cancel()
+
+    async def wait_stopped(self, timeout: float) -> None:
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=timeout)
+
+    async def _run(self) -> None:
+        item: object = None
+        try:
+            while item is not END:
+                await self._demand.wait()
+                self._demand.clear()
+                item = await anext(self._iterator, END)
+                self._send(item)
+        except asyncio.CancelledError:  # by a scope of the iterator, unless reading was stopped
+            self._send_error(RuntimeError("the iterator of the requests cancelled the task that reads it"))
+            raise
+        except Exception as error:  # noqa: BLE001 - an error of the user's code is for the reader
+            self._send_error(error)
+
+    def _send(self, item: object) -> None:
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_result(item)
+
+    def _send_error(self, error: Exception) -> None:
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(error)
 
 
 def check_requests(requests: Any) -> None:

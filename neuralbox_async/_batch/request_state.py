@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from neuralbox_async._wire.requests import Request
 
 
-class RequestStatus(enum.Enum):
+class RequestStatus(enum.IntEnum):  # an int, whose hash is fast: each transition is looked up
     """
     The states of a request.
 
@@ -102,6 +102,17 @@ class RequestState:
         """Whether it may be billed if it ends now."""
         return self.status is _S.ACCEPTED or (self._call is not None and self._call.possibly_billed)
 
+    async def admit(self, coordinator: Coordinator) -> None:
+        """
+        Wait until budget and rate limits let the request start; a pending one need not wait.
+
+        Raises `BudgetReachedError`, and `NotAdmittedError` when nothing more is to be sent.
+        """
+        if self.is_pending_before:
+            await coordinator.admit_pending()
+        else:
+            self.reserved = await coordinator.admit(self.request.model)
+
     async def run(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> BatchResult | None:
         """
         Carry the request to its outcome and return the result.
@@ -109,7 +120,18 @@ class RequestState:
         Raises `NotAdmittedError` when it was refused and the batch ends before it may be sent again.
         """
         try:
-            return await self._run(executor, options, coordinator)
+            while True:
+                try:
+                    generation = await self._generate(executor, options, coordinator)
+                except RateLimitError as error:
+                    if error.headers.get("x-should-retry") == "false":
+                        return await self._fail(error, coordinator)
+                    await self._refuse(error, coordinator)
+                except NeuralBoxError as error:
+                    return await self._fail(error, coordinator)
+                else:
+                    return await self._complete(generation, coordinator)
+                await coordinator.admit_again()
         except NotAdmittedError:
             self._move(_S.WITHDRAWN)
             await self._settle(coordinator, tokens_used=0)
@@ -120,20 +142,6 @@ class RequestState:
             with anyio.CancelScope(shield=True):
                 await self._cancel(coordinator)
             raise
-
-    async def _run(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> BatchResult:
-        while True:
-            try:
-                generation = await self._generate(executor, options, coordinator)
-            except RateLimitError as error:
-                if error.headers.get("x-should-retry") == "false":
-                    return await self._fail(error, coordinator)
-                await self._refuse(error, coordinator)
-            except NeuralBoxError as error:
-                return await self._fail(error, coordinator)
-            else:
-                return await self._complete(generation, coordinator)
-            await coordinator.admit_again()
 
     # ------------------------------------------------------------------------------------------------------- requests
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from neuralbox_async._batch.coordinator import Coordinator
     from neuralbox_async._batch.inputs import InputReader
+    from neuralbox_async._batch.request_state import RequestState
     from neuralbox_async._batch.results import BatchResult
     from neuralbox_async._errors import NeuralBoxError
 
@@ -22,34 +23,45 @@ _PROGRESS_INTERVAL = 0.1
 
 
 class BatchStats:
-    """
-    Counts the results of a batch, and reports its progress to *on_progress*; the *coordinator* has the account's numbers.
+    """Counts the results of a batch, and reports its progress to *on_progress*."""
 
-    An exception of *on_progress* is passed to *on_error*, and it is not called again.
-    """
+    _coordinator: Coordinator  # it has the account's numbers
+    _on_error: Callable[[BaseException], None]
 
-    def __init__(
-        self,
-        coordinator: Coordinator,
-        inputs: InputReader,
-        on_progress: Callable[[BatchProgress], object] | None,
-        on_error: Callable[[BaseException], None],
-    ) -> None:
-        self.skipped = 0
-        self.in_progress = 0  # requests that workers have now
-        self.stopped_by: NeuralBoxError | None = None
-        self._coordinator, self._inputs = coordinator, inputs
-        self._on_progress, self._on_error = on_progress, on_error
-        self._completed = self._tokens_used = self._unknown = 0
+    def __init__(self, inputs: InputReader, on_progress: Callable[[BatchProgress], object] | None) -> None:
+        self._inputs, self._on_progress = inputs, on_progress
+        self._skipped = self._completed = self._tokens_used = self._unknown = 0
+        self._in_progress = 0  # requests that workers have now
         self._failed_by_type: Counter[str] = Counter()
         self._unknown_keys: list[str] = []
         self._cancelled_keys: list[str] = []
+        self._stopped_by: NeuralBoxError | None = None
         self._waiting_until: datetime | None = None
         self._started = time.monotonic()
         self._ended: float | None = None
         self._reported_at = 0.0
 
+    def start(self, coordinator: Coordinator, on_error: Callable[[BaseException], None]) -> None:
+        """
+        Start, for a batch that *coordinator* serves; to be called once, first.
+
+        An exception of *on_progress* is passed to *on_error*, and it is not called again.
+        """
+        self._coordinator, self._on_error = coordinator, on_error
+
     # ------------------------------------------------------------------------------------------------------- counting
+
+    def begin(self) -> None:
+        """Count a request that a worker begins to process."""
+        self._in_progress += 1
+
+    def end(self, state: RequestState) -> None:
+        """Count the end of *state*'s processing, whatever its outcome."""
+        self._in_progress -= 1
+        if state.cancelled_in_flight:
+            self._cancelled_keys.append(state.claim.key)
+            if state.possibly_billed:
+                self._add_unknown(state.claim.key)
 
     def add(self, result: BatchResult) -> None:
         """Count *result*."""
@@ -61,11 +73,13 @@ class BatchStats:
         if result.error.billed != "no":
             self._add_unknown(result.key)
 
-    def add_cancelled(self, key: str, *, possibly_billed: bool) -> None:
-        """Count a request that was cancelled in flight."""
-        self._cancelled_keys.append(key)
-        if possibly_billed:
-            self._add_unknown(key)
+    def add_skipped(self) -> None:
+        """Count a request that is done since an earlier run."""
+        self._skipped += 1
+
+    def stop(self, error: NeuralBoxError | None) -> None:
+        """Record the first error after which nothing more is sent."""
+        self._stopped_by = self._stopped_by or error
 
     def finish(self) -> None:
         """Stop the time, and report the final progress."""
@@ -87,7 +101,7 @@ class BatchStats:
         self._reported_at = now
         try:
             self._on_progress(self.progress)
-        except Exception as error:  # noqa: BLE001 - the user's own: it is raised where the user reads
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - it is raised where the user reads
             self._on_progress = None
             self._on_error(error)
 
@@ -106,13 +120,13 @@ class BatchStats:
         """The progress now."""
         total, results, elapsed = self._inputs.total, self._results, self._elapsed
         rate = results / elapsed if elapsed > 0 else 0.0
-        left = None if total is None else total - results - self.skipped
+        left = None if total is None else total - results - self._skipped
         return BatchProgress(
             completed=self._completed,
             failed=self._failed_by_type.total(),
             failed_by_type=dict(self._failed_by_type),
-            skipped=self.skipped,
-            in_flight=self.in_progress - self._coordinator.refused,
+            skipped=self._skipped,
+            in_flight=self._in_progress - self._coordinator.refused,
             total=total,
             tokens_used=self._tokens_used,
             rate=rate,
@@ -125,17 +139,17 @@ class BatchStats:
     def report(self) -> BatchReport:
         """The report so far."""
         account, total = self._coordinator.report(), self._inputs.total
-        others = self._results + self.skipped + self.in_progress + len(self._cancelled_keys)
+        others = self._results + self._skipped + self._in_progress + len(self._cancelled_keys)
         return BatchReport(
             completed=self._completed,
             failed=self._failed_by_type.total(),
             failed_by_type=dict(self._failed_by_type),
-            skipped=self.skipped,
+            skipped=self._skipped,
             unknown=self._unknown,
             unknown_keys=tuple(self._unknown_keys),
             cancelled_keys=tuple(self._cancelled_keys),
             not_started=None if total is None else total - others,
-            stopped_by=self.stopped_by,
+            stopped_by=self._stopped_by,
             rate_limited=account.rate_limited,
             tokens_used=self._tokens_used,
             tokens_used_before=account.spent_before,

@@ -24,7 +24,8 @@ STATUS_PATHS: Final = ("/generate/status/{id}", "/generate/{id}")
 
 def generate(request: GenerateRequest, headers: Mapping[str, str]) -> Request:
     """Return POST /generate for *request*. Raises `InvalidParameterError` when it is not JSON."""
-    return Request(method="POST", path="/generate", body=encode_request(request, stream=False), headers=headers)
+    body = fast_path.encode_plain_request(request) or encode_request(request, stream=False)
+    return Request(method="POST", path="/generate", body=body, headers=headers)
 
 
 def generate_from(

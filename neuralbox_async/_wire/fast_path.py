@@ -19,7 +19,7 @@ import attrs
 
 from neuralbox_async import _fast_paths
 from neuralbox_async._errors import InvalidParameterError
-from neuralbox_async._types import ROLES, ContentDelta, Generation, Usage, check_settings
+from neuralbox_async._types import ROLES, ContentDelta, GenerateRequest, Generation, Usage, check_settings
 from neuralbox_async._wire import json
 
 # ----------------------------------------------------------------------------------------------------------- requests
@@ -45,6 +45,27 @@ def encode_plain(
         return None
     check_settings(system, temperature, max_tokens)
     settings = _settings(system, temperature, max_tokens)
+    return None if settings is None else b"%b%b}" % (required, settings)
+
+
+def encode_plain_request(request: GenerateRequest) -> bytes | None:
+    """
+    Return the body of POST /generate for a *request* with nothing but texts, or None for the general path.
+
+    For batches, whose requests are `GenerateRequest` already (benchmark scenario `batch`).
+    """
+    if request.extra_body or not _fast_paths.enabled():
+        return None
+    turns: list[bytes] = []
+    try:
+        for message in request.messages:
+            if not isinstance(message.content, str) or message.extra:
+                return None
+            turns.append(_turn(message.role, message.content))
+        required = b'{"model":%b,"messages":[%b]' % (json.quoted(request.model), b",".join(turns))
+    except (UnicodeEncodeError, TypeError):  # lone surrogates
+        return None
+    settings = _settings(request.system, request.temperature, request.max_tokens)
     return None if settings is None else b"%b%b}" % (required, settings)
 
 

@@ -1,4 +1,4 @@
-"""What the tests of batches share: a local server's client, and a transport that answers as a function tells."""
+"""Fixtures of the tests of batches: clients of a local server and of a fake transport, journals, processes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from pathlib import Path
 import pytest
 
 from neuralbox_async import AsyncNeuralBox
+from neuralbox_async._call import polling
 
-# Test folders are no packages; this one has modules of its own besides its tests. At the end: another folder's
-# `conftest` is imported by that name.
+# Test folders are not packages; this one has modules of its own besides its tests. At the end of the path: the
+# `conftest` of another folder is imported by that name.
 sys.path.append(str(Path(__file__).parent))
 
-from answers import Answers, done
+from transports import FunctionTransport, completed
 
 
 @pytest.fixture
 def make(make_client):
-    """Make a client whose requests are answered by a function; by default with what was said."""
+    """Make a client, and its transport whose responses a function returns; by default each repeats the prompt."""
 
-    def make(answer=done, pause=lambda _asked: 1, **options):
-        transport = Answers(answer, pause)
+    def make(respond=completed, delay=lambda _request: 1, **options):
+        transport = FunctionTransport(respond, delay)
         return make_client(transport, **options), transport
 
     return make
@@ -39,13 +40,13 @@ async def client(neuralbox_server):
 
 @pytest.fixture
 def journal(tmp_path):
-    """Name a journal that is not there yet."""
+    """Return the path of a journal that does not exist yet."""
     return tmp_path / "run.jsonl"
 
 
 @pytest.fixture
 def start():
-    """Start Python code in a process of its own; it is killed in the end."""
+    """Start Python code in a process of its own; it is killed at the end of the test."""
     processes = []
 
     def start(code, *arguments):
@@ -59,3 +60,9 @@ def start():
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def poll_every(monkeypatch):
+    """Set the interval at which batches poll pending generations."""
+    return lambda seconds: monkeypatch.setitem(polling.wait.__kwdefaults__, "interval", seconds)

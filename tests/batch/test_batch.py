@@ -8,7 +8,7 @@ import itertools
 
 import anyio
 import pytest
-from answers import REFUSED, results_of
+from transports import NOT_CONNECTED, results_of
 
 from neuralbox_async import (
     BatchReport,
@@ -40,20 +40,20 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
         ("max_concurrency", {"max_concurrency": 1.5}),
         ("journal", {"journal": 5}),
         ("journal", {"journal": ""}),
-        ("on_unknown", {"on_unknown": "raise"}),
+        ("on_unknown", {"on_unknown": "ask"}),
         ("budget", {"budget": 0}),
         ("budget", {"budget": 1.5}),
-        ("pace", {"pace": 0}),
-        ("pace", {"pace": "fast"}),
-        ("pace", {"pace": True}),
-        ("pace", {"pace": float("inf")}),
+        ("max_rate", {"max_rate": 0}),
+        ("max_rate", {"max_rate": "fast"}),
+        ("max_rate", {"max_rate": True}),
+        ("max_rate", {"max_rate": float("inf")}),
         ("on_progress", {"on_progress": 5}),
         ("timeout", {"timeout": 0}),
         ("max_retries", {"max_retries": -1}),
     ],
 )
 async def test_invalid_parameters(make, parameter, options):
-    """A wrong parameter is told at the call."""
+    """An invalid parameter raises an error at the call."""
     client, _ = make()
     with pytest.raises(InvalidParameterError) as caught:
         client.generate_many(**{"requests": ["Hi"], **options})
@@ -61,8 +61,8 @@ async def test_invalid_parameters(make, parameter, options):
     assert parameter == caught.value.parameter
 
 
-async def test_nothing_to_do(make):
-    """A batch without requests is done at once."""
+async def test_no_requests(make):
+    """A batch without requests ends at once."""
     client, _ = make()
     assert [] == await results_of(client.generate_many([]))
 
@@ -71,7 +71,7 @@ async def test_nothing_to_do(make):
 
 
 async def test_read_batch(make):
-    """Results can be taken in bulk: all that are there, at least one, none at the end."""
+    """Results can be read in bulk: all that are ready, at least one, none at the end."""
     client, _ = make()
     async with client.generate_many(map(str, range(100)), model="gpt-5") as results:
         bulks = []
@@ -99,8 +99,8 @@ async def test_several_readers(make):
 
 
 async def test_a_cancelled_read_loses_nothing(make):
-    """A read that times out loses no result; the next one goes on."""
-    client, _ = make(pause=lambda _asked: 30)
+    """A read that is cancelled loses no result; the next read continues."""
+    client, _ = make(delay=lambda _request: 30)
     indexes = set()
     async with client.generate_many(map(str, range(20)), model="gpt-5", max_concurrency=3) as results:
         for number in itertools.count():
@@ -122,13 +122,13 @@ async def test_a_cancelled_read_loses_nothing(make):
 
 
 async def test_progress(client):
-    """Progress is told now and then, and at the end, as frozen snapshots."""
-    told = []
-    await results_of(client.generate_many(["a", "b", 5], model="gpt-5", on_progress=told.append))
+    """Progress is reported repeatedly and at the end, as frozen snapshots."""
+    reports = []
+    await results_of(client.generate_many(["a", "b", 5], model="gpt-5", on_progress=reports.append))
 
-    last = told[-1]
+    last = reports[-1]
     assert (2, 1, 0, 0, 3, 4, 0.0, None) == (
-        last.done,
+        last.completed,
         last.failed,
         last.skipped,
         last.in_flight,
@@ -138,24 +138,24 @@ async def test_progress(client):
         last.waiting_until,
     )
     assert last.rate > 0
-    assert len(told) <= 10
+    assert len(reports) <= 10
     with pytest.raises(AttributeError):
-        last.done = 0
+        last.completed = 0
 
 
-async def test_progress_is_not_told_too_often(make):
-    """However many results there are, progress is told some 10 times a second."""
+async def test_progress_is_throttled(make):
+    """However many results there are, progress is reported some 10 times a second."""
     client, _ = make()
-    told = []
-    batch = client.generate_many(map(str, range(2000)), model="gpt-5", on_progress=told.append)
+    reports = []
+    batch = client.generate_many(map(str, range(2000)), model="gpt-5", on_progress=reports.append)
     await results_of(batch)
 
-    assert len(told) <= 10 * batch.report.elapsed + 3
-    assert 2000 == told[-1].total == told[-1].done
+    assert len(reports) <= 10 * batch.report.elapsed + 3
+    assert 2000 == reports[-1].total == reports[-1].completed
 
 
 async def test_progress_raises(make):
-    """What *on_progress* raises is raised to the reader, and no more is sent."""
+    """An error of *on_progress* is raised to the reader, and no more requests are sent."""
     client, transport = make()
 
     def on_progress(progress):
@@ -163,14 +163,14 @@ async def test_progress_raises(make):
 
     with pytest.raises(ZeroDivisionError):
         await results_of(client.generate_many(map(str, range(1000)), model="gpt-5", on_progress=on_progress))
-    assert len(transport.asked) < 200
+    assert len(transport.requests) < 200
 
 
 # ------------------------------------------------------------------------------------------------------------- leaving
 
 
 async def test_leaving_early(client, neuralbox_server):
-    """Leaving cancels what is in flight, on the server too, and the report says what was left."""
+    """Leaving cancels the requests in flight, on the server too, and the report counts them."""
     neuralbox_server.delay(30, times=3)
     async with client.generate_many([str(n) for n in range(50)], model="gpt-5", max_concurrency=3) as results:
         await neuralbox_server.wait_until_async(lambda: neuralbox_server.in_flight == 3)
@@ -184,21 +184,21 @@ async def test_leaving_early(client, neuralbox_server):
 
 
 async def test_leaving_at_once(make, journal):
-    """A batch that is left before it did anything has nothing to read, and frees its journal."""
+    """A batch that is left before it sent anything has no results, and releases its journal."""
     client, transport = make()
     for _ in range(2):
         async with client.generate_many(["a", "b"], model="gpt-5", journal=journal) as results:
             pass
         assert [] == [result async for result in results]
         assert (2, 0, ()) == (results.report.not_started, results.report.unknown, results.report.cancelled_keys)
-    assert [] == transport.asked
+    assert [] == transport.requests
 
 
-async def test_leaving_before_anything_is_sent(make):
-    """What was not sent when the batch was left is in no doubt."""
-    client, transport = make(lambda _asked: REFUSED, max_retries=100, retry_policy=RetryPolicy(max_retries=100))
+async def test_leaving_before_a_request_is_sent(make):
+    """A request that was not sent when the batch was left is not unknown."""
+    client, transport = make(lambda _request: NOT_CONNECTED, max_retries=100, retry_policy=RetryPolicy(max_retries=100))
     async with client.generate_many(["a"], model="gpt-5") as results:
-        while not transport.asked:
+        while not transport.requests:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
     report = results.report
@@ -207,8 +207,8 @@ async def test_leaving_before_anything_is_sent(make):
 
 
 async def test_reading_after_leaving(make):
-    """What was answered and not read can be read after the batch was left, in order if asked for."""
-    client, _ = make(pause=lambda asked: 3 if asked["messages"][0]["content"] != "0" else 10**9)
+    """Results that were not read can be read after the batch was left, in order if it is ordered."""
+    client, _ = make(delay=lambda request: 3 if request["messages"][0]["content"] != "0" else 10**9)
     async with client.generate_many(map(str, range(100)), model="gpt-5", max_concurrency=4, ordered=True) as results:
         for _ in range(300):
             await asyncio.sleep(0)
@@ -234,16 +234,16 @@ async def test_leaving_in_a_cancelled_task(client, neuralbox_server):
 
 
 async def test_stop(make):
-    """After `stop` nothing more is sent, and what is in flight is finished."""
-    client, transport = make(pause=lambda _asked: 20)
+    """After `stop` nothing more is sent, and requests in flight finish."""
+    client, transport = make(delay=lambda _request: 20)
     async with client.generate_many([str(n) for n in range(100)], model="gpt-5", max_concurrency=4) as results:
         await anext(results)
-        asked = len(transport.asked)
+        sent = len(transport.requests)
         results.stop()
         rest = [result async for result in results]
 
-    assert asked == 1 + len(rest) == len(transport.asked)
-    assert (100 - asked, None, 0) == (
+    assert sent == 1 + len(rest) == len(transport.requests)
+    assert (100 - sent, None, 0) == (
         results.report.not_started,
         results.report.stopped_by,
         results.report.unknown,
@@ -251,7 +251,7 @@ async def test_stop(make):
 
 
 async def test_the_client_is_closed(client, neuralbox_server):
-    """When the client is closed the batch ends, and says so."""
+    """When the client is closed the batch ends, and its report has the error."""
     neuralbox_server.delay(30, times=3)
     async with client.generate_many([str(n) for n in range(50)], model="gpt-5", max_concurrency=3) as results:
         await neuralbox_server.wait_until_async(lambda: neuralbox_server.in_flight == 3)
@@ -263,9 +263,9 @@ async def test_the_client_is_closed(client, neuralbox_server):
     assert 50 - len(rest) == results.report.not_started
 
 
-async def test_a_batch_that_is_dropped(make):
-    """A batch that nobody holds any more gives up what is in flight."""
-    client, transport = make(pause=lambda _asked: 10**9)
+async def test_a_batch_without_references(make):
+    """A batch that nothing references any more cancels its requests in flight."""
+    client, transport = make(delay=lambda _request: 10**9)
     batch = client.generate_many(map(str, range(50)), model="gpt-5", max_concurrency=3)
     await batch.__aenter__()
     while transport.in_flight < 3:
@@ -279,7 +279,7 @@ async def test_a_batch_that_is_dropped(make):
 
 
 async def test_states(make):
-    """A batch is used in its `async with`, once."""
+    """A batch is usable within its `async with`, once."""
     client, _ = make()
     batch = client.generate_many(["a"], model="gpt-5")
     for use in (lambda: anext(batch), batch.read_batch):
@@ -291,4 +291,4 @@ async def test_states(make):
     with pytest.raises(BatchStateError):
         await batch.__aenter__()
     await batch.aclose()
-    assert 1 == batch.progress.done
+    assert 1 == batch.progress.completed

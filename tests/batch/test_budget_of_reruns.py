@@ -7,17 +7,17 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from answers import Answers, done, said
-from budget_runs import rows, run, without_price
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from priced_requests import rows, run, without_price
+from transports import FunctionTransport, completed, prompt_of
 
-from neuralbox_async import APIConnectionError, AsyncNeuralBox, BudgetReachedError, _sending, read_journal
+from neuralbox_async import APIConnectionError, AsyncNeuralBox, BudgetReachedError, read_journal
 from neuralbox_async.testing import NeuralBoxServer
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
-LOST = APIConnectionError("reset", request_sent=True)
+CONNECTION_RESET = APIConnectionError("reset", request_sent=True)
 
 
 # --------------------------------------------------------------------------------------------------------- several runs
@@ -30,35 +30,35 @@ TO_THE_END = 61
 @given(
     limit=st.integers(1, 60),
     costs=st.lists(st.integers(0, 7), min_size=1, max_size=30),
-    cap=st.integers(1, 6),
+    maximum=st.integers(1, 6),
     lost=st.sets(st.integers(0, 29)),
     leaving=st.lists(st.integers(0, TO_THE_END), max_size=5),
     on_unknown=st.sampled_from(["skip", "retry"]),
 )
-def test_never_more_than_the_budget_in_all_runs(limit, costs, cap, lost, leaving, on_unknown):
+def test_spending_of_all_runs_stays_within_the_budget(limit, costs, maximum, lost, leaving, on_unknown):
     """However often a batch is left and run again, all its runs together spend no more than its budget."""
     billed = 0
 
-    def arrive(asked):
-        # BillingStatus when it comes, whether or not anybody still waits for the answer.
+    def arrive(request):
+        # Billed on arrival, whether or not the response is still read.
         nonlocal billed
-        billed += 0 if asked["path"].endswith("/calculate-price") else costs[int(said(asked))]
+        billed += 0 if request["path"].endswith("/calculate-price") else costs[int(prompt_of(request))]
         return 3
 
-    def answer(asked):
-        if asked["path"].endswith("/calculate-price"):
+    def respond(request):
+        if request["path"].endswith("/calculate-price"):
             return {"token_cost": 3, "min_token_cost": 1, "max_token_cost": 7, "pricing_type": "matrix"}
-        number = int(said(asked))
+        number = int(prompt_of(request))
         if number in lost:
             lost.discard(number)
-            return LOST
-        return done(asked, tokens_used=costs[number])
+            return CONNECTION_RESET
+        return completed(request, tokens_used=costs[number])
 
     async def run_once(journal, turns):
         before = billed
-        client = AsyncNeuralBox("key", transport=Answers(answer, arrive))
+        client = AsyncNeuralBox("key", transport=FunctionTransport(respond, arrive))
         batch = client.generate_many(
-            rows(len(costs)), model="m", max_concurrency=cap, budget=limit, journal=journal, on_unknown=on_unknown
+            rows(len(costs)), model="m", max_concurrency=maximum, budget=limit, journal=journal, on_unknown=on_unknown
         )
         async with batch as results:
             for _ in range(turns):
@@ -76,35 +76,35 @@ def test_never_more_than_the_budget_in_all_runs(limit, costs, cap, lost, leaving
             asyncio.run(run_once(Path(folder, "run.jsonl"), turns))
 
 
-async def test_the_budget_is_of_all_runs(client, neuralbox_server, journal):
-    """The same budget again is the same money: what earlier runs spent of it is gone."""
-    told = []
+async def test_the_budget_is_for_all_runs(client, neuralbox_server, journal):
+    """The spending of earlier runs counts against the budget."""
+    totals = []
     for budget in (10, 10, 15):
         batch = client.generate_many(rows(50), model="gpt-5", budget=budget, journal=journal)
         results, report = await run(batch)
-        told.append((len(results), report.tokens_used, report.tokens_used_before, report.tokens_used_total))
+        totals.append((len(results), report.tokens_used, report.tokens_used_before, report.tokens_used_total))
         assert BudgetReachedError is type(report.stopped_by)
         assert report.tokens_used_total == report.stopped_by.spent
 
-    assert [(5, 10, 0, 10), (0, 0, 10, 10), (2, 4, 10, 14)] == told
+    assert [(5, 10, 0, 10), (0, 0, 10, 10), (2, 4, 10, 14)] == totals
     assert 14 == sum(bill.tokens_used for bill in neuralbox_server.billed)
 
 
-async def test_what_is_in_doubt_counts_in_later_runs(client, neuralbox_server, journal):
-    """What an earlier run may have been billed for counts at what it had reserved, and if sent again, twice."""
+async def test_unresolved_requests_count_in_later_runs(client, neuralbox_server, journal):
+    """A request that an earlier run may have been billed for counts at its reservation; if sent again, twice."""
     neuralbox_server.drop("after", times=2)
     requests = rows(50)
     await run(client.generate_many(requests[:2], model="gpt-5", budget=20, journal=journal, max_concurrency=1))
     _, skipping = await run(client.generate_many(requests[:3], model="gpt-5", budget=20, journal=journal))
     _, last = await run(client.generate_many(requests, model="gpt-5", budget=20, journal=journal, on_unknown="retry"))
 
-    assert (2, 0, 4) == (skipping.tokens, skipping.tokens_used_before, skipping.tokens_possibly_billed)
+    assert (2, 0, 4) == (skipping.tokens_used, skipping.tokens_used_before, skipping.tokens_possibly_billed)
     assert (14, 2, 4) == (last.tokens_used, last.tokens_used_before, last.tokens_possibly_billed)
     assert 20 == sum(bill.tokens_used for bill in neuralbox_server.billed)
 
 
-async def test_doubts_of_a_run_without_a_budget(client, neuralbox_server, journal):
-    """What a run without a budget left in doubt counts at the price of its model, before anything is sent."""
+async def test_unresolved_requests_of_a_run_without_a_budget(client, neuralbox_server, journal):
+    """An unresolved request of a run without a budget counts at the price of its model, before any is sent."""
     neuralbox_server.drop("after", times=2)
     await run(client.generate_many(rows(2), model="claude-sonnet-4.5", journal=journal, max_concurrency=1))
     _, report = await run(client.generate_many(rows(50)[2:], model="gpt-5-nano", budget=10, journal=journal))
@@ -113,9 +113,9 @@ async def test_doubts_of_a_run_without_a_budget(client, neuralbox_server, journa
     assert 10 == sum(bill.tokens_used for bill in neuralbox_server.billed)
 
 
-async def test_pending_generations_are_paid_for_once(journal, monkeypatch):
-    """What was accepted by an earlier run is waited for whatever is left of the budget, and counts once."""
-    monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.02)
+async def test_pending_generations_count_once(journal, poll_every):
+    """A pending generation of an earlier run is retrieved whatever is left of the budget, and counts once."""
+    poll_every(0.02)
     with NeuralBoxServer(pending_models=["slow"], pending_seconds=0.2, prices={"slow": 5}) as server:
         async with AsyncNeuralBox(**server.client_options) as client:
             async with client.generate_many(rows(9), model="slow", budget=12, journal=journal) as results:
@@ -124,25 +124,25 @@ async def test_pending_generations_are_paid_for_once(journal, monkeypatch):
             left = results.report
             again, report = await run(client.generate_many(rows(9), model="slow", budget=12, journal=journal))
 
-    assert (0, 10) == (left.tokens, left.tokens_possibly_billed)
+    assert (0, 10) == (left.tokens_used, left.tokens_possibly_billed)
     assert {"0", "1"} == {result.key for result in again if result.error is None}
     assert (10, 0, 0) == (report.tokens_used, report.tokens_used_before, report.tokens_possibly_billed)
     assert 10 == sum(bill.tokens_used for bill in server.billed)
 
 
-async def test_what_is_found_again_gives_tokens_back(make, journal, monkeypatch):
-    """While it is asked what became of earlier requests, the batch waits: they may have cost less than was reserved."""
-    monkeypatch.setattr(_sending, "POLL_INTERVAL", 0.001)
+async def test_retrieved_generations_release_tokens(make, journal, poll_every):
+    """While earlier requests are retrieved the batch waits: they may have cost less than was reserved."""
+    poll_every(0.001)
 
-    def answer(asked):
-        if asked["path"].endswith("/calculate-price"):
+    def respond(request):
+        if request["path"].endswith("/calculate-price"):
             return {"max_token_cost": 10}
-        if asked["method"] == "POST":
-            return {"id": "1", "status": "pending"} if not again else done(asked, tokens_used=4)
+        if request["method"] == "POST":
+            return {"id": "1", "status": "pending"} if not again else completed(request, tokens_used=4)
         return {"id": "1", "status": "completed" if again else "pending", "content": "x", "tokens_used": 6}
 
     again = False
-    client, _ = make(answer)
+    client, _ = make(respond)
     async with client.generate_many(rows(3), model="m", budget=17, journal=journal) as results:
         while not any(entry.event == "pending" for entry in read_journal(journal)):
             await asyncio.sleep(0)
@@ -154,9 +154,9 @@ async def test_what_is_found_again_gives_tokens_back(make, journal, monkeypatch)
     assert (10, 0) == (report.tokens_used, report.tokens_possibly_billed)
 
 
-async def test_prices_are_remembered(make, journal):
-    """Where the API tells no price, the journal knows what a model has cost: no request goes alone again."""
-    client, transport = make(without_price, lambda _asked: 20)
+async def test_the_journal_has_prices(make, journal):
+    """Where the API reports no price, the journal has the model's cost: no request runs alone again."""
+    client, transport = make(without_price, lambda _request: 20)
     await run(client.generate_many(rows(1), model="m", budget=100, journal=journal))
     await run(client.generate_many(rows(5), model="m", budget=100, journal=journal))
 
@@ -164,39 +164,41 @@ async def test_prices_are_remembered(make, journal):
 
 
 async def test_a_bill_without_tokens(make, journal):
-    """A generation whose cost the API did not tell counts, now and later, at what was reserved for it."""
+    """A generation without a reported cost counts, now and later, at its reservation."""
 
-    def answer(asked):
-        return {"max_token_cost": 5} if asked["path"].endswith("/calculate-price") else {"id": "1", "content": "x"}
+    def respond(request):
+        return {"max_token_cost": 5} if request["path"].endswith("/calculate-price") else {"id": "1", "content": "x"}
 
-    client, _ = make(answer)
+    client, _ = make(respond)
     reports = []
     for _ in range(2):
         batch = client.generate_many(rows(9), model="m", budget=17, journal=journal, max_concurrency=1)
         reports.append((await run(batch))[1])
 
-    assert [(3, 0, 15), (0, 0, 15)] == [(one.completed, one.tokens, one.tokens_possibly_billed) for one in reports]
+    assert [(3, 0, 15), (0, 0, 15)] == [(one.completed, one.tokens_used, one.tokens_possibly_billed) for one in reports]
 
 
-async def test_a_journal_that_tells_no_model(make, journal):
-    """What was in flight, nobody knows for which model, counts at the highest price there is."""
+async def test_a_journal_without_models(make, journal):
+    """A request in flight of an unknown model counts at the highest known price."""
     text = '{"event":"journal","version":1}\n{"key": "x", "event": "start"}\n{"key": "y", "event": "start"}\n'
     journal.write_text(text)
-    client, _ = make(lambda asked: {"max_token_cost": 4} if "price" in asked["path"] else done(asked, tokens_used=4))
+    client, _ = make(
+        lambda request: {"max_token_cost": 4} if "price" in request["path"] else completed(request, tokens_used=4)
+    )
     _, report = await run(client.generate_many(rows(9), model="m", budget=17, journal=journal))
 
     assert (8, 8) == (report.tokens_used, report.tokens_possibly_billed)
 
 
-async def test_the_balance_is_what_there_is_now(journal):
-    """The balance bounds what this run spends: earlier runs have been taken off it already."""
+async def test_the_balance_limits_one_run(journal):
+    """The balance limits the spending of this run: earlier runs have reduced it already."""
     with NeuralBoxServer(balance=10) as server:
         async with AsyncNeuralBox(**server.client_options) as client:
             await run(client.generate_many(rows(3), model="gpt-5", journal=journal))
             batch = client.generate_many(rows(9), model="gpt-5", journal=journal, budget=100, limit_to_balance=True)
             _, report = await run(batch)
 
-    assert (4, 6, {}) == (report.tokens_used, report.tokens_used_before, report.failed)
+    assert (4, 6, {}) == (report.tokens_used, report.tokens_used_before, report.failed_by_type)
     assert (4, 4) == (report.stopped_by.budget, report.stopped_by.spent)
     assert "the balance of 4 tokens" in str(report.stopped_by)
 
@@ -224,7 +226,7 @@ WORKER = """
 
 
 def test_a_budget_survives_kills(journal, start):
-    """Killed again and again, and run again with the same budget, a batch never spends more than that."""
+    """Killed repeatedly and run again with the same budget, a batch never spends more than that."""
     kills, budget = 5, 200
     with NeuralBoxServer(latency=0.003) as server:
         arguments = (server.base_url, server.api_key, journal, 1000, budget)
@@ -237,8 +239,8 @@ def test_a_budget_survives_kills(journal, start):
             worker.kill()
             worker.wait()
         worker = start(WORKER, *arguments)
-        known, at_risk = map(int, worker.communicate(timeout=30)[0].split())
+        known, possibly_billed = map(int, worker.communicate(timeout=30)[0].split())
         billed = sum(bill.tokens_used for bill in server.billed)
 
-    assert known <= billed <= known + at_risk <= budget < known + at_risk + 2
+    assert known <= billed <= known + possibly_billed <= budget < known + possibly_billed + 2
     assert known == sum(entry.tokens_used for entry in read_journal(journal) if entry.event == "done")

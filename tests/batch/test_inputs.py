@@ -6,7 +6,7 @@ import asyncio
 import itertools
 
 import pytest
-from answers import results_of
+from transports import results_of
 
 from neuralbox_async import GenerateRequest, InvalidParameterError, Message
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 
 async def test_kinds_of_requests(make):
-    """Strings, dicts and requests can be mixed; defaults are for strings and for dicts without that member."""
+    """Strings, dicts and requests can be mixed; defaults are for strings, and for dicts without that member."""
     client, transport = make()
     user = {"role": "user", "content": "Hi"}
     requests = [
@@ -35,8 +35,8 @@ async def test_kinds_of_requests(make):
 
     ours = {"model": "gpt-5", "messages": [user], "system": "Be brief.", "temperature": 0.5, "max_tokens": 9}
     sent = [
-        {name: value for name, value in asked.items() if name not in {"method", "path", "headers"}}
-        for asked in transport.asked
+        {name: value for name, value in request.items() if name not in {"method", "path", "headers"}}
+        for request in transport.requests
     ]
     mine = {"model": "mine", "messages": [user]}
     assert [
@@ -53,16 +53,16 @@ async def test_kinds_of_requests(make):
     assert ["Hi"] * 6 == [result.request.messages[0].content for result in results]
 
 
-async def test_key_of_a_content(make):
-    """The key of a request without one never changes: journals of years ago are known by it."""
+async def test_content_keys_never_change(make):
+    """The key of a request without one never changes: old journals identify requests by it."""
     client, _ = make()
     results = await results_of(client.generate_many(["Hi"], model="gpt-5", temperature=0.5))
 
     assert "4934b418bacacb6651affa8c3b0f62e4" == results[0].key
 
 
-async def test_what_makes_no_request(make):
-    """What makes no request is a result with the error, and stops nothing."""
+async def test_invalid_requests(make):
+    """An invalid request has a result with the error, and stops nothing."""
     client, transport = make()
     requests = [5, {"key": "a"}, {"prompt": "x", "messages": []}, {"prompt": 5}, {"prompt": "x", "key": ""}, "good"]
     requests += [{"prompt": "x", "temperature": 9, "key": "\ud800"}, {"prompt": "x", "seed": object()}]
@@ -73,16 +73,16 @@ async def test_what_makes_no_request(make):
     assert ["#0", "a", "#2", "#3", "#4"] == [result.key for result in results[:5]]
     assert "b" == results[-1].key
     assert {(0, 0)} == {(result.attempts, result.tokens_used) for result in results if result.error}
-    assert 1 == len(transport.asked)
+    assert 1 == len(transport.requests)
 
 
-async def test_without_a_model(make):
+async def test_no_model(make):
     """A string needs a model."""
     client, transport = make()
     (result,) = await results_of(client.generate_many(["Hi"]))
 
     assert "model" == result.error.parameter
-    assert [] == transport.asked
+    assert [] == transport.requests
 
 
 # --------------------------------------------------------------------------------------------- how many, in what order
@@ -90,7 +90,7 @@ async def test_without_a_model(make):
 
 @pytest.mark.parametrize("ordered, bound", [(False, 2 * 5), (True, 4 * 5)])
 async def test_requests_are_read_as_needed(make, ordered, bound):
-    """A reader who reads nothing holds up the reading of requests; one that reads gets all."""
+    """A reader that reads nothing holds up the reading of requests; one that reads gets all results."""
     client, transport = make()
     taken = itertools.count()
     last = -1
@@ -104,14 +104,14 @@ async def test_requests_are_read_as_needed(make, ordered, bound):
     async with client.generate_many(requests(), model="gpt-5", max_concurrency=5, ordered=ordered) as results:
         for _ in range(1000):
             await asyncio.sleep(0)
-        assert bound == last + 1 == len(transport.asked)
+        assert bound == last + 1 == len(transport.requests)
         seen = [await anext(results) for _ in range(50)]
     assert 50 == len(seen)
     assert last < 50 + bound + 5
 
 
 async def test_async_requests_are_read_in_one_task(make):
-    """An async generator may hold a timeout open while it yields: it runs in one task, which is none of the batch's."""
+    """An async generator may hold a timeout and a task group across its yields: one task runs it."""
     client, _ = make()
     tasks = set()
 
@@ -127,7 +127,7 @@ async def test_async_requests_are_read_in_one_task(make):
 
 
 async def test_async_requests_unwind(make):
-    """A batch that is left early ends the async generator that it reads, in its task."""
+    """A batch that is left early ends the async generator of its requests, in that task."""
     client, _ = make()
     unwound = []
 
@@ -148,7 +148,7 @@ async def test_async_requests_unwind(make):
 
 
 async def test_the_requests_raise(make):
-    """What the iterator of the requests raises is raised to the reader, after all results."""
+    """An error of the iterator of the requests is raised to the reader, after all results."""
     client, _ = make()
 
     def requests():
@@ -164,8 +164,8 @@ async def test_the_requests_raise(make):
     assert [0, 1] == sorted(seen)
 
 
-async def test_the_awaited_requests_raise(make):
-    """The same for an async iterator."""
+async def test_the_async_requests_raise(make):
+    """An error of an async iterator is raised to the reader as well."""
     client, _ = make()
 
     async def requests():

@@ -6,7 +6,8 @@ import json
 import os
 
 import pytest
-from journals import HEADER, entries, opened, run, written
+from journals import HEADER, entries, opened, written
+from transports import results_of
 
 from neuralbox_async import JournalEntry, JournalError
 from neuralbox_async.testing import FakeResponse
@@ -17,21 +18,21 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 # ---------------------------------------------------------------------------------------------------------- what it has
 
 
-async def test_what_is_written(make, journal):
-    """Each request has a line before it is sent and one for its outcome, which has the generation as it came."""
+async def test_lines_of_a_request(make, journal):
+    """A request has a line before it is sent and one for its outcome, with the generation as received."""
     raw = {"id": "gen_1", "content": "H\u00e9llo \U0001f600\u2028", "tokens_used": 3, "big": 2**70, "other": [1.5]}
-    client, transport = make(lambda _asked: raw)
-    (result,) = await run(client.generate_many([{"key": "a", "prompt": "Hi"}], model="gpt-5", journal=journal))
+    client, transport = make(lambda _request: raw)
+    (result,) = await results_of(client.generate_many([{"key": "a", "prompt": "Hi"}], model="gpt-5", journal=journal))
 
     start, outcome = entries(journal)
     assert ("start", "a") == (start.event, start.key)
-    assert transport.asked[0]["headers"]["Idempotency-Key"] == start.idempotency_key
+    assert transport.requests[0]["headers"]["Idempotency-Key"] == start.idempotency_key
     assert ("done", "a", "gen_1", 1, 3) == (
         outcome.event,
         outcome.key,
         outcome.generation_id,
         outcome.attempts,
-        outcome.tokens,
+        outcome.tokens_used,
     )
     assert result.generation == outcome.generation
     assert raw == outcome.generation.raw
@@ -41,50 +42,50 @@ async def test_what_is_written(make, journal):
 
 
 @pytest.mark.parametrize("body", [b'{\n "id": 1,\n "content": "x"\n}', b'\xef\xbb\xbf{"id": 1, "content": "x"}'])
-async def test_an_answer_of_several_lines(make, journal, body):
-    """However the API writes its JSON, the journal has it on one line."""
-    client, _ = make(lambda _asked: FakeResponse(body))
-    await run(client.generate_many(["Hi"], model="gpt-5", journal=journal))
+async def test_a_response_of_several_lines(make, journal, body):
+    """However the API formats its JSON, the journal has it on one line."""
+    client, _ = make(lambda _request: FakeResponse(body))
+    await results_of(client.generate_many(["Hi"], model="gpt-5", journal=journal))
 
     assert ["x"] == [entry.generation.content for entry in entries(journal, "done")]
     assert 3 == len(journal.read_bytes().splitlines())
 
 
-async def test_half_a_surrogate_pair(make, journal):
-    """Text that UTF-8 cannot carry is kept as JSON's escapes carry it."""
-    client, _ = make(lambda _asked: FakeResponse(b'{\n"id": 1, "content": "\\ud800"}'))
-    await run(client.generate_many(["Hi"], model="gpt-5", journal=journal))
+async def test_a_lone_surrogate(make, journal):
+    """Text that UTF-8 cannot encode is kept as JSON escapes."""
+    client, _ = make(lambda _request: FakeResponse(b'{\n"id": 1, "content": "\\ud800"}'))
+    await results_of(client.generate_many(["Hi"], model="gpt-5", journal=journal))
 
     assert ["\ud800"] == [entry.generation.content for entry in entries(journal, "done")]
 
 
 async def test_failures_are_written(client, neuralbox_server, journal):
-    """A failure's line has its kind, its message and what is known of the bill."""
+    """The line of a failure has its type, its message and its billing status."""
     neuralbox_server.fail(400, message="no such thing")
     neuralbox_server.drop("after")
-    await run(client.generate_many(map(str, range(4)), model="gpt-5", journal=journal, max_concurrency=1))
+    await results_of(client.generate_many(map(str, range(4)), model="gpt-5", journal=journal, max_concurrency=1))
 
     wrong, lost = entries(journal, "failed")
-    assert ("BadRequestError", "no") == (wrong.error, wrong.billed)
+    assert ("BadRequestError", "no") == (wrong.error_type, wrong.billed)
     assert "no such thing" in wrong.message
-    assert ("APIConnectionError", "unknown", 1) == (lost.error, lost.billed, lost.attempts)
+    assert ("APIConnectionError", "unknown", 1) == (lost.error_type, lost.billed, lost.attempts)
 
 
-async def test_the_key_is_not_in_it(client, neuralbox_server, journal):
-    """Neither the API key nor a prompt gets into the journal by a failure."""
+async def test_no_secrets(client, neuralbox_server, journal):
+    """A failure writes neither the API key nor a prompt to the journal."""
     neuralbox_server.fail(400, body=f"you sent {neuralbox_server.api_key}")
-    await run(client.generate_many(["my secret prompt"], model="gpt-5", journal=journal))
+    await results_of(client.generate_many(["my secret prompt"], model="gpt-5", journal=journal))
 
     assert neuralbox_server.api_key.encode() not in journal.read_bytes()
     assert b"secret prompt" not in journal.read_bytes()
 
 
-async def test_it_is_synced(make, journal, monkeypatch):
-    """Before the batch is left the disk has the journal, and once a second in the meantime at most."""
+async def test_the_journal_is_synced(make, journal, monkeypatch):
+    """The journal is synced before the batch is left, and at most once a second before."""
     synced = []
     monkeypatch.setattr(os, "fsync", lambda _fd: synced.append(journal.stat().st_size))
     client, _ = make()
-    await run(client.generate_many(map(str, range(200)), model="gpt-5", journal=journal))
+    await results_of(client.generate_many(map(str, range(200)), model="gpt-5", journal=journal))
 
     assert journal.stat().st_size == synced[-1]
     assert len(synced) <= 3
@@ -96,8 +97,8 @@ async def test_it_is_synced(make, journal, monkeypatch):
 @pytest.mark.parametrize(
     "line", [b"garbage\n", b"[1]\n", b'{"event": "done"}\n', b'{"key": "a", "event": 5}\n', b"\xff\n", b"\n"]
 )
-def test_a_broken_line_in_the_middle(journal, line):
-    """A line in the middle that makes no sense is an error with its number: nothing is guessed."""
+def test_a_malformed_line_in_the_middle(journal, line):
+    """A malformed line in the middle raises an error with its number."""
     lines = written(journal)
     lines.insert(3, line)
     journal.write_bytes(b"".join(lines))
@@ -115,15 +116,15 @@ def test_a_broken_line_in_the_middle(journal, line):
         b'{"event":"done","key":"a","generation":{"id":{}}}\n',
     ],
 )
-def test_facts_that_make_no_sense(journal, line):
-    """What cannot be read of an entry is an error with its line."""
+def test_malformed_members(journal, line):
+    """A malformed member of an entry raises an error with its line."""
     journal.write_bytes(HEADER + line)
     with pytest.raises(JournalError, match="line 2"):
         entries(journal)
 
 
 def test_edited_by_hand(journal):
-    """A journal that was edited (spaces, other orders, escapes, later events) is understood."""
+    """A journal that a user edited (spaces, another order, escapes, later events) is read."""
     journal.write_bytes(
         HEADER
         + b'{"key": "a", "event": "start"}\n'
@@ -132,7 +133,7 @@ def test_edited_by_hand(journal):
     )
     found = opened(journal)
 
-    assert ("a", 'd"', "e") == found.unknown
+    assert ("a", 'd"', "e") == found.unresolved_keys
     assert [2, 0, 1] == [found.claim(key)[0] for key in ("b", "c", "a")]
     found.close()
 
@@ -140,7 +141,7 @@ def test_edited_by_hand(journal):
 # ------------------------------------------------------------------------------------------------------ other processes
 
 
-async def test_reading_while_it_is_written(make, journal):
+async def test_reading_during_a_batch(make, journal):
     """A journal can be read while a batch writes it."""
     client, _ = make()
     async with client.generate_many(map(str, range(50)), model="gpt-5", journal=journal) as results:

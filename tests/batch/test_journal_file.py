@@ -6,7 +6,8 @@ import errno
 import os
 
 import pytest
-from journals import HEADER, entries, opened, opened_and_closed, run, written
+from journals import HEADER, entries, opened, opened_and_closed, written
+from transports import results_of
 
 from neuralbox_async import JournalError
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 @pytest.mark.parametrize("number", range(7))
 def test_torn_at_every_byte(journal, number):
-    """Wherever the last line is torn, opening makes the file one of whole lines, and forgets no other line."""
+    """Wherever the last line is torn, opening leaves a file of whole lines, and removes no other line."""
     lines = written(journal)[: number + 1]
     before, last = b"".join(lines[:-1]), lines[-1]
     for cut in range(len(last)):
@@ -27,13 +28,13 @@ def test_torn_at_every_byte(journal, number):
         assert (kept or HEADER) == journal.read_bytes()
 
 
-def test_a_torn_line_is_not_lost_knowledge(journal):
-    """What is known after a torn line is what was known before it."""
+def test_a_torn_line_changes_nothing(journal):
+    """After a torn line is removed, the state of the keys is that before it."""
     lines = written(journal)
     journal.write_bytes(b"".join(lines[:2]) + lines[2][:30])
     torn = opened(journal)
-    assert ("a",) == torn.unknown
-    torn.start("z", "9", "gpt-5", None)
+    assert ("a",) == torn.unresolved_keys
+    torn.write_start("z", "9", "gpt-5", None)
     torn.close()
     assert ["a", "z"] == [entry.key for entry in entries(journal)]
 
@@ -51,34 +52,34 @@ def test_a_torn_line_is_not_lost_knowledge(journal):
     ],
 )
 async def test_other_files_are_not_touched(make, journal, content):
-    """A file that is no journal, or of a later version, is neither written nor cut."""
+    """A file that is not a journal, or of a later version, is neither written nor truncated."""
     journal.write_bytes(content)
     client, transport = make()
     with pytest.raises(JournalError) as caught:
-        await run(client.generate_many(["a"], model="gpt-5", journal=journal))
+        await results_of(client.generate_many(["a"], model="gpt-5", journal=journal))
     with pytest.raises(JournalError):
         entries(journal)
 
     assert content == journal.read_bytes()
     assert (str(journal), 1) == (caught.value.path, caught.value.line)
-    assert [] == transport.asked
+    assert [] == transport.requests
 
 
 @pytest.mark.parametrize("name", ["", "nowhere/run.jsonl"])
-async def test_places_that_cannot_be_written(make, tmp_path, name):
-    """A folder, or a file in a folder that is not there, is a clear error."""
+async def test_unwritable_paths(make, tmp_path, name):
+    """A folder, or a file in a missing folder, raises a clear error."""
     client, _ = make()
     with pytest.raises(JournalError, match="journal"):
-        await run(client.generate_many(["a"], model="gpt-5", journal=tmp_path / name))
+        await results_of(client.generate_many(["a"], model="gpt-5", journal=tmp_path / name))
     with pytest.raises(JournalError):
         entries(tmp_path / name)
 
 
-async def test_a_device_is_no_journal(make):
-    """What is no regular file is refused."""
+async def test_a_device(make):
+    """A file that is not a regular one is refused."""
     client, _ = make()
     with pytest.raises(JournalError, match="regular"):
-        await run(client.generate_many(["a"], model="gpt-5", journal=os.devnull))
+        await results_of(client.generate_many(["a"], model="gpt-5", journal=os.devnull))
 
 
 class FullDisk:
@@ -97,13 +98,13 @@ class FullDisk:
 
 @pytest.mark.parametrize("room", [10, 300, 400, 700, 1000])
 async def test_a_full_disk(make, journal, monkeypatch, room):
-    """When the journal cannot be written no more is sent; what was answered is delivered, and the file stays whole."""
+    """When the journal cannot be written no more is sent; responses are delivered, and the file stays whole."""
     client, transport = make()
     disk = FullDisk(room)
     monkeypatch.setattr(os, "write", disk)
     batch = client.generate_many(map(str, range(50)), model="gpt-5", journal=journal, max_concurrency=2)
     try:
-        results = await run(batch)
+        results = await results_of(batch)
     except JournalError:
         assert room == 10
         results = []
@@ -111,15 +112,15 @@ async def test_a_full_disk(make, journal, monkeypatch, room):
         assert JournalError is type(batch.report.stopped_by)
     monkeypatch.undo()
 
-    assert len(transport.asked) == sum(result.error is None for result in results)
-    assert len(transport.asked) < 10
+    assert len(transport.requests) == sum(result.error is None for result in results)
+    assert len(transport.requests) < 10
     opened_and_closed(journal)
     known = {entry.key for entry in entries(journal)}
     assert {result.key for result in results if result.error is None} <= known
 
 
-async def test_a_disk_that_fails_later(make, journal, monkeypatch):
-    """When the disk does not take what was written, the batch stops and says so."""
+async def test_a_failing_sync(make, journal, monkeypatch):
+    """When the disk does not accept what was written, the batch stops with that error."""
 
     def fsync(_fd):
         raise OSError(errno.EIO, os.strerror(errno.EIO))

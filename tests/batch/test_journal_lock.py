@@ -10,8 +10,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from answers import Answers, done
-from journals import entries, opened, opened_and_closed, run
+from journals import entries, opened, opened_and_closed
+from transports import FunctionTransport, completed, results_of
 
 from neuralbox_async import AsyncNeuralBox, JournalLockedError
 
@@ -29,17 +29,17 @@ HOLDER = """
 
 
 async def test_two_processes_on_one_journal(make, journal, start):
-    """A second process on the same journal is refused with a clear error; it is free when the first is dead."""
+    """A second process on the same journal is refused with a clear error, until the first ends."""
     holder = start(HOLDER, journal)
     assert "open\n" == holder.stdout.readline()
     client, transport = make()
     with pytest.raises(JournalLockedError, match=r"in use .*run\.jsonl") as caught:
-        await run(client.generate_many(["a"], model="gpt-5", journal=journal))
-    assert [] == transport.asked
+        await results_of(client.generate_many(["a"], model="gpt-5", journal=journal))
+    assert [] == transport.requests
     assert str(journal) == caught.value.path
     holder.kill()
     holder.wait()
-    assert 1 == len(await run(client.generate_many(["a"], model="gpt-5", journal=journal)))
+    assert 1 == len(await results_of(client.generate_many(["a"], model="gpt-5", journal=journal)))
 
 
 class FakeMsvcrt:
@@ -59,39 +59,39 @@ class FakeMsvcrt:
 
 
 def test_the_lock_on_windows(journal, monkeypatch):
-    """By the calls that there are on Windows, a second opening is refused, and what is written stays at the end."""
+    """With the lock of Windows, opening twice is refused, and lines are appended at the end."""
     windows = FakeMsvcrt()
     monkeypatch.setattr("neuralbox_async._batch.journal_file.sys", SimpleNamespace(platform="win32"))
     monkeypatch.setitem(sys.modules, "msvcrt", windows)
     first = opened(journal)
     ((_, at, count),) = windows.held
-    first.start("a", "1", "gpt-5", None)
+    first.write_start("a", "1", "gpt-5", None)
     with pytest.raises(JournalLockedError):
         opened(journal)
-    first.start("b", "2", "gpt-5", None)
+    first.write_start("b", "2", "gpt-5", None)
     first.close()
     assert {} == windows.held
-    assert ("a", "b") == opened_and_closed(journal).unknown
+    assert ("a", "b") == opened_and_closed(journal).unresolved_keys
     # Beyond the end: on Windows what is locked cannot be read by others.
     assert at > journal.stat().st_size
     assert 1 == count
 
 
 async def test_two_batches_on_one_journal(make, journal):
-    """The same holds within one process; leaving a batch frees its journal."""
+    """A second batch on the same journal is refused; leaving a batch releases its journal."""
     client, _ = make()
     async with client.generate_many(["a"], model="gpt-5", journal=journal):
         with pytest.raises(JournalLockedError):
-            await run(client.generate_many(["a"], model="gpt-5", journal=journal))
-    assert [] == await run(client.generate_many([], model="gpt-5", journal=journal))
+            await results_of(client.generate_many(["a"], model="gpt-5", journal=journal))
+    assert [] == await results_of(client.generate_many([], model="gpt-5", journal=journal))
 
 
-def test_a_loop_that_ends_gives_the_journal_back(journal):
-    """When the event loop ends under a batch that nobody left, its journal is free for the next one."""
+def test_the_end_of_the_loop_releases_the_journal(journal):
+    """When the event loop ends during a batch, its journal is released."""
     held = []
 
     async def leave_open():
-        client = AsyncNeuralBox("key", transport=Answers(done, lambda _asked: 10**9))
+        client = AsyncNeuralBox("key", transport=FunctionTransport(completed, lambda _request: 10**9))
         batch = client.generate_many(map(str, range(9)), model="gpt-5", journal=journal, max_concurrency=2)
         await batch.__aenter__()
         held.append(batch)
@@ -105,9 +105,9 @@ def test_a_loop_that_ends_gives_the_journal_back(journal):
 
 
 def test_a_batch_that_outlives_its_loop(journal):
-    """A batch that is dropped when its loop is closed gives its journal back."""
+    """A batch that loses its last reference after its loop was closed releases its journal."""
     loop = asyncio.new_event_loop()
-    client = AsyncNeuralBox("key", transport=Answers(done, lambda _asked: 10**9))
+    client = AsyncNeuralBox("key", transport=FunctionTransport(completed, lambda _request: 10**9))
     batch = client.generate_many((), model="gpt-5", journal=journal)
     loop.run_until_complete(batch.__aenter__())
     tasks = asyncio.all_tasks(loop)

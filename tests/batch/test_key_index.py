@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 
 def test_the_index():
-    """An index knows the last state of each key, and nothing of others."""
+    """An index has the last number of each key, and 0 for other keys."""
     states = {}
     index = KeyIndex()
     rng = random.Random(5)
@@ -24,7 +24,7 @@ def test_the_index():
 
 
 def test_colliding_slots():
-    """Digests that belong into the same slot are all kept, 0 among them."""
+    """Digests of the same slot are all kept, 0 among them."""
     index = KeyIndex()
     digests = [number << 40 for number in range(200)]
     for number, digest in enumerate(digests, 1):

@@ -44,7 +44,7 @@ PROGRAM = """
 
 @pytest.mark.parametrize("journal, bound", [("", 8), ("run.jsonl", 14)])
 def test_memory_is_flat(start, tmp_path, journal, bound):
-    """Of 50,000 requests nothing stays but, with a journal, some 20 bytes for each key."""
+    """After 50,000 requests no memory is in use for them, but some 20 bytes for each key of a journal."""
     process = start(PROGRAM, 50_000 if not journal else 20_000, journal and tmp_path / journal)
     seen, most = map(int, process.communicate()[0].split())
 

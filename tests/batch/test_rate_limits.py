@@ -11,34 +11,29 @@ import textwrap
 from datetime import UTC, datetime
 
 import pytest
-from answers import done
+from transports import completed
 
 from neuralbox_async import APIConnectionError, AsyncNeuralBox, ClientClosedError, RateLimitError
-from neuralbox_async._pacing import Pace, RateLimits
+from neuralbox_async._batch.pacer import Pacer
+from neuralbox_async._call.rate_limits import RateLimits
 from neuralbox_async.testing import FakeResponse, NeuralBoxServer
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
-REFUSED = APIConnectionError("refused")
+NOT_CONNECTED = APIConnectionError("refused")
 
 
-def too_many(**facts):
-    """Return a 429."""
-    error = RateLimitError("429", status=429, retry_after=facts.pop("retry_after", None))
+def rate_limit_error(**facts):
+    """Return the error of a 429."""
+    error = RateLimitError("429", status_code=429, retry_after=facts.pop("retry_after", None))
     vars(error).update(facts)
     return error
-
-
-def told(limit, remaining, reset=None, *, kind="hour", **others):
-    """Return the headers of an answer."""
-    headers = {f"x-ratelimit-limit-{kind}": str(limit), f"x-ratelimit-remaining-{kind}": str(remaining), **others}
-    return headers if reset is None else {**headers, f"x-ratelimit-reset-{kind}": str(reset)}
 
 
 # ------------------------------------------------------------------------------------------------------- on the server
 
 
-async def drain(batch):
+async def run_without_errors(batch):
     """Run *batch* to its end."""
     async with batch as results:
         async for result in results:
@@ -46,50 +41,50 @@ async def drain(batch):
 
 
 @pytest.mark.parametrize("latency, concurrency", [(0.0, 64), (0.03, 16)])
-async def test_a_limit_is_used_and_kept(latency, concurrency):
-    """Of each window at least nine tenths are used, next to nothing is refused, and the batch resumes by itself."""
+async def test_a_limit_is_used_and_observed(latency, concurrency):
+    """Of each window at least 97 % is used, at most 1 % is refused, and the batch resumes automatically."""
     limit = 200
     with NeuralBoxServer(limit_hour=limit, hour_seconds=1.0, latency=latency) as server:
         async with AsyncNeuralBox(**server.client_options) as client:
-            told, begun = [], datetime.now(UTC)
+            reports, started_at = [], datetime.now(UTC)
             prompts = (str(number) for number in range(3 * limit * 97 // 100))
             batch = client.generate_many(
-                prompts, model="gpt-5-nano", max_concurrency=concurrency, on_progress=told.append
+                prompts, model="gpt-5-nano", max_concurrency=concurrency, on_progress=reports.append
             )
-            await drain(batch)
+            await run_without_errors(batch)
         requests = [request for request in server.requests if request.path.endswith("/generate")]
         answered = [request.response_status for request in requests]
 
     assert answered.count(429) == batch.report.rate_limited <= len(requests) // 100
     assert 3 * limit * 97 // 100 == answered.count(200) == len(server.billed)
     # 582 requests need but two waits only if at least 97 % of each window of 200 are used.
-    waiting = [progress.waiting_until is not None for progress in told]
+    waiting = [progress.waiting_until is not None for progress in reports]
     assert 1 <= sum(now and not before for before, now in itertools.pairwise(waiting)) <= 2
-    waits = [progress.waiting_until for progress in told if progress.waiting_until is not None]
-    assert all(0 < (wait - begun).total_seconds() < 10 for wait in waits)
+    waits = [progress.waiting_until for progress in reports if progress.waiting_until is not None]
+    assert all(0 < (wait - started_at).total_seconds() < 10 for wait in waits)
 
 
 async def test_a_server_without_headers(make):
-    """Where only refusals tell of limits, the batch waits as long as they say, and goes on."""
+    """Where only refusals report limits, the batch waits as long as they specify, and goes on."""
     refusals = iter([None] * 30 + [{"error": "rate_limit_exceeded", "retry_after": 0.02}] * 3)
 
-    def answer(asked):
+    def respond(request):
         body = next(refusals, None)
-        return done(asked) if body is None else FakeResponse(json.dumps(body).encode(), status_code=429)
+        return completed(request) if body is None else FakeResponse(json.dumps(body).encode(), status_code=429)
 
-    client, transport = make(answer)
+    client, transport = make(respond)
     batch = client.generate_many(map(str, range(80)), model="gpt-5", max_concurrency=1)
-    await drain(batch)
+    await run_without_errors(batch)
 
-    assert (3, 83) == (batch.report.rate_limited, len(transport.asked))
+    assert (3, 83) == (batch.report.rate_limited, len(transport.requests))
 
 
-async def test_a_day_without_a_told_end():
-    """The day's end is told by a refusal alone: one is enough."""
+async def test_a_day_without_an_announced_end():
+    """The end of a day is known from one refusal."""
     with NeuralBoxServer(limit_day=30, day_seconds=0.5) as server:
         async with AsyncNeuralBox(**server.client_options) as client:
             batch = client.generate_many(map(str, range(50)), model="gpt-5-nano", max_concurrency=20)
-            await drain(batch)
+            await run_without_errors(batch)
 
     assert 1 == batch.report.rate_limited
 
@@ -106,8 +101,8 @@ async def test_a_refused_request_is_sent_again(client, neuralbox_server):
     assert [5] + [1] * 19 == [result.attempts for result in found]
 
 
-async def test_a_refusal_for_good(client, neuralbox_server):
-    """A 429 that says not to come again is a failure."""
+async def test_a_final_refusal(client, neuralbox_server):
+    """A 429 with ``x-should-retry: false`` is a failure."""
     neuralbox_server.fail(429, headers={"x-should-retry": "false"}, retry_after=0.01)
     batch = client.generate_many(["a", "b"], model="gpt-5", max_concurrency=1)
     async with batch as results:
@@ -118,7 +113,7 @@ async def test_a_refusal_for_good(client, neuralbox_server):
 
 
 async def test_interactive_calls_are_not_starved():
-    """While a batch waits for the next window, a single call of the same client still gets through."""
+    """While a batch waits for the next window, a single call of the same client is not refused."""
     with NeuralBoxServer(limit_hour=50, hour_seconds=30) as server:
         async with AsyncNeuralBox(**server.client_options) as client:
             waiting = asyncio.Event()
@@ -137,8 +132,8 @@ async def test_interactive_calls_are_not_starved():
     assert 0 == batch.report.rate_limited
 
 
-async def test_a_call_of_the_client_teaches_the_batch():
-    """A batch begins with what other calls of the client have learned."""
+async def test_a_batch_uses_limits_of_earlier_calls():
+    """A batch starts with the limits that other calls of the client have learned."""
     with NeuralBoxServer(limit_hour=20, hour_seconds=30) as server:
         async with AsyncNeuralBox(**server.client_options) as client:
             await client.generate("gpt-5-nano", "Hi")
@@ -152,23 +147,23 @@ async def test_a_call_of_the_client_teaches_the_batch():
 
 
 @pytest.mark.parametrize("read", [0, 1, 50])
-async def test_nothing_is_learned_for_a_batch_that_is_over(client, neuralbox_server, read):
-    """Read to its end or left before, a batch costs later calls and batches nothing, though it is still held."""
+async def test_a_finished_batch_unsubscribes(client, neuralbox_server, read):
+    """Read to its end or left before, a batch does not subscribe to rate limits any more."""
     async with client.generate_many(map(str, range(50)), model="gpt-5-nano") as results:
         for _ in range(read):
             await anext(results)
 
-    assert [] == client._caller.shared.limits.paces
+    assert [] == client._executor.shared.rate_limits.active_subscribers
 
 
-async def test_a_wait_ends_when_told_to_stop():
-    """A batch that waits for a limit stops at once: what was refused counts as not started."""
+async def test_stop_ends_a_wait():
+    """A batch that waits for a limit stops at once; refused requests count as not started."""
     with NeuralBoxServer(limit_hour=2, hour_seconds=60) as server:
         async with AsyncNeuralBox(**server.client_options) as client:
             await client.generate("gpt-5-nano", "Hi")
             await client.generate("gpt-5-nano", "Hi")
             server.fail(429, retry_after=60)
-            client._caller.shared.limits.hour.remaining = 1
+            client._executor.shared.rate_limits.hour.remaining = 1
             async with client.generate_many([str(n) for n in range(9)], model="gpt-5-nano") as results:
                 while not results.report.rate_limited:
                     await asyncio.sleep(0.001)
@@ -178,8 +173,8 @@ async def test_a_wait_ends_when_told_to_stop():
     assert (9, 0) == (results.report.not_started, results.report.unknown)
 
 
-async def test_a_wait_ends_when_the_client_is_closed():
-    """A batch that waits for a limit notices that its client was closed."""
+async def test_closing_the_client_ends_a_wait():
+    """A batch that waits for a limit ends soon after its client is closed."""
     with NeuralBoxServer(limit_hour=3, hour_seconds=60) as server:
         async with AsyncNeuralBox(**server.client_options) as client:
             await client.generate("gpt-5-nano", "Hi")
@@ -194,25 +189,25 @@ async def test_a_wait_ends_when_the_client_is_closed():
     assert ClientClosedError is type(results.report.stopped_by)
 
 
-async def test_a_rate_is_kept(make):
-    """A given rate is kept from the first request on."""
+async def test_a_fixed_rate(make):
+    """A fixed rate holds from the first request on."""
     client, _ = make()
     batch = client.generate_many(map(str, range(60)), model="gpt-5", max_rate=200)
-    await drain(batch)
+    await run_without_errors(batch)
 
     assert 0.15 < batch.report.elapsed < 5
 
 
-async def test_an_outage_is_not_hurried_through_by_a_batch(make):
-    """While the server cannot be reached, a batch fails few requests, not all that it has."""
-    client, _ = make(lambda _asked: REFUSED, max_retries=0)
+async def test_few_requests_fail_in_an_outage(make):
+    """While the server is not reachable, a batch fails few requests."""
+    client, _ = make(lambda _request: NOT_CONNECTED, max_retries=0)
     async with client.generate_many(map(str, range(100_000)), model="gpt-5") as results:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.4):
                 async for _ in results:
                     pass
 
-    assert results.report.failed.get("APIConnectionError", 0) < 40
+    assert results.report.failed_by_type.get("APIConnectionError", 0) < 40
 
 
 LEFT_BEHIND = """
@@ -220,12 +215,12 @@ LEFT_BEHIND = """
     from neuralbox_async import AsyncNeuralBox
     from neuralbox_async.testing import NeuralBoxServer
 
-    async def begin(batch):
+    async def start(batch):
         await batch.__aenter__()
         for _ in range(30):
             await anext(batch)
 
-    async def go_on(client):
+    async def run_another(client):
         async with client.generate_many(["x"], model="gpt-5-nano") as results:
             print((await asyncio.wait_for(anext(results), 10)).error)
 
@@ -234,28 +229,28 @@ LEFT_BEHIND = """
         client = AsyncNeuralBox(**server.client_options)
         batch = client.generate_many(map(str, range(40)), model="gpt-5-nano")
         loop = asyncio.new_event_loop()
-        loop.run_until_complete(begin(batch))
+        loop.run_until_complete(start(batch))
         loop.close()
         if "dropped" in sys.argv:
             del batch
-        asyncio.run(go_on(client))
+        asyncio.run(run_another(client))
 """
 
 
-@pytest.mark.parametrize("it_is", ["held", "dropped"])
-def test_a_batch_whose_loop_was_closed_holds_nothing_up(it_is):
-    """What it had in flight is never heard of, and counts for no later batch, though its end is not known."""
-    # In a process of its own: asyncio complains of the tasks of such a loop.
-    script = [sys.executable, "-c", textwrap.dedent(LEFT_BEHIND), it_is]
+@pytest.mark.parametrize("reference", ["held", "dropped"])
+def test_a_batch_whose_loop_was_closed(reference):
+    """The requests in flight of a batch whose loop was closed count for no later batch."""
+    # In a process of its own: asyncio logs the pending tasks of such a loop.
+    script = [sys.executable, "-c", textwrap.dedent(LEFT_BEHIND), reference]
     assert "None\n" == subprocess.run(script, capture_output=True, text=True, timeout=50, check=False).stdout
 
 
-def test_what_was_told_before_a_batch_does_not_outlive_what_is_told_in_it():
-    """What the latest answer before a batch told is learned before all that the batch is told."""
+def test_the_latest_response_before_a_batch():
+    """The latest response before a batch is learned before the responses of the batch."""
     limits = RateLimits()
     limits.observe({"x-ratelimit-remaining-day": "0", "x-ratelimit-limit-day": "100"}, counted=True)
-    limits.refused(too_many(retry_after=60.0))
-    Pace(limits, cap=4, rate=None)
+    limits.refused(rate_limit_error(retry_after=60.0))
+    Pacer(limits, max_in_flight=4, rate=None)
     limits.observe({"x-ratelimit-remaining-day": "95", "x-ratelimit-limit-day": "100"}, counted=True)
 
     assert 95 == limits.day.remaining

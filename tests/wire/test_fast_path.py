@@ -21,7 +21,14 @@ from neuralbox_async import (
     UnknownEvent,
 )
 from neuralbox_async._wire.events import decode_event
-from neuralbox_async._wire.fast_path import delta_event, delta_events, encode_plain, plain_generation, take_deltas
+from neuralbox_async._wire.fast_path import (
+    delta_event,
+    delta_events,
+    encode_plain,
+    encode_plain_request,
+    plain_generation,
+    take_deltas,
+)
 from neuralbox_async._wire.requests import encode_request
 from neuralbox_async._wire.responses import decode_generation, structure
 
@@ -112,6 +119,42 @@ class Name(str):
 def test_other_models(model):
     """A model that is not ordinary text takes the general path."""
     assert encode_plain(model, "Hi", None, None, None) is None
+
+
+MESSAGES = st.builds(
+    Message,
+    st.sampled_from(["system", "user", "assistant"]),
+    TEXTS | ESCAPED | st.just([{"type": "text", "text": "Hi"}]),
+    extra=st.just({}) | st.just({"name": "Ivan"}),
+)
+
+
+@given(
+    TEXTS | ESCAPED,
+    st.lists(MESSAGES, min_size=1),
+    st.none() | TEXTS | ESCAPED,
+    st.none() | st.floats(0.0, 2.0),
+    st.just({}) | st.just({"seed": 1}),
+)
+def test_any_request_object(model, messages, system, temperature, extra_body):
+    """For any `GenerateRequest` the body is that of the general path, or the general path is taken."""
+    request = outcome(GenerateRequest, model, messages, system=system, temperature=temperature, extra_body=extra_body)
+    body = encode_plain_request(request) if isinstance(request, GenerateRequest) else None
+
+    assert body is None or encode_request(request, stream=False) == body
+
+
+def test_plain_request_objects():
+    """A `GenerateRequest` of texts takes the fast path, one with other members does not."""
+    plain = GenerateRequest("gpt-5", [Message("user", "Hi"), Message("assistant", "Я")], temperature=0.5)
+    others = [
+        GenerateRequest("gpt-5", "Hi", extra_body={"seed": 1}),
+        GenerateRequest("gpt-5", [{"role": "user", "content": "Hi", "name": "Ivan"}]),
+        GenerateRequest("gpt-5", [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]),
+    ]
+
+    assert encode_request(plain, stream=False) == encode_plain_request(plain)
+    assert [None] * 3 == [encode_plain_request(request) for request in others]
 
 
 # ---------------------------------------------------------------------------------------------------------- responses
@@ -296,6 +339,7 @@ def test_switched_off(monkeypatch):
     actual = []
 
     assert encode_plain("gpt-5", "Hi", None, None, None) is None
+    assert encode_plain_request(GenerateRequest("gpt-5", "Hi")) is None
     assert plain_generation(SAMPLE) is None
     assert take_deltas(iter([PLAIN_DELTA]), actual.append) == PLAIN_DELTA
     assert take_deltas(iter([]), actual.append) is None
