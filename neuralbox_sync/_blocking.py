@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast
 
@@ -11,6 +12,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
+
+_ASYNC_ONLY = re.compile(r"\basync (?=with\b|for\b)|\bAsync(?=Batch\b|Stream\b)")  # in docstrings
 
 
 class View(Generic[S]):
@@ -48,6 +51,7 @@ def blocking(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Blo
     def twin(self: View[S], *args: P.args, **kwargs: P.kwargs) -> R:
         return self._loop.call(functools.partial(method, self._subject, *args, **kwargs))  # pyright: ignore[reportPrivateUsage]
 
+    twin.__doc__ = _blocking_docstring(method)
     return cast("Blocking[S, P, R]", twin)
 
 
@@ -57,6 +61,12 @@ def like(method: Callable[Concatenate[Any, P], Any]) -> Callable[[Callable[..., 
     def decorate(twin: Callable[..., R]) -> Callable[Concatenate[Any, P], R]:
         signature = inspect.signature(method).replace(return_annotation=inspect.signature(twin).return_annotation)
         vars(functools.update_wrapper(twin, method))["__signature__"] = signature
+        twin.__doc__ = _blocking_docstring(method)
         return twin
 
     return decorate
+
+
+def _blocking_docstring(method: Callable[..., Any]) -> str | None:
+    """Return the docstring of *method* with ``with`` and ``for`` in place of ``async with`` and ``async for``."""
+    return method.__doc__ and _ASYNC_ONLY.sub("", method.__doc__)

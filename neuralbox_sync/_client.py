@@ -11,10 +11,14 @@ from neuralbox_sync._stream import Batch, Stream
 
 class NeuralBox(View[AsyncNeuralBox]):
     """
-    The blocking view of an `AsyncNeuralBox`, on an event loop of its own; parameters, methods and errors are the same.
+    A client of the NeuralBox API for blocking code.
 
-    One client serves any number of threads, and forked processes. Ctrl-C cancels the call that it interrupts, on the
-    server as well.
+        with NeuralBox() as client:
+            reply = client.generate("gpt-5", "Write a haiku")
+
+    It runs an `AsyncNeuralBox` on an event loop in a thread of its own. Parameters, methods and errors are the same;
+    `AsyncNeuralBox` describes the parameters. One client serves any number of threads, and it works in forked processes
+    as well. Ctrl-C cancels the call that it interrupts, on the server as well.
     """
 
     @like(AsyncNeuralBox.__init__)
@@ -53,5 +57,5 @@ class NeuralBox(View[AsyncNeuralBox]):
         return self._loop.closed
 
     def close(self) -> None:
-        """Close all connections, within 2 s; running calls and streams raise `ClientClosedError`. Idempotent."""
+        """Close all connections, within 2 s. Running calls and streams raise `ClientClosedError`. Idempotent."""
         self._loop.close()

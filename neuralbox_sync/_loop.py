@@ -1,4 +1,8 @@
-"""A private event loop in a daemon thread. It also runs between calls, to notice when servers close idle connections."""
+"""
+A private event loop in a daemon thread.
+
+It also runs between calls: only then does it notice that a server closes an idle connection.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ _UNWIND_TIMEOUT, _CLOSE_TIMEOUT = 1.0, 2.0  # for an interrupted call, for the e
 
 _starting = threading.RLock()  # a signal handler may make its first call within a first call
 _started: set[EventLoop] = set()
-_inherited: list[object] = []  # by a fork: if they were collected, they would clean up on the parent's behalf
+_inherited: list[object] = []  # from the parent of a fork; kept alive, because their finalizers would harm the parent
 _exiting = threading.Event()
 
 
@@ -59,7 +63,7 @@ class EventLoop:
                 threading.Event().wait(2 * _CLOSE_TIMEOUT)
 
     def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
-        """End the loop and all that runs on it; wait for that at most *timeout* seconds. Idempotent, from any thread."""
+        """End the loop and its calls; wait for that at most *timeout* seconds. Idempotent, from any thread."""
         self.closed = True
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it has ended, or this is its thread
@@ -73,7 +77,12 @@ class EventLoop:
             warnings.warn("a client was never closed: use it in a `with` block", ResourceWarning, stacklevel=2)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: drop the loop without touching the selector that is shared with the parent."""
+        """
+        In a forked child: drop the loop; the next call starts another.
+
+        The child shares the parent's epoll, and a change there would reach the parent. So the loop's descriptor is
+        pointed at a new epoll. The connections are reset by the transport.
+        """
         _started.discard(self)
         with selectors.DefaultSelector() as fresh:
             os.dup2(fresh.fileno(), self._selector.fileno(), inheritable=False)
@@ -173,10 +182,14 @@ class EventLoop:
 
 class CallState(enum.Enum):
     """
-    The states of a blocking call, which only the loop's thread changes.
+    The states of a blocking call. Only the loop's thread changes them.
 
-        PENDING --task started--> RUNNING --result or error--> DONE
-        PENDING --cancelled, or the loop ends--> DONE
+        PENDING --its task starts--> RUNNING --result or error--> DONE
+           |                                                       ^
+           +--cancelled, or the loop stops, before its task starts-+
+
+    A call stays PENDING, and never runs, if its loop ends first, or if its caller was interrupted twice before the loop
+    saw it.
     """
 
     PENDING = enum.auto()

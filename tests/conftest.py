@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from neuralbox_async import AsyncNeuralBox, RetryPolicy
 KEY = "nb_canary_key_that_must_not_be_seen_7f3a"
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell's `&` lets what it starts ignore SIGINT. The scripts of tests would inherit that, and wait for ever.
+    # A command started with a shell's `&` ignores SIGINT. The scripts of tests would inherit that, and hang.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
 async def no_task_left():
-    """The test leaves no task behind."""
+    """Check that the test leaves no task running."""
     before = asyncio.all_tasks()
     yield
     await asyncio.sleep(0)
@@ -28,7 +28,7 @@ async def no_task_left():
 
 @pytest.fixture
 def make_client():
-    """Make a client on a fake transport that waits for nothing between attempts."""
+    """Return a function that makes a client on a fake transport; it does not sleep between attempts."""
 
     def make(transport, **options):
         options = {"retry_policy": RetryPolicy(jitter=lambda low, _high: low), **options}

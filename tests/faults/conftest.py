@@ -1,4 +1,4 @@
-"""A client of a fault server, and what every fault test may take for granted."""
+"""Fault servers, their clients, and checks that hold for every fault."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from pathlib import Path
 
 import pytest
 
-# Test folders are no packages; this one has modules of its own besides its tests.
+# Test folders are not packages: the tests import the helper modules beside them by this path.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from discretion import CANARY, PROMPT
 from fault_server import FaultServer
+from secret_checks import CANARY, PROMPT
 
 from neuralbox_async import AsyncNeuralBox, RetryPolicy
 
 KEY = "nb_test_key"
-AT_ONCE = RetryPolicy(uniform=lambda _low, _high: 0.0)
+NO_BACKOFF = RetryPolicy(jitter=lambda _low, _high: 0.0)
 
 
 @pytest.fixture
 def serve():
-    """Start fault servers; all are ended with the test."""
+    """Return a function that starts a fault server; all are stopped after the test."""
     with contextlib.ExitStack() as stack:
         yield lambda *scripts, **options: stack.enter_context(FaultServer(*scripts, **options))
 
 
 @pytest.fixture
 async def connect():
-    """Make clients of a server that repeat without waiting; all are closed with the test."""
+    """Return a function that makes a client which retries without a wait; all are closed after the test."""
     async with contextlib.AsyncExitStack() as stack:
 
         def new_client(server, **options):
-            told = {"base_url": server.url, "timeout": 5, "retry_policy": AT_ONCE, **options}
-            client = AsyncNeuralBox(KEY, **told)
+            options = {"base_url": server.url, "timeout": 5, "retry_policy": NO_BACKOFF, **options}
+            client = AsyncNeuralBox(KEY, **options)
             stack.push_async_callback(client.aclose)
             return client
 
@@ -45,25 +45,25 @@ async def connect():
 
 @pytest.fixture(autouse=True)
 async def no_task_is_left():
-    """Whatever breaks, no task of the client's outlives the test."""
+    """Check that no task of the client outlives the test."""
     yield
     await asyncio.sleep(0)
     assert {asyncio.current_task()} == asyncio.all_tasks()
 
 
 @pytest.fixture
-def discreet_records(caplog, capfd, monkeypatch):
-    """No logger, at any level, is told the key, a prompt, or a text; nor is the terminal."""
+def no_secret_in_logs(caplog, capfd, monkeypatch):
+    """Check that no log record of any level, and no output, has the key, a prompt or a text."""
     monkeypatch.setenv("NEURALBOX_LOG", "debug")
     ours = logging.getLogger("neuralbox")
-    monkeypatch.setattr(ours, "handlers", list(ours.handlers))  # what NEURALBOX_LOG adds goes with the test
+    monkeypatch.setattr(ours, "handlers", list(ours.handlers))  # removes the handler that NEURALBOX_LOG adds
     monkeypatch.setattr(ours, "level", logging.NOTSET)
     asyncio_logger = logging.getLogger("asyncio")
     monkeypatch.setattr(asyncio_logger, "level", logging.DEBUG)
     caplog.set_level(logging.DEBUG)
     yield
-    written = capfd.readouterr()
-    for text in (*(f"{record.getMessage()} {vars(record)!r}" for record in caplog.records), written.out, written.err):
+    output = capfd.readouterr()
+    for text in (*(f"{record.getMessage()} {vars(record)!r}" for record in caplog.records), output.out, output.err):
         assert CANARY not in text
         assert PROMPT not in text
         assert "Hello world" not in text

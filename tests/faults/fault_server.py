@@ -1,10 +1,9 @@
 """
-A server of raw sockets that does what no HTTP library would: half heads, lies about lengths, resets at any byte.
+A server on raw sockets that breaks HTTP: incomplete heads, wrong lengths, resets at any byte.
 
-It runs an event loop in a thread of its own, so that a test's loop may stall without the server stalling too. What a
-connection does is a *script*: an async function of the `Connection`. The nth connection runs the nth script, further
-ones the last. What came of it is on the connection: the requests that arrived whole (each of which a real server would
-bill), and how the client left.
+It runs an event loop in a thread of its own, so that it works while a test blocks its own loop. Each connection runs a
+*script*, an async function of the `Connection`: the nth connection runs the nth script, further ones the last. The
+connection records the requests that arrived whole (a real server would bill each) and how the client closed it.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ import time
 import attrs
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
-_PATIENCE = 3.0
+_TIMEOUT = 3.0  # seconds
 
 
 @attrs.frozen
 class Request:
-    """One request that arrived whole."""
+    """A request that arrived whole."""
 
     method: str
     path: str
@@ -35,18 +34,18 @@ class Request:
 
 @attrs.define(eq=False)
 class Connection:
-    """What a script works with; times are `time.monotonic`."""
+    """A connection of a client; times are those of `time.monotonic`."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     number: int = 0
     requests: list[Request] = attrs.field(factory=list)
     log: list[tuple[float, str]] = attrs.field(factory=list)
-    ended: str | None = None  # "fin" or "reset": how the client left; "by the server": it was not asked
+    ended: str | None = None  # how it ended: "fin" or "reset" by the client, or "by the server"
 
-    def note(self, what):
-        """Put *what* in the log."""
-        self.log.append((time.monotonic(), what))
+    def note(self, event):
+        """Add *event* to the log."""
+        self.log.append((time.monotonic(), event))
 
     async def head(self):
         """Read the head of a request, without its body."""
@@ -56,7 +55,7 @@ class Connection:
         return Request(method, path, {name.lower(): value.strip() for name, _, value in fields}, b"")
 
     async def request(self):
-        """Read a whole request: from here on it costs money."""
+        """Read a whole request, which a real server would bill."""
         request = await self.head()
         body = await self.reader.readexactly(int(request.headers.get("content-length", "0")))
         self.requests.append(attrs.evolve(request, body=body))
@@ -64,31 +63,31 @@ class Connection:
         return self.requests[-1]
 
     async def send(self, *pieces, every=0.0):
-        """Send *pieces* one by one, *every* so many seconds."""
+        """Send *pieces* one by one, with a pause of *every* seconds after each."""
         for piece in pieces:
             self.writer.write(piece)
             await self.writer.drain()
             await asyncio.sleep(every)
 
     def finish(self):
-        """Send FIN: there will be no more bytes."""
+        """Send FIN: no more bytes follow."""
         self.writer.write_eof()
 
     def reset(self):
-        """Send RST instead of what is left."""
+        """Send RST instead of the rest."""
         connection = self.writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.ended = "by the server"
         self.writer.transport.abort()
 
-    async def until_left(self):
-        """Read, and forget, until the client has closed."""
+    async def until_client_closes(self):
+        """Discard bytes until the client closes the connection."""
         while await self.reader.read(65536):
             pass
 
 
 class FaultServer:
-    """Serve *scripts* on a port of the loopback; a context manager. *tls*: the server's `ssl.SSLContext`."""
+    """Serves *scripts* on a loopback port; a context manager. *tls*: the server's `ssl.SSLContext`."""
 
     def __init__(self, *scripts, tls=None, scheme=None):
         self.scripts = scripts
@@ -112,34 +111,34 @@ class FaultServer:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(10)
         assert not self._thread.is_alive()
-        assert not self.failures, self.failures  # a script is wrong, not the client
+        assert not self.failures, self.failures  # of scripts, not of the client
 
     @property
     def url(self):
-        """The base URL for a client."""
+        """The base URL for clients."""
         return f"{self._scheme}://127.0.0.1:{self.port}/api/v2"
 
     @property
     def requests(self):
-        """The requests that arrived whole, of all connections."""
+        """The requests of all connections that arrived whole."""
         return [request for connection in list(self.connections) for request in connection.requests]
 
     @property
     def posts(self):
-        """How many generations a real server would have billed."""
+        """The number of generations that a real server would have billed."""
         return sum(request.method == "POST" for request in self.requests)
 
     @property
     def ends(self):
-        """How the client left each connection; None where it is still there."""
+        """How each connection ended; None if it is still open."""
         return [connection.ended for connection in list(self.connections)]
 
-    async def all_left(self):
-        """Wait, in the test's loop, until no connection is open; say whether that came to pass."""
+    async def all_closed(self):
+        """Wait, in the test's loop, until no connection is open; return False if some stay open."""
         return await eventually(lambda: None not in self.ends)
 
     def close_listener(self):
-        """Refuse further connections; from a script."""
+        """Refuse further connections. Call it from a script."""
         self._loop.remove_reader(self._listener)
         self._listener.close()
 
@@ -149,13 +148,13 @@ class FaultServer:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
 
     async def _serve(self):
-        # Not asyncio.start_server: when that is closed while a connection comes in, the connection stays open.
+        # Not asyncio.start_server: closed while a connection arrives, it leaves that connection open.
         self._listener.setblocking(False)
         self._loop.add_reader(self._listener, self._accept)
         await self._over.wait()
         if self._listener.fileno() >= 0:
             self.close_listener()
-        # A task that has not begun yet would, if it were cancelled now, leave its connection open.
+        # A task that is cancelled before it starts would leave its connection open.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in others & self._handlers:
                 task.cancel()
@@ -169,7 +168,7 @@ class FaultServer:
     async def _shake_hands(self, accepted):
         self._handlers.add(asyncio.current_task())
         reader = asyncio.StreamReader(limit=2**26)
-        with contextlib.suppress(OSError):  # the client did not like our certificate
+        with contextlib.suppress(OSError):  # the client does not trust the certificate
             await self._loop.connect_accepted_socket(
                 lambda: asyncio.StreamReaderProtocol(reader, self._connected), accepted, ssl=self._tls
             )
@@ -181,13 +180,13 @@ class FaultServer:
         self.connections.append(connection)
         try:
             await self.scripts[min(connection.number, len(self.scripts) - 1)](connection)
-            await connection.until_left()
+            await connection.until_client_closes()
             connection.ended = connection.ended or "fin"
         except (OSError, asyncio.IncompleteReadError) as error:
             connection.ended = connection.ended or ("reset" if isinstance(error, OSError) else "fin")
         except asyncio.CancelledError:
-            return  # the server ends; a handler that ends as cancelled is reported by asyncio
-        except Exception as error:  # noqa: BLE001 - the test is to hear of it
+            return  # the server stops; asyncio would log a handler that ends as cancelled
+        except Exception as error:  # noqa: BLE001 - the test raises it at the end
             self.failures.append(error)
         finally:
             connection.note(connection.ended or "left open")
@@ -195,20 +194,20 @@ class FaultServer:
 
 
 async def eventually(condition):
-    """Look until *condition* is true or some seconds are over; return what it was last."""
-    end = time.monotonic() + _PATIENCE
-    while not (seen := condition()) and time.monotonic() < end:
+    """Poll *condition* until it is true or times out; return its last value."""
+    end = time.monotonic() + _TIMEOUT
+    while not (value := condition()) and time.monotonic() < end:
         await asyncio.sleep(0.005)
-    return seen
+    return value
 
 
 # ---------------------------------------------------------------------------------------------------- bytes and scripts
 
 
-def answer(body, *headers, status="200 OK", kind="application/json"):
-    """Return the bytes of a correct answer; *body* is bytes or something for JSON."""
+def response(body, *headers, status="200 OK", content_type="application/json"):
+    """Return the bytes of a valid response; *body* is bytes or a value for JSON."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(data)}", *headers]
+    lines = [f"HTTP/1.1 {status}", f"Content-Type: {content_type}", f"Content-Length: {len(data)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + data
 
 
@@ -225,13 +224,13 @@ def event(**members):
 def events(*deltas, start=True, end=True):
     """Return the events of a stream whose text is *deltas*."""
     pieces = [event(type="content_delta", delta=delta) for delta in deltas]
-    first = [event(type="generation_start", id="gen_1", model="gpt-5")] if start else []
-    last = [event(type="generation_end", id="gen_1", tokens_used=3), b"data: [DONE]\n\n"] if end else []
-    return b"".join([*first, *pieces, *last])
+    head = [event(type="generation_start", id="gen_1", model="gpt-5")] if start else []
+    tail = [event(type="generation_end", id="gen_1", tokens_used=3), b"data: [DONE]\n\n"] if end else []
+    return b"".join([*head, *pieces, *tail])
 
 
-def replies(*pieces, then="fin", every=0.0):
-    """Return a script for one request: read it, send *pieces*, and then ``"fin"``, ``"reset"`` or ``"stall"``."""
+def respond_once(*pieces, then="fin", every=0.0):
+    """Return a script that reads one request, sends *pieces*, and then ``"fin"``, ``"reset"`` or ``"stall"``."""
 
     async def script(connection):
         await connection.request()
@@ -239,23 +238,23 @@ def replies(*pieces, then="fin", every=0.0):
         if then == "fin":
             connection.finish()
         elif then == "reset":
-            await asyncio.sleep(0.02)  # so that what was sent arrives before it
+            await asyncio.sleep(0.02)  # so that the pieces arrive first
             connection.reset()
 
     return script
 
 
-def serves(*answers):
-    """Return a script that answers each request of a kept connection with the next of *answers*; the last one stays."""
+def respond_to_each(*responses):
+    """Return a script that sends to each request the next of *responses*; the last one repeats."""
 
     async def script(connection):
         for number in range(10**6):
             await connection.request()
-            await connection.send(answers[min(number, len(answers) - 1)])
+            await connection.send(responses[min(number, len(responses) - 1)])
 
     return script
 
 
-async def reads_and_stalls(connection):
-    """Take the request and say nothing."""
+async def never_responds(connection):
+    """Read the request and send nothing."""
     await connection.request()

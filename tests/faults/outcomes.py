@@ -1,8 +1,8 @@
 """
-Each way in which a network, a proxy or a server fails, by a table.
+Calls that fail, and checks of their errors.
 
-What counts each time: which error, what it says of the money, how often the server was asked, how long it took, what
-became of the connection, and that no text is lost.
+Each fault test checks the error, its billing status, the number of requests, the time, the connection, and that no text
+is lost.
 """
 
 import contextlib
@@ -11,21 +11,21 @@ import time
 
 import attrs
 import pytest
-from fault_server import STREAM_HEAD, answer, events, generation
+from fault_server import STREAM_HEAD, events, generation, response
 
 from neuralbox_async import NeuralBoxError
 
 SHORT = 0.2  # the timeouts of these tests, in seconds
-LONG = SHORT + 2  # and what a busy machine may make of them
+LONG = SHORT + 2  # an upper bound for a busy machine
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-WHOLE = answer(generation())
-BODY = WHOLE.partition(b"\r\n\r\n")[2]
+COMPLETE = response(generation())
+BODY = COMPLETE.partition(b"\r\n\r\n")[2]
 MIB = 1024 * 1024
 
 
 @attrs.frozen
 class Outcome:
-    """What came of a call that failed."""
+    """The error, duration and text of a call that failed."""
 
     error: NeuralBoxError
     elapsed: float
@@ -33,7 +33,7 @@ class Outcome:
 
 
 async def generate(client, **options):
-    """Generate, which fails."""
+    """Call `generate`, which fails."""
     started = time.monotonic()
     with pytest.raises(NeuralBoxError) as caught:
         await client.generate("gpt-5", "Hi", **options)
@@ -46,13 +46,13 @@ async def stream(client, *, recover=False, **options):
     texts = []
     with pytest.raises(NeuralBoxError) as caught:
         async with client.stream("gpt-5", "Hi", recover=recover, **options) as opened:
-            async for text in opened.text:
+            async for text in opened.text_stream:
                 texts.append(text)
     return Outcome(caught.value, time.monotonic() - started, texts)
 
 
 def assert_unknown(error):
-    """It was sent, once, nobody knows what became of it, and the error says so."""
+    """Check that the request was sent once and that its billing status is unknown."""
     assert "unknown" == error.billed
     assert error.request_sent
     assert 1 == error.attempts
@@ -60,7 +60,7 @@ def assert_unknown(error):
 
 
 def assert_never_sent(error, *, attempts):
-    """Nothing left this machine, and the error says so."""
+    """Check that the request was never sent."""
     assert "no" == error.billed
     assert not error.request_sent
     assert attempts == error.attempts
@@ -71,14 +71,14 @@ START = STREAM_HEAD + events("Hello ", "world", end=False)
 
 @contextlib.contextmanager
 def closed_port():
-    """A port of the loopback that refuses connections."""
+    """Yield a loopback port that refuses connections."""
     with socket.socket() as placeholder:
         placeholder.bind(("127.0.0.1", 0))
         yield placeholder.getsockname()[1]
 
 
 @attrs.frozen
-class Place:
-    """Where a client is told to find the API."""
+class URLOnly:
+    """A server that is only a URL."""
 
     url: str

@@ -4,23 +4,23 @@ import asyncio
 import contextlib
 
 import anyio
-from fault_server import STREAM_HEAD, answer, events, generation, replies
+from fault_server import STREAM_HEAD, events, generation, respond_once, response
 
-WHOLE = answer(generation())
-PENDING = answer({"id": "gen_1", "status": "pending"})
-THROTTLED = answer({"error": "rate_limit_exceeded", "message": "slow down", "retry_after": 30}, status="429 Too Many")
-HALF = replies(WHOLE[:-10], then="stall")
-HALF_A_STREAM = replies(STREAM_HEAD + events("Hello ", "world", end=False), then="stall")
-SOON = 1.0  # seconds; what should take none may take this on a busy machine
+COMPLETE = response(generation())
+PENDING = response({"id": "gen_1", "status": "pending"})
+THROTTLED = response({"error": "rate_limit_exceeded", "message": "slow down", "retry_after": 30}, status="429 Too Many")
+HALF = respond_once(COMPLETE[:-10], then="stall")
+HALF_A_STREAM = respond_once(STREAM_HEAD + events("Hello ", "world", end=False), then="stall")
+SOON = 1.0  # seconds that something immediate may take on a busy machine
 
 
 async def generate(client):
-    """Generate."""
+    """Call `generate`."""
     await client.generate("gpt-5", "Hi")
 
 
 async def read_stream(client):
-    """Open a stream and read it to its end."""
+    """Read a stream to its end."""
     async with client.stream("gpt-5", "Hi", recover=False) as stream:
         await stream.get_final_generation()
 
@@ -30,9 +30,9 @@ async def wait(client):
     await client.wait("gen_1", poll_interval=0.01)
 
 
-# What gives the call up after so many seconds, and says whether it did; nothing of ours may come out of it.
+# Functions that cancel a call after so many seconds and return whether they did. The call must not raise an error.
 async def by_task(call, seconds):
-    """Cancel the task."""
+    """Cancel with `Task.cancel`."""
     task = asyncio.create_task(call)
     await asyncio.sleep(seconds)
     task.cancel()
@@ -42,7 +42,7 @@ async def by_task(call, seconds):
 
 
 async def by_anyio_scope(call, seconds):
-    """Use a scope of anyio."""
+    """Cancel with a scope of anyio."""
     with anyio.move_on_after(seconds) as scope:
         await call
     return scope.cancelled_caught

@@ -1,4 +1,4 @@
-"""Whatever a server answers, nothing but the errors of this SDK comes of it: they are short, printable, and pickle."""
+"""Any bytes of a server lead to a result or to an error of this SDK, which is short, printable and can be pickled."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import pickle
 import unicodedata
 
 import pytest
-from fault_server import STREAM_HEAD, answer, eventually, replies, serves
+from fault_server import STREAM_HEAD, eventually, respond_once, respond_to_each, response
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -18,8 +18,7 @@ from neuralbox_async import (
     RetryPolicy,
     StreamInterruptedError,
 )
-from neuralbox_async import _codec as codec
-from neuralbox_async import _protocol as protocol
+from neuralbox_async._wire import events, responses, status_errors
 from neuralbox_async._wire.sse import SSEDecoder
 from neuralbox_async.testing import FakeResponse, FakeTransport
 
@@ -31,7 +30,7 @@ SOME = settings(
 )
 
 GENERATION_FIELDS = sorted(
-    {name for names in codec._GENERATION_NAMES.values() for name in names} | {"message", "detail"}
+    {name for names in responses._GENERATION_NAMES.values() for name in names} | {"message", "detail"}
 )
 EVENT_FIELDS = [
     "type",
@@ -56,7 +55,7 @@ scalars = (
     | st.sampled_from(
         [2**63, 2**64, -(2**70), 10**400, 1e308, -0.0, "", "completed", "failed", "pending", "\ud800", "\0\x1b[31m\n"]
     )
-    | st.floats()  # NaN and infinity as well: not JSON, but some write them
+    | st.floats()  # NaN and infinity as well: not JSON, but some servers send them
     | st.text(max_size=20)
     | st.sampled_from(
         ["2026-03-08T12:00:00Z", "0000-00-00", "9999-12-31T23:59:59+00:00", "1_000", "Infinity", "-1", "1e3"]
@@ -88,12 +87,12 @@ retry_afters = (
 
 
 def objects(fields):
-    """Return JSON objects that have some of *fields*, with any value."""
+    """Return a strategy for JSON objects with some of *fields* and any values."""
     return st.dictionaries(st.sampled_from(fields), values, max_size=6)
 
 
 def assert_presentable(error):
-    """The error can be shown, logged and sent: its message is one bounded line that UTF-8 can carry, and it pickles."""
+    """Check that *error* has a message of one bounded line that UTF-8 can carry, and that it can be pickled."""
     assert isinstance(error, NeuralBoxError)
     assert len(str(error)) <= 1000
     assert not {"Cc", "Cs"} & {unicodedata.category(char) for char in str(error)}, ascii(str(error))
@@ -102,8 +101,8 @@ def assert_presentable(error):
 
 
 @contextlib.contextmanager
-def only_ours():
-    """Only errors of this SDK come out of it."""
+def only_sdk_errors():
+    """Suppress errors of this SDK and check them; other errors pass."""
     try:
         yield
     except NeuralBoxError as error:
@@ -115,10 +114,10 @@ def only_ours():
 
 @MANY
 @given(objects(GENERATION_FIELDS) | values)
-def test_any_answer(value):
-    """Any JSON for an answer is a generation or an error."""
-    with only_ours():
-        generation = protocol.load_generation(200, {}, json.dumps(value).encode())
+def test_any_response_body(value):
+    """Any JSON as the body of a response is a generation or an error."""
+    with only_sdk_errors():
+        generation = responses.decode_generation(200, {}, json.dumps(value).encode())
         assert isinstance(generation, Generation)
         assert isinstance(generation.content, str)
         assert isinstance(generation.status, str)
@@ -130,19 +129,19 @@ def test_any_answer(value):
     objects(EVENT_FIELDS) | values,
     st.sampled_from(["generation_start", "content_delta", "generation_end", "error", "?"]),
 )
-def test_any_event(value, kind):
-    """Any JSON for an event is an event or an error."""
+def test_any_event(value, event_type):
+    """Any JSON as the data of an event is an event or an error."""
     if isinstance(value, dict):
-        value.setdefault("type", kind)
-    with only_ours():
-        codec.load_event(json.dumps(value))
+        value.setdefault("type", event_type)
+    with only_sdk_errors():
+        events.decode_event(json.dumps(value))
 
 
 @MANY
 @given(st.sampled_from(STATUSES), objects(ERROR_FIELDS) | values, retry_afters)
 def test_any_error_body(status, value, retry_after):
-    """Any JSON for the body of an error, with any Retry-After, is an error with that status and a sensible wait."""
-    error = protocol.error_from(status, {"retry-after": retry_after}, json.dumps(value).encode())
+    """Any JSON as the body of an error, with any Retry-After, is an error with that status and a bounded wait."""
+    error = status_errors.error_from(status, {"retry-after": retry_after}, json.dumps(value).encode())
 
     assert status == error.status_code
     assert_presentable(error)
@@ -156,49 +155,49 @@ def test_any_error_body(status, value, retry_after):
 @example(b"\xff\xfe{\0}\0")
 @example(b"\xef\xbb\xbf{}")
 def test_any_bytes(body):
-    """Any bytes for a body are an error, too, or a generation."""
-    with only_ours():
-        protocol.load_generation(200, {}, body)
-    assert_presentable(protocol.error_from(500, {}, body))
+    """Any bytes as a body are a generation or an error."""
+    with only_sdk_errors():
+        responses.decode_generation(200, {}, body)
+    assert_presentable(status_errors.error_from(500, {}, body))
 
 
 @MANY
 @given(retry_afters)
 def test_any_retry_after(text):
-    """Any text for Retry-After is a number of seconds from 0 to a billion, or nothing."""
-    seconds = protocol.parse_retry_after(text)
+    """Any text as a Retry-After is a number of seconds from 0 to a billion, or None."""
+    seconds = status_errors.parse_retry_after(text)
     assert seconds is None or (math.isfinite(seconds) and 0 <= seconds <= 1e9)
 
 
 @pytest.mark.parametrize(
     "text", ["1" * 5000, "9" * 12, "0." + "0" * 5000, "-1", "nan", "1e5", "٣", "1_000", "Sun, 06 Nov 1994 08:49:37 GMT"]
 )
-def test_retry_after_at_the_edges(text):
-    """Numbers without end, other alphabets' digits and dates long ago are harmless."""
-    seconds = protocol.parse_retry_after(text)
+def test_extreme_retry_after(text):
+    """Very long numbers, digits of other alphabets and dates in the past are None or 0."""
+    seconds = status_errors.parse_retry_after(text)
     assert seconds is None or seconds == 0
 
 
-# Of 985 and the like one JSON parser makes values that Python cannot show.
+# At about 985 levels a JSON parser makes values whose repr Python cannot make.
 DEPTHS = [50, 900, 950, 985, 1000, 1020, 1024, 1030, 20_000]
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("opening, closing", ["[]", ('{"loc":', "}")])
 def test_any_depth(depth, opening, closing):
-    """JSON nested to any depth in any field is an error or ignored; it exhausts nothing."""
+    """JSON nested to any depth in any field is an error or ignored; it exhausts no stack."""
     deep = opening * depth + "1" + closing * depth
     for field in [*GENERATION_FIELDS, "unknown"]:
         with contextlib.suppress(NeuralBoxError):
-            protocol.load_generation(200, {}, f'{{"id": 1, "status": "completed", "{field}": {deep}}}'.encode())
+            responses.decode_generation(200, {}, f'{{"id": 1, "status": "completed", "{field}": {deep}}}'.encode())
     for field in ERROR_FIELDS:
         for value in (deep, f"[{deep}]", f'{{"message": {deep}}}', f'[{{"loc": [{deep}], "msg": {deep}}}]'):
-            error = protocol.error_from(400, {}, f'{{"{field}": {value}}}'.encode())
+            error = status_errors.error_from(400, {}, f'{{"{field}": {value}}}'.encode())
             assert len(str(error)) <= 1000
     for field in EVENT_FIELDS:
-        for kind in ("generation_start", "content_delta", "generation_end", "error"):
+        for event_type in ("generation_start", "content_delta", "generation_end", "error"):
             with contextlib.suppress(NeuralBoxError):
-                codec.load_event(f'{{"type": "{kind}", "{field}": {deep}}}')
+                events.decode_event(f'{{"type": "{event_type}", "{field}": {deep}}}')
 
 
 @MANY
@@ -209,22 +208,22 @@ def test_any_depth(depth, opening, closing):
     )
 )
 def test_any_bytes_for_the_decoder(chunks):
-    """Any bytes, cut anywhere, are events, or one error for good."""
+    """Any bytes, cut anywhere, are events or an error."""
     decoder = SSEDecoder(max_event_bytes=100)
-    with only_ours():
+    with only_sdk_errors():
         for chunk in chunks:
             for event in decoder.feed(chunk):
-                assert len(event.data.encode()) <= 3 * 100  # a byte that is no UTF-8 becomes a sign of three
+                assert len(event.data.encode()) <= 3 * 100  # each byte that is not UTF-8 becomes three
 
 
 # ---------------------------------------------------------------------------------------------------------- whole calls
 
 
-def client_of(*answers):
-    """Return a client that gets *answers*."""
-    policy = RetryPolicy(uniform=lambda _low, _high: 0.0, max_retry_after=0.0)
+def client_of(*responses):
+    """Return a client that receives *responses*."""
+    policy = RetryPolicy(jitter=lambda _low, _high: 0.0, max_retry_after=0.0)
     return AsyncNeuralBox(
-        "nb_test_key", base_url="https://api.example", transport=FakeTransport(*answers), retry_policy=policy
+        "nb_test_key", base_url="https://api.example", transport=FakeTransport(*responses), retry_policy=policy
     )
 
 
@@ -256,9 +255,9 @@ streams = st.lists(
     streams,
     st.sampled_from(["text/event-stream", "application/json", "text/html", "", "x/y; charset=\u00ff", "TEXT/PLAIN"]),
 )
-async def test_any_stream(chunks, kind):
-    """Any bytes for a stream are events and an end, or events and an error that has their text."""
-    client = client_of(FakeResponse(*chunks, headers={"content-type": kind}))
+async def test_any_stream(chunks, content_type):
+    """Any bytes as a stream are events and an end, or events and an error with their text."""
+    client = client_of(FakeResponse(*chunks, headers={"content-type": content_type}))
     texts = []
     try:
         async with client.stream("gpt-5", "Hi", recover=False) as stream:
@@ -273,8 +272,8 @@ async def test_any_stream(chunks, kind):
 
 @SOME
 @given(st.sampled_from([200, 201, *STATUSES]), objects(GENERATION_FIELDS) | objects(ERROR_FIELDS) | values)
-async def test_any_answer_to_any_call(status, value):
-    """Any answer with any status, to any call, is a result or an error."""
+async def test_any_response_to_any_call(status, value):
+    """Any response with any status is a result or an error of any call."""
     response = FakeResponse(
         json.dumps(value).encode(), status_code=status, headers={"content-type": "application/json"}
     )
@@ -284,22 +283,22 @@ async def test_any_answer_to_any_call(status, value):
         lambda client: client.with_options(max_retries=0).wait("gen_1", timeout=0.01, poll_interval=0.001),
         lambda client: read_stream(client.with_options(max_retries=0)),
     ):
-        with only_ours():
+        with only_sdk_errors():
             await call(client_of(response))
 
 
 @settings(SOME, max_examples=15)
 @given(st.binary(max_size=200), st.binary(max_size=60))
 async def test_any_bytes_on_the_wire(serve, connect, data, more):
-    """Any bytes for an answer, its head included, are an error after one request; the connection is closed."""
-    for pieces in ([data, more], [answer(data)], [STREAM_HEAD + data, more]):
-        server = serve(replies(*pieces, every=0.001), serves(answer({"error": "x"}, status="400 No")))
+    """Any bytes as a response, head included, are an error after one request, and the connection is closed."""
+    for pieces in ([data, more], [response(data)], [STREAM_HEAD + data, more]):
+        server = serve(respond_once(*pieces, every=0.001), respond_to_each(response({"error": "x"}, status="400 No")))
         client = connect(server, timeout=2, max_retries=0)
-        with only_ours():
+        with only_sdk_errors():
             await client.generate("gpt-5", "Hi")
         assert 1 == server.posts
         assert await eventually(lambda server=server: server.connections[0].ended)
 
-        with only_ours():
+        with only_sdk_errors():
             await read_stream(client)
         assert 2 == server.posts

@@ -1,48 +1,50 @@
-"""The same faults through the blocking side: whatever breaks, both sides tell the same of it."""
+"""The same faults through `NeuralBox`: its errors have the same facts as those of `AsyncNeuralBox`."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
-from fault_server import answer, events, replies, serves
+from fault_server import events, respond_once, respond_to_each, response
 from test_broken_streams import BROKEN_STREAMS
 from test_response_bodies import BROKEN_BODIES
 
 from neuralbox_async import AsyncNeuralBox, NeuralBoxError, RetryPolicy
 from neuralbox_sync import NeuralBox
 
-AT_ONCE = RetryPolicy(uniform=lambda _low, _high: 0.0)
+NO_BACKOFF = RetryPolicy(jitter=lambda _low, _high: 0.0)
 
 CALLS = {
     **{name: script for name, (script, _) in BROKEN_BODIES.items()},
-    "nothing at all": replies(),
-    "reset": replies(then="reset"),
-    "half a head": replies(b"HTTP/1.1 200 OK\r\nContent-"),
-    "no HTTP": replies(b"ICY 200 OK\r\n\r\n"),
-    "redirect": replies(b"HTTP/1.1 307 Go\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"),
-    "unauthorised": serves(answer({"error": "not_authenticated"}, status="401 No")),
-    "out of tokens": serves(answer({"error": "insufficient_tokens"}, status="402 No")),
-    "throttled for long": serves(answer({"error": "rate_limit_exceeded", "retry_after": 847}, status="429 Slow")),
-    "provider": serves(answer({"error": "provider_error"}, status="500 No")),
-    "gateway": serves(answer(b"<html>", status="502 Bad")),
-    "failed": serves(answer({"id": 7, "status": "failed", "error": "policy"})),
+    "no response": respond_once(),
+    "reset": respond_once(then="reset"),
+    "half a head": respond_once(b"HTTP/1.1 200 OK\r\nContent-"),
+    "not HTTP": respond_once(b"ICY 200 OK\r\n\r\n"),
+    "redirect": respond_once(b"HTTP/1.1 307 Go\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"),
+    "unauthorised": respond_to_each(response({"error": "not_authenticated"}, status="401 No")),
+    "out of tokens": respond_to_each(response({"error": "insufficient_tokens"}, status="402 No")),
+    "throttled for long": respond_to_each(
+        response({"error": "rate_limit_exceeded", "retry_after": 847}, status="429 Slow")
+    ),
+    "provider": respond_to_each(response({"error": "provider_error"}, status="500 No")),
+    "gateway": respond_to_each(response(b"<html>", status="502 Bad")),
+    "failed": respond_to_each(response({"id": 7, "status": "failed", "error": "policy"})),
 }
 
 
-def told(server) -> dict:
-    return {"api_key": "nb_test_key", "base_url": server.url, "timeout": 5, "retry_policy": AT_ONCE}
+def options_for(server) -> dict:
+    return {"api_key": "nb_test_key", "base_url": server.url, "timeout": 5, "retry_policy": NO_BACKOFF}
 
 
 def facts(error: NeuralBoxError, server) -> tuple:
-    """What a failure tells, and how many requests the server saw for it."""
-    told_of_both = (type(error), error.billed, error.request_sent, error.attempts, error.text, error.generation_id)
-    return (*told_of_both, server.posts)
+    """Return the facts of *error* and the number of POST requests."""
+    of_the_error = (type(error), error.billed, error.request_sent, error.attempts, error.text, error.generation_id)
+    return (*of_the_error, server.posts)
 
 
 def failure_of_async(server, run) -> NeuralBoxError:
     async def main() -> NeuralBoxError:
-        async with AsyncNeuralBox(**told(server)) as client:
+        async with AsyncNeuralBox(**options_for(server)) as client:
             with pytest.raises(NeuralBoxError) as caught:
                 await run(client)
             return caught.value
@@ -52,14 +54,14 @@ def failure_of_async(server, run) -> NeuralBoxError:
 
 @pytest.mark.parametrize("script", CALLS.values(), ids=CALLS)
 def test_calls(serve, script):
-    """A call that breaks tells the same, sent as often, whether it blocks or not."""
-    awaited, blocked = serve(script), serve(script)
-    expected = failure_of_async(awaited, lambda client: client.generate("gpt-5", "Hi"))
+    """A blocking call that fails has the same error and the same number of requests as an async one."""
+    async_server, blocking_server = serve(script), serve(script)
+    expected = failure_of_async(async_server, lambda client: client.generate("gpt-5", "Hi"))
 
-    with NeuralBox(**told(blocked)) as client:
+    with NeuralBox(**options_for(blocking_server)) as client:
         with pytest.raises(NeuralBoxError) as caught:
             client.generate("gpt-5", "Hi")
-        assert facts(expected, awaited) == facts(caught.value, blocked)
+        assert facts(expected, async_server) == facts(caught.value, blocking_server)
 
 
 async def read_async(client) -> None:
@@ -69,21 +71,21 @@ async def read_async(client) -> None:
 
 @pytest.mark.parametrize("script", BROKEN_STREAMS.values(), ids=BROKEN_STREAMS)
 def test_streams(serve, script):
-    """A stream that breaks gives the same text and the same error, whether it blocks or not."""
-    awaited, blocked = serve(script), serve(script)
-    expected = failure_of_async(awaited, read_async)
+    """A blocking stream that breaks has the same text and the same error as an async one."""
+    async_server, blocking_server = serve(script), serve(script)
+    expected = failure_of_async(async_server, read_async)
     pieces = []
 
-    with NeuralBox(**told(blocked)) as client:
+    with NeuralBox(**options_for(blocking_server)) as client:
         with pytest.raises(NeuralBoxError) as caught, client.stream("gpt-5", "Hi", recover=False) as stream:
             pieces.extend(stream.text_stream)
-        assert facts(expected, awaited) == facts(caught.value, blocked)
+        assert facts(expected, async_server) == facts(caught.value, blocking_server)
     assert expected.text == "".join(pieces)
 
 
-def test_whole_stream(serve):
-    """A stream that does not break is whole."""
-    server = serve(serves(answer(events("Hello ", "world"), kind="text/event-stream")))
-    with NeuralBox(**told(server)) as client, client.stream("gpt-5", "Hi") as stream:
+def test_complete_stream(serve):
+    """A blocking stream that does not break yields the whole text."""
+    server = serve(respond_to_each(response(events("Hello ", "world"), content_type="text/event-stream")))
+    with NeuralBox(**options_for(server)) as client, client.stream("gpt-5", "Hi") as stream:
         assert "Hello world" == "".join(stream.text_stream)
     assert 1 == server.posts

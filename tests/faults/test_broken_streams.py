@@ -4,7 +4,7 @@ import asyncio
 import time
 
 import pytest
-from fault_server import STREAM_HEAD, event, events, replies
+from fault_server import STREAM_HEAD, event, events, respond_once
 from outcomes import LONG, SHORT, START, stream
 
 from neuralbox_async import StreamInterruptedError, StreamTimeoutError
@@ -13,47 +13,47 @@ CHUNKED_START = STREAM_HEAD[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def streamed_in_chunks(data, end):
-    """Return *data* as one chunk of a stream, then *end*."""
+    """Return a stream with *data* in one chunk, then *end*."""
     return CHUNKED_START + b"%x\r\n%s\r\n" % (len(data), data) + end
 
 
 BROKEN_STREAMS = {
-    "closed": replies(START),
-    "reset": replies(START, then="reset"),
-    "closed inside an event": replies(START + b'data: {"type": "content_del'),
-    "closed before the blank line": replies(START + b'data: {"type": "content_delta", "delta": "!"}\n'),
-    "closed inside a chunk": replies(streamed_in_chunks(events("Hello ", "world", end=False), b"ff\r\ndata: {")),
-    "closed by a last chunk": replies(streamed_in_chunks(events("Hello ", "world", end=False), b"0\r\n\r\n")),
-    "bad chunk size": replies(
+    "closed": respond_once(START),
+    "reset": respond_once(START, then="reset"),
+    "closed inside an event": respond_once(START + b'data: {"type": "content_del'),
+    "closed before the blank line": respond_once(START + b'data: {"type": "content_delta", "delta": "!"}\n'),
+    "closed inside a chunk": respond_once(streamed_in_chunks(events("Hello ", "world", end=False), b"ff\r\ndata: {")),
+    "closed by a last chunk": respond_once(streamed_in_chunks(events("Hello ", "world", end=False), b"0\r\n\r\n")),
+    "bad chunk size": respond_once(
         streamed_in_chunks(events("Hello ", "world", end=False), b""), b"zz\r\n\r\n", then="stall", every=0.05
     ),
-    "not JSON": replies(START + b"data: {nope}\n\n" + events("never")),
-    "not an object": replies(START + b"data: [1]\n\n" + events("never")),
-    "a delta that is no text": replies(START + event(type="content_delta", delta=5) + events("never")),
-    "a delta that is missing": replies(START + event(type="content_delta") + events("never")),
-    "an error event": replies(START + event(type="error", message="overloaded") + events("never")),
-    "an error event without words": replies(START + event(type="error") + events("never")),
-    "bad UTF-8 for JSON": replies(START + b"data: \xff\xfe\n\n" + events("never")),
-    "lone [DONE]-like": replies(START + b"data: [DONE\n\n"),
+    "not JSON": respond_once(START + b"data: {nope}\n\n" + events("never")),
+    "not an object": respond_once(START + b"data: [1]\n\n" + events("never")),
+    "a delta that is not a string": respond_once(START + event(type="content_delta", delta=5) + events("never")),
+    "a delta that is missing": respond_once(START + event(type="content_delta") + events("never")),
+    "an error event": respond_once(START + event(type="error", message="overloaded") + events("never")),
+    "an error event without a message": respond_once(START + event(type="error") + events("never")),
+    "bad UTF-8 for JSON": respond_once(START + b"data: \xff\xfe\n\n" + events("never")),
+    "lone [DONE]-like": respond_once(START + b"data: [DONE\n\n"),
 }
 
 
 @pytest.mark.parametrize("script", BROKEN_STREAMS.values(), ids=BROKEN_STREAMS)
 async def test_broken_stream(serve, connect, script):
-    """A stream that ends without its last event raises, with the text that was delivered, and again each time."""
+    """A stream that ends without its terminal event raises each time, with the text that was delivered."""
     server = serve(script)
     client = connect(server, stall_timeout=LONG)
     texts = []
 
     async with client.stream("gpt-5", "Hi", recover=False) as opened:
         with pytest.raises(StreamInterruptedError) as caught:
-            async for text in opened.text:
+            async for text in opened.text_stream:
                 texts.append(text)
         with pytest.raises(StreamInterruptedError) as again:
             await anext(opened)
 
     error = caught.value
-    assert not isinstance(error, StreamTimeoutError)  # it broke, and that is noticed at once
+    assert not isinstance(error, StreamTimeoutError)  # the break is noticed at once
     assert again.value is error
     assert ["Hello ", "world"] == texts
     assert "Hello world" == error.text == error.generation.content == opened.generation.content
@@ -63,11 +63,11 @@ async def test_broken_stream(serve, connect, script):
     assert error.request_sent
     assert 1 == server.posts
     assert 1 == len(server.connections)
-    assert await server.all_left()
+    assert await server.all_closed()
 
 
 def heartbeats(beat):
-    """Return a script that streams some text, and then nothing but *beat*."""
+    """Return a script that streams some text, and then only *beat*."""
 
     async def script(connection):
         await connection.request()
@@ -79,19 +79,19 @@ def heartbeats(beat):
 
 
 STALLED_STREAMS = {
-    "silence": replies(START, then="stall"),
+    "silence": respond_once(START, then="stall"),
     "comments": heartbeats(b": ping\n\n"),
     "comments without blank lines": heartbeats(b":\n"),
     "unknown events": heartbeats(event(type="ping")),
     "empty deltas": heartbeats(event(type="content_delta", delta="")),
     "empty events": heartbeats(b"event: ping\n\n"),
-    "an event dripped": heartbeats(b"x"),
+    "an event byte by byte": heartbeats(b"x"),
 }
 
 
 @pytest.mark.parametrize("script", STALLED_STREAMS.values(), ids=STALLED_STREAMS)
 async def test_stalled_stream(serve, connect, script):
-    """Only content keeps a stream alive."""
+    """A stream without content times out, also if it sends heartbeats."""
     server = serve(script)
     client = connect(server)
 
@@ -103,13 +103,13 @@ async def test_stalled_stream(serve, connect, script):
     assert "gen_1" == outcome.error.generation_id
     assert "unknown" == outcome.error.billed
     assert SHORT * 0.9 <= outcome.elapsed < LONG
-    assert await server.all_left()
+    assert await server.all_closed()
     assert 1 == server.posts
 
 
 @pytest.mark.parametrize("beat", [b": ping\n\n", event(type="ping")], ids=["comments", "unknown events"])
 async def test_stream_without_first_event(serve, connect, beat):
-    """What is no content does not count as the first event."""
+    """A heartbeat does not count as the first event."""
 
     async def script(connection):
         await connection.request()
@@ -125,13 +125,13 @@ async def test_stream_without_first_event(serve, connect, beat):
     assert isinstance(outcome.error, StreamTimeoutError)
     assert "first_event" == outcome.error.phase
     assert SHORT * 0.9 <= outcome.elapsed < LONG
-    assert await server.all_left()
+    assert await server.all_closed()
     assert 1 == server.posts
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["eager reader", "busy reader"])
-async def test_total_time_of_a_stream(serve, connect, busy):
-    """The deadline of a whole stream holds while data flows, and for a reader that does other things in between."""
+async def test_total_timeout_of_a_stream(serve, connect, busy):
+    """The timeout of a whole stream holds while data arrives, and for a reader that does other things between reads."""
 
     async def script(connection):
         await connection.request()
@@ -145,21 +145,23 @@ async def test_total_time_of_a_stream(serve, connect, busy):
 
     with pytest.raises(StreamTimeoutError) as caught:
         async with client.stream("gpt-5", "Hi", recover=False, timeout=3 * SHORT) as opened:
-            async for _ in opened.text:
+            async for _ in opened.text_stream:
                 if busy:
                     await asyncio.sleep(0.001)
                 assert time.monotonic() - started < LONG
 
     assert "total" == caught.value.phase
     assert caught.value.text
-    assert await server.all_left()
+    assert await server.all_closed()
     assert 1 == server.posts
 
 
-async def test_slow_reader_is_no_stall(serve, connect):
-    """The clocks of a stream run only while a read waits."""
+async def test_slow_reader(serve, connect):
+    """The timeouts of a stream count only while a read waits."""
     server = serve(
-        replies(STREAM_HEAD + events("a"), events("b", start=False, end=False), events("c", start=False), every=0.01)
+        respond_once(
+            STREAM_HEAD + events("a"), events("b", start=False, end=False), events("c", start=False), every=0.01
+        )
     )
     client = connect(server)
 
@@ -171,7 +173,7 @@ async def test_slow_reader_is_no_stall(serve, connect):
 
 
 async def test_polling_reader_notices_a_stall(serve, connect):
-    """Reads that are given up after a moment count together: a dead stream ends for their reader, too."""
+    """Reads with short timeouts count together: a stalled stream times out for their reader as well."""
     server = serve(heartbeats(b": ping\n\n"))
     client = connect(server)
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""A call may be given up at any moment and in any way: it ends at once, leaks nothing, and never asks a second time."""
+"""A call that is cancelled at any time and in any way ends at once, leaks nothing and sends no second request."""
 
 import asyncio
 import contextlib
@@ -7,14 +7,23 @@ import threading
 import time
 
 import pytest
-from fault_server import STREAM_HEAD, answer, events, eventually, generation, reads_and_stalls, replies, serves
+from fault_server import (
+    STREAM_HEAD,
+    events,
+    eventually,
+    generation,
+    never_responds,
+    respond_once,
+    respond_to_each,
+    response,
+)
 from slow_calls import (
+    COMPLETE,
     HALF,
     HALF_A_STREAM,
     PENDING,
     SOON,
     THROTTLED,
-    WHOLE,
     by_anyio_scope,
     by_task,
     generate,
@@ -27,8 +36,8 @@ from neuralbox_async import NeuralBoxError
 STREAM = STREAM_HEAD + events("Hello ", "world")
 
 
-def dripped(data, parts=12, every=0.004):
-    """Return a script that answers each request with *data*, slowly."""
+def slowly(data, parts=12, every=0.004):
+    """Return a script that sends *data* to each request, slowly."""
     size = -(-len(data) // parts)
 
     async def script(connection):
@@ -42,15 +51,15 @@ def dripped(data, parts=12, every=0.004):
 
 
 CALLS = {
-    "generate": (generate, dripped(WHOLE)),
-    "stream": (read_stream, dripped(STREAM.replace(b"Connection: close\r\n", b""))),
-    "retry": (generate, serves(THROTTLED)),
-    "wait": (wait, serves(PENDING)),
+    "generate": (generate, slowly(COMPLETE)),
+    "stream": (read_stream, slowly(STREAM.replace(b"Connection: close\r\n", b""))),
+    "retry": (generate, respond_to_each(THROTTLED)),
+    "wait": (wait, respond_to_each(PENDING)),
 }
 
 
 async def by_asyncio_timeout(call, seconds):
-    """Use `asyncio.timeout`."""
+    """Cancel with `asyncio.timeout`."""
     try:
         async with asyncio.timeout(seconds) as scope:
             await call
@@ -61,7 +70,7 @@ async def by_asyncio_timeout(call, seconds):
 
 
 async def by_wait_for(call, seconds):
-    """Use `asyncio.wait_for`."""
+    """Cancel with `asyncio.wait_for`."""
     try:
         await asyncio.wait_for(call, seconds)
     except TimeoutError as error:
@@ -71,7 +80,7 @@ async def by_wait_for(call, seconds):
 
 
 async def by_sibling(call, seconds):
-    """Fail beside it in a task group."""
+    """Cancel by the failure of another task in the task group."""
 
     async def fail():
         await asyncio.sleep(seconds)
@@ -89,67 +98,67 @@ WAYS = [by_task, by_asyncio_timeout, by_wait_for, by_anyio_scope, by_sibling]
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("call, script", CALLS.values(), ids=CALLS)
-async def test_given_up_at_any_moment(serve, connect, call, script, way):
-    """Given up at any moment, a call asked at most once, its connection is closed, and the client goes on."""
+async def test_cancelled_at_any_time(serve, connect, call, script, way):
+    """A call that is cancelled at any time sends at most one request, and the client still works."""
     server = serve(script)
     client = connect(server, timeout=60)
-    chance = random.Random(7)
-    given_up = 0
+    rng = random.Random(7)
+    cancelled = 0
 
     for calls in range(1, 9):
         started = time.monotonic()
-        given_up += await way(call(client), chance.uniform(0, 0.07))
+        cancelled += await way(call(client), rng.uniform(0, 0.07))
         assert time.monotonic() - started < SOON
         assert server.posts <= calls
-    assert given_up
+    assert cancelled
     if call is not wait:
         keys = [request.headers["idempotency-key"] for request in server.requests]
         assert len(keys) == len(set(keys))
     await client.aclose()
-    assert await server.all_left()
+    assert await server.all_closed()
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     "call, script",
     [
-        (generate, reads_and_stalls),
+        (generate, never_responds),
         (generate, HALF),
-        (read_stream, reads_and_stalls),
+        (read_stream, never_responds),
         (read_stream, HALF_A_STREAM),
         (wait, HALF),
     ],
     ids=["head", "body", "head of a stream", "stream", "poll"],
 )
-async def test_connection_of_what_was_given_up(serve, connect, call, script, way):
-    """The connection of a call that was given up is closed at once, so that the server can stop; its slot is free."""
-    server = serve(script, serves(WHOLE))
+async def test_connection_of_a_cancelled_call(serve, connect, call, script, way):
+    """The connection of a cancelled call is closed at once, so that the server can stop, and its slot is free."""
+    server = serve(script, respond_to_each(COMPLETE))
     client = connect(server, timeout=60, max_connections=1)
 
     assert await way(call(client), 0.05)
 
-    assert await server.all_left()
+    assert await server.all_closed()
     assert "Hello" == (await client.generate("gpt-5", "Hi", timeout=SOON)).content
 
 
-CLOCK = 0.12
+TIMEOUT = 0.12
 
 
 @pytest.mark.parametrize("first", ["deadline", "cancellation"])
 @pytest.mark.parametrize(
     "call, options, script",
     [
-        (generate, {"timeout": CLOCK}, reads_and_stalls),
-        (generate, {"timeout": CLOCK}, HALF),
-        (generate, {"timeout": CLOCK}, replies(THROTTLED[:-10], then="stall")),
-        (read_stream, {"first_event_timeout": CLOCK}, reads_and_stalls),
-        (read_stream, {"first_event_timeout": CLOCK}, replies(STREAM_HEAD, then="stall")),
-        (read_stream, {"stall_timeout": CLOCK}, HALF_A_STREAM),
+        (generate, {"timeout": TIMEOUT}, never_responds),
+        (generate, {"timeout": TIMEOUT}, HALF),
+        (generate, {"timeout": TIMEOUT}, respond_once(THROTTLED[:-10], then="stall")),
+        (read_stream, {"first_event_timeout": TIMEOUT}, never_responds),
+        (read_stream, {"first_event_timeout": TIMEOUT}, respond_once(STREAM_HEAD, then="stall")),
+        (read_stream, {"stall_timeout": TIMEOUT}, HALF_A_STREAM),
     ],
     ids=["head", "body", "body of an error", "head of a stream", "first event", "stall"],
 )
-async def test_cancelled_as_the_deadline_comes(serve, connect, call, options, script, first):
-    """Cancelled in the very iteration of the loop in which a clock of ours runs out, a call ends as cancelled."""
+async def test_cancelled_at_the_deadline(serve, connect, call, options, script, first):
+    """A call that is cancelled in the loop iteration in which its timeout expires ends as cancelled."""
     server = serve(script)
     client = connect(server, **options)
     loop = asyncio.get_running_loop()
@@ -158,60 +167,60 @@ async def test_cancelled_as_the_deadline_comes(serve, connect, call, options, sc
         started = loop.time()
         task = asyncio.create_task(call(client))
         await eventually(lambda calls=calls: server.posts == calls)
-        await asyncio.sleep(0.01)  # the answer, as far as it comes, has been read
-        if loop.time() - started > CLOCK / 2:  # too busy a machine to tell what comes first: once more
+        await asyncio.sleep(0.01)  # the part of the response that arrives has been read
+        if loop.time() - started > TIMEOUT / 2:  # the machine is too busy to control the order: try again
             task.cancel()
             await asyncio.wait({task})
             continue
-        loop.call_at(started + 2.2 * CLOCK, task.cancel)
-        # The loop is held up until both timers have run out, so that they are handled in one iteration.
-        time.sleep(started + 2.5 * CLOCK - loop.time())
+        loop.call_at(started + 2.2 * TIMEOUT, task.cancel)
+        # Block the loop until both timers are due, so that one iteration handles both.
+        time.sleep(started + 2.5 * TIMEOUT - loop.time())
         if first == "cancellation":
             task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert calls == server.posts
         break
-    assert await server.all_left()
+    assert await server.all_closed()
 
 
-@pytest.mark.parametrize("patience", [0.0005, 0.003, 0.011])
-async def test_read_that_is_given_up_loses_nothing(serve, connect, patience):
-    """Reads with a time limit of the caller's deliver each event once, in order, wherever they were given up."""
+@pytest.mark.parametrize("timeout", [0.0005, 0.003, 0.011])
+async def test_cancelled_read_loses_nothing(serve, connect, timeout):
+    """Reads with a timeout of the caller yield each event once and in order, wherever they were cancelled."""
     deltas = [f"{number} €\n" for number in range(12)]
     data = events(*deltas)
-    server = serve(replies(STREAM_HEAD, *(data[at : at + 35] for at in range(0, len(data), 35)), every=0.004))
+    server = serve(respond_once(STREAM_HEAD, *(data[at : at + 35] for at in range(0, len(data), 35)), every=0.004))
     texts = []
-    given_up = 0
+    cancelled = 0
 
     async with connect(server).stream("gpt-5", "Hi", recover=False) as stream:
         reader = stream.text_stream
         while True:
             try:
-                texts.append(await asyncio.wait_for(anext(reader), patience))
+                texts.append(await asyncio.wait_for(anext(reader), timeout))
             except TimeoutError:
-                given_up += 1
+                cancelled += 1
             except StopAsyncIteration:
                 break
 
     assert deltas == texts
-    assert given_up
+    assert cancelled
     assert "".join(deltas) == stream.generation.content
     assert stream.generation.completed
 
 
-async def test_recovery_that_is_given_up_goes_on(serve, connect):
-    """A recovery that was given up begins anew with the next read."""
-    asked = threading.Event()
+async def test_cancelled_recovery(serve, connect):
+    """A recovery that was cancelled starts again with the next read."""
+    requested = threading.Event()
 
-    async def slowly(connection):
+    async def respond_to_the_second(connection):
         while True:
             await connection.request()
-            if asked.is_set():
-                await connection.send(answer(generation("Hello world!")))
-            asked.set()
+            if requested.is_set():
+                await connection.send(response(generation("Hello world!")))
+            requested.set()
 
-    server = serve(replies(STREAM_HEAD + events("Hello ", "world", end=False)), slowly)
+    server = serve(respond_once(STREAM_HEAD + events("Hello ", "world", end=False)), respond_to_the_second)
 
     async with connect(server).stream("gpt-5", "Hi") as stream:
         assert ["Hello ", "world"] == [await anext(stream.text_stream), await anext(stream.text_stream)]

@@ -1,4 +1,4 @@
-"""Streams and clients may be closed or left at any moment: readers and calls end at once, and nothing leaks."""
+"""Streams and clients that are closed or left at any time: readers and calls end at once, and nothing leaks."""
 
 import asyncio
 import contextlib
@@ -6,14 +6,14 @@ import gc
 
 import anyio
 import pytest
-from fault_server import STREAM_HEAD, event, events, eventually, reads_and_stalls, replies, serves
+from fault_server import STREAM_HEAD, event, events, eventually, never_responds, respond_once, respond_to_each
 from slow_calls import (
+    COMPLETE,
     HALF,
     HALF_A_STREAM,
     PENDING,
     SOON,
     THROTTLED,
-    WHOLE,
     by_anyio_scope,
     by_task,
     generate,
@@ -23,11 +23,11 @@ from slow_calls import (
 
 from neuralbox_async import ClientClosedError, StreamStateError
 
-# ----------------------------------------------------------------------------------------------- closing under a reader
+# ----------------------------------------------------------------------------------------------- closing during a read
 
 
-async def test_stream_closed_under_its_reader(serve, connect):
-    """A reader whose stream is closed is told at once, and the stream is over."""
+async def test_stream_closed_during_a_read(serve, connect):
+    """A read raises at once when its stream is closed; then the stream has ended."""
     server = serve(HALF_A_STREAM)
     async with connect(server).stream("gpt-5", "Hi") as stream:
         reading = asyncio.create_task(stream.get_final_generation())
@@ -40,12 +40,12 @@ async def test_stream_closed_under_its_reader(serve, connect):
 
     assert "Hello world" == stream.generation.content
     assert "incomplete" == stream.generation.status
-    assert await server.all_left()
+    assert await server.all_closed()
     assert 1 == len(server.requests)
 
 
-async def test_client_closed_under_a_reader(serve, connect):
-    """A reader whose client is closed is told at once, with the text so far."""
+async def test_client_closed_during_a_read(serve, connect):
+    """A read raises at once, with the text so far, when the client is closed."""
     server = serve(HALF_A_STREAM)
     client = connect(server)
     async with client.stream("gpt-5", "Hi") as stream:
@@ -58,24 +58,24 @@ async def test_client_closed_under_a_reader(serve, connect):
     assert "Hello world" == caught.value.text
     assert "gen_1" == caught.value.generation_id
     assert "unknown" == caught.value.billed
-    assert await server.all_left()
+    assert await server.all_closed()
     assert 1 == len(server.requests)
 
 
 @pytest.mark.parametrize(
     "call, script, billed",
     [
-        (generate, reads_and_stalls, "unknown"),
+        (generate, never_responds, "unknown"),
         (generate, HALF, "unknown"),
-        (read_stream, reads_and_stalls, "unknown"),
-        (generate, serves(THROTTLED), "no"),
-        (wait, serves(PENDING), "no"),
-        (wait, reads_and_stalls, "no"),
+        (read_stream, never_responds, "unknown"),
+        (generate, respond_to_each(THROTTLED), "no"),
+        (wait, respond_to_each(PENDING), "no"),
+        (wait, never_responds, "no"),
     ],
-    ids=["head", "body", "head of a stream", "retry", "pause between polls", "poll"],
+    ids=["head", "body", "head of a stream", "retry", "pause between status requests", "poll"],
 )
 async def test_client_closed_during_a_call(serve, connect, call, script, billed):
-    """A call whose client is closed ends soon with that error, wherever it is, and tells the truth of the money."""
+    """A call whose client is closed raises soon, in any phase, with the right billing status."""
     server = serve(script)
     client = connect(server, timeout=60)
     calling = asyncio.create_task(call(client))
@@ -88,28 +88,28 @@ async def test_client_closed_during_a_call(serve, connect, call, script, billed)
         await asyncio.wait_for(calling, SOON)
     assert billed == caught.value.billed
     assert caught.value.request_sent or call is wait
-    assert await server.all_left()
+    assert await server.all_closed()
     assert server.posts <= 1
 
 
 async def test_client_closed_while_calls_wait_for_a_connection(serve, connect):
-    """Calls that wait for one of max_connections are told, too: nobody has cancelled their tasks."""
-    server = serve(reads_and_stalls)
+    """Calls that wait for one of max_connections raise `ClientClosedError`, not a cancellation."""
+    server = serve(never_responds)
     client = connect(server, max_connections=1)
     calling = [asyncio.create_task(generate(client)) for _ in range(4)]
     await eventually(lambda: server.posts)
 
     await client.aclose()
 
-    failures = await asyncio.wait_for(asyncio.gather(*calling, return_exceptions=True), SOON)
-    assert [ClientClosedError] * 4 == [type(failure) for failure in failures]
-    assert ["unknown", "no", "no", "no"] == [failure.billed for failure in failures]
-    assert [True, False, False, False] == [failure.request_sent for failure in failures]
+    errors = await asyncio.wait_for(asyncio.gather(*calling, return_exceptions=True), SOON)
+    assert [ClientClosedError] * 4 == [type(error) for error in errors]
+    assert ["unknown", "no", "no", "no"] == [error.billed for error in errors]
+    assert [True, False, False, False] == [error.request_sent for error in errors]
     assert 1 == server.posts
 
 
 async def test_client_closed_by_another_loop(serve, connect):
-    """Closing from another thread, with a loop of its own, ends the calls and streams of this one."""
+    """Closing in another thread, with a loop of its own, ends the streams of this loop."""
     server = serve(HALF_A_STREAM)
     client = connect(server)
     async with client.stream("gpt-5", "Hi") as stream:
@@ -119,13 +119,13 @@ async def test_client_closed_by_another_loop(serve, connect):
         with pytest.raises(ClientClosedError):
             await asyncio.wait_for(reading, SOON)
 
-    assert await server.all_left()
+    assert await server.all_closed()
 
 
 @pytest.mark.parametrize("call", [generate, read_stream, wait])
 async def test_use_after_closing(serve, connect, call):
-    """A client that was closed, once or twice, refuses each call before anything is sent."""
-    server = serve(serves(WHOLE))
+    """A closed client raises for each call before anything is sent."""
+    server = serve(respond_to_each(COMPLETE))
     client = connect(server)
     await client.aclose()
     await client.aclose()
@@ -138,7 +138,7 @@ async def test_use_after_closing(serve, connect, call):
 
 
 async def test_closing_inside_a_cancelled_scope(serve, connect):
-    """Cleaning up in a scope that is cancelled already closes everything all the same."""
+    """Leaving the client and a stream in a cancelled scope closes both."""
     server = serve(HALF_A_STREAM)
     client = connect(server)
 
@@ -150,15 +150,15 @@ async def test_closing_inside_a_cancelled_scope(serve, connect):
 
     assert scope.cancelled_caught
     assert client.closed
-    assert await server.all_left()
+    assert await server.all_closed()
 
 
 # ----------------------------------------------------------------------------------------------- leaving a stream early
 
 
 async def test_two_readers(serve, connect):
-    """The second of two tasks that read one stream is refused; the first goes on."""
-    server = serve(replies(STREAM_HEAD + events("a", end=False), events("b", start=False), every=0.1))
+    """The second of two tasks that read one stream gets an error; the first continues."""
+    server = serve(respond_once(STREAM_HEAD + events("a", end=False), events("b", start=False), every=0.1))
     async with connect(server).stream("gpt-5", "Hi") as stream:
         await anext(stream)
         await anext(stream)
@@ -171,7 +171,7 @@ async def test_two_readers(serve, connect):
 
 @pytest.mark.parametrize("how", ["break", "raise", "return"])
 async def test_leaving_early(serve, connect, how):
-    """Leaving a stream, in whatever way, closes its connection, so that the server stops generating."""
+    """Leaving a stream in any way closes its connection, so that the server stops generating."""
     server = serve(HALF_A_STREAM)
     client = connect(server)
 
@@ -186,25 +186,25 @@ async def test_leaving_early(serve, connect, how):
 
     with pytest.raises(LookupError, match="of the user") if how == "raise" else contextlib.nullcontext():
         await leave()
-    assert await server.all_left()
+    assert await server.all_closed()
 
 
-async def test_dropped_stream(serve, connect):
-    """A stream that was entered and forgotten is closed when it is collected."""
+async def test_garbage_collected_stream(serve, connect):
+    """A stream that was entered and not left is closed when it is garbage-collected."""
     server = serve(HALF_A_STREAM)
     client = connect(server)
 
-    async def forget():
-        stream = await client.stream("gpt-5", "Hi").__aenter__()  # as a careless user may
+    async def enter_and_forget():
+        stream = await client.stream("gpt-5", "Hi").__aenter__()  # no `async with`
         await anext(stream)
 
-    await forget()
+    await enter_and_forget()
     gc.collect()
-    assert await server.all_left()
+    assert await server.all_closed()
 
 
-async def test_flood_of_heartbeats_leaves_room_for_others(serve, connect):
-    """A stream of comments at full speed does not keep the loop to itself."""
+async def test_flood_of_heartbeats(serve, connect):
+    """A stream of comments at full speed does not block the loop."""
 
     async def flood(connection):
         await connection.request()
@@ -217,4 +217,4 @@ async def test_flood_of_heartbeats_leaves_room_for_others(serve, connect):
 
     assert await by_anyio_scope(read_stream(client), 0.2)
     assert await by_task(read_stream(client), 0.2)
-    assert await server.all_left()
+    assert await server.all_closed()

@@ -7,15 +7,15 @@ import threading
 import time
 
 import pytest
-from fault_server import eventually, reads_and_stalls
-from outcomes import LONG, SHORT, Place, assert_never_sent, assert_unknown, closed_port, generate, stream
+from fault_server import eventually, never_responds
+from outcomes import LONG, SHORT, URLOnly, assert_never_sent, assert_unknown, closed_port, generate, stream
 
 from neuralbox_async import APIConnectionError, APITimeoutError
 
 
 @contextlib.contextmanager
 def black_hole():
-    """A port of the loopback where no connection comes about: its queue is full."""
+    """Yield a loopback port whose queue is full, so that connecting hangs."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -29,9 +29,9 @@ def black_hole():
 
 @pytest.mark.parametrize("call", [generate, stream])
 async def test_refused(connect, call):
-    """A connection that is refused is tried again, three times in all; nothing was sent."""
+    """A refused connection is attempted three times in all, and nothing is sent."""
     with closed_port() as port:
-        outcome = await call(connect(Place(f"http://127.0.0.1:{port}")))
+        outcome = await call(connect(URLOnly(f"http://127.0.0.1:{port}")))
 
     assert APIConnectionError is type(outcome.error)
     assert_never_sent(outcome.error, attempts=3)
@@ -40,9 +40,9 @@ async def test_refused(connect, call):
 
 @pytest.mark.parametrize("call", [generate, stream])
 async def test_black_hole(connect, call):
-    """A connection that does not come about ends by connect_timeout, each time."""
+    """Each attempt to connect ends at connect_timeout."""
     with black_hole() as port:
-        outcome = await call(connect(Place(f"http://127.0.0.1:{port}"), connect_timeout=0.2))
+        outcome = await call(connect(URLOnly(f"http://127.0.0.1:{port}"), connect_timeout=0.2))
 
     assert isinstance(outcome.error, APITimeoutError)
     assert "connect" == outcome.error.phase
@@ -51,9 +51,9 @@ async def test_black_hole(connect, call):
 
 
 async def test_deadline_while_connecting(connect):
-    """The deadline holds for connecting, too: nothing was sent, and the error says so."""
+    """The timeout of a call holds while it connects, and nothing was sent."""
     with black_hole() as port:
-        outcome = await generate(connect(Place(f"http://127.0.0.1:{port}"), timeout=SHORT))
+        outcome = await generate(connect(URLOnly(f"http://127.0.0.1:{port}"), timeout=SHORT))
 
     assert isinstance(outcome.error, APITimeoutError)
     assert_never_sent(outcome.error, attempts=1)
@@ -61,8 +61,8 @@ async def test_deadline_while_connecting(connect):
 
 
 async def test_deadline_while_waiting_for_a_connection(serve, connect):
-    """A call that waited in vain for one of max_connections was never sent."""
-    server = serve(reads_and_stalls)
+    """A call that times out while it waits for one of max_connections was never sent."""
+    server = serve(never_responds)
     client = connect(server, max_connections=1)
     first = asyncio.create_task(generate(client, timeout=1))
     await eventually(lambda: server.posts)
@@ -76,12 +76,12 @@ async def test_deadline_while_waiting_for_a_connection(serve, connect):
 
 
 async def test_unknown_name(connect, monkeypatch):
-    """A name without an address is looked up again; nothing was sent."""
+    """The look-up of an unknown name is retried, and nothing is sent."""
 
     def unknown(*_args, **_options):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    client = connect(Place("https://api.invalid"))
+    client = connect(URLOnly("https://api.invalid"))
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
 
     outcome = await generate(client)
@@ -90,18 +90,18 @@ async def test_unknown_name(connect, monkeypatch):
     assert_never_sent(outcome.error, attempts=3)
 
 
-async def test_name_server_that_hangs(connect, monkeypatch):
-    """A look-up that hangs ends by connect_timeout, and holds up neither the call nor closing."""
-    over = threading.Event()
-    client = connect(Place("https://api.invalid"), connect_timeout=0.2)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: over.wait(10) and [])
+async def test_look_up_that_hangs(connect, monkeypatch):
+    """A look-up that hangs ends at connect_timeout and delays neither the call nor closing."""
+    finished = threading.Event()
+    client = connect(URLOnly("https://api.invalid"), connect_timeout=0.2)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: finished.wait(10) and [])
     started = time.monotonic()
     try:
         outcome = await generate(client, max_retries=1)
         await client.aclose()
         assert time.monotonic() - started < LONG
     finally:
-        over.set()
+        finished.set()
 
     assert isinstance(outcome.error, APITimeoutError)
     assert "connect" == outcome.error.phase

@@ -1,4 +1,4 @@
-"""Wherever a connection is cut, what is delivered is what had arrived, and nobody takes a part for the whole."""
+"""A connection cut at any byte: everything that arrived is delivered, and a part never counts as the whole."""
 
 import asyncio
 import json
@@ -20,12 +20,12 @@ EVENTS = [
     b"data: [DONE]\n\n",
 ]
 BODY = json.dumps(generation("Hé€"), ensure_ascii=False).encode()
-AT_THE_SAME_TIME = 8
+CONCURRENCY = 8
 
 
-def framed(framing, kind, pieces):
-    """Return *pieces* as an answer: a list of bytes, each with whether it is payload or belongs to the framing."""
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n"
+def framed(framing, content_type, pieces):
+    """Return a response with *pieces* as its body: (bytes, whether they are payload) for each part."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n"
     match framing:
         case "length":
             head += f"Content-Length: {sum(map(len, pieces))}\r\n\r\n"
@@ -43,18 +43,18 @@ def framed(framing, kind, pieces):
 
 
 def cut(sent, length):
-    """Return the first *length* bytes of *sent*, and the payload in them: None while the head is incomplete."""
+    """Return the first *length* bytes of *sent* and their payload, None if the head is incomplete."""
     data = b"".join(piece for piece, _ in sent)[:length]
-    payload, place = b"", 0
+    payload, offset = b"", 0
     for piece, is_payload in sent:
         if is_payload:
-            payload += piece[: max(0, length - place)]
-        place += len(piece)
+            payload += piece[: max(0, length - offset)]
+        offset += len(piece)
     return data, payload if length >= len(sent[0][0]) else None
 
 
 def cutting(sent, then):
-    """Return a script that sends as many bytes as the request's key says, and then cuts."""
+    """Return a script that sends as many bytes as the request's idempotency key says, and then closes or resets."""
 
     async def script(connection):
         request = await connection.request()
@@ -66,23 +66,23 @@ def cutting(sent, then):
 
 
 async def each_cut(sent, check):
-    """Call *check* with every length of what is *sent*, some at a time."""
+    """Call *check* with every length of *sent*, several concurrently."""
     lengths = iter(range(sum(len(piece) for piece, _ in sent) + 1))
 
-    async def work():
+    async def check_some():
         for length in lengths:
             await check(length, cut(sent, length)[1])
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(AT_THE_SAME_TIME):
-            group.create_task(work())
+        for _ in range(CONCURRENCY):
+            group.create_task(check_some())
 
 
 @pytest.mark.parametrize("then", ["fin", "reset"])
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
 @pytest.mark.parametrize("framing", ["length", "chunks", "close"])
 async def test_every_cut_of_a_stream(serve, connect, framing, newline, then):
-    """Of a stream cut at any byte, the deltas that had arrived whole are delivered, and the error has exactly them."""
+    """A stream cut at any byte yields the deltas that arrived whole, and its error has exactly their text."""
     sent = framed(framing, "text/event-stream", [piece.replace(b"\n", newline) for piece in EVENTS])
     server = serve(cutting(sent, then))
     client = connect(server)
@@ -91,7 +91,7 @@ async def test_every_cut_of_a_stream(serve, connect, framing, newline, then):
     async def check(length, payload):
         nonlocal calls
         calls += 1
-        # A line has ended at its CR, whether or not the LF follows.
+        # A line ends at its CR, whether or not an LF follows.
         arrived = (payload or b"").replace(b"\r\n", b"\n").replace(b"\r", b"\n").count(b"\n\n")
         expected = DELTAS[: max(0, arrived - 2)]
         texts, error = [], None
@@ -113,13 +113,13 @@ async def test_every_cut_of_a_stream(serve, connect, framing, newline, then):
 
     await each_cut(sent, check)
     assert calls == server.posts
-    assert await server.all_left()
+    assert await server.all_closed()
 
 
 @pytest.mark.parametrize("then", ["fin", "reset"])
 @pytest.mark.parametrize("framing", ["length", "chunks", "close"])
-async def test_every_cut_of_an_answer(serve, connect, framing, then):
-    """Of an answer cut at any byte, what had arrived of it is on the error, and only the whole is a generation."""
+async def test_every_cut_of_a_response(serve, connect, framing, then):
+    """The error of a response cut at any byte has the bytes that arrived, and only the whole is a generation."""
     sent = framed(framing, "application/json", [BODY[:50], BODY[50:]])
     whole = sum(len(piece) for piece, _ in sent)
     server = serve(cutting(sent, then))
@@ -141,4 +141,4 @@ async def test_every_cut_of_an_answer(serve, connect, framing, then):
 
     await each_cut(sent, check)
     assert calls == server.posts
-    assert await server.all_left()
+    assert await server.all_closed()

@@ -4,19 +4,19 @@ import asyncio
 import time
 
 import pytest
-from fault_server import STREAM_HEAD, answer, events, generation, serves
-from outcomes import HEAD, WHOLE, assert_unknown, generate, stream
+from fault_server import STREAM_HEAD, events, generation, respond_to_each, response
+from outcomes import COMPLETE, HEAD, assert_unknown, generate, stream
 
 from neuralbox_async import APIConnectionError
 
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
 async def test_stale_connection(serve, connect, how):
-    """A connection that the server has closed while it was idle is not used again."""
+    """A connection that the server closed while it was idle is not used again."""
 
     async def script(connection):
         await connection.request()
-        await connection.send(WHOLE)
+        await connection.send(COMPLETE)
         await asyncio.sleep(0.05)
         connection.finish() if how == "closed" else connection.reset()
 
@@ -30,12 +30,12 @@ async def test_stale_connection(serve, connect, how):
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
 @pytest.mark.parametrize("call", [generate, stream])
-async def test_connection_that_is_closed_as_the_request_comes(serve, connect, how, call):
-    """On a kept connection, too, a request that was taken and not answered is not sent again: it may be billed."""
+async def test_connection_closed_after_the_request(serve, connect, how, call):
+    """A request on a kept connection that the server read without a response is not sent again: it may be billed."""
 
     async def script(connection):
         await connection.request()
-        await connection.send(WHOLE)
+        await connection.send(COMPLETE)
         await connection.request()
         connection.finish() if how == "closed" else connection.reset()
 
@@ -52,12 +52,12 @@ async def test_connection_that_is_closed_as_the_request_comes(serve, connect, ho
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
 @pytest.mark.parametrize("reuse", [True, False])
-async def test_connection_that_is_closed_while_the_loop_is_busy(serve, connect, how, reuse):
-    """When the loop had no time to notice, a call may fail, but never posts twice; on a fresh connection it is well."""
+async def test_connection_closed_while_the_loop_is_blocked(serve, connect, how, reuse):
+    """A call on a connection that closed while the loop was blocked may fail, but never posts twice."""
 
     async def script(connection):
         await connection.request()
-        await connection.send(WHOLE)
+        await connection.send(COMPLETE)
         await asyncio.sleep(0.02)
         connection.finish() if how == "closed" else connection.reset()
 
@@ -77,28 +77,28 @@ async def test_connection_that_is_closed_while_the_loop_is_busy(serve, connect, 
 @pytest.mark.parametrize(
     "late, pause",
     [
-        (answer(generation("Foreign")), 0.0),
-        (answer(generation("Foreign")), 0.05),
-        (answer(b"", status="408 Request Timeout"), 0.05),
-        (answer(b"", "Connection: close", status="408 Request Timeout"), 0.05),
+        (response(generation("Unsolicited")), 0.0),
+        (response(generation("Unsolicited")), 0.05),
+        (response(b"", status="408 Request Timeout"), 0.05),
+        (response(b"", "Connection: close", status="408 Request Timeout"), 0.05),
         (HEAD, 0.05),
         (b"garbage", 0.05),
     ],
-    ids=["an answer at once", "an answer", "a refusal", "a refusal and close", "half an answer", "garbage"],
+    ids=["a response at once", "a response", "an error", "an error and close", "half a response", "garbage"],
 )
-async def test_what_nobody_asked_for(serve, connect, late, pause):
-    """Bytes after an answer, at once or later, are never taken for the answer to the next request."""
+async def test_unsolicited_bytes(serve, connect, late, pause):
+    """Bytes after a response, at once or later, are never read as the response to the next request."""
 
     async def script(connection):
         await connection.request()
-        await connection.send(answer(generation("1")))
+        await connection.send(response(generation("1")))
         await asyncio.sleep(pause)
         await connection.send(late)
         while True:
             await connection.request()
-            await connection.send(answer(generation("2")))
+            await connection.send(response(generation("2")))
 
-    second = serves(answer(generation("2")))
+    second = respond_to_each(response(generation("2")))
     server = serve(script, second)
     client = connect(server)
 
@@ -109,16 +109,16 @@ async def test_what_nobody_asked_for(serve, connect, late, pause):
     assert 3 == server.posts
 
 
-async def test_answer_read_to_its_end_frees_the_connection(serve, connect):
-    """Calls and streams after one another share one connection."""
+async def test_response_read_to_its_end_frees_the_connection(serve, connect):
+    """Consecutive calls and streams share one connection."""
     stream_in_chunks = STREAM_HEAD.replace(b"Connection: close\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n")
     data = events("Hello")
     server = serve(
-        serves(
-            WHOLE,
+        respond_to_each(
+            COMPLETE,
             stream_in_chunks + b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data),
-            answer({"error": "bad_request"}, status="400 Bad Request"),
-            WHOLE,
+            response({"error": "bad_request"}, status="400 Bad Request"),
+            COMPLETE,
         )
     )
     client = connect(server)

@@ -1,4 +1,4 @@
-"""One client in many event loops, in turn and in threads, closed or never: it works, and without a word of warning."""
+"""One client in many event loops, one after the other and in threads, closed or not: it works without a warning."""
 
 import asyncio
 import subprocess
@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from fault_server import STREAM_HEAD, answer, events, eventually, generation, replies, serves
+from fault_server import STREAM_HEAD, events, eventually, generation, respond_once, respond_to_each, response
 
 from neuralbox_async import AsyncNeuralBox, UnsupportedEventLoopError
 
@@ -51,7 +51,7 @@ PROGRAMS = {
         for _ in range(3):
             anyio.run(call)
         """,
-    "a client in each run, forgotten": """
+    "a client in each run, garbage-collected": """
         async def main():
             mine = AsyncNeuralBox("nb_test_key", base_url=URL)
             await mine.generate("gpt-5", "Hi")
@@ -78,7 +78,7 @@ PROGRAMS = {
         """,
     "closed while threads call": """
         import logging
-        # A loop that ends in this very moment has no time for the task that aiohttp makes to see connections closed.
+        # A loop that ends at this moment does not run the task in which aiohttp waits for closed connections.
         logging.getLogger("asyncio").addFilter(lambda record: "destroyed but it is pending" not in record.getMessage())
         def work():
             try:
@@ -94,7 +94,7 @@ PROGRAMS = {
             thread.join(5)
             assert not thread.is_alive()
         """,
-    "calls under way at the end": """
+    "running calls at the end": """
         async def main():
             tasks = [asyncio.create_task(client.generate("gpt-5", "Hi")) for _ in range(5)]
             await asyncio.sleep(0.002)
@@ -102,7 +102,7 @@ PROGRAMS = {
             asyncio.run(main())
             assert not connections()
         """,
-    "a stream under way at the end": """
+    "a running stream at the end": """
         async def main():
             stream = await client.stream("gpt-5", "Hi", recover=False).__aenter__()
             await anext(stream)
@@ -139,28 +139,28 @@ STREAMED = {name for name in PROGRAMS if "stream" in name}
 
 
 def run(code, *arguments, limit=20):
-    """Run *code* in a Python that takes each warning for an error; return what it wrote to stderr, and the seconds."""
+    """Run *code* in a Python whose warnings are errors; return its standard error and the seconds that it took."""
     started = time.monotonic()
     command = [sys.executable, "-W", "error", "-X", "dev", "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
-    assert 0 == done.returncode, done.stderr
-    return done.stderr, time.monotonic() - started
+    result = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+    assert 0 == result.returncode, result.stderr
+    return result.stderr, time.monotonic() - started
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_program(serve, name):
-    """The program ends well and silently."""
-    endless_stream = replies(STREAM_HEAD + events("Hello", end=False), then="stall")
-    server = serve(endless_stream if name in STREAMED else serves(answer(generation())))
+    """The program succeeds and prints nothing to standard error."""
+    endless_stream = respond_once(STREAM_HEAD + events("Hello", end=False), then="stall")
+    server = serve(endless_stream if name in STREAMED else respond_to_each(response(generation())))
 
-    written, _ = run(START + textwrap.dedent(PROGRAMS[name]), server.url)
+    errors, _ = run(START + textwrap.dedent(PROGRAMS[name]), server.url)
 
-    assert "" == "\n".join(line for line in written.splitlines() if not _is_slowness(line))
+    assert "" == "\n".join(line for line in errors.splitlines() if not _is_slow_callback(line))
 
 
 def test_loops_closed_by_hand(serve):
-    """Of a loop that is closed without its generators, Python tells what was left open, and no more."""
-    server = serve(serves(answer(generation())))
+    """A loop that is closed without its async generators causes warnings about open connections, nothing else."""
+    server = serve(respond_to_each(response(generation())))
     code = """
     for _ in range(4):
         loop = asyncio.new_event_loop()
@@ -171,20 +171,20 @@ def test_loops_closed_by_hand(serve):
         assert len(connections()) <= 1
     """
 
-    written, _ = run(START + textwrap.dedent(code), server.url)
+    errors, _ = run(START + textwrap.dedent(code), server.url)
 
-    told = [line for line in written.splitlines() if line[:1].isalpha() and not _is_slowness(line)]
-    assert all(line.startswith(("Exception ignored in", "Traceback", "ResourceWarning")) for line in told), written
+    lines = [line for line in errors.splitlines() if line[:1].isalpha() and not _is_slow_callback(line)]
+    assert all(line.startswith(("Exception ignored in", "Traceback", "ResourceWarning")) for line in lines), errors
     assert 12 == server.posts
 
 
-def _is_slowness(line):
-    # What asyncio's debug mode says of a busy machine, or of importing aiohttp in a loop.
+def _is_slow_callback(line):
+    # asyncio's debug mode logs slow callbacks: on a busy machine, and when aiohttp is imported in a loop.
     return line.startswith("Executing <") and " took " in line
 
 
-def test_look_up_that_hangs_does_not_delay_the_end():
-    """A name server that does not answer holds up neither the call nor the end of the program."""
+def test_look_up_that_hangs_does_not_delay_exit():
+    """A look-up that hangs delays neither the call nor the exit of the program."""
     code = """
     import asyncio, socket, time
     from neuralbox_async import AsyncNeuralBox, APITimeoutError
@@ -206,15 +206,15 @@ def test_look_up_that_hangs_does_not_delay_the_end():
 
 @pytest.mark.parametrize("number", range(3))
 async def test_loop_of_each_test(serve, connect, number):
-    """A client for each test, in the loop of each test."""
-    server = serve(serves(answer(generation(str(number)))))
+    """A client in the loop of a test works in each test."""
+    server = serve(respond_to_each(response(generation(str(number)))))
 
     assert str(number) == (await connect(server).generate("gpt-5", "Hi")).content
 
 
 def test_connections_of_a_loop_end_with_it(serve):
-    """What a loop has opened is closed when it ends, and not before; other loops' calls are not disturbed."""
-    server = serve(serves(answer(generation())))
+    """The connections of a loop are closed when it ends, and not before; calls in other loops continue."""
+    server = serve(respond_to_each(response(generation())))
     client = AsyncNeuralBox("k", base_url=server.url)
     ends = []
 
@@ -223,7 +223,7 @@ def test_connections_of_a_loop_end_with_it(serve):
         await client.generate("gpt-5", "Hi")
         ends.append(server.ends)
 
-    async def beside():
+    async def main():
         await client.generate("gpt-5", "Hi")
         thread = threading.Thread(target=lambda: asyncio.run(call()))
         thread.start()
@@ -233,13 +233,13 @@ def test_connections_of_a_loop_end_with_it(serve):
         assert await eventually(lambda: [None, "fin"] == server.ends)
         await client.aclose()
 
-    asyncio.run(beside())
+    asyncio.run(main())
     assert [[None, None]] == ends
     assert 4 == server.posts
 
 
-def test_no_loop_at_all():
-    """Where no asyncio loop runs, one clear error says so."""
+def test_no_running_loop():
+    """A call without a running asyncio loop raises `UnsupportedEventLoopError`."""
     client = AsyncNeuralBox("k", base_url="https://api.example")
     call = client.generate("gpt-5", "Hi")
 

@@ -1,14 +1,14 @@
 """Proxies that fail, and their passwords."""
 
 import pytest
-from fault_server import answer, serves
-from outcomes import LONG, WHOLE, Place, assert_never_sent, closed_port, generate, stream
+from fault_server import respond_to_each, response
+from outcomes import COMPLETE, LONG, URLOnly, assert_never_sent, closed_port, generate, stream
 
 from neuralbox_async import APIConnectionError
 
 
 def as_proxy(*pieces, then="fin"):
-    """Return a script that answers CONNECT with *pieces*."""
+    """Return a script that responds to CONNECT with *pieces*."""
 
     async def script(connection):
         await connection.head()
@@ -25,7 +25,7 @@ PROXIES = {
     "403": (as_proxy(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"), 1),
     "502": (as_proxy(b"HTTP/1.1 502 Bad\r\nContent-Length: 0\r\n\r\n"), 3),
     "200, closed": (as_proxy(b"HTTP/1.1 200 OK\r\n\r\n"), None),
-    "200, no tunnel": (as_proxy(b"HTTP/1.1 200 OK\r\n\r\n", answer(b"hello"), then="stall"), None),
+    "200, no tunnel": (as_proxy(b"HTTP/1.1 200 OK\r\n\r\n", response(b"hello"), then="stall"), None),
     "200, silence": (as_proxy(b"HTTP/1.1 200 OK\r\n\r\n", then="stall"), 3),
     "closed": (as_proxy(), 3),
     "half a head": (as_proxy(b"HTTP/1.1 200 O"), 3),
@@ -37,11 +37,11 @@ PROXIES = {
 @pytest.mark.parametrize("script, attempts", PROXIES.values(), ids=PROXIES)
 @pytest.mark.parametrize("call", [generate, stream])
 async def test_proxy(serve, connect, call, script, attempts):
-    """A proxy that makes no tunnel has forwarded nothing; connect_timeout holds for it, and its password stays."""
+    """A proxy that opens no tunnel has forwarded nothing; connect_timeout holds, and no error has the password."""
     server = serve(script)
     proxy = f"http://user:canary@127.0.0.1:{server.port}"
     client = connect(
-        Place("https://api.example/api/v2"), proxy=proxy, connect_timeout=0.2, timeout=3, first_event_timeout=3
+        URLOnly("https://api.example/api/v2"), proxy=proxy, connect_timeout=0.2, timeout=3, first_event_timeout=3
     )
 
     outcome = await call(client)
@@ -50,22 +50,22 @@ async def test_proxy(serve, connect, call, script, attempts):
     assert_never_sent(outcome.error, attempts=attempts or outcome.error.attempts)
     assert outcome.elapsed < LONG
     assert "canary" not in repr(vars(outcome.error)) + str(outcome.error)
-    assert await server.all_left()
+    assert await server.all_closed()
 
 
 async def test_proxy_refused(connect):
-    """A proxy that is not there is tried again."""
+    """A refused connection to a proxy is retried."""
     with closed_port() as port:
-        client = connect(Place("https://api.example/api/v2"), proxy=f"http://127.0.0.1:{port}")
+        client = connect(URLOnly("https://api.example/api/v2"), proxy=f"http://127.0.0.1:{port}")
         outcome = await generate(client)
 
     assert_never_sent(outcome.error, attempts=3)
 
 
 async def test_proxy_of_plain_http(serve, connect):
-    """A plain request goes through a proxy with the proxy's password, too."""
-    server = serve(serves(WHOLE))
-    client = connect(Place("http://localhost:9/api/v2"), proxy=f"http://user:pw@127.0.0.1:{server.port}")
+    """A plain http request goes through a proxy with the proxy's password."""
+    server = serve(respond_to_each(COMPLETE))
+    client = connect(URLOnly("http://localhost:9/api/v2"), proxy=f"http://user:pw@127.0.0.1:{server.port}")
 
     assert "Hello" == (await client.generate("gpt-5", "Hi")).content
     assert ["http://localhost:9/api/v2/generate"] == [request.path for request in server.requests]

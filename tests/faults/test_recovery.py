@@ -3,28 +3,28 @@
 import asyncio
 
 import pytest
-from fault_server import STREAM_HEAD, answer, events, generation, replies, serves
-from outcomes import BODY, LONG, SHORT, START, WHOLE, stream
+from fault_server import STREAM_HEAD, events, generation, respond_once, respond_to_each, response
+from outcomes import BODY, COMPLETE, LONG, SHORT, START, stream
 
 from neuralbox_async import StreamInterruptedError
 
-MENDED = {
+RECOVERABLE = {
     "closed": START,
     "not JSON": START + b"data: {nope}\n\n",
     "too large": START + b"data: " + b"x" * 5000 + b"\n\n",
-    "an event cut": START + b"data: {",
+    "a cut event": START + b"data: {",
 }
 
 
 @pytest.mark.parametrize("then", ["fin", "reset"])
-@pytest.mark.parametrize("data", MENDED.values(), ids=MENDED)
-async def test_mended_stream(serve, connect, data, then):
-    """With an id, a broken stream goes on with the text that the API has kept, to its end; nothing is posted again."""
-    server = serve(replies(data, then=then), serves(answer(generation("Hello world, and more"))))
+@pytest.mark.parametrize("data", RECOVERABLE.values(), ids=RECOVERABLE)
+async def test_recovered_stream(serve, connect, data, then):
+    """A broken stream with an id continues with the text that the API has, to its end; nothing is posted again."""
+    server = serve(respond_once(data, then=then), respond_to_each(response(generation("Hello world, and more"))))
     client = connect(server, max_event_bytes=4000)
 
     async with client.stream("gpt-5", "Hi") as opened:
-        texts = [text async for text in opened.text]
+        texts = [text async for text in opened.text_stream]
 
     assert ["Hello ", "world", ", and more"] == texts
     assert opened.generation.completed
@@ -32,19 +32,19 @@ async def test_mended_stream(serve, connect, data, then):
     assert 1 == server.posts
 
 
-UNMENDABLE = {
-    "another text": (serves(answer(generation("Something else"))), "yes"),
-    "failed": (serves(answer({"id": "gen_1", "status": "failed", "error": "refused"})), "no"),
-    "not found": (serves(answer({"error": "not_found"}, status="404 Not Found")), "unknown"),
-    "no answer": (replies(), "unknown"),
-    "no sense": (serves(answer(b"<html>")), "unknown"),
+UNRECOVERABLE = {
+    "another text": (respond_to_each(response(generation("Something else"))), "yes"),
+    "failed": (respond_to_each(response({"id": "gen_1", "status": "failed", "error": "refused"})), "no"),
+    "not found": (respond_to_each(response({"error": "not_found"}, status="404 Not Found")), "unknown"),
+    "no response": (respond_once(), "unknown"),
+    "not JSON": (respond_to_each(response(b"<html>")), "unknown"),
 }
 
 
-@pytest.mark.parametrize("script, billed", UNMENDABLE.values(), ids=UNMENDABLE)
-async def test_unmendable_stream(serve, connect, script, billed):
-    """What cannot be recovered is the interruption that it was."""
-    server = serve(replies(START), script)
+@pytest.mark.parametrize("script, billed", UNRECOVERABLE.values(), ids=UNRECOVERABLE)
+async def test_unrecoverable_stream(serve, connect, script, billed):
+    """A stream that cannot be recovered raises `StreamInterruptedError`."""
+    server = serve(respond_once(START), script)
     client = connect(server, stall_timeout=SHORT)
 
     outcome = await stream(client, recover=True)
@@ -58,9 +58,9 @@ async def test_unmendable_stream(serve, connect, script, billed):
     assert billed == outcome.error.billed
 
 
-async def test_complete_text_is_no_error(serve, connect):
-    """Once the last event has been delivered, closing under the reader takes nothing away."""
-    server = serve(replies(STREAM_HEAD + events("Hello"), then="stall"))
+async def test_closed_after_the_terminal_event(serve, connect):
+    """Closing during a read loses nothing once the terminal event was delivered."""
+    server = serve(respond_once(STREAM_HEAD + events("Hello"), then="stall"))
     client = connect(server)
 
     for close in (lambda opened: opened.aclose(), lambda _: client.aclose()):
@@ -71,24 +71,28 @@ async def test_complete_text_is_no_error(serve, connect):
             assert "Hello" == (await reading).content
 
 
-ANSWERED_AS_JSON = {"usual": "application/json; charset=utf-8", "upper case": "Application/JSON", "wrong": "text/plain"}
+CONTENT_TYPES = {
+    "usual": "application/json; charset=utf-8",
+    "upper case": "Application/JSON",
+    "wrong": "text/plain",
+}
 
 
-@pytest.mark.parametrize("kind", ANSWERED_AS_JSON.values(), ids=ANSWERED_AS_JSON)
-async def test_json_instead_of_a_stream(serve, connect, kind):
-    """A server that ignores ``stream`` is read all the same: the text has been paid for."""
-    server = serve(replies(answer(generation("Hello"), kind=kind)))
+@pytest.mark.parametrize("content_type", CONTENT_TYPES.values(), ids=CONTENT_TYPES)
+async def test_json_instead_of_a_stream(serve, connect, content_type):
+    """The response of a server that ignores ``stream`` is read as well: its text is paid for."""
+    server = serve(respond_once(response(generation("Hello"), content_type=content_type)))
 
     async with connect(server).stream("gpt-5", "Hi") as opened:
-        assert ["Hello"] == [text async for text in opened.text]
+        assert ["Hello"] == [text async for text in opened.text_stream]
 
     assert opened.generation.completed
     assert 1 == server.posts
 
 
 async def test_failed_generation_instead_of_a_stream(serve, connect):
-    """A generation that failed costs nothing, also when it was to be streamed."""
-    server = serve(replies(answer({"id": 1, "status": "failed", "error": "refused"})))
+    """A failed generation instead of a stream costs nothing."""
+    server = serve(respond_once(response({"id": 1, "status": "failed", "error": "refused"})))
 
     outcome = await stream(connect(server))
 
@@ -97,8 +101,8 @@ async def test_failed_generation_instead_of_a_stream(serve, connect):
 
 
 async def test_cut_json_instead_of_a_stream(serve, connect):
-    """When the JSON that came instead of a stream breaks off, its bytes are kept as those of generate() are."""
-    server = serve(replies(WHOLE[:-10]))
+    """The error of cut JSON instead of a stream has the bytes that arrived."""
+    server = serve(respond_once(COMPLETE[:-10]))
 
     outcome = await stream(connect(server))
 

@@ -3,29 +3,26 @@
 import time
 
 import pytest
-from fault_server import answer, serves
-from outcomes import WHOLE, Outcome, generate, stream
+from fault_server import respond_to_each, response
+from outcomes import COMPLETE, Outcome, generate, stream
 
 from neuralbox_async import APIConnectionError, APIStatusError, NeuralBoxError
 
 
 async def retrieve(client):
-    """Ask for a generation, which fails."""
+    """Call `retrieve`, which fails."""
     started = time.monotonic()
     with pytest.raises(NeuralBoxError) as caught:
         await client.retrieve("gen_1")
     return Outcome(caught.value, time.monotonic() - started, [])
 
 
-# ------------------------------------------------------------------------------------------------------------ redirects
-
-
-@pytest.mark.parametrize("call, asked", [(generate, "POST"), (stream, "POST"), (retrieve, "GET")])
+@pytest.mark.parametrize("call, method", [(generate, "POST"), (stream, "POST"), (retrieve, "GET")])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirect_elsewhere(serve, connect, call, asked, status):
-    """Nobody is told the key, or asked to generate, because a redirect says so."""
-    other = serve(serves(WHOLE))
-    server = serve(serves(answer(b"", f"Location: {other.url}/generate", status=f"{status} Moved")))
+async def test_redirect_elsewhere(serve, connect, call, method, status):
+    """A redirect to another origin is not followed, so that nobody else gets the key or the request."""
+    other = serve(respond_to_each(COMPLETE))
+    server = serve(respond_to_each(response(b"", f"Location: {other.url}/generate", status=f"{status} Moved")))
     client = connect(server)
 
     outcome = await call(client)
@@ -33,15 +30,15 @@ async def test_redirect_elsewhere(serve, connect, call, asked, status):
     assert isinstance(outcome.error, APIStatusError)
     assert status == outcome.error.status_code
     assert f"{other.url}/generate" == outcome.error.headers["location"]
-    assert [asked] == [request.method for request in server.requests]
+    assert [method] == [request.method for request in server.requests]
     assert not other.connections
 
 
 @pytest.mark.parametrize("call", [generate, stream])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirect_of_a_post_to_the_same_origin(serve, connect, call, status):
-    """A POST is not redirected even to where it came from."""
-    server = serve(serves(answer(b"", "Location: /api/v2/generate", status=f"{status} Moved"), WHOLE))
+    """A POST follows no redirect, not even to the same origin."""
+    server = serve(respond_to_each(response(b"", "Location: /api/v2/generate", status=f"{status} Moved"), COMPLETE))
 
     outcome = await call(connect(server))
 
@@ -52,11 +49,11 @@ async def test_redirect_of_a_post_to_the_same_origin(serve, connect, call, statu
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirect_of_a_get_to_the_same_origin(serve, connect, status):
     """A GET follows a redirect within its origin, with the key."""
-    moved = answer(b"", "Location: /elsewhere?x=1", status=f"{status} Moved", kind="text/plain")
+    moved = response(b"", "Location: /elsewhere?x=1", status=f"{status} Moved", content_type="text/plain")
 
     async def script(connection):
         request = await connection.request()
-        await connection.send(WHOLE if request.path == "/elsewhere?x=1" else moved)
+        await connection.send(COMPLETE if request.path == "/elsewhere?x=1" else moved)
         connection.finish()
 
     server = serve(script)
@@ -81,7 +78,9 @@ async def test_redirect_of_a_get_to_the_same_origin(serve, connect, status):
 async def test_redirect_of_a_get_out_of_its_origin(serve, connect, location):
     """Another scheme, host, port or user is another origin."""
     server = serve()
-    server.scripts = (serves(answer(b"", f"Location: {location.format(port=server.port)}", status="302 Found")),)
+    server.scripts = (
+        respond_to_each(response(b"", f"Location: {location.format(port=server.port)}", status="302 Found")),
+    )
 
     outcome = await retrieve(connect(server, max_retries=0))
 
@@ -90,9 +89,9 @@ async def test_redirect_of_a_get_out_of_its_origin(serve, connect, location):
     assert 1 == len(server.requests)
 
 
-async def test_redirect_in_a_circle(serve, connect):
-    """Redirects that lead nowhere end."""
-    server = serve(serves(answer(b"", "Location: /api/v2/generate/status/gen_1", status="302 Found")))
+async def test_redirect_loop(serve, connect):
+    """A redirect loop ends with an error."""
+    server = serve(respond_to_each(response(b"", "Location: /api/v2/generate/status/gen_1", status="302 Found")))
 
     outcome = await retrieve(connect(server))
 

@@ -1,86 +1,83 @@
 """Responses without a complete head."""
 
 import pytest
-from fault_server import answer, generation, reads_and_stalls, replies
+from fault_server import generation, never_responds, respond_once, response
 from outcomes import BODY, HEAD, LONG, SHORT, assert_never_sent, assert_unknown, generate, stream
 
 from neuralbox_async import APIConnectionError, APITimeoutError, ResponseError, StreamInterruptedError
 
 
 def mangled(*lines, body=BODY):
-    """Return a script that answers 200 with these header lines."""
-    return replies(HEAD + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body)
+    """Return a script that sends a 200 with these header lines."""
+    return respond_once(HEAD + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body)
 
 
 async def resets_unread(connection):
-    """Accept, and reset without a word."""
+    """Reset without reading the request."""
     connection.reset()
 
 
 async def resets(connection):
-    """Read the request, and reset."""
+    """Read the request and reset."""
     await connection.request()
     connection.reset()
 
 
 async def closes_unread(connection):
-    """Accept, and close without a word."""
+    """Close without reading the request."""
     connection.finish()
 
 
-async def headers_without_end(connection):
-    """Send header after header, for ever."""
+async def endless_headers(connection):
+    """Send headers without end."""
     await connection.request()
     await connection.send(HEAD)
     while True:
         await connection.send(b"X-More: 1\r\n" * 1000)
 
 
-async def early_hints_without_end(connection):
-    """Send 103 after 103."""
+async def endless_early_hints(connection):
+    """Send 103 responses without end."""
     await connection.request()
     while True:
         await connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", every=0.01)
 
 
-# ---------------------------------------------------------------------------------------- the answer's head never comes
-
-
 HEADLESS = {
     "closed without reading": closes_unread,
     "reset after the request": resets,
-    "closed after the request": replies(),
-    "half a status line, closed": replies(b"HTTP/1.1 20"),
-    "half a head, closed": replies(HEAD + b"Content-Le"),
-    "half a head, reset": replies(HEAD + b"Content-Le", then="reset"),
-    "100 Continue, closed": replies(b"HTTP/1.1 100 Continue\r\n\r\n"),
-    "103, closed": replies(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
-    "garbage": replies(b"\x00\xff garbage\r\n\r\n", then="stall"),
-    "no status line": replies(BODY, then="stall"),
-    "HTTP/2": replies(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", then="stall"),
-    "a TLS alert": replies(b"\x15\x03\x01\x00\x02\x02\x0a", then="stall"),
-    "status of letters": replies(b"HTTP/1.1 abc OK\r\n\r\n", then="stall"),
-    "status of four digits": replies(b"HTTP/1.1 2000 OK\r\n\r\n", then="stall"),
-    "one endless header": replies(HEAD + b"X: " + b"x" * 100_000, then="stall"),
+    "closed after the request": respond_once(),
+    "half a status line, closed": respond_once(b"HTTP/1.1 20"),
+    "half a head, closed": respond_once(HEAD + b"Content-Le"),
+    "half a head, reset": respond_once(HEAD + b"Content-Le", then="reset"),
+    "100 Continue, closed": respond_once(b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "103, closed": respond_once(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
+    "garbage": respond_once(b"\x00\xff garbage\r\n\r\n", then="stall"),
+    "no status line": respond_once(BODY, then="stall"),
+    "HTTP/2": respond_once(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", then="stall"),
+    "a TLS alert": respond_once(b"\x15\x03\x01\x00\x02\x02\x0a", then="stall"),
+    "status of letters": respond_once(b"HTTP/1.1 abc OK\r\n\r\n", then="stall"),
+    "status of four digits": respond_once(b"HTTP/1.1 2000 OK\r\n\r\n", then="stall"),
+    "one endless header": respond_once(HEAD + b"X: " + b"x" * 100_000, then="stall"),
     "300 headers": mangled(*(b"X-%d: 1" % number for number in range(300))),
-    "endless headers": headers_without_end,
+    "endless headers": endless_headers,
     "NUL in a header": mangled(b"X: a\0b"),
-    "header without colon": mangled(b"nothing to see"),
+    "header without colon": mangled(b"no colon"),
     "two lengths": mangled(b"Content-Length: %d" % len(BODY), b"Content-Length: 5"),
     "negative length": mangled(b"Content-Length: -1"),
-    "length in words": mangled(b"Content-Length: many"),
+    "length in letters": mangled(b"Content-Length: many"),
     "length with sign": mangled(b"Content-Length: +%d" % len(BODY)),
     "length and chunks": mangled(b"Content-Length: 5", b"Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n\r\n"),
     "bad chunk size": mangled(b"Transfer-Encoding: chunked", body=b"zz\r\nhello\r\n"),
-    "204 with a body": replies(answer(generation(), status="204 No Content")),
-    "compressed by no known way": replies(answer(generation(), "Content-Encoding: zstd"), then="stall"),
+    "204 with a body": respond_once(response(generation(), status="204 No Content")),
+    "unknown compression": respond_once(response(generation(), "Content-Encoding: zstd"), then="stall"),
 }
 
 
 @pytest.mark.parametrize("call", [generate, stream])
 @pytest.mark.parametrize("script", HEADLESS.values(), ids=HEADLESS)
 async def test_no_head(serve, connect, call, script):
-    """Without an understandable head the outcome is unknown: the call is not repeated, and the connection is closed."""
+    """A response without a valid head has an unknown billing status: it is not retried, and its connection closes."""
     server = serve(script)
     client = connect(server)
 
@@ -89,13 +86,13 @@ async def test_no_head(serve, connect, call, script):
     assert isinstance(outcome.error, APIConnectionError | StreamInterruptedError | ResponseError)
     assert_unknown(outcome.error)
     assert 1 == len(server.connections)
-    assert await server.all_left()
+    assert await server.all_closed()
     assert outcome.elapsed < LONG
 
 
 @pytest.mark.parametrize("call", [generate, stream])
-async def test_reset_before_anything(serve, connect, call):
-    """Whether a reset came before the connection took the request is known: only then is it made again."""
+async def test_reset_at_once(serve, connect, call):
+    """A reset is retried only if it came before the request took the connection."""
     server = serve(resets_unread)
 
     outcome = await call(connect(server))
@@ -108,16 +105,16 @@ async def test_reset_before_anything(serve, connect, call):
 
 
 SLOW_HEADS = {
-    "silence": reads_and_stalls,
-    "half a head, silence": replies(HEAD, then="stall"),
-    "head dripped": replies(*(bytes([byte]) for byte in HEAD), every=0.05),
-    "early hints without end": early_hints_without_end,
+    "silence": never_responds,
+    "half a head, silence": respond_once(HEAD, then="stall"),
+    "head byte by byte": respond_once(*(bytes([byte]) for byte in HEAD), every=0.05),
+    "endless early hints": endless_early_hints,
 }
 
 
 @pytest.mark.parametrize("script", SLOW_HEADS.values(), ids=SLOW_HEADS)
 async def test_slow_head(serve, connect, script):
-    """The deadline ends a call whose answer does not begin; its connection is closed at once."""
+    """A call whose response does not begin times out, and its connection is closed at once."""
     server = serve(script)
     client = connect(server, timeout=SHORT)
 
@@ -127,24 +124,24 @@ async def test_slow_head(serve, connect, script):
     assert "total" == outcome.error.phase
     assert_unknown(outcome.error)
     assert SHORT <= outcome.elapsed < LONG
-    assert await server.all_left()
+    assert await server.all_closed()
     assert 1 == server.posts
 
 
 @pytest.mark.parametrize("script", SLOW_HEADS.values(), ids=SLOW_HEADS)
 @pytest.mark.parametrize(
-    "clock, phase", [({"timeout": SHORT}, "total"), ({"first_event_timeout": SHORT}, "first_event")]
+    "timeout, phase", [({"timeout": SHORT}, "total"), ({"first_event_timeout": SHORT}, "first_event")]
 )
-async def test_slow_head_of_a_stream(serve, connect, script, clock, phase):
-    """Either clock of a stream ends one whose answer does not begin."""
+async def test_slow_head_of_a_stream(serve, connect, script, timeout, phase):
+    """A stream whose response does not begin ends at either of its timeouts."""
     server = serve(script)
     client = connect(server)
 
-    outcome = await stream(client, **clock)
+    outcome = await stream(client, **timeout)
 
     assert isinstance(outcome.error, APITimeoutError)
     assert phase == outcome.error.phase
     assert_unknown(outcome.error)
     assert SHORT <= outcome.elapsed < LONG
-    assert await server.all_left()
+    assert await server.all_closed()
     assert 1 == server.posts

@@ -1,11 +1,11 @@
-"""Responses above the limits on size."""
+"""Responses above the size limits."""
 
 import contextlib
 import gzip
 import tracemalloc
 
 import pytest
-from fault_server import STREAM_HEAD, answer, events, replies
+from fault_server import STREAM_HEAD, events, respond_once, response
 from outcomes import HEAD, MIB, assert_unknown, generate, stream
 
 from neuralbox_async import InsufficientTokensError, ResponseError, StreamInterruptedError
@@ -13,7 +13,7 @@ from neuralbox_async import InsufficientTokensError, ResponseError, StreamInterr
 
 @contextlib.contextmanager
 def memory_below(limit):
-    """What is allocated inside stays below *limit* bytes at any time."""
+    """Check that the block never allocates *limit* bytes or more."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -23,8 +23,8 @@ def memory_below(limit):
         tracemalloc.stop()
 
 
-def without_end(head, piece=b"x" * 65536):
-    """Return a script that sends *piece* after *head* for ever."""
+def endless(head, piece=b"x" * 65536):
+    """Return a script that sends *head* and then *piece* without end."""
 
     async def script(connection):
         await connection.request()
@@ -36,7 +36,7 @@ def without_end(head, piece=b"x" * 65536):
 
 
 def of_50_mib(status):
-    """Return a script that answers with a body of 50 MiB."""
+    """Return a script that sends a body of 50 MiB."""
 
     async def script(connection):
         await connection.request()
@@ -47,11 +47,9 @@ def of_50_mib(status):
 
 
 @pytest.mark.parametrize("call", [generate, stream])
-@pytest.mark.parametrize(
-    "script", [of_50_mib(402), without_end(b"HTTP/1.1 402 No\r\n\r\n")], ids=["50 MiB", "without end"]
-)
+@pytest.mark.parametrize("script", [of_50_mib(402), endless(b"HTTP/1.1 402 No\r\n\r\n")], ids=["50 MiB", "endless"])
 async def test_huge_error_body(serve, connect, call, script):
-    """Of the body of an error, 1 MiB is read."""
+    """At most 1 MiB of the body of an error is read."""
     server = serve(script)
     client = connect(server)
 
@@ -61,7 +59,7 @@ async def test_huge_error_body(serve, connect, call, script):
     assert isinstance(outcome.error, InsufficientTokensError)
     assert MIB == len(outcome.error.body)
     assert len(str(outcome.error)) < 1000
-    assert await server.all_left()
+    assert await server.all_closed()
     assert 1 == server.posts
 
 
@@ -69,13 +67,13 @@ async def test_huge_error_body(serve, connect, call, script):
     "script",
     [
         of_50_mib(200),
-        without_end(HEAD + b"\r\n"),
-        without_end(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 999),
+        endless(HEAD + b"\r\n"),
+        endless(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 999),
     ],
-    ids=["50 MiB", "without end", "one byte in each chunk"],
+    ids=["50 MiB", "endless", "one byte in each chunk"],
 )
 async def test_huge_body(serve, connect, script):
-    """A body beyond max_response_bytes is not read on, and the connection is closed."""
+    """A body above max_response_bytes raises, and the connection is closed."""
     server = serve(script)
     client = connect(server, max_response_bytes=MIB // 16)
 
@@ -86,15 +84,15 @@ async def test_huge_body(serve, connect, script):
     assert "max_response_bytes" in str(outcome.error)
     assert_unknown(outcome.error)
     assert len(outcome.error.body) <= MIB
-    assert await server.all_left()
+    assert await server.all_closed()
     assert 1 == server.posts
 
 
 @pytest.mark.parametrize("status", ["200 OK", "402 No"])
 async def test_gzip_bomb(serve, connect, status):
-    """What counts is the size after decompression."""
+    """The size limits hold for the decompressed body."""
     bomb = gzip.compress(bytes(64 * MIB), 9)
-    server = serve(replies(answer(bomb, "Content-Encoding: gzip", status=status)))
+    server = serve(respond_once(response(bomb, "Content-Encoding: gzip", status=status)))
     client = connect(server, max_response_bytes=MIB)
 
     with memory_below(24 * MIB):
@@ -102,14 +100,14 @@ async def test_gzip_bomb(serve, connect, status):
 
     assert isinstance(outcome.error, ResponseError if status == "200 OK" else InsufficientTokensError)
     assert len(outcome.error.body) <= MIB
-    assert await server.all_left()
+    assert await server.all_closed()
     assert 1 == server.posts
 
 
 @pytest.mark.parametrize("piece", [b"x" * 65536, b"data: x\n" * 8192], ids=["one line", "many lines of one event"])
-async def test_event_without_end(serve, connect, piece):
-    """An event beyond max_event_bytes breaks the stream; what came before it is delivered."""
-    server = serve(without_end(STREAM_HEAD + events("Hello ", "world", end=False) + b"data: ", piece))
+async def test_event_endless(serve, connect, piece):
+    """An event above max_event_bytes breaks the stream, after the events before it were delivered."""
+    server = serve(endless(STREAM_HEAD + events("Hello ", "world", end=False) + b"data: ", piece))
     client = connect(server, max_event_bytes=MIB)
 
     with memory_below(24 * MIB):
@@ -118,5 +116,5 @@ async def test_event_without_end(serve, connect, piece):
     assert isinstance(outcome.error, StreamInterruptedError)
     assert ["Hello ", "world"] == outcome.texts
     assert "max_event_bytes" in str(outcome.error)
-    assert await server.all_left()
+    assert await server.all_closed()
     assert 1 == server.posts

@@ -1,4 +1,4 @@
-"""TLS: certificates, handshakes, and streams that are cut off."""
+"""TLS: certificates, handshakes, and streams that are cut."""
 
 import asyncio
 import socket
@@ -6,21 +6,21 @@ import ssl
 
 import pytest
 import trustme
-from fault_server import answer, serves
-from outcomes import LONG, START, WHOLE, assert_never_sent, generate, stream
+from fault_server import respond_to_each, response
+from outcomes import COMPLETE, LONG, START, assert_never_sent, generate, stream
 
 from neuralbox_async import APIConnectionError, StreamInterruptedError
 
 
 @pytest.fixture(scope="module")
 def authority():
-    """An authority that nobody trusts but who is told to."""
+    """A certificate authority that is not trusted by default."""
     return trustme.CA()
 
 
 @pytest.fixture(scope="module")
 def tls(authority):
-    """The server's side of TLS for 127.0.0.1."""
+    """The TLS context of a server on 127.0.0.1."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     return context
@@ -28,7 +28,7 @@ def tls(authority):
 
 @pytest.fixture
 def trusting(authority):
-    """The client's side of TLS, trusting the authority."""
+    """The TLS context of a client that trusts the authority."""
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return context
@@ -36,8 +36,8 @@ def trusting(authority):
 
 @pytest.mark.parametrize("call", [generate, stream])
 async def test_untrusted_certificate(serve, connect, tls, call):
-    """A certificate that is not trusted is a matter of configuration: not sent, and not tried again."""
-    server = serve(serves(WHOLE), tls=tls)
+    """A request to a server with an untrusted certificate is not sent and not retried."""
+    server = serve(respond_to_each(COMPLETE), tls=tls)
 
     outcome = await call(connect(server))
 
@@ -48,10 +48,10 @@ async def test_untrusted_certificate(serve, connect, tls, call):
 
 
 async def test_certificate_of_another_host(serve, connect, authority, trusting):
-    """So is one for another name."""
+    """A request to a server with a certificate of another host is not sent."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("elsewhere.example").configure_cert(context)
-    server = serve(serves(WHOLE), tls=context)
+    server = serve(respond_to_each(COMPLETE), tls=context)
 
     outcome = await generate(connect(server, ssl_context=trusting))
 
@@ -60,33 +60,33 @@ async def test_certificate_of_another_host(serve, connect, authority, trusting):
 
 
 async def test_trusted_certificate(serve, connect, tls, trusting):
-    """With a context of one's own, one's own authority is trusted."""
-    server = serve(serves(WHOLE), tls=tls)
+    """*ssl_context* adds a trusted authority."""
+    server = serve(respond_to_each(COMPLETE), tls=tls)
 
     assert "Hello" == (await connect(server, ssl_context=trusting).generate("gpt-5", "Hi")).content
 
 
 async def hello_and_http(connection):
-    """Answer whatever comes in plain HTTP."""
+    """Respond to the handshake in plain HTTP."""
     await connection.reader.read(10)
-    await connection.send(answer({"error": "bad_request"}, status="400 Bad Request"))
+    await connection.send(response({"error": "bad_request"}, status="400 Bad Request"))
     connection.finish()
 
 
 async def hello_and_silence(connection):
-    """Take the first bytes of a handshake and say nothing."""
+    """Read the first bytes of the handshake and send nothing."""
     await connection.reader.read(10)
 
 
 async def hello_and_close(connection):
-    """Take the first bytes of a handshake and close."""
+    """Read the first bytes of the handshake and close."""
     await connection.reader.read(10)
     connection.finish()
 
 
 @pytest.mark.parametrize("script", [hello_and_http, hello_and_silence, hello_and_close])
 async def test_no_handshake(serve, connect, script):
-    """Where nobody speaks TLS nothing is sent; connect_timeout holds for the handshake."""
+    """A request is not sent without a handshake, and connect_timeout holds for the handshake."""
     server = serve(script, scheme="https")
 
     outcome = await generate(connect(server, connect_timeout=0.2))
@@ -95,12 +95,12 @@ async def test_no_handshake(serve, connect, script):
     assert "no" == outcome.error.billed
     assert not outcome.error.request_sent
     assert outcome.elapsed < LONG
-    assert await server.all_left()
+    assert await server.all_closed()
 
 
 @pytest.mark.parametrize("then", ["fin", "reset"])
 async def test_tls_cut(serve, connect, tls, trusting, then):
-    """A stream whose TLS is cut off without a goodbye is not complete."""
+    """A stream whose TLS connection is cut without a close_notify is not complete."""
 
     async def script(connection):
         await connection.request()

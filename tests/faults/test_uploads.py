@@ -1,10 +1,10 @@
-"""Uploads that are refused, reset or stuck."""
+"""Uploads that are rejected, reset or stalled."""
 
 import asyncio
 import time
 
 import pytest
-from fault_server import answer
+from fault_server import response
 from outcomes import MIB, assert_unknown
 
 from neuralbox_async import APIConnectionError, APIStatusError, APITimeoutError
@@ -12,25 +12,25 @@ from neuralbox_async import APIConnectionError, APIStatusError, APITimeoutError
 LARGE = "x" * (8 * MIB)
 
 
-async def test_refusal_of_a_large_upload(serve, connect):
-    """A refusal that comes before the body was read is that refusal."""
+async def test_rejected_upload(serve, connect):
+    """An error response before the body was read raises its error."""
 
     async def script(connection):
         await connection.head()
-        await connection.send(answer({"error": "too_large"}, "Connection: close", status="413 Too Large"))
-        await connection.until_left()
+        await connection.send(response({"error": "too_large"}, "Connection: close", status="413 Too Large"))
+        await connection.until_client_closes()
 
     server = serve(script)
     with pytest.raises(APIStatusError) as caught:
         await connect(server).generate("gpt-5", LARGE)
 
     assert 413 == caught.value.status_code
-    assert await server.all_left()
+    assert await server.all_closed()
     assert 1 == len(server.connections)
 
 
-async def test_reset_of_a_large_upload(serve, connect):
-    """An upload that is reset has an unknown outcome, and no writer is left."""
+async def test_reset_upload(serve, connect):
+    """An upload that is reset has an unknown billing status, and no writer is left."""
 
     async def script(connection):
         await connection.head()
@@ -45,8 +45,8 @@ async def test_reset_of_a_large_upload(serve, connect):
     assert 1 == len(server.connections)
 
 
-async def test_upload_that_is_stuck(serve, connect):
-    """The deadline ends an upload that nobody reads."""
+async def test_stalled_upload(serve, connect):
+    """An upload that nobody reads times out."""
 
     async def script(connection):
         connection.writer.transport.pause_reading()

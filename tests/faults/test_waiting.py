@@ -1,16 +1,16 @@
-"""Polling for a generation while requests fail."""
+"""Polling for a generation while status requests fail."""
 
 import pytest
-from fault_server import answer, reads_and_stalls, serves
-from outcomes import SHORT, WHOLE
+from fault_server import never_responds, respond_to_each, response
+from outcomes import COMPLETE, SHORT
 
 from neuralbox_async import APIStatusError
 
 
-async def test_waiting_lives_through_a_poll_that_hangs(serve, connect, monkeypatch):
-    """One question that is never answered does not use up the time for waiting."""
+async def test_status_request_without_a_response(serve, connect, monkeypatch):
+    """A status request without a response does not use up the timeout of the wait."""
     monkeypatch.setattr("neuralbox_async._call.polling._STATUS_REQUEST_TIMEOUT", SHORT)
-    server = serve(reads_and_stalls, serves(WHOLE))
+    server = serve(never_responds, respond_to_each(COMPLETE))
 
     done = await connect(server).wait("gen_1", timeout=5, poll_interval=0.01)
 
@@ -18,11 +18,11 @@ async def test_waiting_lives_through_a_poll_that_hangs(serve, connect, monkeypat
     assert 2 == len(server.requests)
 
 
-async def test_generation_that_is_lost_while_waiting(serve, connect, monkeypatch):
-    """When waiting fails, the generation was posted all the same: the error has its id, and does not call it free."""
-    monkeypatch.setattr("random.uniform", lambda _low, _high: 0.0)  # no pause before the first question
-    pending = answer({"id": "gen_1", "status": "pending"})
-    server = serve(serves(pending, answer({"error": "not_authenticated"}, status="401 No")))
+async def test_failed_wait(serve, connect, monkeypatch):
+    """The error of a failed wait has the id of the generation and an unknown billing status."""
+    monkeypatch.setattr("random.uniform", lambda _low, _high: 0.0)  # no pause before the first status request
+    pending = response({"id": "gen_1", "status": "pending"})
+    server = serve(respond_to_each(pending, response({"error": "not_authenticated"}, status="401 No")))
 
     with pytest.raises(APIStatusError) as caught:
         await connect(server).generate("gpt-5", "Hi", wait=True)

@@ -1,4 +1,4 @@
-"""Scripts in processes of their own, for signals, forks and the end of the interpreter; and no thread left behind."""
+"""Scripts in subprocesses, for signals, forks and interpreter exit; a check that no thread is left."""
 
 import os
 import signal
@@ -16,16 +16,16 @@ from neuralbox_async.testing import NeuralBoxServer
 from neuralbox_sync import NeuralBox
 from neuralbox_sync._loop import EventLoop
 
-# Test folders are no packages: the tests import the helper modules beside them by this path.
+# Test folders are not packages: the tests import the helper modules beside them by this path.
 sys.path.append(str(Path(__file__).parent))
 
-_LONGEST = 40.0  # seconds after which a script that hangs is killed
-_PATIENCE = 15.0  # seconds until something that does not come fails a test; what is slow is the machine
+_SCRIPT_TIMEOUT = 40.0  # seconds; then a script that hangs is killed
+_SERVER_TIMEOUT = 15.0  # seconds that a test waits for the server; other tests run at the same time
 
 
 @attrs.frozen
-class Ended:
-    """How a script ended: *seconds* after the last line that was waited for."""
+class Result:
+    """The result of a script, which ended *seconds* after the last line that the test waited for."""
 
     status: int
     lines: list[str]
@@ -34,25 +34,25 @@ class Ended:
 
 
 class Script:
-    """A running Python script whose standard output tells how far it is."""
+    """A running Python script that reports its progress on standard output."""
 
     def __init__(self, path, *options, env):
         command = [sys.executable, "-X", "faulthandler", *options, str(path)]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
-        # A script that hangs ends the wait for its next line, and its errors tell where it hung.
-        self._guard = threading.Timer(_LONGEST, self._process.send_signal, [signal.SIGABRT])
-        self._guard.start()
+        # SIGABRT ends the wait for its next line, and faulthandler prints where it hung.
+        self._watchdog = threading.Timer(_SCRIPT_TIMEOUT, self._process.send_signal, [signal.SIGABRT])
+        self._watchdog.start()
         self._since = time.monotonic()
 
     def wait_for(self, line):
-        """Wait until the script prints *line* and nothing else."""
-        found = self._process.stdout.readline().rstrip("\n")
+        """Wait until the script prints *line*, and nothing before it."""
+        printed = self._process.stdout.readline().rstrip("\n")
         self._since = time.monotonic()
-        assert line == found, self.end()
+        assert line == printed, self.end()
 
-    def go_on(self):
-        """End the script's `input()`."""
+    def resume(self):
+        """Let the script's `input()` return."""
         self._process.stdin.write("\n")
         self._process.stdin.flush()
 
@@ -61,38 +61,38 @@ class Script:
         self._process.send_signal(number)
 
     def interrupt(self):
-        """Do what Ctrl-C does."""
+        """Send the signal of Ctrl-C."""
         self._since = time.monotonic()
         self.send(signal.SIGINT)
 
     def end(self):
-        """Wait for the end and return how it came."""
+        """Wait until the script ends and return its result."""
         output, errors = self._process.communicate()
         seconds = time.monotonic() - self._since
-        self._guard.cancel()
-        self._guard.join()
-        return Ended(self._process.returncode, output.splitlines(), errors, seconds)
+        self._watchdog.cancel()
+        self._watchdog.join()
+        return Result(self._process.returncode, output.splitlines(), errors, seconds)
 
 
 @pytest.fixture(autouse=True)
-def _patience(monkeypatch):
-    """What a server waits for may come late: other tests run beside these."""
-    monkeypatch.setattr(NeuralBoxServer.wait_until, "__defaults__", (_PATIENCE,))
-    monkeypatch.setattr(NeuralBoxServer.wait_for_disconnect, "__defaults__", (_PATIENCE,))
+def _server_timeout(monkeypatch):
+    """Wait longer for the server: other tests run at the same time."""
+    monkeypatch.setattr(NeuralBoxServer.wait_until, "__defaults__", (_SERVER_TIMEOUT,))
+    monkeypatch.setattr(NeuralBoxServer.wait_for_disconnect, "__defaults__", (_SERVER_TIMEOUT,))
 
 
 @pytest.fixture
 def start(tmp_path, neuralbox_server):
-    """Start a script whose clients find the local server in the environment; what it runs may go *measured*."""
+    """Return a function that starts a script with the local server in its environment; *measured*: by coverage."""
     scripts = []
 
     def run(code, *options, measured=True):
         path = tmp_path / "script.py"
         path.write_text(textwrap.dedent(code))
         inherited = {name: value for name, value in os.environ.items() if measured or not name.startswith("COVERAGE")}
-        known = {"NEURALBOX_API_KEY": neuralbox_server.api_key, "NEURALBOX_BASE_URL": neuralbox_server.base_url}
+        server = {"NEURALBOX_API_KEY": neuralbox_server.api_key, "NEURALBOX_BASE_URL": neuralbox_server.base_url}
         paths = os.pathsep.join(filter(None, sys.path))
-        scripts.append(Script(path, *options, env={**inherited, **known, "PYTHONPATH": paths}))
+        scripts.append(Script(path, *options, env={**inherited, **server, "PYTHONPATH": paths}))
         return scripts[-1]
 
     yield run
@@ -103,26 +103,26 @@ def start(tmp_path, neuralbox_server):
 
 @pytest.fixture
 def client(neuralbox_server):
-    """Make a client of the local server."""
+    """Return a client of the local server."""
     with NeuralBox(**neuralbox_server.client_options) as client:
         yield client
 
 
 @pytest.fixture
 def loop():
-    """Make a private event loop."""
+    """Return a private event loop."""
     loop = make_loop()
     yield loop
     loop.close()
 
 
 def make_loop():
-    """Make a private event loop for no client."""
+    """Return a private event loop without a client."""
 
     async def aclose():
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
-    return EventLoop(aclose, lambda: None)
+    return EventLoop(aclose)
 
 
 @pytest.fixture(name="make_loop")
@@ -131,7 +131,7 @@ def _make_loop():
 
 
 def loop_threads():
-    """Return the threads of private event loops."""
+    """Return the running threads of private event loops."""
     return [thread for thread in threading.enumerate() if thread.name == "neuralbox"]
 
 
@@ -142,10 +142,10 @@ def _loop_threads():
 
 @pytest.fixture(autouse=True)
 def _no_thread_left():
-    """Each test ends the loops that it starts."""
+    """Check that the test ends the loops that it starts."""
     before = set(loop_threads())
     yield
-    until = time.monotonic() + 2
-    while set(loop_threads()) - before and time.monotonic() < until:
+    deadline = time.monotonic() + 2
+    while set(loop_threads()) - before and time.monotonic() < deadline:
         time.sleep(0.005)
     assert set() == set(loop_threads()) - before

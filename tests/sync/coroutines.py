@@ -1,4 +1,4 @@
-"""Coroutines for the private event loop, and calls from many threads."""
+"""Coroutines for the private event loop, and calls from many threads at once."""
 
 import asyncio
 import threading
@@ -6,21 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 async def echo(value):
-    """Return *value* after a turn of the loop."""
+    """Return *value* after one iteration of the loop."""
     await asyncio.sleep(0)
     return value
 
 
-async def nothing():
+async def do_nothing():
     """Do nothing."""
 
 
 def in_threads(count, function):
-    """Call *function* with 0 to *count* - 1, each in a thread, all at the same time; return the results or errors."""
-    together = threading.Barrier(count)
+    """Call *function* with 0 to *count* - 1, each in a thread, all at the same time; return the results and errors."""
+    barrier = threading.Barrier(count)
 
     def run(number):
-        together.wait()
+        barrier.wait()
         try:
             return function(number)
         except Exception as error:  # noqa: BLE001 - it is a result here

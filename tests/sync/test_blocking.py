@@ -1,10 +1,11 @@
-"""The blocking twins look, to users and their tools, like the asynchronous methods that they stand for."""
+"""The blocking twins have the signatures and docstrings of the async methods."""
 
 import asyncio
 import inspect
 import io
 import pathlib
 import pydoc
+import re
 import subprocess
 import sys
 
@@ -22,7 +23,7 @@ TWINS = {
     "__aiter__": "__iter__",
     "__anext__": "__next__",
 }
-BY_ITSELF = {"read_batch", "reset_after_fork"}  # what a blocking object does without being told
+AUTOMATIC = {"read_batch"}  # blocking iterators always read in bulk
 
 
 def parameters(function):
@@ -31,73 +32,83 @@ def parameters(function):
 
 
 def public(cls):
-    """Return the names of what *cls* offers."""
+    """Return the public names of *cls*."""
     return {name for name in vars(cls) if not name.startswith("_") or name in TWINS}
 
 
 @pytest.mark.parametrize("original, view", [(AsyncNeuralBox, NeuralBox), (AsyncStream, Stream), (AsyncBatch, Batch)])
 def test_nothing_is_missing(original, view):
-    """Whatever is public on the asynchronous side is there on the blocking side, under its blocking name."""
-    expected = {TWINS.get(name, name) for name in public(original) - BY_ITSELF}
+    """Each public name of an async class exists in the blocking class, under its blocking name."""
+    expected = {TWINS.get(name, name) for name in public(original) - AUTOMATIC}
 
     assert set() == {name for name in expected if not hasattr(view, name)}
 
 
-@pytest.mark.parametrize("name", sorted(public(AsyncNeuralBox) - BY_ITSELF - {"aclose", "closed"} - set(TWINS)))
+@pytest.mark.parametrize("name", sorted(public(AsyncNeuralBox) - AUTOMATIC - {"aclose", "closed"} - set(TWINS)))
 def test_signatures(name):
-    """A twin has the name, the parameters and the docstring of its original, and is no coroutine function."""
+    """A twin has the name and the parameters of the async method, and is not a coroutine function."""
     original, twin = getattr(AsyncNeuralBox, name), getattr(NeuralBox, name)
 
     assert parameters(original) == parameters(twin)
-    assert (original.__name__, original.__doc__) == (twin.__name__, twin.__doc__)
+    assert original.__name__ == twin.__name__
     assert original is inspect.unwrap(twin)
     assert not inspect.iscoroutinefunction(twin)
 
 
+@pytest.mark.parametrize("name", sorted(public(AsyncNeuralBox) - {"aclose", "closed"} - set(TWINS)))
+def test_docstrings(name):
+    """A twin has the docstring of the async method, with `with` and `for` instead of `async with` and `async for`."""
+    original, twin = getattr(AsyncNeuralBox, name).__doc__, getattr(NeuralBox, name).__doc__
+
+    assert original.replace("async with", "with").replace("async for", "for").replace("AsyncBatch", "Batch") == twin
+    assert not re.search(r"async with|async for|await|aclose", twin)
+
+
 def test_constructor():
-    """The constructor takes what that of `AsyncNeuralBox` takes."""
+    """The constructor has the parameters of `AsyncNeuralBox`."""
     assert inspect.signature(AsyncNeuralBox).parameters == inspect.signature(NeuralBox).parameters
 
 
-def test_what_is_returned():
-    """Signatures name the blocking view where one is returned, and the plain result elsewhere."""
+def test_return_annotations():
+    """Methods that return a view are annotated with the blocking class."""
     assert "Generation" == inspect.signature(NeuralBox.generate).return_annotation
     assert Stream is inspect.signature(NeuralBox.stream).return_annotation
     assert Batch is inspect.signature(NeuralBox.generate_many).return_annotation
 
 
 def test_help():
-    """`help()` shows the methods with their parameters and what they do."""
-    shown = io.StringIO()
-    pydoc.Helper(output=shown).help(NeuralBox)
+    """`help()` shows the methods with their parameters and docstrings."""
+    output = io.StringIO()
+    pydoc.Helper(output=output).help(NeuralBox)
 
-    # Since Python 3.13 long signatures are shown with a line for each parameter.
-    words = " ".join(shown.getvalue().replace("|", " ").split()).replace("( self", "(self")
-    for told in (
+    # Since Python 3.13 a long signature has a line for each parameter.
+    words = " ".join(output.getvalue().replace("|", " ").split()).replace("( self", "(self")
+    for expected in (
         "generate(self, model",
         "Generate text and return it whole",
         "stream(self, model",
+        "``with client.stream(...) as stream:``",
         "with_options(self",
     ):
-        assert told in words
+        assert expected in words
 
 
 def test_public_names():
-    """Everything public on the asynchronous side can be imported from the blocking side too."""
+    """Each public name of `neuralbox_async` can be imported from `neuralbox_sync` as well."""
     assert {"Batch", "NeuralBox", "Stream", *neuralbox_async.__all__} == set(neuralbox_sync.__all__)
     assert all(hasattr(neuralbox_sync, name) for name in neuralbox_sync.__all__)
     assert neuralbox_sync.RateLimitError is neuralbox_async.RateLimitError
 
 
 def test_size():
-    """The facade stays thin: under 350 lines, docstrings and comments included."""
+    """The facade stays thin: under 400 lines, docstrings and comments included."""
     files = pathlib.Path(neuralbox_sync.__file__).parent.glob("*.py")
 
-    assert 350 > sum(bool(line.strip()) for file in files for line in file.read_text().splitlines())
+    assert 400 > sum(bool(line.strip()) for file in files for line in file.read_text().splitlines())
 
 
 def test_import_is_light():
-    """Importing the facade and making a client load no HTTP client and start no thread."""
+    """Importing the package and making a client does not load aiohttp and starts no thread."""
     code = """
 import sys, threading, neuralbox_sync
 neuralbox_sync.NeuralBox("nb_test")
@@ -108,6 +119,6 @@ assert "aiohttp" not in sys.modules and threading.active_count() == 1
 
 
 def test_plain_functions():
-    """A twin is a function of the class, so that what works on functions works on it."""
+    """A twin is a plain function of the class."""
     assert inspect.isfunction(NeuralBox.generate)
     assert not asyncio.iscoroutinefunction(NeuralBox.generate)

@@ -24,28 +24,28 @@ from neuralbox_sync import (
 SECRET = "nb_canary_key_that_must_not_be_seen_7f3a"
 
 
-def said(text):
-    """Return what the local server answers to *text*."""
+def reply_to(text):
+    """Return the content of the local server's response to *text*."""
     return f"You said: {text}"
 
 
 def test_generate(client, neuralbox_server):
-    """A blocking call returns the generation, and is billed once."""
-    assert said("Hi") == client.generate("gpt-5", "Hi", system="Be brief.").content
+    """A blocking call returns the generation and is billed once."""
+    assert reply_to("Hi") == client.generate("gpt-5", "Hi", system="Be brief.").content
     assert 1 == len(neuralbox_server.billed)
 
 
 @pytest.mark.neuralbox_server(pending_models=["slow"], pending_seconds=0.05)
 def test_retrieve_and_wait(client):
-    """A pending generation can be asked for and waited for."""
+    """A pending generation can be retrieved and waited for."""
     pending = client.generate("slow", "Hi")
 
     assert "pending" == client.retrieve(pending).status
-    assert said("Hi") == client.wait(pending, poll_interval=0.05).content
+    assert reply_to("Hi") == client.wait(pending, poll_interval=0.05).content
 
 
 def test_errors(client, neuralbox_server):
-    """Errors are the asynchronous side's own, raised where the call is."""
+    """Errors are those of `neuralbox_async`, raised in the thread of the call, with few frames of the facade."""
     neuralbox_server.fail(429, retry_after=847)
 
     with pytest.raises(RateLimitError) as caught:
@@ -57,7 +57,7 @@ def test_errors(client, neuralbox_server):
 
 
 def test_timeout_from_a_thread(client, neuralbox_server):
-    """The time limit of a call holds in any thread."""
+    """The timeout of a call holds in any thread."""
     neuralbox_server.delay(30)
 
     with ThreadPoolExecutor(1) as pool, pytest.raises(APITimeoutError):
@@ -65,40 +65,40 @@ def test_timeout_from_a_thread(client, neuralbox_server):
 
 
 def test_threads(client, neuralbox_server):
-    """64 threads share a client, and each gets the answers to its own questions."""
-    texts = [f"question {number}" for number in range(640)]
+    """64 threads share a client, and each gets the replies to its own requests."""
+    texts = [f"text {number}" for number in range(640)]
 
     with ThreadPoolExecutor(64) as pool:
-        replies = list(pool.map(lambda text: client.generate("gpt-5", text).content, texts))
+        contents = list(pool.map(lambda text: client.generate("gpt-5", text).content, texts))
 
-    assert [said(text) for text in texts] == replies
+    assert [reply_to(text) for text in texts] == contents
     assert 640 == len(neuralbox_server.billed)
 
 
-def test_a_thread_that_fails_harms_nobody(client, neuralbox_server):
-    """One thread's failure is no matter of the others, not even SystemExit from a function that the user supplied."""
+def test_failure_in_one_thread(client, neuralbox_server):
+    """A failure reaches the thread of its call only, even SystemExit from a function of the user."""
 
-    def leave():
+    def exit_():
         raise SystemExit
 
     neuralbox_server.delay(0.1)
-    leaving = client.with_options(api_key=leave)
+    failing = client.with_options(api_key=exit_)
     with ThreadPoolExecutor(1) as pool:
         reply = pool.submit(client.generate, "gpt-5", "Hi")
         with pytest.raises(SystemExit):
-            leaving.generate("gpt-5", "Hi")
+            failing.generate("gpt-5", "Hi")
 
-        assert said("Hi") == reply.result().content
+        assert reply_to("Hi") == reply.result().content
 
 
 async def test_inside_a_running_loop(client):
-    """A call inside a running loop works, as in a notebook or an async view."""
-    assert said("Hi") == client.generate("gpt-5", "Hi").content
-    assert said("Hi") == (await asyncio.to_thread(client.generate, "gpt-5", "Hi")).content
+    """A call works inside a running loop, as in a notebook or an async view."""
+    assert reply_to("Hi") == client.generate("gpt-5", "Hi").content
+    assert reply_to("Hi") == (await asyncio.to_thread(client.generate, "gpt-5", "Hi")).content
 
 
 def test_call_on_the_own_loop(neuralbox_server):
-    """A call from a function that the client itself calls on its loop is refused, with what to do instead."""
+    """A call from a function that the client calls on its own loop raises, with advice."""
     client = NeuralBox(base_url=neuralbox_server.base_url, api_key=lambda: client.generate("gpt-5", "?").content)
 
     with client, pytest.raises(RuntimeError, match="await there"):
@@ -106,7 +106,7 @@ def test_call_on_the_own_loop(neuralbox_server):
 
 
 def test_with_options(client, neuralbox_server):
-    """A derived client shares the loop and the connections, and is closed with the client that it comes from."""
+    """A derived client shares the loop and the connections, and is closed with its parent."""
     derived = client.with_options(timeout=5)
     assert isinstance(derived, NeuralBox)
 
@@ -120,17 +120,17 @@ def test_with_options(client, neuralbox_server):
         derived.generate("gpt-5", "Hi")
 
 
-def test_derived_from_a_temporary(neuralbox_server):
-    """A derived client keeps alive what it was derived from."""
+def test_client_derived_from_a_temporary(neuralbox_server):
+    """A derived client keeps its parent alive."""
     derived = NeuralBox(**neuralbox_server.client_options).with_options(timeout=5)
     gc.collect()
 
     with derived:
-        assert said("Hi") == derived.generate("gpt-5", "Hi").content
+        assert reply_to("Hi") == derived.generate("gpt-5", "Hi").content
 
 
 def test_close(client, neuralbox_server):
-    """Closing closes the connections, can be repeated, and is told to later callers."""
+    """Closing closes the connections and is idempotent; later calls raise."""
     client.generate("gpt-5", "Hi")
     assert not client.closed
 
@@ -146,38 +146,38 @@ def test_close(client, neuralbox_server):
 
 
 def test_close_during_calls(client, neuralbox_server):
-    """Closing ends calls under way with an error that does not promise that they were free."""
+    """Closing ends running calls with an error whose billing status is unknown."""
     neuralbox_server.delay(30, times=8)
     with ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(client.generate, "gpt-5", "Hi") for _ in range(8)]
         neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 8)
-        began = time.monotonic()
+        started = time.monotonic()
         client.close()
         errors = [call.exception() for call in calls]
 
     assert [(ClientClosedError, "unknown")] * 8 == [(type(error), error.billed) for error in errors]
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("used", [False, True])
-def test_dropped(neuralbox_server, loop_threads, used):
-    """A client dropped unclosed frees its thread and connections, and warns once if it had any."""
+def test_garbage_collected(neuralbox_server, loop_threads, used):
+    """A client that is collected unclosed frees its thread and connections, and warns once if it had any."""
     client = NeuralBox(**neuralbox_server.client_options)
     if used:
         client.generate("gpt-5", "Hi")
 
-    with warnings.catch_warnings(record=True) as warned:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         del client
         gc.collect()
         neuralbox_server.wait_until(lambda: not loop_threads() and neuralbox_server.connections == 0)
 
-    assert [ResourceWarning] * used == [warning.category for warning in warned]
+    assert [ResourceWarning] * used == [warning.category for warning in caught]
 
 
 @pytest.mark.parametrize("error", ["ImportError", "ZeroDivisionError"])
-def test_what_cannot_be_imported(start, error):
-    """When a module that calls need cannot be loaded, each call says so, instead of waiting."""
+def test_broken_import(start, error):
+    """Each call raises the import's error when a module that it needs cannot be loaded."""
     script = start(f"""
         import sys
         from neuralbox_sync import NeuralBox
@@ -195,13 +195,13 @@ def test_what_cannot_be_imported(start, error):
                 except {error} as error:
                     print(error)
     """)
-    ended = script.end()
+    result = script.end()
 
-    assert (0, ["broken", "broken"], "") == (ended.status, ended.lines, ended.errors)
+    assert (0, ["broken", "broken"], "") == (result.status, result.lines, result.errors)
 
 
-def test_many_dropped(neuralbox_server, loop_threads):
-    """Twenty clients dropped unclosed leave no thread and no descriptor behind."""
+def test_many_garbage_collected(neuralbox_server, loop_threads):
+    """Twenty clients that are collected unclosed leave no thread and no file descriptor."""
     psutil = pytest.importorskip("psutil")
     NeuralBox(**neuralbox_server.client_options).close()
     before = psutil.Process().num_fds()
@@ -217,14 +217,14 @@ def test_many_dropped(neuralbox_server, loop_threads):
 
 
 def test_no_copies(client):
-    """A client cannot be pickled, nor copied deeply: it holds a key and connections."""
+    """A client cannot be pickled or deep-copied: it holds a key and connections."""
     for attempt in (pickle.dumps, copy.deepcopy):
         with pytest.raises(TypeError, match="in each process"):
             attempt(client)
 
 
-def test_the_key_is_nowhere(neuralbox_server):
-    """The key is in no representation, and in no frame that the facade adds to a traceback."""
+def test_key_is_not_shown(neuralbox_server):
+    """The key is in no `repr`, and in no frame that the facade adds to a traceback."""
     client = NeuralBox(SECRET, base_url=neuralbox_server.base_url)
     assert SECRET not in repr(client)
     assert neuralbox_server.base_url in repr(client)
@@ -242,13 +242,13 @@ def test_the_key_is_nowhere(neuralbox_server):
                 frame for frame, _ in traceback.walk_tb(caught.tb) if "neuralbox_sync" in frame.f_code.co_filename
             ]
             assert frames
-            # Of an object whose constructor failed there is not even a representation.
+            # An object whose constructor failed has no `repr`.
             values = [value for frame in frames for name, value in frame.f_locals.items() if name != "self"]
             assert not [value for value in values if SECRET in repr(value)]
 
 
-def test_close_in_a_thread_while_calls_go_on(neuralbox_server):
-    """However a close falls between calls, each of these succeeds or raises `ClientClosedError`."""
+def test_close_while_threads_call(neuralbox_server):
+    """Each call that runs while another thread closes the client succeeds or raises `ClientClosedError`."""
     for _ in range(10):
         client = NeuralBox(**neuralbox_server.client_options)
         client.generate("gpt-5", "Hi")
@@ -258,7 +258,7 @@ def test_close_in_a_thread_while_calls_go_on(neuralbox_server):
             try:
                 while True:
                     client.generate("gpt-5", "Hi")
-            except Exception as error:  # noqa: BLE001 - which one is the question
+            except Exception as error:  # noqa: BLE001 - the test checks its type
                 outcomes.append(type(error))
 
         threads = [threading.Thread(target=call) for _ in range(8)]

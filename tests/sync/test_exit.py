@@ -1,10 +1,10 @@
-"""The end of the interpreter, whatever its clients are doing: soon, and without a word on standard error."""
+"""Interpreter exit: fast and silent in every state of a client."""
 
 import textwrap
 
 import pytest
 
-BOUND = 2.5  # seconds
+TIMEOUT = 2.5  # seconds
 
 PREAMBLE = """
 import atexit, threading, time
@@ -35,7 +35,7 @@ STATES = {
         raise SystemExit(0)
     """,
     "a call on a daemon thread": """
-        threading.Thread(target=client.retrieve, args=("held up",), daemon=True).start()
+        threading.Thread(target=client.retrieve, args=("delayed",), daemon=True).start()
         client.generate("gpt-5", "Hi")
         time.sleep(0.1)
         ready()
@@ -43,29 +43,29 @@ STATES = {
     "calls of several clients on daemon threads": """
         clients = [NeuralBox() for _ in range(8)]
         for client in clients:
-            threading.Thread(target=client.retrieve, args=("held up",), daemon=True).start()
+            threading.Thread(target=client.retrieve, args=("delayed",), daemon=True).start()
         for client in clients:
             client.generate("gpt-5", "Hi")
         ready()
     """,
-    "a stream half read": """
+    "a stream in the middle": """
         stream = client.stream("gpt-5", "one two three four five six").__enter__()
         next(stream)
         ready()
     """,
     "a stream being read on a daemon thread": """
-        begun = threading.Event()
+        started = threading.Event()
 
         def read():
             try:
                 with client.stream("gpt-5", "one two three four five six") as stream:
                     for _ in stream:
-                        begun.set()
+                        started.set()
             finally:
-                begun.set()
+                started.set()
 
         threading.Thread(target=read, daemon=True).start()
-        begun.wait()
+        started.wait()
         ready()
     """,
     "calls one after the other on daemon threads": """
@@ -97,7 +97,7 @@ STATES = {
             assert client.generate("gpt-5", "last").content == "You said: last"
             ready()
     """,
-    "a call in a finaliser": """
+    "a call in a finalizer": """
         class Late:
             def __del__(self, error=ClientClosedError, ready=ready):
                 try:
@@ -115,18 +115,18 @@ STATES = {
 @pytest.mark.neuralbox_server(event_interval=0.2)
 @pytest.mark.parametrize(
     "state, options",
-    [(state, ()) for state in STATES] + [("idle", ("-W", "always")), ("a stream half read", ("-W", "always"))],
+    [(state, ()) for state in STATES] + [("idle", ("-W", "always")), ("a stream in the middle", ("-W", "always"))],
 )
 def test_exit(start, neuralbox_server, state, options):
-    """The interpreter ends within its bound, in one of three tries on a busy machine, and says nothing."""
+    """The interpreter exits in time, in one of three attempts on a busy machine, and prints nothing."""
 
     def attempt():
         neuralbox_server.reset()
         neuralbox_server.delay(30, times=8, method="GET")
         script = start(PREAMBLE + textwrap.dedent(STATES[state]), *options)
         script.wait_for("ready")
-        ended = script.end()
-        assert (0, [], "") == (ended.status, ended.lines, ended.errors)
-        return ended.seconds
+        result = script.end()
+        assert (0, [], "") == (result.status, result.lines, result.errors)
+        return result.seconds
 
-    assert any(attempt() < BOUND for _ in range(3))
+    assert any(attempt() < TIMEOUT for _ in range(3))

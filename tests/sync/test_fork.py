@@ -1,12 +1,12 @@
-"""Clients and forks: a client made before works on both sides, and the child never touches what is the parent's."""
+"""A blocking client works in both processes after a fork, and the child never harms the parent's connections."""
 
 import pytest
 
-# Since 3.12 forking a process with threads warns; that it is done all the same is the point here.
+# Since Python 3.12 a fork of a process with threads warns. These tests do exactly that.
 OPTIONS = ("-W", "ignore::DeprecationWarning")
 
 PREAMBLE = """
-import gc, multiprocessing, os, sys, threading, time
+import contextlib, gc, multiprocessing, os, pathlib, sys, threading, time
 from neuralbox_sync import InsufficientTokensError, NeuralBox
 
 client = NeuralBox()
@@ -20,14 +20,23 @@ def fork(child):
         child()
         sys.exit(0)
     return os.waitpid(pid, 0)[1]
+
+def epoll_registrations():
+    # The descriptors in each epoll of this process, which the child shares.
+    registrations = {}
+    for number in os.listdir("/proc/self/fdinfo"):
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing
+            lines = pathlib.Path("/proc/self/fdinfo", number).read_text().splitlines()
+            registrations[number] = sorted(line for line in lines if line.startswith("tfd:"))
+    return {number: lines for number, lines in registrations.items() if lines}
 """
 
 
 def run(start, code):
-    """Run *code* in a script, which must end well and say nothing; return the lines that it prints."""
-    ended = start(PREAMBLE + code, *OPTIONS).end()
-    assert (0, "") == (ended.status, ended.errors)
-    return ended.lines
+    """Run *code* in a script, which must succeed without a warning; return the lines that it prints."""
+    result = start(PREAMBLE + code, *OPTIONS).end()
+    assert (0, "") == (result.status, result.errors)
+    return result.lines
 
 
 CHILDREN = {
@@ -35,7 +44,8 @@ CHILDREN = {
     "a call": 'assert say("child") == "child"',
     "close": "client.close()",
     "a call and close": 'assert say("child") == "child"; client.close()',
-    "collection": "global client; del client; gc.collect()",
+    "garbage collection": "global client; del client; gc.collect()",
+    "a change of the inherited loop": "inherited.remove_reader(inherited._ssock)",
     "a fork and a call": 'assert fork(lambda: say("grandchild")) == 0',
     "a thread": "thread = threading.Thread(target=say, args=('child',)); thread.start(); thread.join()",
     "a hard exit": "os._exit(0)",
@@ -44,7 +54,7 @@ CHILDREN = {
 
 @pytest.mark.parametrize("child", CHILDREN)
 def test_the_parent_is_unharmed(start, neuralbox_server, child):
-    """Whatever the child does, the parent goes on with the connection that it had."""
+    """The parent's connection and its epoll still work after the child used, closed or dropped the client."""
     lines = run(
         start,
         f"""
@@ -52,47 +62,52 @@ def child():
     {CHILDREN[child]}
 
 assert say("parent") == "parent"
+inherited = client._loop._loop
+registrations = epoll_registrations()
 status = fork(child)
+assert registrations == epoll_registrations()
 print(status, say("again"))
 assert client.retrieve(client.generate("gpt-5", "third")).completed
         """,
     )
 
-    own = 1 if "call" in child or "thread" in child else 0
+    connections_of_the_child = 1 if "call" in child or "thread" in child else 0
     assert ["0 again"] == lines
-    assert 1 + own == neuralbox_server.connections_accepted
+    assert 1 + connections_of_the_child == neuralbox_server.connections_accepted
 
 
-def test_a_client_not_used_before(start):
+def test_unused_client(start):
     """A client made in the parent and first used in a child works there, and in the parent afterwards."""
     assert ["0 parent"] == run(start, 'print(fork(lambda: say("child")), say("parent"))')
 
 
 def test_fork_during_a_call(start, neuralbox_server):
-    """A fork while other threads are in calls holds up neither the child nor those calls."""
+    """A fork during calls of other threads blocks neither the child nor those calls."""
     neuralbox_server.delay(0.5)
     script = start(
         PREAMBLE
         + """
-thread = threading.Thread(target=lambda: print(say("thread"), flush=True))
+results = []
+thread = threading.Thread(target=lambda: results.append(say("thread")))
 thread.start()
 input()
-print(fork(lambda: say("child")), flush=True)
+status = fork(lambda: say("child"))
 thread.join()
+print(status, *results)
 """,
         *OPTIONS,
     )
     neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 1)
-    script.go_on()
-    ended = script.end()
+    script.resume()
+    result = script.end()
 
-    assert (0, "") == (ended.status, ended.errors)
-    assert ["0", "thread"] == sorted(ended.lines)
+    assert (0, "") == (result.status, result.errors)
+    assert ["0 thread"] == result.lines
 
 
 @pytest.mark.neuralbox_server(event_interval=0.01)
 def test_fork_during_a_stream(start):
-    """A stream goes on in the parent, whatever happened to its copy in the child."""
+    """A stream continues in the parent after the child dropped its copy."""
     lines = run(
         start,
         """
@@ -112,7 +127,7 @@ with client.stream("gpt-5", "one two three") as stream:
 
 
 def test_forks_under_load(start):
-    """Forks while eight threads make their first calls hang nobody."""
+    """Forks while eight threads make their first calls block no process."""
     lines = run(
         start,
         """
@@ -132,7 +147,7 @@ for thread in threads:
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_pools(start, neuralbox_server, method):
-    """The processes of a pool call with clients of their own, and the SDK's errors come back from there."""
+    """The processes of a pool make calls, and the errors of the SDK reach the parent."""
     neuralbox_server.balance = 7
     lines = run(
         start,

@@ -1,21 +1,21 @@
-"""Clients under what changes how threads and event loops work: trio, uvloop's policy."""
+"""Clients under trio and under uvloop's event loop policy."""
 
 import pytest
 
 
-def outcome(start, code):
-    """Run *code* in a script, which must end well and say nothing; return the lines that it prints."""
-    ended = start(code, "-W", "ignore::DeprecationWarning").end()
-    assert (0, "") == (ended.status, ended.errors)
-    return ended.lines
+def run(start, code):
+    """Run *code* in a script, which must succeed without a warning; return the lines that it prints."""
+    result = start(code, "-W", "ignore::DeprecationWarning").end()
+    assert (0, "") == (result.status, result.errors)
+    return result.lines
 
 
 @pytest.mark.neuralbox_server(latency=0.1)
-@pytest.mark.parametrize("run", ["trio.run(main)", "anyio.run(main, backend='trio')"])
-def test_trio(start, run):
-    """Under trio a call works, and one in a worker thread obeys the scope around it."""
+@pytest.mark.parametrize("run_main", ["trio.run(main)", "anyio.run(main, backend='trio')"])
+def test_trio(start, run_main):
+    """A call works under trio, and one in a worker thread is cancelled by the scope around it."""
     pytest.importorskip("trio")
-    lines = outcome(
+    lines = run(
         start,
         f"""
         import anyio, trio
@@ -28,7 +28,7 @@ def test_trio(start, run):
                     await anyio.to_thread.run_sync(client._loop.call, lambda: anyio.sleep(30))
                 print(scope.cancelled_caught)
 
-        {run}
+        {run_main}
         """,
     )
 
@@ -36,9 +36,9 @@ def test_trio(start, run):
 
 
 def test_uvloop(start):
-    """A policy that makes other event loops changes nothing."""
+    """A client works under a policy that makes uvloop's event loops."""
     pytest.importorskip("uvloop")
-    lines = outcome(
+    lines = run(
         start,
         """
         import asyncio, uvloop

@@ -1,4 +1,4 @@
-"""The private event loop, with coroutines of its own: threads, errors, contexts."""
+"""The private event loop: threads, errors, contexts."""
 
 import asyncio
 import contextvars
@@ -12,33 +12,49 @@ from functools import partial
 import anyio
 import anyio.to_thread
 import pytest
-from coroutines import echo, in_threads, nothing
+from coroutines import do_nothing, echo, in_threads
 
 from neuralbox_async import ClientClosedError
+from neuralbox_sync._loop import CallState, _Call
 
 THREADS = 64
 
 
 def test_result(loop):
-    """A call returns what the coroutine returns."""
+    """A call returns the result of the coroutine."""
     assert 5 == loop.call(partial(echo, 5))
 
 
-def test_nothing_is_started_early(make_loop, loop_threads):
+def test_no_thread_before_the_first_call(make_loop, loop_threads):
     """No thread is started before the first call."""
     make_loop()
 
     assert [] == loop_threads()
 
 
+def test_states_of_a_call(loop):
+    """A call is pending until its task starts, then running, then done."""
+    states = []
+
+    async def work():
+        states.append(call.state)
+
+    loop.call(do_nothing)
+    call = _Call(work)
+    states.append(call.state)
+    loop._submit_and_wait(call, loop._loop)
+
+    assert [CallState.PENDING, CallState.RUNNING, CallState.DONE] == [*states, call.state]
+
+
 def test_first_calls_at_once(loop, loop_threads):
-    """However many threads make the first call at the same time, there is one loop."""
+    """There is one loop, however many threads make the first call at the same time."""
     assert list(range(THREADS)) == in_threads(THREADS, lambda number: loop.call(partial(echo, number)))
     assert 1 == len(loop_threads())
 
 
 def test_many_calls_of_many_threads(loop):
-    """Ten thousand calls of 64 threads each get their own answer."""
+    """Each of ten thousand calls from 64 threads gets its own result."""
     each = 160
 
     def call(number):
@@ -48,7 +64,7 @@ def test_many_calls_of_many_threads(loop):
 
 
 def test_exception(loop):
-    """What the coroutine raises is raised, with its own traceback and at most two frames of the loop's."""
+    """An exception of the coroutine is raised, with its own traceback and at most two frames of the loop."""
 
     async def fail():
         raise LookupError("lost")
@@ -62,7 +78,7 @@ def test_exception(loop):
 
 
 def test_exceptions_keep_nothing_alive(loop):
-    """An error that is handled leaves nothing for the garbage collector."""
+    """A handled exception is not part of a reference cycle."""
 
     class Thing:
         pass
@@ -84,7 +100,7 @@ def test_exceptions_keep_nothing_alive(loop):
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
 def test_exceptions_that_end_loops(loop, kind):
-    """SystemExit and its like in one coroutine are no matter of other callers."""
+    """An exception that would end the loop reaches its own caller only."""
 
     async def fail():
         await asyncio.sleep(0.01)
@@ -102,7 +118,7 @@ def test_exceptions_that_end_loops(loop, kind):
 
 
 def test_context(loop):
-    """A coroutine sees its caller's context variables; what it sets stays with it."""
+    """A coroutine sees its caller's context variables, and its caller does not see changes of them."""
     name = contextvars.ContextVar("name", default="nobody")
 
     async def rename():
@@ -118,10 +134,10 @@ def test_context(loop):
 
 
 def test_call_on_own_thread(loop):
-    """A call from the loop's own thread is refused: it would wait for itself."""
+    """A call from the loop's own thread raises: it would wait for itself."""
 
     async def call():
-        return loop.call(nothing)
+        return loop.call(do_nothing)
 
     with pytest.raises(RuntimeError, match=r"await there, or use asyncio\.to_thread"):
         loop.call(call)
@@ -129,7 +145,7 @@ def test_call_on_own_thread(loop):
 
 
 def test_call_from_worker_thread_of_the_loop(loop):
-    """A call from another thread that the loop waits for is served."""
+    """A call works from a worker thread that the loop waits for."""
 
     async def call():
         return await anyio.to_thread.run_sync(loop.call, partial(echo, 7))
@@ -138,12 +154,12 @@ def test_call_from_worker_thread_of_the_loop(loop):
 
 
 async def test_call_inside_a_running_loop(loop):
-    """A call inside another running loop works, and holds that loop up."""
+    """A call inside another running loop works, and blocks that loop."""
     assert 3 == loop.call(partial(echo, 3))
 
 
 async def test_cancelled_worker_thread(loop):
-    """A cancelled scope around `anyio.to_thread` ends the call in that thread."""
+    """A cancelled scope around `anyio.to_thread` cancels the call in that thread."""
     ended = threading.Event()
 
     async def sleep():
@@ -161,7 +177,7 @@ async def test_cancelled_worker_thread(loop):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_dead_loop(loop):
-    """When the loop dies under a call, the call fails, and the next one gets a new loop."""
+    """A call whose loop dies raises, and the next call starts another loop."""
 
     def die():
         raise SystemExit
@@ -170,8 +186,8 @@ def test_a_dead_loop(loop):
         asyncio.get_running_loop().call_soon(die)
         await asyncio.sleep(30)
 
-    began = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(ClientClosedError, match="during"):
         loop.call(kill)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - started < 10
     assert 1 == loop.call(partial(echo, 1))

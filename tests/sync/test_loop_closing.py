@@ -1,37 +1,37 @@
-"""Closing the private event loop: unused, during calls, and when it is dropped."""
+"""Closing the private event loop: unused, during calls, and when its client is garbage-collected."""
 
 import asyncio
 import threading
 import time
 
 import pytest
-from coroutines import in_threads, nothing
+from coroutines import do_nothing, in_threads
 
 from neuralbox_async import ClientClosedError
 
 
 def test_closed(loop, loop_threads):
-    """A closed loop refuses calls, its thread is gone, and closing again does nothing."""
-    loop.call(nothing)
+    """A closed loop raises for each call, its thread has ended, and closing is idempotent."""
+    loop.call(do_nothing)
 
     loop.close()
     loop.close()
 
     assert [] == loop_threads()
     with pytest.raises(ClientClosedError, match="before"):
-        loop.call(nothing)
+        loop.call(do_nothing)
 
 
 def test_closed_unused(loop):
-    """A loop can be closed before it was used, and is then closed."""
+    """A loop can be closed before its first call."""
     loop.close()
 
     with pytest.raises(ClientClosedError, match="before"):
-        loop.call(nothing)
+        loop.call(do_nothing)
 
 
-def test_close_ends_calls(loop):
-    """Closing ends the calls under way."""
+def test_close_during_calls(loop):
+    """Closing cancels the running calls, which raise."""
     running = threading.Semaphore(0)
 
     async def sleep():
@@ -45,9 +45,9 @@ def test_close_ends_calls(loop):
             running.acquire()
         return loop.close()
 
-    told = "the client was closed during the call"
+    message = "the client was closed during the call"
 
-    assert [None, *[told] * 4] == [None if e is None else str(e) for e in in_threads(5, call)]
+    assert [None, *[message] * 4] == [None if e is None else str(e) for e in in_threads(5, call)]
 
 
 def test_close_on_own_thread(loop):
@@ -74,40 +74,40 @@ def test_close_is_bounded(loop):
 
     caller = threading.Thread(target=lambda: in_threads(1, lambda _: loop.call(stay)))
     caller.start()
-    loop.call(nothing)
-    began = time.monotonic()
+    loop.call(do_nothing)
+    started = time.monotonic()
 
     loop.close()
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - started < 10
     released.set()
     caller.join()
 
 
 @pytest.mark.parametrize("round_", range(40))
 def test_close_race(make_loop, round_):
-    """Closing while eight threads call leaves nobody waiting, and gives all the same kind of error."""
+    """Eight threads that make calls while the loop is closed all raise `ClientClosedError`."""
     loop = make_loop()
-    loop.call(nothing)
+    loop.call(do_nothing)
 
     def call(number):
         if number == 0:
             time.sleep(round_ * 0.00005)
             return loop.close()
         while True:
-            loop.call(nothing)
+            loop.call(do_nothing)
 
     assert [None, *[ClientClosedError] * 8] == [e and type(e) for e in in_threads(9, call)]
 
 
-def test_dropped(make_loop, loop_threads):
-    """A loop that is dropped because its client is gone ends, with one warning."""
+def test_finalized(make_loop, loop_threads):
+    """A loop ends, with one warning, when its client is garbage-collected."""
     loop = make_loop()
-    loop.call(nothing)
+    loop.call(do_nothing)
 
     with pytest.warns(ResourceWarning, match="never closed"):
-        loop.drop()
+        loop.finalize()
 
-    loop.drop()
+    loop.finalize()
     while loop_threads():
         time.sleep(0.001)

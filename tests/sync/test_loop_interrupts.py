@@ -11,17 +11,17 @@ from functools import partial
 import anyio
 import anyio.to_thread
 import pytest
-from coroutines import echo, nothing
+from coroutines import do_nothing, echo
 
 from neuralbox_async import ClientClosedError
 from neuralbox_sync._blocking import View
-from neuralbox_sync._loop import EventLoop, _Call
+from neuralbox_sync._loop import CallState, EventLoop, _Call
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.5])
 @pytest.mark.parametrize("name", ["neuralbox-import", "neuralbox"])
-def test_an_interrupted_start(loop, monkeypatch, name, pause):
-    """An interrupt as one of the threads starts ends that call only: the next one has a loop, at once and later."""
+def test_interrupted_start(loop, monkeypatch, name, pause):
+    """An interrupt while a thread starts ends that call only; the next call has a loop, at once and later."""
     start, interrupted = threading.Thread.start, []
 
     def start_and_interrupt(thread):
@@ -32,21 +32,21 @@ def test_an_interrupted_start(loop, monkeypatch, name, pause):
 
     monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
-        loop.call(nothing)
+        loop.call(do_nothing)
     time.sleep(pause)
 
     assert [5, 6] == [loop.call(partial(echo, 5)), loop.call(partial(echo, 6))]
 
 
-def interrupted_at(step, function):
-    """Call *function* with a KeyboardInterrupt at its *step*-th line or instruction; return whether."""
+def interrupt_at(step, function):
+    """Call *function* and raise KeyboardInterrupt at its *step*-th line or instruction; return whether it did."""
     steps = itertools.count()
 
     def trace(frame, event, _argument):
-        if frame.f_code is not EventLoop._carry_out.__code__:
+        if frame.f_code is not EventLoop._submit_and_wait.__code__:
             return trace
         frame.f_trace_opcodes = True
-        if event in {"line", "opcode"} and next(steps) == step:  # CPython 3.12 tells of lines only
+        if event in {"line", "opcode"} and next(steps) == step:  # CPython 3.12 reports lines only
             raise KeyboardInterrupt
         return trace
 
@@ -62,75 +62,77 @@ def interrupted_at(step, function):
 
 
 def test_interrupts_at_each_step(loop):
-    """Wherever one caller is interrupted, the calls of the others are carried out, and its own is not left running."""
-    began, ended = [], []
+    """An interrupt at any step cancels the call of its own thread and no other."""
+    started, ended = [], []
 
     async def work():
-        began.append(1)
+        started.append(1)
         try:
             await asyncio.sleep(0.01)
         finally:
             ended.append(1)
 
-    loop.call(nothing)
+    loop.call(do_nothing)
     with ThreadPoolExecutor(4) as pool:
         for step in itertools.count():
             others = [pool.submit(loop.call, partial(echo, number)) for number in range(8)]
-            interrupted = interrupted_at(step, partial(loop.call, work))
+            interrupted = interrupt_at(step, partial(loop.call, work))
             assert [*range(8)] == [other.result(10) for other in others]
-            loop.call(nothing)
-            assert began == ended
+            loop.call(do_nothing)
+            assert started == ended
             if not interrupted:
                 break
     assert step > 5
 
 
-def test_a_call_that_was_given_up(loop):
-    """A call whose caller was interrupted before the loop knew of it, and again at once, is not carried out later."""
-    began = []
+def test_cancelled_before_it_starts(loop):
+    """A call whose caller was interrupted twice before the loop saw it never runs."""
+    started = []
 
     async def work():
-        began.append(1)
+        started.append(1)
 
-    loop.call(nothing)
-    given_up = _Call(work)
-    given_up.given_up = True
+    loop.call(do_nothing)
+    cancelled = _Call(work)
+    cancelled.cancelled = True
     for inbox in loop._inboxes.values():
-        inbox.append(given_up)
+        inbox.append(cancelled)
 
     assert [5, 6] == [loop.call(partial(echo, 5)), loop.call(partial(echo, 6))]
-    assert [] == began
+    assert [] == started
+    assert cancelled.state is CallState.PENDING
 
 
-def test_an_interrupt_gives_up(loop, monkeypatch):
-    """An interrupt gives a call up, even one that comes while the first is dealt with."""
+def test_a_second_interrupt(loop, monkeypatch):
+    """A call is marked as cancelled even if a second interrupt arrives while the first is handled."""
     calls = []
 
     def interrupted(call, _loop=None):
         calls.append(call)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_Call, "abandon", interrupted)
-    monkeypatch.setattr(EventLoop, "_carry_out", lambda _self, call, _loop: interrupted(call))
+    monkeypatch.setattr(_Call, "cancel_threadsafe", interrupted)
+    monkeypatch.setattr(EventLoop, "_submit_and_wait", lambda _self, call, _loop: interrupted(call))
     with pytest.raises(KeyboardInterrupt):
-        loop.call(nothing)
+        loop.call(do_nothing)
 
-    assert all(call.given_up for call in calls)
+    assert calls
+    assert all(call.cancelled for call in calls)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_loop_that_does_not_start(loop, monkeypatch):
-    """When the loop's thread dies before it runs the call is told, and the next one tries again."""
+    """A call raises when the loop's thread ends before the loop runs, and the next call starts another loop."""
     monkeypatch.setattr(anyio, "run", lambda *_, **__: 1 / 0)
     with pytest.raises(ClientClosedError, match="during"):
-        loop.call(nothing)
+        loop.call(do_nothing)
     monkeypatch.undo()
 
     assert 5 == loop.call(partial(echo, 5))
 
 
-def test_an_interrupt_before_anything_is_closed():
-    """A block that is left when an interrupt comes is left closed."""
+def test_interrupted_close():
+    """A view is closed when its block is left, even if an interrupt arrives before anything is closed."""
     closed = []
 
     class Interrupted(View):

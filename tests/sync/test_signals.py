@@ -1,4 +1,4 @@
-"""Ctrl-C and other signals, real ones, in processes of their own."""
+"""Ctrl-C and other signals: real ones, in subprocesses."""
 
 import itertools
 import signal
@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-SOON = 5.0  # seconds; tests/hosts/test_states.py has the figure, this only tells that nobody waits for the server
+SOON = 5.0  # seconds; shorter than any delay of the server (tests/hosts/test_states.py has the exact bound)
 
 SCRIPT = """
 from neuralbox_sync import NeuralBox
@@ -27,42 +27,42 @@ client.close()
 """
 
 
-def endless(asked):
-    """Return the answer to what was *asked*: to a stream, one without end."""
-    return itertools.repeat("x ") if asked.get("stream") else "You said: Hi"
+def endless(body):
+    """Return the reply to the request *body*: endless for a stream."""
+    return itertools.repeat("x ") if body.get("stream") else "You said: Hi"
 
 
 @pytest.fixture
 def begin(start, neuralbox_server):
-    """Start a script that makes *call* and, when that was interrupted, another one; return it during that call."""
+    """Start a script that makes *call*, and another one when the first is interrupted; return it during *call*."""
 
     def begin(call, *, prepare=lambda: None, sent=lambda: neuralbox_server.in_flight == 1):
         script = start(SCRIPT.format(call=textwrap.indent(textwrap.dedent(call), "    ")))
         script.wait_for("ready")
         neuralbox_server.wait_until(lambda: not neuralbox_server.in_flight)
         prepare()
-        script.go_on()
+        script.resume()
         neuralbox_server.wait_until(lambda: len(neuralbox_server.requests) == 2 and sent())
         return script
 
     return begin
 
 
-def ends_well(script):
-    """Interrupt *script*; it notices soon, its client works on, and nothing is printed."""
+def assert_interruptible(script):
+    """Interrupt *script*; its call ends soon, its client still works, and standard error is empty."""
     script.interrupt()
-    ended = script.end()
-    assert (0, ["interrupted", "You said: Hi"], "") == (ended.status, ended.lines, ended.errors)
-    assert ended.seconds < SOON
+    result = script.end()
+    assert (0, ["interrupted", "You said: Hi"], "") == (result.status, result.lines, result.errors)
+    assert result.seconds < SOON
 
 
 @pytest.mark.neuralbox_server(stop_on_disconnect=True)
 @pytest.mark.parametrize("call", ['client.generate("gpt-5", "?")', 'client.stream("gpt-5", "?").__enter__()'])
 def test_during_a_call(begin, neuralbox_server, call):
-    """Ctrl-C while the answer is awaited ends the call at once, here and on the server; it is not billed."""
+    """Ctrl-C during a call cancels it at once, on the server as well, and it is not billed."""
     script = begin(call, prepare=lambda: neuralbox_server.delay(30))
 
-    ends_well(script)
+    assert_interruptible(script)
 
     assert 1 == len(neuralbox_server.wait_for_disconnect())
     assert 2 == len(neuralbox_server.billed)
@@ -70,58 +70,58 @@ def test_during_a_call(begin, neuralbox_server, call):
 
 @pytest.mark.neuralbox_server(event_interval=0.01, reply=endless)
 def test_during_a_stream(begin, neuralbox_server):
-    """Ctrl-C while a stream is read closes it, and its server stops generating."""
+    """Ctrl-C while a stream is read closes it, and the server stops generating."""
     script = begin("""
         with client.stream("gpt-5", "?") as stream:
             for _ in stream:
                 pass
     """)
 
-    ends_well(script)
+    assert_interruptible(script)
 
     assert 1 == len(neuralbox_server.wait_for_disconnect())
 
 
-def test_during_a_pause(begin, neuralbox_server):
-    """Ctrl-C while the client waits to try again ends the wait, and nothing is sent any more."""
+def test_between_attempts(begin, neuralbox_server):
+    """Ctrl-C between two attempts ends the call, and nothing more is sent."""
     script = begin(
         'client.generate("gpt-5", "?")',
         prepare=lambda: neuralbox_server.fail(503, code="model_unavailable", headers={"Retry-After": "30"}),
         sent=lambda: not neuralbox_server.in_flight,
     )
 
-    ends_well(script)
+    assert_interruptible(script)
 
     assert 3 == len(neuralbox_server.requests)
 
 
 @pytest.mark.neuralbox_server(pending_models=["slow"], pending_seconds=60)
 def test_during_wait(begin, neuralbox_server):
-    """Ctrl-C while a generation is polled for ends the polling."""
+    """Ctrl-C while a generation is polled ends the polling."""
     script = begin('client.generate("slow", "?", wait=True)', sent=lambda: not neuralbox_server.in_flight)
 
-    ends_well(script)
+    assert_interruptible(script)
 
 
 @pytest.mark.neuralbox_server(event_interval=0.02)
-def test_an_interrupted_stream_goes_on(start, neuralbox_server):
-    """An interrupt loses no event: the same iterator goes on behind the last one delivered."""
+def test_interrupted_stream_continues(start, neuralbox_server):
+    """An interrupt loses no event: the same iterator continues after the last one delivered."""
     script = start("""
         from neuralbox_sync import NeuralBox
 
-        got = []
+        pieces = []
         with NeuralBox() as client, client.stream("gpt-5", "Say one two three four five six seven") as stream:
             text = stream.text_stream
             interrupts = 0
             while not stream.generation.completed:
                 try:
                     for piece in text:
-                        got.append(piece)
-                        if len(got) == 1:
+                        pieces.append(piece)
+                        if len(pieces) == 1:
                             print("ready", flush=True)
                 except KeyboardInterrupt:
                     interrupts += 1
-        print(interrupts, "".join(got), flush=True)
+        print(interrupts, "".join(pieces), flush=True)
     """)
     script.wait_for("ready")
 
@@ -130,13 +130,13 @@ def test_an_interrupted_stream_goes_on(start, neuralbox_server):
     assert ["1 You said: Say one two three four five six seven"] == script.end().lines
 
 
-def test_stubborn_call(start):
-    """A coroutine that does not unwind delays an interrupt, and the end of the program, for a moment only."""
+def test_call_that_ignores_its_cancellation(start):
+    """A coroutine that ignores its cancellation delays an interrupt, and the end of the program, for a moment only."""
     script = start("""
         import asyncio
         from neuralbox_sync._loop import EventLoop
 
-        async def stay():
+        async def ignore_cancellation():
             print("ready", flush=True)
             while True:
                 try:
@@ -148,7 +148,7 @@ def test_stubborn_call(start):
             pass
 
         try:
-            EventLoop(aclose, lambda: None).call(stay)
+            EventLoop(aclose).call(ignore_cancellation)
         except KeyboardInterrupt:
             print("interrupted", flush=True)
     """)
@@ -156,14 +156,14 @@ def test_stubborn_call(start):
 
     script.interrupt()
     script.wait_for("interrupted")
-    ended = script.end()
+    result = script.end()
 
-    assert (0, "") == (ended.status, ended.errors)
-    assert ended.seconds < SOON
+    assert (0, "") == (result.status, result.errors)
+    assert result.seconds < SOON
 
 
 def test_call_in_a_signal_handler(start, neuralbox_server):
-    """A handler may make calls of its own while the call that it interrupts goes on."""
+    """A handler can make calls of its own, and the call that it interrupts continues."""
     neuralbox_server.delay(0.3)
     script = start("""
         import signal
@@ -181,26 +181,26 @@ def test_call_in_a_signal_handler(start, neuralbox_server):
     assert ["You said: inner", "You said: outer"] == script.end().lines
 
 
-@pytest.mark.parametrize("moment", [0.02, 0.05, 0.1])
-def test_a_first_call_within_the_first_call(start, moment):
-    """A handler's call while the first one still loads is made on the same loop, and closing ends that."""
+@pytest.mark.parametrize("seconds", [0.02, 0.05, 0.1])
+def test_first_call_within_the_first_call(start, seconds):
+    """A handler's call that interrupts the first call while it starts the loop uses the same loop."""
     script = start(f"""
         import asyncio, signal, threading
         from neuralbox_sync._loop import EventLoop
 
-        async def nothing():
+        async def do_nothing():
             pass
 
-        async def where():
+        async def loop_id():
             return id(asyncio.get_running_loop())
 
-        found, loop = [], EventLoop(nothing, lambda: None)
-        signal.signal(signal.SIGALRM, lambda *_: found.append(loop.call(where)))
-        signal.setitimer(signal.ITIMER_REAL, {moment})
-        found.append(loop.call(where))
+        loops, loop = [], EventLoop(do_nothing)
+        signal.signal(signal.SIGALRM, lambda *_: loops.append(loop.call(loop_id)))
+        signal.setitimer(signal.ITIMER_REAL, {seconds})
+        loops.append(loop.call(loop_id))
         signal.setitimer(signal.ITIMER_REAL, 0)
         loop.close()
-        print(len(set(found)), threading.active_count(), loop._inboxes)
+        print(len(set(loops)), threading.active_count(), loop._inboxes)
     """)
 
     assert ["1 1 {}"] == script.end().lines
@@ -208,7 +208,7 @@ def test_a_first_call_within_the_first_call(start, moment):
 
 @pytest.mark.neuralbox_server(stop_on_disconnect=True)
 def test_termination(begin, neuralbox_server):
-    """SIGTERM ends the process, and with it the call."""
+    """SIGTERM ends the process and the call."""
     script = begin('client.generate("gpt-5", "?")', prepare=lambda: neuralbox_server.delay(30))
 
     script.send(signal.SIGTERM)
@@ -217,20 +217,20 @@ def test_termination(begin, neuralbox_server):
     neuralbox_server.wait_for_disconnect()
 
 
-def test_interrupts_at_any_moment(start):
-    """Wherever an interrupt comes, each coroutine that began ends or is cancelled, and the loop answers on."""
-    # Not measured: an interrupt within the tracer of coverage leaves that one's lock held, and all hangs.
+def test_interrupts_at_any_time(start):
+    """Each coroutine whose caller is interrupted at any time ends or is cancelled, and the loop still works."""
+    # Not measured: an interrupt in the tracer of coverage leaves its lock held, and everything hangs.
     script = start(
         """
         import asyncio, random, signal, time
         from neuralbox_sync._loop import EventLoop
 
-        began = cancelled = ended = returned = interrupted = 0
+        started = cancelled = ended = returned = interrupted = 0
         slowest = 0.0
 
         async def work():
-            global began, cancelled, ended
-            began += 1
+            global started, cancelled, ended
+            started += 1
             try:
                 await asyncio.sleep(0.0002)
                 ended += 1
@@ -238,17 +238,17 @@ def test_interrupts_at_any_moment(start):
                 cancelled += 1
                 raise
 
-        async def nothing():
+        async def do_nothing():
             pass
 
         def interrupt(*_):
             raise KeyboardInterrupt
 
-        loop = EventLoop(nothing, lambda: None)
-        loop.call(nothing)
+        loop = EventLoop(do_nothing)
+        loop.call(do_nothing)
         signal.signal(signal.SIGALRM, interrupt)
         for _ in range(600):
-            since = time.monotonic()
+            call_started = time.monotonic()
             try:
                 signal.setitimer(signal.ITIMER_REAL, random.uniform(20e-6, 3e-3))
                 loop.call(work)
@@ -256,15 +256,15 @@ def test_interrupts_at_any_moment(start):
                 returned += 1
             except KeyboardInterrupt:
                 interrupted += 1
-            slowest = max(slowest, time.monotonic() - since)
-        loop.call(nothing)
+            slowest = max(slowest, time.monotonic() - call_started)
+        loop.call(do_nothing)
         assert returned + interrupted == 600 and returned and interrupted, (returned, interrupted)
-        assert began == cancelled + ended and ended >= returned, (began, cancelled, ended, returned)
+        assert started == cancelled + ended and ended >= returned, (started, cancelled, ended, returned)
         assert slowest < 1, slowest
         loop.close()
         """,
         measured=False,
     )
-    ended = script.end()
+    result = script.end()
 
-    assert (0, "") == (ended.status, ended.errors)
+    assert (0, "") == (result.status, result.errors)

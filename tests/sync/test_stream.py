@@ -1,4 +1,4 @@
-"""`Stream` against a local server: order, bulk, threads, and every way to leave."""
+"""`Stream` against a local server: order, bulk reads, threads, and every way to leave."""
 
 import gc
 import itertools
@@ -22,62 +22,62 @@ from neuralbox_sync._loop import EventLoop
 ENDLESS = pytest.mark.neuralbox_server(reply=lambda _: itertools.repeat("x "), event_interval=0.005)
 
 
-def said(text):
-    """Return what the local server answers to *text*."""
+def reply_to(text):
+    """Return the content of the local server's response to *text*."""
     return f"You said: {text}"
 
 
 def test_events(client):
-    """A stream gives every event, once and in order, and then the whole generation."""
+    """A stream yields every event, once and in order, and then has the whole generation."""
     with client.stream("gpt-5", "one two") as stream:
         events = list(stream)
 
     assert [GenerationStart, *[ContentDelta] * 4, GenerationEnd] == [type(event) for event in events]
-    assert said("one two") == stream.generation.content
+    assert reply_to("one two") == stream.generation.content
     assert stream.generation.completed
 
 
 async def test_same_events_as_async(client, neuralbox_server):
-    """Blocking and asynchronous streams tell the same."""
+    """A blocking stream has the same events as an async one."""
     async with (
         AsyncNeuralBox(**neuralbox_server.client_options) as other,
-        other.stream("gpt-5", "one two three") as asynchronous,
+        other.stream("gpt-5", "one two three") as async_stream,
     ):
-        expected = [type(event) async for event in asynchronous]
+        expected = [type(event) async for event in async_stream]
 
     with client.stream("gpt-5", "one two three") as stream:
         assert expected == [type(event) for event in stream]
 
 
-def test_text(client):
-    """`text` gives the pieces of text, and goes on where iteration was."""
+def test_text_stream(client):
+    """`text_stream` yields the pieces of text, after the events that were already read."""
     with client.stream("gpt-5", "one two") as stream:
         next(stream)
         assert ["You ", "said: ", "one ", "two"] == list(stream.text_stream)
 
 
-def test_until_done(client):
-    """The rest of a stream can be read at one go."""
+def test_get_final_generation(client):
+    """`get_final_generation` reads the rest of a stream and returns the whole generation."""
     with client.stream("gpt-5", "one two") as stream:
         next(stream)
-        assert said("one two") == stream.get_final_generation().content
+        assert reply_to("one two") == stream.get_final_generation().content
 
 
 @pytest.mark.neuralbox_server(reply="word " * 3000)
-def test_no_hop_for_each_event(client, monkeypatch):
-    """Events that arrive together are fetched together."""
-    hops = []
+def test_bulk_reads(client, monkeypatch):
+    """Events that arrive together are fetched in one call of the loop."""
+    calls = []
     call = EventLoop.call
-    monkeypatch.setattr(EventLoop, "call", lambda loop, function: hops.append(function) or call(loop, function))
+    monkeypatch.setattr(EventLoop, "call", lambda loop, function: calls.append(function) or call(loop, function))
 
     with client.stream("gpt-5", "?") as stream:
         assert 3000 <= len(list(stream))
 
-    assert len(hops) < 600
+    assert len(calls) < 600
 
 
 def test_error_after_the_events(client, neuralbox_server):
-    """A stream that is cut delivers what arrived, then raises, and raises again."""
+    """A stream that is cut yields the events that arrived, then raises each time."""
     neuralbox_server.cut(after_events=3)
     delivered = []
 
@@ -91,14 +91,14 @@ def test_error_after_the_events(client, neuralbox_server):
     assert "You said: " == caught.value.text
 
 
-def test_wrong_parameter(client):
-    """A wrong parameter is told before anything is opened."""
+def test_invalid_parameter(client):
+    """An invalid parameter raises before anything is opened."""
     with pytest.raises(InvalidParameterError):
         client.stream("gpt-5", "Hi", temperature=9)
 
 
 def test_not_entered(client):
-    """A stream that was not entered cannot be read, and can be closed."""
+    """A stream that was not entered cannot be read, but can be closed."""
     stream = client.stream("gpt-5", "Hi")
 
     with pytest.raises(StreamStateError):
@@ -108,21 +108,21 @@ def test_not_entered(client):
 
 @ENDLESS
 def test_leaving_early(client, neuralbox_server):
-    """Leaving the block closes the connection at once, and the server stops."""
+    """Leaving the block closes the connection at once, and the server stops generating."""
     with client.stream("gpt-5", "?") as stream:
         for event in stream:
             if isinstance(event, ContentDelta):
                 break
 
     neuralbox_server.wait_for_disconnect()
-    assert len(list(stream)) < 100  # what had arrived
+    assert len(list(stream)) < 100  # those that had arrived
     assert "incomplete" == stream.generation.status
     assert () == neuralbox_server.billed
 
 
 @ENDLESS
 def test_leaving_by_an_exception(client, neuralbox_server):
-    """An exception in the block closes the connection and passes unchanged."""
+    """An exception in the block closes the connection and is raised unchanged."""
     with pytest.raises(ZeroDivisionError), client.stream("gpt-5", "?") as stream:
         next(stream)
         raise ZeroDivisionError
@@ -131,10 +131,10 @@ def test_leaving_by_an_exception(client, neuralbox_server):
 
 
 @ENDLESS
-@pytest.mark.parametrize("through", [iter, lambda stream: stream.text_stream])
-def test_dropped(client, neuralbox_server, through):
-    """A half-read stream that is dropped is closed."""
-    iterator = through(client.stream("gpt-5", "?").__enter__())
+@pytest.mark.parametrize("iterate", [iter, lambda stream: stream.text_stream])
+def test_garbage_collected(client, neuralbox_server, iterate):
+    """A stream that is collected in the middle is closed."""
+    iterator = iterate(client.stream("gpt-5", "?").__enter__())
     next(iterator)
 
     del iterator
@@ -155,9 +155,9 @@ def test_read_in_another_thread(client):
     assert ["x "] * 3 == pieces
 
 
-@pytest.mark.parametrize("how", ["stream", "client"])
-def test_closed_by_another_thread(client, neuralbox_server, how):
-    """A reader that waits is woken when another thread closes the stream or the client."""
+@pytest.mark.parametrize("closed", ["stream", "client"])
+def test_closed_by_another_thread(client, neuralbox_server, closed):
+    """A waiting reader wakes up when another thread closes the stream or the client."""
     neuralbox_server.stall(after_events=1)
     outcomes = []
 
@@ -173,24 +173,24 @@ def test_closed_by_another_thread(client, neuralbox_server, how):
         reader.start()
         neuralbox_server.wait_until(lambda: outcomes == [GenerationStart])
         time.sleep(0.02)  # by now it waits for the second event
-        (stream if how == "stream" else client).close()
+        (stream if closed == "stream" else client).close()
         reader.join(5)
 
-    assert [GenerationStart, StreamStateError if how == "stream" else ClientClosedError] == outcomes
+    assert [GenerationStart, StreamStateError if closed == "stream" else ClientClosedError] == outcomes
 
 
 def test_two_readers(client, neuralbox_server):
-    """A second thread that reads while the first waits is told so."""
+    """A second thread that reads while the first one waits gets an error."""
     neuralbox_server.stall(after_events=1)
     with client.stream("gpt-5", "Hi") as stream:
         next(stream)
-        reader = threading.Thread(target=lambda: outcomes.extend(catch(stream)))
+        reader = threading.Thread(target=lambda: outcomes.append(error_type(stream)))
         outcomes = []
         reader.start()
         with pytest.raises(StreamStateError, match="another"):
             for _ in range(1000):
                 time.sleep(0.001)
-                if stream._subject._reading:
+                if stream._subject._is_reading:
                     next(stream)
         stream.close()
         reader.join(5)
@@ -198,17 +198,17 @@ def test_two_readers(client, neuralbox_server):
     assert [StreamStateError] == outcomes
 
 
-def catch(stream):
-    """Return the type of what reading *stream* raises."""
+def error_type(stream):
+    """Return the type of the error that reading *stream* raises."""
     try:
         next(stream)
     except StreamStateError as error:
-        return [type(error)]
+        return type(error)
 
 
 @pytest.mark.neuralbox_server(reply=lambda _: itertools.repeat("word " * 200))
 def test_slow_reader(start):
-    """A slow reader of an endless stream holds its server up instead of filling the memory."""
+    """A slow reader of an endless stream slows the server down instead of filling the memory."""
     pytest.importorskip("psutil")
     script = start("""
         import time, psutil

@@ -3,29 +3,29 @@
 import pickle
 import traceback
 
-from fault_server import answer, generation
+from fault_server import generation, response
 
 from neuralbox_async import AsyncNeuralBox, NeuralBoxError, RetryPolicy
 
-AT_ONCE = RetryPolicy(uniform=lambda _low, _high: 0.0)
+NO_BACKOFF = RetryPolicy(jitter=lambda _low, _high: 0.0)
 CANARY = "nb_canary_7f3a9c"
 PROMPT = "prompt_canary_51d2"
-WHOLE = answer(generation())
+COMPLETE = response(generation())
 
 
 def chain(error):
     """Return *error*, its causes and its contexts."""
-    found, todo = [], [error]
+    errors, todo = [], [error]
     while todo:
         each = todo.pop()
-        if each is not None and not any(each is other for other in found):
-            found.append(each)
+        if each is not None and not any(each is other for other in errors):
+            errors.append(each)
             todo += [each.__cause__, each.__context__]
-    return found
+    return errors
 
 
-def everything_of(error):
-    """Return all texts that loggers, error trackers and queues make of *error*."""
+def texts_of(error):
+    """Return all texts that loggers and error trackers make of *error*."""
     texts = []
     for each in chain(error):
         texts.append("".join(traceback.TracebackException.from_exception(each, capture_locals=True).format()))
@@ -34,10 +34,10 @@ def everything_of(error):
     return texts
 
 
-def assert_discreet(error, *, secret=CANARY):
-    """Nothing of *error* tells the secret."""
-    telling = [text for text in everything_of(error) if secret in text]
-    assert not telling, telling[0]
+def assert_no_secret(error, *, secret=CANARY):
+    """Check that no text of *error*, and no pickle of it, has the secret."""
+    leaks = [text for text in texts_of(error) if secret in text]
+    assert not leaks, leaks[0]
     if isinstance(error, NeuralBoxError):
         pickled = pickle.dumps(error)
         assert secret.encode() not in pickled
@@ -45,9 +45,9 @@ def assert_discreet(error, *, secret=CANARY):
 
 
 def new_client(url, **options):
-    """Return a client with the canary for a key."""
-    told = {"base_url": url, "retry_policy": AT_ONCE, "timeout": 5, **options}
-    return AsyncNeuralBox(CANARY, **told)
+    """Return a client whose key is the canary."""
+    options = {"base_url": url, "retry_policy": NO_BACKOFF, "timeout": 5, **options}
+    return AsyncNeuralBox(CANARY, **options)
 
 
 async def failure_of(client, *, streamed=False, text=PROMPT):
