@@ -275,8 +275,10 @@ class GenerateRequest:
         fields = {name: value for name, value in members.items() if value is not None}
         prompt, messages = fields.pop("prompt", None), fields.pop("messages", None)
         if prompt is not None:
-            if messages is not None or not isinstance(prompt, str):
-                raise InvalidParameterError("prompt", prompt, "a string, in place of 'messages'")
+            if messages is not None:
+                raise InvalidParameterError("prompt", None, "absent when there are 'messages'", show=False)
+            if not isinstance(prompt, str):
+                raise InvalidParameterError("prompt", prompt, "a string")
             messages = prompt
         defaults = {"model": model, "system": system, "temperature": temperature, "max_tokens": max_tokens}
         known = {name: fields.pop(name, default) for name, default in defaults.items()}

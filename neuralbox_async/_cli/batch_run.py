@@ -20,7 +20,7 @@ from neuralbox_async._cli.error_messages import error_line, printable_line
 from neuralbox_async._cli.input_rows import InputRows, InvalidRowError
 from neuralbox_async._cli.output import Output, completed_lines, result_line
 from neuralbox_async._cli.progress import ProgressDisplay, progress_display
-from neuralbox_async._cli.terminal import print_error
+from neuralbox_async._cli.terminal import counted, print_error
 
 _COMPLETED, _ERROR, _SOME_FAILED, _STOPPED, _SIGNALLED = 0, 1, 3, 4, 128
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -144,7 +144,7 @@ class BatchRun:
         else:
             self._batch.stop()
             in_flight = self._batch.progress.in_flight
-            state = f"waiting for {_count(in_flight, 'request')} in flight" if in_flight else "stopping"
+            state = f"waiting for {counted(in_flight, 'request')} in flight" if in_flight else "stopping"
             display.message(f"neuralbox: {state}; press Ctrl-C again to stop immediately")
         self._signal = self._signal or number
 
@@ -208,12 +208,12 @@ def _facts(report: BatchReport, rows: InputRows) -> list[str]:
     if report.not_started:
         facts.append(f"{report.not_started:,} not started")
     if rows.invalid:
-        facts.append(f"{_count(rows.invalid, 'invalid row')} skipped")
+        facts.append(f"{counted(rows.invalid, 'invalid row')} skipped")
     return [*facts, _cost(report), f"{report.elapsed:,.1f} s"]
 
 
 def _cost(report: BatchReport) -> str:
-    cost = _count(report.tokens_used, "token")
+    cost = counted(report.tokens_used, "token")
     details = [f"{report.tokens_used_total:,} in all runs"] if report.tokens_used_before else []
     if report.tokens_possibly_billed and not report.unknown:  # otherwise it is printed with the keys
         details.append(f"up to {report.tokens_possibly_billed:,} more may have been billed")
@@ -222,12 +222,8 @@ def _cost(report: BatchReport) -> str:
 
 def _unknown_fact(report: BatchReport) -> str:
     keys = ", ".join(report.unknown_keys[:_MAX_KEYS_SHOWN]) + (", ..." if report.unknown > _MAX_KEYS_SHOWN else "")
-    price = f" ({_count(report.tokens_possibly_billed, 'token')})" if report.tokens_possibly_billed else ""
-    return f"{_count(report.unknown, 'request')} may have been billed without a response{price}: {keys}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    price = f" ({counted(report.tokens_possibly_billed, 'token')})" if report.tokens_possibly_billed else ""
+    return f"{counted(report.unknown, 'request')} may have been billed without a response{price}: {keys}"
 
 
 @contextmanager

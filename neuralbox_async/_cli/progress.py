@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from neuralbox_async import BatchProgress
 from neuralbox_async._cli.error_messages import printable_line
-from neuralbox_async._cli.terminal import console, print_error
+from neuralbox_async._cli.terminal import console, counted, print_error
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -96,7 +96,7 @@ def _facts(progress: BatchProgress) -> list[str]:
     if progress.waiting_until is not None:
         facts.append(f"rate limit: waiting until {_clock_time(progress.waiting_until)}")
     facts.append(f"{progress.in_flight:,} in flight")
-    facts.append(f"{progress.tokens_used:,} tokens")
+    facts.append(counted(progress.tokens_used, "token"))
     if progress.rate:
         facts.append(f"{progress.rate:,.1f}/s")
     if progress.eta_seconds is not None and _finished(progress) != progress.total:

@@ -19,7 +19,7 @@ from neuralbox_async._options import DEFAULT_WAIT_TIMEOUT
 @click.option(
     "--wait",
     is_flag=True,
-    help=f"Wait until the generation is completed, for {DEFAULT_WAIT_TIMEOUT:g} s unless --timeout is given.",
+    help=f"Wait until the generation is completed, by default up to {DEFAULT_WAIT_TIMEOUT:g} s.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object, whatever the status of the generation.")
 @click.option("--timeout", type=options.SECONDS, metavar="SECONDS", help="Time limit.")

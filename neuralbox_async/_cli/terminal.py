@@ -106,12 +106,17 @@ def print_footer(generation: Generation, elapsed: float) -> None:
     console(sys.stderr).print(printable_line(" · ".join(filter(None, facts))), style="dim")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return *number* with *noun*, which gets an "s" unless the number is 1."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def cost_facts(generation: Generation) -> list[str]:
     """Return what is known of the cost of *generation*: its tokens, and the balance that is left."""
     used, left = generation.tokens_used, generation.balance_remaining
     facts: list[str] = []
     if used is not None:
-        facts.append(f"{used:,} token{'' if used == 1 else 's'}")
+        facts.append(counted(used, "token"))
     if left is not None:
         facts.append(f"{left:,} left")
     return facts
