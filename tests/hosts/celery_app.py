@@ -1,4 +1,4 @@
-"""A Celery application with one client for all its tasks, used before the pool's processes are forked."""
+"""A Celery application with one client for all tasks, used before the processes of the pool are forked."""
 
 import json
 import os

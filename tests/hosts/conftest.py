@@ -1,4 +1,4 @@
-"""Real hosts of blocking code, in processes of their own that end with the test, and the server that they talk to."""
+"""Real hosts of blocking code, in subprocesses that end with the test."""
 
 import contextlib
 import os
@@ -16,13 +16,13 @@ import pytest
 from neuralbox_async.testing import NeuralBoxServer
 
 HERE = Path(__file__).parent
-LONGEST = 30.0  # seconds after which a process that hangs is killed, with all that it has started
-PATIENCE = 15.0  # seconds until something that does not come fails a test; what is slow is the machine
+HOST_TIMEOUT = 30.0  # seconds; then a process that hangs is killed, with its children
+SERVER_TIMEOUT = 15.0  # seconds that a test waits for the server; other tests run at the same time
 
 
 @attrs.frozen
-class Ended:
-    """How a process ended: *seconds* after the last line that was waited for, or signal that was sent."""
+class Result:
+    """The result of a process, which ended *seconds* after the last line that the test read, or its last signal."""
 
     status: int
     lines: list[str]
@@ -31,10 +31,10 @@ class Ended:
 
 
 class Host:
-    """A running program in a session of its own; its standard output tells how far it is."""
+    """A running program in a session of its own that reports its progress on standard output."""
 
     def __init__(self, command, errors, **options):
-        self._errors = errors  # a file: nobody reads it meanwhile
+        self._errors = errors  # a file: nobody reads a pipe in the meantime
         with errors.open("w") as file:
             self._process = subprocess.Popen(
                 [sys.executable, *command],
@@ -47,22 +47,22 @@ class Host:
             )
         self.pid = self._process.pid
         self._since = time.monotonic()
-        self._ended = None
+        self._result = None
 
     def line(self):
         """Wait for a line of standard output and return it."""
-        with self._killed_if_it_hangs():
+        with self._timeout():
             line = self._process.stdout.readline().rstrip("\n")
         self._since = time.monotonic()
         return line
 
     def wait_for(self, line):
-        """Wait until the program prints *line* and nothing else."""
-        found = self.line()
-        assert line == found, (found, self.kill(), self.end())
+        """Wait until the program prints *line*, and nothing before it."""
+        printed = self.line()
+        assert line == printed, (printed, self.kill(), self.end())
 
-    def go_on(self):
-        """End the program's `input()`."""
+    def resume(self):
+        """Let the program's `input()` return."""
         self._process.stdin.write("\n")
         self._process.stdin.flush()
 
@@ -72,50 +72,50 @@ class Host:
         self._process.send_signal(number)
 
     def kill(self):
-        """Kill the program and all that it has started."""
+        """Kill the program and its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def end(self):
-        """Wait for the end, also of what was started, as long as it can print; return how it came."""
-        if self._ended is None:
-            with self._killed_if_it_hangs():
+        """Wait until the program, and each child that can print, ends; return its result."""
+        if self._result is None:
+            with self._timeout():
                 output, _ = self._process.communicate()
             seconds = time.monotonic() - self._since
-            self._ended = Ended(self._process.returncode, output.splitlines(), self._errors.read_text(), seconds)
-        return self._ended
+            self._result = Result(self._process.returncode, output.splitlines(), self._errors.read_text(), seconds)
+        return self._result
 
     @contextlib.contextmanager
-    def _killed_if_it_hangs(self):
-        guard = threading.Timer(LONGEST, self.kill)
-        guard.start()
+    def _timeout(self):
+        watchdog = threading.Timer(HOST_TIMEOUT, self.kill)
+        watchdog.start()
         try:
             yield
         finally:
-            guard.cancel()
-            guard.join()
+            watchdog.cancel()
+            watchdog.join()
 
 
 @pytest.fixture(autouse=True)
-def _patience(monkeypatch):
-    """What a server waits for may come late: other tests run beside these."""
-    monkeypatch.setattr(NeuralBoxServer.wait_until, "__defaults__", (PATIENCE,))
-    monkeypatch.setattr(NeuralBoxServer.wait_for_disconnect, "__defaults__", (PATIENCE,))
+def _server_timeout(monkeypatch):
+    """Wait longer for the server: other tests run at the same time."""
+    monkeypatch.setattr(NeuralBoxServer.wait_until, "__defaults__", (SERVER_TIMEOUT,))
+    monkeypatch.setattr(NeuralBoxServer.wait_for_disconnect, "__defaults__", (SERVER_TIMEOUT,))
 
 
 @pytest.fixture(scope="session")
 def in_time():
-    """Tell whether what is tried takes less than its *bound*, in one of three tries: other tests run beside it."""
-    return lambda bound, attempt: any(attempt() < bound for _ in range(3))
+    """Return a function that checks that one of three attempts takes less than *limit* seconds."""
+    return lambda limit, attempt: any(attempt() < limit for _ in range(3))
 
 
 def environment(server):
-    """Return the environment of programs whose clients shall find *server*."""
-    known = {"NEURALBOX_API_KEY": server.api_key, "NEURALBOX_BASE_URL": server.base_url}
-    # What the machine sets for the tests themselves is no matter of what they start.
+    """Return the environment of a program whose clients use *server*."""
+    of_the_server = {"NEURALBOX_API_KEY": server.api_key, "NEURALBOX_BASE_URL": server.base_url}
+    # Settings for the tests themselves do not reach the programs that they start.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("NEURALBOX_", "GUNICORN_"))}
     paths = os.pathsep.join(filter(None, sys.path))
-    return {**inherited, **known, "PYTHONPATH": paths}
+    return {**inherited, **of_the_server, "PYTHONPATH": paths}
 
 
 @pytest.fixture(scope="session", name="environment_for")
@@ -125,7 +125,7 @@ def _environment_for():
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory):
-    """Start programs that end with the module's tests: ``launch(server, "-m", "gunicorn", ...)``."""
+    """Return a function that starts a program, such as ``launch(server, "-m", "gunicorn", ...)``; stop it at the end."""
     hosts = []
 
     def run(server, *command, env=(), **options):
@@ -136,13 +136,13 @@ def launch(tmp_path_factory):
     yield run
     for host in hosts:
         host.kill()
-        ended = host.end()
-        sys.stderr.write("\n".join([*ended.lines, ended.errors]))  # shown where a test fails
+        result = host.end()
+        sys.stderr.write("\n".join([*result.lines, result.errors]))  # pytest shows it when a test fails
 
 
 @pytest.fixture
 def start(tmp_path, neuralbox_server, launch):
-    """Start a script, given as text, that ends with the test."""
+    """Return a function that starts a script, given as text, until the test ends."""
 
     def run(code, *options):
         path = tmp_path / "script.py"

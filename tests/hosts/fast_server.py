@@ -1,4 +1,4 @@
-"""A server in a process of its own that answers with the prompt, as fast as Python can; it prints its port."""
+"""A fast server that responds with the prompt; it prints its port."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ import sys
 
 
 class Echo(asyncio.Protocol):
-    """Answers each request on a connection, which has one at a time."""
+    """Responds to the requests of a connection, which has one at a time."""
 
     def __init__(self):
         self._received = b""
@@ -21,9 +21,9 @@ class Echo(asyncio.Protocol):
             return
         self._received = b""
         prompt = json.loads(body)["messages"][0]["content"]
-        answer = json.dumps({"id": prompt, "status": "completed", "content": prompt, "tokens_used": 1}).encode()
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer)
-        self._transport.write(head + answer)
+        response = json.dumps({"id": prompt, "status": "completed", "content": prompt, "tokens_used": 1}).encode()
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(response)
+        self._transport.write(head + response)
 
 
 async def main():

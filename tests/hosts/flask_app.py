@@ -1,4 +1,4 @@
-"""A Flask application with one client for all its workers, as a user would write it."""
+"""A Flask application with one client, as a user would write it."""
 
 import os
 

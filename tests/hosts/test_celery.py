@@ -1,4 +1,4 @@
-"""A Celery worker with a prefork pool runs tasks whose client was made, and used, before the fork."""
+"""A Celery worker with a prefork pool runs tasks whose client was made and used before the fork."""
 
 import json
 import signal
@@ -8,7 +8,7 @@ import pytest
 from neuralbox_async import APIConnectionError, InsufficientTokensError, RateLimitError
 from neuralbox_async.testing import NeuralBoxServer
 
-celery = pytest.importorskip("celery", reason="Celery is what is tested here")
+celery = pytest.importorskip("celery", reason="tests Celery")
 exceptions = pytest.importorskip("celery.exceptions")
 
 WORKER = ("worker", "--pool", "prefork", "--concurrency", "2", "--loglevel", "ERROR")
@@ -16,13 +16,13 @@ QUIETLY = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
 class Worker:
-    """A running Celery worker, an application that sends it tasks, and the local server behind it."""
+    """A running Celery worker, an application that sends tasks to it, and the local server."""
 
     def __init__(self, launch, folder, server):
         self.server = server
-        self._queue, self._written = _made(folder / "queue"), _made(folder / "written")
+        self._queue, self._outbox = _folder(folder / "queue"), _folder(folder / "written")
         self._app = celery.Celery("tests", set_as_current=False)
-        self._app.conf.update(self._settings(folder, self._written))
+        self._app.conf.update(self._settings(folder, self._outbox))
         settings = json.dumps(self._settings(folder, self._queue))
         self.host = launch(
             server,
@@ -36,11 +36,11 @@ class Worker:
     def _settings(self, folder, out):
         return {
             "broker_url": "filesystem://",
-            "result_backend": f"file://{_made(folder / 'results')}",
+            "result_backend": f"file://{_folder(folder / 'results')}",
             "broker_transport_options": {
                 "data_folder_in": str(self._queue),
                 "data_folder_out": str(out),
-                "control_folder": str(_made(folder / "control")),
+                "control_folder": str(_folder(folder / "control")),
                 "polling_interval": 0.02,
             },
             "result_serializer": "pickle",
@@ -48,17 +48,17 @@ class Worker:
         }
 
     def send(self, task, prompt):
-        """Give the worker a task; return the function that waits for its result."""
+        """Send a task to the worker; return a function that waits for its result."""
         sent = self._app.send_task(f"celery_app.{task}", [prompt])
-        # The transport does not write atomically: what is read half-written is lost.
-        for message in self._written.iterdir():
+        # The transport does not write atomically: a message that is read while it is written is lost.
+        for message in self._outbox.iterdir():
             message.rename(self._queue / message.name)
         return lambda: sent.get(timeout=30, interval=0.02)
 
 
-def _made(folder):
-    folder.mkdir(exist_ok=True)
-    return folder
+def _folder(path):
+    path.mkdir(exist_ok=True)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +70,15 @@ def shared_worker(launch, tmp_path_factory):
 
 @pytest.fixture
 def worker(shared_worker):
-    """The same, with a server that remembers nothing."""
+    """The same, with a reset server."""
     assert "You said: warm up" == shared_worker.send("generate", "warm up")()
     shared_worker.server.reset()
     return shared_worker
 
 
 def test_results(worker):
-    """Tasks in all processes of the pool call and stream, each with its own answer."""
-    prompts = [f"question {number}" for number in range(16)]
+    """Tasks in all processes of the pool call and stream, and each gets its own reply."""
+    prompts = [f"prompt {number}" for number in range(16)]
     worker.server.delay(0.02, times=16)
     waits = [worker.send(("generate", "read")[number % 2], prompt) for number, prompt in enumerate(prompts)]
 
@@ -88,7 +88,7 @@ def test_results(worker):
 
 
 def test_errors(worker):
-    """An error of the SDK comes back from the worker, with its facts."""
+    """An error of the SDK reaches the sender of the task with its facts."""
     worker.server.balance = 0
     with pytest.raises(InsufficientTokensError) as caught:
         worker.send("generate", "too expensive")()
@@ -102,13 +102,13 @@ def test_errors(worker):
 
 
 def test_json_loses_facts():
-    """Through Celery's default result serializer an error comes back without its facts, or as another one."""
+    """Celery's default result serializer loses the facts of an error, or its type."""
     backend = celery.Celery("tests", set_as_current=False, backend="cache+memory://").backend
     unknown = APIConnectionError("lost", request_sent=True)
     assert "unknown" == unknown.billed
 
     lost = backend.exception_to_python(json.loads(json.dumps(backend.prepare_exception(unknown, "json"))))
-    limited = RateLimitError("slow down", status=429, retry_after=847)
+    limited = RateLimitError("slow down", status_code=429, retry_after=847)
     other = backend.exception_to_python(json.loads(json.dumps(backend.prepare_exception(limited, "json"))))
 
     assert not isinstance(other, RateLimitError) or other.retry_after is None
@@ -116,7 +116,7 @@ def test_json_loses_facts():
 
 
 def test_soft_time_limit(worker):
-    """A task that runs out of its time ends its call, here and on the server, and the process does the next one."""
+    """A task that exceeds its time limit cancels its call, on the server as well; the next task runs."""
     worker.server.delay(30)
 
     with pytest.raises(exceptions.SoftTimeLimitExceeded):
@@ -128,7 +128,7 @@ def test_soft_time_limit(worker):
 
 
 def test_warm_shutdown(launch, tmp_path):
-    """Told to stop, a worker finishes the task that it is in and ends without a complaint."""
+    """A worker that is stopped finishes its task and ends without a warning."""
     with NeuralBoxServer() as server:
         worker = Worker(launch, tmp_path, server)
         worker.send("generate", "warm up")()
@@ -139,6 +139,6 @@ def test_warm_shutdown(launch, tmp_path):
         worker.host.send(signal.SIGTERM)
 
         assert "You said: last" == wait()
-        ended = worker.host.end()
-        assert (0, "") == (ended.status, ended.errors)
+        result = worker.host.end()
+        assert (0, "") == (result.status, result.errors)
         server.wait_until(lambda: server.connections == 0)

@@ -1,12 +1,12 @@
-"""gevent: refused where it has patched threads, and two ways that work."""
+"""gevent: an error where it has patched threads, and two ways that work."""
 
 import pytest
 
-pytest.importorskip("gevent", reason="gevent is what is tested here")
+pytest.importorskip("gevent", reason="tests gevent")
 
 
 def test_patched_threads(start):
-    """In a process with patched threads a call is refused at once, with what to do instead, and nothing is started."""
+    """A call in a process with patched threads raises at once, with advice, and starts nothing."""
     script = start("""
         from gevent import monkey; monkey.patch_all()
         import asyncio, gevent
@@ -19,21 +19,21 @@ def test_patched_threads(start):
             except RuntimeError as error:
                 print(all(word in str(error) for word in ("gevent", "select=False", "threadpool")))
 
-        async def nothing():
-            print("no other loop is held up")
+        async def main():
+            print("other loops run")
 
-        asyncio.run(nothing())
+        asyncio.run(main())
         for client in clients:
             client.close()
     """)
-    ended = script.end()
+    result = script.end()
 
-    assert ["True", "True", "no other loop is held up"] == ended.lines
-    assert (0, "") == (ended.status, ended.errors)
+    assert ["True", "True", "other loops run"] == result.lines
+    assert (0, "") == (result.status, result.errors)
 
 
 def test_patched_select(start):
-    """The same where only `select` is patched: a loop would wait in a hub that does not run."""
+    """A call raises if only `select` is patched: a loop would wait in a hub that does not run."""
     script = start("""
         from gevent import monkey; monkey.patch_all(thread=False, queue=False)
         from neuralbox_sync import NeuralBox
@@ -43,13 +43,13 @@ def test_patched_select(start):
         except RuntimeError as error:
             print("gevent" in str(error))
     """)
-    ended = script.end()
+    result = script.end()
 
-    assert (0, ["True"], "") == (ended.status, ended.lines, ended.errors)
+    assert (0, ["True"], "") == (result.status, result.lines, result.errors)
 
 
 def test_threads_not_patched(start, neuralbox_server):
-    """With threads, queues and select left alone, clients work in gevent's pool of threads, beside greenlets."""
+    """Clients work in gevent's thread pool, beside greenlets, if threads, queues and select are not patched."""
     script = start(
         """
         from gevent import monkey; monkey.patch_all(thread=False, queue=False, select=False)
@@ -83,27 +83,27 @@ def test_threads_not_patched(start, neuralbox_server):
         *("-W", "ignore::DeprecationWarning"),
     )
     neuralbox_server.delay(0.1, times=8)
-    ended = script.end()
+    result = script.end()
 
-    assert ["{'You said: Hi'} True", "You said: one two", "0"] == ended.lines
-    assert (0, "") == (ended.status, ended.errors)
+    assert ["{'You said: Hi'} True", "You said: one two", "0"] == result.lines
+    assert (0, "") == (result.status, result.errors)
 
 
 def test_async_client_in_the_threadpool(start):
-    """With everything patched, `AsyncNeuralBox` works in gevent's pool of threads, beside greenlets."""
+    """`AsyncNeuralBox` works in gevent's thread pool, beside greenlets, if everything is patched."""
     script = start("""
         from gevent import monkey; monkey.patch_all()
         import asyncio, gevent
         from neuralbox_async import AsyncNeuralBox
 
-        async def ask(prompt):
+        async def generate(prompt):
             async with AsyncNeuralBox() as client:
                 return (await client.generate("gpt-5", prompt)).content
 
         threads = gevent.get_hub().threadpool
-        calls = [threads.spawn(asyncio.run, ask(str(number))) for number in range(8)]
+        calls = [threads.spawn(asyncio.run, generate(str(number))) for number in range(8)]
         print([call.get() for call in calls] == [f"You said: {number}" for number in range(8)])
     """)
-    ended = script.end()
+    result = script.end()
 
-    assert (0, ["True"], "") == (ended.status, ended.lines, ended.errors)
+    assert (0, ["True"], "") == (result.status, result.lines, result.errors)

@@ -1,4 +1,4 @@
-"""gunicorn serves a Flask application whose client was made at import, in the worker or before the fork."""
+"""gunicorn serves a Flask application whose client was made in the worker, or used before the fork."""
 
 import contextlib
 import http.client
@@ -14,12 +14,12 @@ import pytest
 
 from neuralbox_async.testing import NeuralBoxServer
 
-pytest.importorskip("gunicorn", reason="gunicorn is what is tested here")
-pytest.importorskip("flask", reason="the application is one of Flask")
+pytest.importorskip("gunicorn", reason="tests gunicorn")
+pytest.importorskip("flask", reason="the application uses Flask")
 
 WORKERS = {
     "sync": ("--workers", "3"),
-    # Without a limit, one of them may take all connections.
+    # Without a limit, one worker may accept all connections.
     "gthread": ("--worker-class", "gthread", "--workers", "2", "--threads", "4", "--worker-connections", "5"),
 }
 LOADED = {
@@ -29,15 +29,15 @@ LOADED = {
 SETTINGS = [(worker, loaded) for worker in WORKERS for loaded in LOADED]
 
 
-def reply(asked):
-    """Return the answer to what was *asked*: to "endless", one without end."""
-    prompt = asked["messages"][-1]["content"]
+def reply(body):
+    """Return the reply to the request *body*: endless for the prompt "endless"."""
+    prompt = body["messages"][-1]["content"]
     return itertools.repeat("x ") if prompt == "endless" else f"You said: {prompt}"
 
 
 @attrs.frozen
 class Site:
-    """A running gunicorn, the port that it listens on, and the local server behind it."""
+    """A running gunicorn, its port, and the local server."""
 
     host: object
     port: int
@@ -45,7 +45,7 @@ class Site:
 
     @contextlib.contextmanager
     def post(self, path, prompt):
-        """Send a request and give the response; the end of the block closes the connection."""
+        """Send a request and yield the response; the end of the block closes the connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(connection):
             connection.request("POST", path, prompt)
@@ -53,12 +53,12 @@ class Site:
                 yield response
 
     def generate(self, prompt):
-        """Return the answer, as JSON."""
+        """Return the JSON response."""
         with self.post("/generate", prompt) as response:
             return json.load(response)
 
     def read(self, prompt):
-        """Return the streamed answer."""
+        """Return the streamed text."""
         with self.post("/stream", prompt) as response:
             return response.read().decode()
 
@@ -67,7 +67,7 @@ class Site:
 def running(launch, worker, loaded):
     """Run gunicorn until the end of the block."""
     options, env = LOADED[loaded]
-    # The socket is ours, so that no port has to be free twice; requests wait in it until there is a worker.
+    # The test opens the socket, so that the port stays free; requests wait in it until there is a worker.
     with (
         NeuralBoxServer(reply=reply, event_interval=0.005) as server,
         socket.create_server(("127.0.0.1", 0)) as listener,
@@ -97,35 +97,35 @@ def shared_site(launch, request):
 
 @pytest.fixture
 def site(shared_site):
-    """The same, with a server that remembers nothing."""
+    """The same, with a reset server."""
     shared_site.server.reset()
     return shared_site
 
 
 @pytest.fixture(params=WORKERS)
 def own_site(launch, request):
-    """A gunicorn for one test, which ends it."""
+    """A gunicorn for a test that stops it."""
     with running(launch, request.param, "used before the fork") as site:
         yield site
 
 
 def test_requests_in_parallel(site):
-    """All workers answer, whole and streamed, at the same time, each request with its own answer."""
-    prompts = [f"question {number}" for number in range(24)]
+    """All workers respond at the same time, whole and streamed, and each request gets its own reply."""
+    prompts = [f"prompt {number}" for number in range(24)]
     expected = [f"You said: {prompt}" for prompt in prompts]
     workers = set()
     with ThreadPoolExecutor(12) as threads:
-        while len(workers) < 2:  # the first may have been alone at first
+        while len(workers) < 2:  # at first there may be only one worker
             site.server.delay(0.05, times=24)
             whole = list(threads.map(site.generate, prompts))
-            assert expected == [answer["content"] for answer in whole]
-            workers |= {answer["worker"] for answer in whole}
+            assert expected == [reply["content"] for reply in whole]
+            workers |= {reply["worker"] for reply in whole}
 
         assert expected == list(threads.map(site.read, prompts))
 
 
-def test_a_reader_that_leaves(site):
-    """When the browser leaves a streamed response, NeuralBox stops generating, and the worker serves the next."""
+def test_reader_that_disconnects(site):
+    """When the reader of a streamed response disconnects, NeuralBox stops generating; the worker continues."""
     with site.post("/stream", "endless") as response:
         assert b"x " == response.read(2)
 
@@ -135,7 +135,7 @@ def test_a_reader_that_leaves(site):
 
 
 def test_graceful_stop(own_site):
-    """Told to stop, workers finish the call and the stream that they are in, and end with nothing to say."""
+    """Workers that are stopped finish their call and their stream, and end without output."""
     own_site.server.delay(0.5, times=2)
     with ThreadPoolExecutor(2) as threads:
         streamed = threads.submit(own_site.read, "word " * 40)
@@ -146,12 +146,12 @@ def test_graceful_stop(own_site):
         assert "You said: " + "word " * 40 == streamed.result()
         assert "You said: Hi" == whole.result()["content"]
 
-    ended = own_site.host.end()
-    assert (0, [], "") == (ended.status, ended.lines, ended.errors)
+    result = own_site.host.end()
+    assert (0, [], "") == (result.status, result.lines, result.errors)
 
 
 def test_quick_stop(own_site):
-    """Told to stop at once, workers leave their calls, and NeuralBox sees that."""
+    """Workers that are stopped at once cancel their calls, and NeuralBox sees the disconnect."""
     own_site.server.delay(30)
     with ThreadPoolExecutor(1) as threads:
         left = threads.submit(own_site.generate, "Hi")
@@ -160,7 +160,8 @@ def test_quick_stop(own_site):
 
         assert isinstance(left.exception(), (OSError, http.client.HTTPException, json.JSONDecodeError))
 
-    ended = own_site.host.end()
-    assert (0, []) == (ended.status, ended.lines)
-    assert not re.search("Exception (in|ignored)|Warning", ended.errors), ended.errors  # a traceback is gunicorn's own
+    result = own_site.host.end()
+    assert (0, []) == (result.status, result.lines)
+    # gunicorn prints a traceback of its own.
+    assert not re.search("Exception (in|ignored)|Warning", result.errors), result.errors
     own_site.server.wait_for_disconnect()

@@ -1,4 +1,4 @@
-"""A Jupyter kernel, with its own running event loop, makes blocking calls in its cells."""
+"""The cells of a Jupyter kernel, which has a running event loop, make blocking calls."""
 
 import contextlib
 import itertools
@@ -8,41 +8,41 @@ import pytest
 
 from neuralbox_async.testing import NeuralBoxServer
 
-jupyter_client = pytest.importorskip("jupyter_client", reason="the kernel is driven through it")
-pytest.importorskip("ipykernel", reason="the kernel is what is tested here")
+jupyter_client = pytest.importorskip("jupyter_client", reason="drives the kernel")
+pytest.importorskip("ipykernel", reason="tests the kernel")
 
-PATIENCE = 20.0  # seconds
+TIMEOUT = 20.0  # seconds
 
 
-def reply(asked):
-    """Return the answer to what was *asked*: to "endless", one without end."""
-    prompt = asked["messages"][-1]["content"]
+def reply(body):
+    """Return the reply to the request *body*: endless for the prompt "endless"."""
+    prompt = body["messages"][-1]["content"]
     return itertools.repeat("x ") if prompt == "endless" else f"You said: {prompt}"
 
 
 class Notebook:
-    """A running kernel and what its cells print."""
+    """A running kernel and the output of its cells."""
 
     def __init__(self, manager, client, server):
         self._manager, self._client, self.server = manager, client, server
 
     def begin(self, code):
-        """Begin to run a cell; return the function that waits for what it printed and what it raised."""
+        """Start a cell; return a function that waits for its output and the name of its exception."""
         cell = self._client.execute(textwrap.dedent(code))
         return lambda: self._outcome(cell)
 
     def run(self, code):
-        """Run a cell and return what it printed and the name of what it raised."""
+        """Run a cell and return its output and the name of its exception."""
         return self.begin(code)()
 
     def interrupt(self):
-        """Do what the button "Interrupt the kernel" does."""
+        """Interrupt the kernel, as the button does."""
         self._manager.interrupt_kernel()
 
     def _outcome(self, cell):
         printed, raised = "", None
         while True:
-            message = self._client.get_iopub_msg(timeout=PATIENCE)
+            message = self._client.get_iopub_msg(timeout=TIMEOUT)
             if message["parent_header"].get("msg_id") != cell:
                 continue
             content = message["content"]
@@ -57,13 +57,13 @@ class Notebook:
 
 @contextlib.contextmanager
 def running(env, folder, **options):
-    """Run a kernel until the end of the block, reached through sockets in *folder*: no port has to be free."""
+    """Run a kernel, with sockets in *folder*, until the end of the block."""
     manager = jupyter_client.KernelManager(transport="ipc", ip=str(folder / "socket"), kernel_name="python3")
     manager.start_kernel(env=env, **options)
     client = manager.client()
     try:
         client.start_channels()
-        client.wait_for_ready(timeout=PATIENCE)
+        client.wait_for_ready(timeout=TIMEOUT)
         yield manager, client
     finally:
         client.stop_channels()
@@ -85,21 +85,21 @@ def kernel(server, environment_for, tmp_path_factory):
 
 @pytest.fixture
 def notebook(kernel, server):
-    """A notebook whose first cell has made a client."""
+    """A notebook whose first cell made a client."""
     notebook = Notebook(*kernel, server)
-    made = notebook.run("""
+    first = notebook.run("""
         from neuralbox_sync import *
         client = NeuralBox()
         print(client.generate("gpt-5", "warm up").content)
     """)
-    assert ("You said: warm up\n", None) == made
+    assert ("You said: warm up\n", None) == first
     server.reset()
     yield notebook
     assert ("", None) == notebook.run("client.close()")
 
 
 def test_call(notebook):
-    """A cell makes a call, although the kernel's loop is running in its thread."""
+    """A cell can make a call although the kernel's loop runs in its thread."""
     code = """
         import asyncio
         assert asyncio.get_running_loop().is_running()
@@ -121,7 +121,7 @@ def test_stream(notebook):
 
 
 def test_error(notebook):
-    """An error is shown in the cell, and the next cell works."""
+    """An error is raised in its cell, and the next cell works."""
     notebook.server.balance = 0
 
     assert ("", "InsufficientTokensError") == notebook.run('client.generate("gpt-5", "Hi")')
@@ -141,11 +141,11 @@ INTERRUPTED = {
 
 @pytest.mark.parametrize("cell", INTERRUPTED)
 def test_interrupt(notebook, cell):
-    """Interrupting a cell ends it at once, here and on the server, and the next cell works with the same client."""
+    """Interrupting a cell cancels its call, on the server as well, and the next cell works with the same client."""
     if cell == "a call":
         notebook.server.delay(30)
     outcome = notebook.begin(INTERRUPTED[cell])
-    notebook.server.wait_until(lambda: len(notebook.server.requests) == 1, PATIENCE)
+    notebook.server.wait_until(lambda: len(notebook.server.requests) == 1, TIMEOUT)
 
     notebook.interrupt()
 
@@ -156,13 +156,13 @@ def test_interrupt(notebook, cell):
 
 
 def test_shutdown(server, environment_for, tmp_path):
-    """A kernel whose client was never closed ends by itself when it is told to, and says nothing."""
+    """A kernel whose client was never closed shuts down without output."""
     errors = tmp_path / "errors"
     with errors.open("w") as file, running(environment_for(server), tmp_path, stderr=file) as (manager, client):
         notebook = Notebook(manager, client, server)
         notebook.run("from neuralbox_sync import *; client = NeuralBox()")
         assert ("Hi", None) == notebook.run('print(client.generate("gpt-5", "Hi").content[-2:], end="")')
         manager.request_shutdown()
-        server.wait_until(lambda: not manager.is_alive(), PATIENCE)
+        server.wait_until(lambda: not manager.is_alive(), TIMEOUT)
 
     assert "" == errors.read_text()

@@ -1,4 +1,4 @@
-"""Streams that are not read to their end: by generators, by chance, in numbers."""
+"""Streams that are not read to their end: by generators, by an early break, by the garbage collector."""
 
 import contextlib
 import gc
@@ -12,9 +12,9 @@ from neuralbox_sync import NeuralBox
 SOON = 0.2  # seconds
 
 
-def reply(asked):
-    """Return an endless answer to a stream, a short one to the rest."""
-    return itertools.repeat("word " * 200) if asked.get("stream") else "You said: Hi"
+def reply(body):
+    """Return the reply to the request *body*: endless for a stream."""
+    return itertools.repeat("word " * 200) if body.get("stream") else "You said: Hi"
 
 
 pytestmark = pytest.mark.neuralbox_server(reply=reply)
@@ -28,51 +28,51 @@ def client(neuralbox_server):
 
 @pytest.fixture
 def read(client):
-    """Make a generator as views have it, which has begun."""
+    """Return a function that starts a generator over a stream, as a web view has it."""
 
     def read():
         with client.stream("gpt-5", "?") as stream:
             yield from stream.text_stream
 
-    def begun():
+    def start():
         pieces = read()
         assert next(pieces)
         return pieces
 
-    return begun
+    return start
 
 
 @pytest.fixture
 def seconds_until_the_server_stops(neuralbox_server):
-    """Measure how long it takes, after *leave*, until the server sees that one more reader has gone."""
-    gone = itertools.count(1)
+    """Return a function that measures the time from *leave* until the server sees one more disconnect."""
+    disconnects = itertools.count(1)
 
     def measure(leave):
-        since = time.monotonic()
+        started = time.monotonic()
         leave()
-        neuralbox_server.wait_for_disconnect(count=next(gone))
-        return time.monotonic() - since
+        neuralbox_server.wait_for_disconnect(count=next(disconnects))
+        return time.monotonic() - started
 
     return measure
 
 
 def test_generator_closed(read, neuralbox_server, seconds_until_the_server_stops, in_time):
-    """Closing the generator that reads a stream closes its connection, soon, and costs nothing."""
+    """Closing a generator that reads a stream closes its connection soon, and costs nothing."""
     assert in_time(SOON, lambda: seconds_until_the_server_stops(read().close))
 
     assert () == neuralbox_server.billed
 
 
-def test_generator_dropped(read, neuralbox_server):
-    """Dropping that generator does the same."""
+def test_generator_garbage_collected(read, neuralbox_server):
+    """A generator that is garbage-collected closes its stream."""
     read()
     gc.collect()
 
     neuralbox_server.wait_for_disconnect()
 
 
-def test_cycle(client, neuralbox_server):
-    """A half-read stream in a reference cycle is closed when the collector finds it."""
+def test_reference_cycle(client, neuralbox_server):
+    """A stream in a reference cycle is closed when the garbage collector finds it."""
     stream = client.stream("gpt-5", "?").__enter__()
     next(stream)
     stream.itself = stream
@@ -82,8 +82,8 @@ def test_cycle(client, neuralbox_server):
     neuralbox_server.wait_for_disconnect()
 
 
-def test_an_early_break(client, seconds_until_the_server_stops, in_time):
-    """After a break the server stops soon, and the next call has its answer."""
+def test_early_break(client, seconds_until_the_server_stops, in_time):
+    """The server stops soon after a break, and the next call works."""
 
     def attempt():
         with client.stream("gpt-5", "?") as stream:
@@ -96,7 +96,7 @@ def test_an_early_break(client, seconds_until_the_server_stops, in_time):
 
 
 def test_many_left_early(client, neuralbox_server):
-    """Streams left early leave no connection behind, however many."""
+    """Many streams that are left early leave no connection."""
     for _ in range(40):
         with client.stream("gpt-5", "?") as stream:
             next(stream)
@@ -105,8 +105,8 @@ def test_many_left_early(client, neuralbox_server):
     neuralbox_server.wait_until(lambda: neuralbox_server.connections == 0)
 
 
-def test_a_stream_that_nobody_reads(client):
-    """It holds up neither the calls of others nor itself: later it can be read on."""
+def test_stream_that_nobody_reads(client):
+    """A stream that nobody reads blocks no other call, and can be read later."""
     with client.stream("gpt-5", "?") as stream:
         next(stream)
         assert ["You said: Hi"] * 20 == [client.generate("gpt-5", "?").content for _ in range(20)]
@@ -114,8 +114,8 @@ def test_a_stream_that_nobody_reads(client):
         assert ["word " * 200] * 100 == list(itertools.islice(stream.text_stream, 100))
 
 
-def test_closed_before_it_was_entered_or_twice(client, neuralbox_server):
-    """Closing is possible at any time, any number of times, and sends nothing."""
+def test_closed_before_it_was_entered(client, neuralbox_server):
+    """Closing a stream before it is entered, once or twice, sends nothing."""
     stream = client.stream("gpt-5", "?")
     with contextlib.closing(stream):
         stream.close()

@@ -1,4 +1,4 @@
-"""Other event loops in the process, contexts that reach the call, tracebacks that come back."""
+"""Other event loops in the process, context variables, tracebacks."""
 
 import asyncio
 import contextvars
@@ -19,8 +19,8 @@ def client(neuralbox_server):
 
 @pytest.mark.neuralbox_server(pending_models=["slow"], pending_seconds=60)
 def test_uvloop_policy(start):
-    """With uvloop's policy set, calls in and beside a loop, streams, forks and Ctrl-C work as without it."""
-    pytest.importorskip("uvloop", reason="uvloop is there for CPython on Unix")
+    """Calls in and beside a loop, streams, forks and Ctrl-C work under uvloop's policy."""
+    pytest.importorskip("uvloop", reason="uvloop is for CPython on Unix")
     script = start(
         """
 import asyncio, os, signal, threading, uvloop
@@ -54,28 +54,28 @@ except KeyboardInterrupt:
 """,
         *("-W", "ignore::DeprecationWarning"),
     )
-    ended = script.end()
+    result = script.end()
 
-    said = ["Hi", "one two", "inside a loop", "beside a loop", None, "after an interrupt"]
-    assert ["0" if text is None else f"You said: {text}" for text in said] == ended.lines
-    assert (0, "") == (ended.status, ended.errors)
+    texts = ["Hi", "one two", "inside a loop", "beside a loop", None, "after an interrupt"]
+    assert ["0" if text is None else f"You said: {text}" for text in texts] == result.lines
+    assert (0, "") == (result.status, result.errors)
 
 
 async def test_in_a_callback(client):
-    """A callback of a running loop may make calls, which hold that loop up."""
-    replies = asyncio.get_running_loop().create_future()
+    """A callback of a running loop can make calls, which block that loop."""
+    future = asyncio.get_running_loop().create_future()
 
     def call():
-        replies.set_result(client.generate("gpt-5", "Hi").content)
+        future.set_result(client.generate("gpt-5", "Hi").content)
 
     asyncio.get_running_loop().call_soon(call)
 
-    assert "You said: Hi" == await replies
+    assert "You said: Hi" == await future
 
 
 @pytest.mark.parametrize("kind", ["call", "stream"])
 def test_context(neuralbox_server, kind):
-    """What a call runs of the user's (here what gives it the key) sees the context of the thread that calls."""
+    """A function of the user (here the one that returns the key) sees the context variables of the caller."""
     tenant = contextvars.ContextVar("tenant", default="nobody")
     seen = []
 
@@ -107,22 +107,22 @@ def frames_of(error, package):
 
 
 def test_traceback(neuralbox_server):
-    """The traceback of an error leads from the caller's line to its cause, by at most three frames of the facade."""
+    """The traceback of an error starts at the caller's line and has at most three frames of the facade."""
     with NeuralBox("nb_wrong", base_url=neuralbox_server.base_url) as client:
-        with pytest.raises(AuthenticationError) as refused:
+        with pytest.raises(AuthenticationError) as rejected:
             client.generate("gpt-5", "Hi")
         with pytest.raises(AuthenticationError) as not_opened, client.stream("gpt-5", "Hi"):
             pass
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))  # nobody else gets the port, and nobody listens
-        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+    with socket.socket() as placeholder:
+        placeholder.bind(("127.0.0.1", 0))  # it does not listen, and no other process gets the port
+        url = f"http://127.0.0.1:{placeholder.getsockname()[1]}"
         with (
             NeuralBox("nb_test", base_url=url, max_retries=0) as client,
             pytest.raises(APIConnectionError) as unreachable,
         ):
             client.generate("gpt-5", "Hi")
 
-    for caught in (refused, not_opened, unreachable):
+    for caught in (rejected, not_opened, unreachable):
         frames = traceback.extract_tb(caught.value.__traceback__)
         assert __file__ == frames[0].filename
         assert 1 <= len(frames_of(caught.value, "neuralbox_sync")) <= 3

@@ -1,9 +1,9 @@
-"""Clients, streams and batches across processes, beyond what `tests/sync/test_fork.py` says of single calls."""
+"""Clients, streams and batches across processes; `tests/sync/test_fork.py` tests single calls."""
 
 import pytest
 
-# Since 3.12 forking a process with threads warns; that it is done all the same is the point here.
-QUIETLY = ("-W", "ignore::DeprecationWarning", "-W", "always::ResourceWarning")
+# Since Python 3.12 a fork of a process with threads warns. These tests do exactly that.
+OPTIONS = ("-W", "ignore::DeprecationWarning", "-W", "always::ResourceWarning")
 
 PREAMBLE = """
 import concurrent.futures, gc, importlib, multiprocessing, os, sys, threading, time
@@ -25,18 +25,18 @@ def fork(child):
 
 @pytest.fixture
 def run(start):
-    """Run a script, which must end well and say nothing; return the lines that it prints."""
+    """Return a function that runs a script, which must succeed without a warning, and returns its lines."""
 
     def run(code):
-        ended = start(PREAMBLE + code, *QUIETLY).end()
-        assert (0, "") == (ended.status, ended.errors), ended.lines
-        return ended.lines
+        result = start(PREAMBLE + code, *OPTIONS).end()
+        assert (0, "") == (result.status, result.errors), result.lines
+        return result.lines
 
     return run
 
 
 def test_executor(run, neuralbox_server):
-    """Processes of an executor call with the client that they inherit, and errors come back with their facts."""
+    """Processes of an executor make calls with the inherited client, and errors reach the parent with their facts."""
     neuralbox_server.balance = 10
     lines = run("""
 say("parent")
@@ -49,8 +49,8 @@ with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("fork
     assert ["['a', 'b', 'c', 'd']", "InsufficientTokensError 402 no 1"] == lines
 
 
-def test_a_client_is_not_sent(run):
-    """A client, or a method of it, given to another process is refused with what to do instead, and nothing hangs."""
+def test_client_as_an_argument(run):
+    """A client, or a method of it, as an argument for another process raises, with advice, and nothing hangs."""
     lines = run("""
 with multiprocessing.get_context("fork").Pool(1) as pool:
     try:
@@ -66,26 +66,26 @@ with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("fork
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
-def test_made_in_the_child(run, method):
-    """A client made by a pool's initializer serves the process that made it."""
+def test_client_of_an_initializer(run, method):
+    """A client made by the initializer of a pool works in its process."""
     lines = run(f"""
 def make():
     global own
     own = NeuralBox()
 
-def ask(text):
+def generate(text):
     return own.generate("gpt-5", text).content
 
 if __name__ == "__main__":
     with multiprocessing.get_context("{method}").Pool(1, make) as pool:
-        print(pool.map(ask, ["Hi"]))
+        print(pool.map(generate, ["Hi"]))
 """)
 
     assert ["['You said: Hi']"] == lines
 
 
 def test_fork_in_a_thread(run):
-    """A thread may fork while the main thread is in a call; the child's call and the parent's both succeed."""
+    """The calls of parent and child succeed after a thread forks during a call of the main thread."""
     lines = run("""
 say("warm up")
 def child():
@@ -102,7 +102,7 @@ while other.is_alive():
 
 @pytest.mark.neuralbox_server(event_interval=0.02)
 def test_inherited_stream(run, neuralbox_server):
-    """A child cannot use its parent's stream, and is told why; the parent reads on, and loses nothing."""
+    """A child that uses its parent's stream gets an error; the parent continues and loses nothing."""
     lines = run("""
 def child():
     for use in (lambda: list(stream), lambda: list(stream.text_stream), stream.get_final_generation, stream.__enter__):
@@ -131,19 +131,19 @@ print(stream.generation.completed)
 
 @pytest.mark.neuralbox_server(latency=0.1)
 def test_inherited_batch(run, neuralbox_server, tmp_path):
-    """A child that leaves its parent's batch does so at once, and the parent's journal stays locked and whole."""
+    """A child closes its parent's batch at once, and the parent's journal stays locked and complete."""
     lines = run(f"""
 journal = {str(tmp_path / "journal")!r}
 
 def child():
-    began = time.monotonic()
+    started = time.monotonic()
     for use in (lambda: list(batch), batch.stop):
         try:
             use()
         except StreamStateError as error:
             print("before the fork" in str(error), flush=True)
     batch.close()
-    print(time.monotonic() - began < 4, flush=True)
+    print(time.monotonic() - started < 4, flush=True)
 
 requests = [{{"model": "gpt-5", "messages": str(number)}} for number in range(6)]
 with client.generate_many(requests, max_concurrency=2, journal=journal) as batch:
@@ -161,8 +161,8 @@ with client.generate_many(requests, max_concurrency=2, journal=journal) as batch
     assert 6 == len(neuralbox_server.billed)
 
 
-def test_made_before_the_fork(run, neuralbox_server):
-    """What was made before a fork is not sent by both: only the parent can enter it."""
+def test_stream_made_before_the_fork(run, neuralbox_server):
+    """Only the parent can enter a stream that was made before the fork, so that it is not sent twice."""
     lines = run("""
 stream = client.stream("gpt-5", "Hi")
 
@@ -183,7 +183,7 @@ with stream:
 
 
 def test_fork_during_the_first_call(run):
-    """Whenever a fork comes while another thread makes the first call of all, the child can make calls of its own."""
+    """The child can make calls after a fork at any time during the first call of another thread."""
     lines = run("""
 def first_call_and_fork(delay):
     thread = threading.Thread(target=say, args=("first",))
@@ -193,7 +193,7 @@ def first_call_and_fork(delay):
     thread.join()
     sys.exit(status != 0)
 
-# In processes of their own, which have nothing imported yet.
+# In processes that have imported nothing yet.
 print({fork(lambda: first_call_and_fork(number / 100)) for number in range(1, 25, 3)})
 """)
 
@@ -201,7 +201,7 @@ print({fork(lambda: first_call_and_fork(number / 100)) for number in range(1, 25
 
 
 def test_interrupt_of_the_first_call(run):
-    """Whenever Ctrl-C ends the first call of all, which loads half of the SDK, the next one works."""
+    """The next call works after Ctrl-C at any time during the first call, which loads half of the SDK."""
     lines = run("""
 import signal
 
@@ -221,15 +221,15 @@ print({fork(lambda: interrupted_call_and_another(number / 50)) for number in ran
     assert ["{0}"] == lines
 
 
-def test_nothing_is_imported_later(run, neuralbox_server):
-    """Calls import nothing that a starting loop has not imported: what is being imported in a fork hangs the child."""
+def test_no_import_after_the_start(run, neuralbox_server):
+    """Calls import no module after the loop has started: an import that runs during a fork hangs the child."""
     neuralbox_server.fail(404, method="GET")
     lines = run("""
 from neuralbox_async import _lazy_imports
 
 client = NeuralBox(base_url=os.environ["NEURALBOX_BASE_URL"].replace("127.0.0.1", "localhost"))
 assert "aiohttp" not in sys.modules
-for module in _loading.MODULES:
+for module in _lazy_imports.MODULES:
     importlib.import_module(module)
 before = set(sys.modules)
 

@@ -1,4 +1,4 @@
-"""Whatever a process is doing when it ends or is interrupted, it does so soon, and NeuralBox stops generating."""
+"""A process that ends or is interrupted in any state of a call does so soon, and NeuralBox stops generating."""
 
 import itertools
 import signal
@@ -9,7 +9,7 @@ import pytest
 
 from neuralbox_async.testing import NeuralBoxServer
 
-BOUND = 2.5  # seconds
+EXIT_TIMEOUT = 2.5  # seconds
 SOON = 0.2  # seconds
 
 SCRIPT = """
@@ -29,7 +29,7 @@ input()
 {run}
 """
 
-# What a script may be doing, and what makes the server keep it there.
+# The states of a script, and how the server keeps it there.
 STATES = {
     "a call": ('client.generate("gpt-5", "?")', lambda server: server.delay(30)),
     "a stream": ('with client.stream("gpt-5", "endless") as stream: list(stream)', lambda server: None),
@@ -41,7 +41,7 @@ STATES = {
         'with client.stream("gpt-5", "?") as stream: list(stream)',
         lambda server: server.stall(0),
     ),
-    "a pause before a retry": (
+    "a wait before a retry": (
         'client.generate("gpt-5", "?")',
         lambda server: server.fail(503, code="model_unavailable", headers={"Retry-After": "30"}),
     ),
@@ -54,15 +54,15 @@ STATES = {
 CONNECTED = ["a call", "a stream", "the rest of a stream", "a stream before its first event", "a batch"]
 
 
-def reply(asked):
-    """Return the answer to what was *asked*: to "endless", one without end."""
-    prompt = asked["messages"][-1]["content"]
+def reply(body):
+    """Return the reply to the request *body*: endless for the prompt "endless"."""
+    prompt = body["messages"][-1]["content"]
     return itertools.repeat("x ") if prompt == "endless" else f"You said: {prompt}"
 
 
 @pytest.fixture
 def neuralbox_server():
-    """A server that stops when its client goes."""
+    """A server that stops generating when its client disconnects."""
     options = {"event_interval": 0.01, "pending_models": ["pending"], "pending_seconds": 60, "stop_on_disconnect": True}
     with NeuralBoxServer(reply=reply, **options) as server:
         yield server
@@ -70,12 +70,12 @@ def neuralbox_server():
 
 @pytest.fixture
 def enter(neuralbox_server):
-    """Let a script that waits for it get into a *state*, and return when it is there."""
+    """Return a function that resumes a script and waits until it is in a *state*."""
 
     def enter(host, state):
         neuralbox_server.reset()
         STATES[state][1](neuralbox_server)
-        host.go_on()
+        host.resume()
         neuralbox_server.wait_until(lambda: len(neuralbox_server.requests) >= (2 if state == "a batch" else 1))
 
     return enter
@@ -83,7 +83,7 @@ def enter(neuralbox_server):
 
 @pytest.fixture
 def begin(start, enter):
-    """Start a script that gets into a *state* by *run*, and return it when it is there."""
+    """Return a function that starts a script and waits until *run* has brought it into a *state*."""
 
     def begin(state, run, *options):
         host = start(SCRIPT.format(act=textwrap.indent(STATES[state][0], "    "), run=run), *options)
@@ -95,26 +95,26 @@ def begin(start, enter):
 
 
 @pytest.fixture
-def stops(neuralbox_server):
-    """Wait until the server has seen that nobody waits for its answers to what was asked in a *state*."""
+def wait_for_disconnect(neuralbox_server):
+    """Return a function that waits until the server sees the disconnect of a script in a *state*."""
 
-    def stops(state):
+    def wait(state):
         if state in CONNECTED:
             neuralbox_server.wait_for_disconnect()
         assert () == neuralbox_server.billed
 
-    return stops
+    return wait
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_interrupt(begin, enter, stops, neuralbox_server, state):
-    """Ctrl-C is raised within 0.2 s (most often: of three times), the server sees it, and the client works on."""
+def test_interrupt(begin, enter, wait_for_disconnect, neuralbox_server, state):
+    """Ctrl-C is raised within 0.2 s (median of three), the server sees the disconnect, and the client still works."""
     host = begin(
         state,
         """
 def interrupt(*_):
-    global since
-    since = time.monotonic()
+    global interrupted
+    interrupted = time.monotonic()
     raise KeyboardInterrupt
 
 signal.signal(signal.SIGINT, interrupt)
@@ -122,67 +122,67 @@ for _ in range(3):
     try:
         act()
     except KeyboardInterrupt:
-        print(time.monotonic() - since, flush=True)
+        print(time.monotonic() - interrupted, flush=True)
     input()
 print(client.generate("gpt-5", "Hi").content)
 client.close()
 """,
     )
-    took = []
-    for turn in range(3):
-        if turn:
+    durations = []
+    for number in range(3):
+        if number:
             enter(host, state)
         host.send(signal.SIGINT)
-        took.append(float(host.line()))
-        stops(state)
+        durations.append(float(host.line()))
+        wait_for_disconnect(state)
 
-    assert statistics.median(took) < SOON, took
+    assert statistics.median(durations) < SOON, durations
     neuralbox_server.reset()
-    host.go_on()
-    ended = host.end()
-    assert (0, ["You said: Hi"], "") == (ended.status, ended.lines, ended.errors)
+    host.resume()
+    result = host.end()
+    assert (0, ["You said: Hi"], "") == (result.status, result.lines, result.errors)
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_end_of_the_program(begin, stops, in_time, state):
-    """A program whose main thread ends while a daemon thread is busy ends too, and says nothing."""
+def test_exit(begin, wait_for_disconnect, in_time, state):
+    """A program whose main thread ends during a call of a daemon thread exits soon and prints nothing."""
 
     def attempt():
         host = begin(state, 'threading.Thread(target=act, daemon=True).start(); input(); print("end", flush=True)')
-        host.go_on()
+        host.resume()
         host.wait_for("end")
-        ended = host.end()
-        assert (0, [], "") == (ended.status, ended.lines, ended.errors)
-        stops(state)
-        return ended.seconds
+        result = host.end()
+        assert (0, [], "") == (result.status, result.lines, result.errors)
+        wait_for_disconnect(state)
+        return result.seconds
 
-    assert in_time(BOUND, attempt)
+    assert in_time(EXIT_TIMEOUT, attempt)
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_polite_termination(begin, stops, in_time, state):
-    """SIGTERM whose handler calls `sys.exit`, as services have it, ends the program from whatever it is doing."""
+def test_termination_by_a_handler(begin, wait_for_disconnect, in_time, state):
+    """SIGTERM with a handler that calls `sys.exit`, as services have it, ends the program in any state."""
 
     def attempt():
         host = begin(state, "signal.signal(signal.SIGTERM, end); act()", "-W", "always::ResourceWarning")
         host.send(signal.SIGTERM)
-        ended = host.end()
-        assert (0, [], "") == (ended.status, ended.lines, ended.errors)
-        stops(state)
-        return ended.seconds
+        result = host.end()
+        assert (0, [], "") == (result.status, result.lines, result.errors)
+        wait_for_disconnect(state)
+        return result.seconds
 
-    assert in_time(BOUND, attempt)
+    assert in_time(EXIT_TIMEOUT, attempt)
 
 
 @pytest.mark.parametrize(
     "state, run, status",
     [
         ("a call", "act()", -signal.SIGTERM),
-        ("a pause before a retry", "act()", -signal.SIGTERM),
+        ("a wait before a retry", "act()", -signal.SIGTERM),
         ("a stream", "threading.Thread(target=act).start(); input(); os._exit(3)", 3),
     ],
 )
-def test_hard_end(begin, stops, in_time, state, run, status):
+def test_immediate_exit(begin, wait_for_disconnect, in_time, state, run, status):
     """SIGTERM without a handler, and `os._exit`, end the program at once."""
 
     def attempt():
@@ -190,33 +190,33 @@ def test_hard_end(begin, stops, in_time, state, run, status):
         if status < 0:
             host.send(-status)
         else:
-            host.go_on()
-        ended = host.end()
-        assert (status, [], "") == (ended.status, ended.lines, ended.errors)
-        stops(state)
-        return ended.seconds
+            host.resume()
+        result = host.end()
+        assert (status, [], "") == (result.status, result.lines, result.errors)
+        wait_for_disconnect(state)
+        return result.seconds
 
-    assert in_time(BOUND, attempt)
+    assert in_time(EXIT_TIMEOUT, attempt)
 
 
-def test_unhandled_interrupt(begin, stops):
-    """Ctrl-C that nobody handles ends a program as Python does, with a short traceback."""
+def test_unhandled_interrupt(begin, wait_for_disconnect):
+    """An unhandled Ctrl-C ends a program as Python does, with a short traceback."""
     host = begin("a call", "act()")
 
     host.send(signal.SIGINT)
-    ended = host.end()
+    result = host.end()
 
-    assert -signal.SIGINT == ended.status
-    assert ended.errors.splitlines()[-1] == "KeyboardInterrupt"
-    assert ended.errors.count("neuralbox_sync") <= 5, ended.errors
-    assert 1 == ended.errors.count("Traceback")
-    stops("a call")
+    assert -signal.SIGINT == result.status
+    assert result.errors.splitlines()[-1] == "KeyboardInterrupt"
+    assert result.errors.count("neuralbox_sync") <= 5, result.errors
+    assert 1 == result.errors.count("Traceback")
+    wait_for_disconnect("a call")
 
 
-def test_a_thread_that_outlives_the_main_one(begin):
-    """A stream on a thread that is no daemon comes to its end after the main thread's."""
+def test_thread_that_outlives_the_main_thread(begin):
+    """A stream of a thread that is not a daemon is read to its end after the main thread has ended."""
     host = begin(
-        "a pause before a retry",
+        "a wait before a retry",
         """
 def read():
     threading.main_thread().join()
@@ -227,14 +227,14 @@ threading.Thread(target=act, daemon=True).start()
 threading.Thread(target=read).start()
 """,
     )
-    ended = host.end()
+    result = host.end()
 
-    assert (0, ["You said: one two"], "") == (ended.status, ended.lines, ended.errors)
+    assert (0, ["You said: one two"], "") == (result.status, result.lines, result.errors)
 
 
 @pytest.mark.parametrize("used", [False, True])
-def test_the_first_call_after_the_main_thread(start, used):
-    """It works where Python can still start a thread, or the loop has one; Python 3.12 says that it cannot."""
+def test_call_after_the_main_thread(start, used):
+    """A call after the main thread has ended works if the loop runs or Python can start a thread (not 3.12)."""
     host = start(f"""
         import sys, threading
         from neuralbox_sync import NeuralBox
@@ -253,7 +253,7 @@ def test_the_first_call_after_the_main_thread(start, used):
             client.generate("gpt-5", "first")
         threading.Thread(target=call).start()
     """)
-    ended = host.end()
+    result = host.end()
 
-    assert (0, "") == (ended.status, ended.errors)
-    assert ended.lines in (["You said: Hi"], ["True"])
+    assert (0, "") == (result.status, result.errors)
+    assert result.lines in (["You said: Hi"], ["True"])

@@ -1,4 +1,4 @@
-"""One client in many threads, against servers in other processes and threads."""
+"""One client in many threads, with servers in other processes and threads."""
 
 import contextlib
 import ctypes
@@ -19,7 +19,7 @@ def client(neuralbox_server):
 
 
 def test_ten_thousand_calls(neuralbox_server, launch):
-    """Of 10,000 calls in 64 threads none is lost and none gets the answer to another."""
+    """Each of 10,000 calls in 64 threads gets its own reply."""
     server = launch(neuralbox_server, "fast_server.py")
     port = server.line()
     assert port, server.end()
@@ -35,8 +35,8 @@ def test_ten_thousand_calls(neuralbox_server, launch):
 
 
 @pytest.mark.neuralbox_server(stop_on_disconnect=True)
-def test_a_thread_that_is_interrupted(client, neuralbox_server):
-    """An exception raised in one thread's call ends that call, on the server too, and no other thread's."""
+def test_interrupted_thread(client, neuralbox_server):
+    """An exception raised in the call of one thread cancels that call, on the server as well, and no other."""
 
     class InterruptionError(Exception):
         pass
@@ -66,7 +66,7 @@ def test_a_thread_that_is_interrupted(client, neuralbox_server):
 
 
 def test_timeouts_of_many_threads(client, neuralbox_server):
-    """Each thread's time limit is its own: some run out, and the others' calls come to their end."""
+    """Each call has its own timeout: some time out, and the others complete."""
     client.generate("gpt-5", "warm up")
     neuralbox_server.delay(1.5, times=16)
 
@@ -74,14 +74,14 @@ def test_timeouts_of_many_threads(client, neuralbox_server):
         try:
             return client.generate("gpt-5", "Hi", timeout=0.3 if number % 2 else 30).content
         except APITimeoutError:
-            return "too late"
+            return "timed out"
 
     with ThreadPoolExecutor(16) as pool:
-        assert ["You said: Hi", "too late"] * 8 == list(pool.map(call, range(16)))
+        assert ["You said: Hi", "timed out"] * 8 == list(pool.map(call, range(16)))
 
 
-def test_a_thread_that_ends_with_a_stream(client, neuralbox_server):
-    """A stream that a thread has opened and left unread can be read when that thread has gone."""
+def test_stream_of_a_thread_that_has_ended(client, neuralbox_server):
+    """A stream that a thread opened can be read after that thread has ended."""
     streams = []
     opener = threading.Thread(target=lambda: streams.append(client.stream("gpt-5", "one two").__enter__()))
     opener.start()
@@ -91,8 +91,8 @@ def test_a_thread_that_ends_with_a_stream(client, neuralbox_server):
         assert "You said: one two" == "".join(stream.text_stream)
 
 
-def test_one_stream_for_each_of_many_threads(client):
-    """Streams that are read at the same time do not mix."""
+def test_concurrent_streams(client):
+    """Streams that are read at the same time in many threads do not mix."""
     prompts = [" ".join([f"word{number}"] * 20) for number in range(32)]
 
     def read(prompt):
@@ -103,8 +103,8 @@ def test_one_stream_for_each_of_many_threads(client):
         assert [f"You said: {prompt}" for prompt in prompts] == list(pool.map(read, prompts))
 
 
-def test_closing_wakes_all(client, neuralbox_server):
-    """A close in one thread ends the calls and streams of all others, soon."""
+def test_close_during_calls_and_streams(client, neuralbox_server):
+    """Closing in one thread soon ends the calls and streams of all other threads."""
     neuralbox_server.delay(30, times=4, stream=False)
     neuralbox_server.stall(1, times=4)
 
@@ -113,11 +113,11 @@ def test_closing_wakes_all(client, neuralbox_server):
             return list(stream)
 
     with ThreadPoolExecutor(8) as pool:
-        ends = [pool.submit(client.generate, "gpt-5", "Hi") for _ in range(4)]
-        ends += [pool.submit(read, None) for _ in range(4)]
+        futures = [pool.submit(client.generate, "gpt-5", "Hi") for _ in range(4)]
+        futures += [pool.submit(read, None) for _ in range(4)]
         neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 8)
         client.close()
-        errors = {type(end.exception()).__name__ for end in ends}
+        errors = {type(future.exception()).__name__ for future in futures}
 
     assert {"ClientClosedError"} == errors
     neuralbox_server.wait_until(lambda: neuralbox_server.connections == 0)

@@ -45,7 +45,7 @@ def test_extras():
 
 @pytest.mark.parametrize("group", ["console_scripts", "pytest11"])
 def test_entry_points(group):
-    """The command and the pytest plugin are registered under the package's name and can be loaded."""
+    """The command and the pytest plugin are registered under the name of the package and can be loaded."""
     (entry_point,) = distribution("neuralbox").entry_points.select(group=group)
 
     assert "neuralbox" == entry_point.name
