@@ -17,11 +17,11 @@ from neuralbox_async import _options
 from neuralbox_async._batch.batch import AsyncBatch, BatchOptions, OnUnknown
 from neuralbox_async._batch.inputs import RequestDefaults, Requests, check_requests
 from neuralbox_async._batch.results import BatchProgress
-from neuralbox_async._call import polling
 from neuralbox_async._call.executor import Call, Executor, SharedState
 from neuralbox_async._call.stream import AsyncStream
 from neuralbox_async._call.stream_reader import StreamLimits
 from neuralbox_async._clock import time_after
+from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._logging import configure_from_env
 from neuralbox_async._options import NOT_GIVEN, ApiKey, CallOptions, NotGiven
 from neuralbox_async._secret import as_secret, as_secret_values
@@ -33,15 +33,20 @@ from neuralbox_async._validation import (
     check_interval,
     check_seconds,
 )
-from neuralbox_async._wire import endpoints
-from neuralbox_async._wire.responses import decode_generation
 
 if TYPE_CHECKING:
     import ssl
     from types import TracebackType
 
+    from neuralbox_async._call import polling
     from neuralbox_async._http.transport import Transport
     from neuralbox_async._retry import RetryPolicy
+    from neuralbox_async._wire import endpoints, responses
+else:
+    # With the first call, like all that only calls need.
+    polling = lazy_module("neuralbox_async._call.polling")
+    endpoints = lazy_module("neuralbox_async._wire.endpoints")
+    responses = lazy_module("neuralbox_async._wire.responses")
 
 
 class AsyncNeuralBox:
@@ -226,7 +231,7 @@ class AsyncNeuralBox:
             model, messages, system, temperature, max_tokens, extra_body=extra_body, headers=headers
         )
         call = Call(request, options)
-        generation = await self._executor.execute(call, decode_generation)
+        generation = await self._executor.execute(call, responses.decode_generation)
         return await polling.finish(self._executor, call, generation) if wait else generation
 
     def stream(

@@ -7,9 +7,19 @@ import logging  # noqa: F401  # pyright: ignore[reportUnusedImport] - see `_impo
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-MODULES = ("neuralbox_async._http.aiohttp_transport", "cattrs.gen", "anyio._backends._asyncio", "encodings.idna")
+MODULES = (
+    "neuralbox_async._call.polling",
+    "neuralbox_async._http.aiohttp_transport",
+    "neuralbox_async._wire.endpoints",
+    "neuralbox_async._wire.events",
+    "neuralbox_async._wire.sse",
+    "anyio._backends._asyncio",
+    "cattrs.gen",
+    "encodings.idna",
+)
+"""The modules that the first call needs."""
 _OUR_PACKAGES = ("neuralbox_async", "neuralbox_sync")
 
 # A fork waits for it: a module that another thread imports during the fork could never be imported in the child. Forks
@@ -55,16 +65,26 @@ class _LazyModule:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._variable = name.rpartition(".")[2]
 
     def __getattr__(self, attribute: str) -> object:
-        if attribute == "_name":  # of a copy that is not initialised yet
+        if attribute in {"_name", "_variable"}:  # of a copy that is not initialised yet
             raise AttributeError(attribute)
         module = importlib.import_module(self._name)
         # Our own modules only: access to a module of another package can import what that one loads lazily.
         for name, user in list(sys.modules.items()):
-            if name.partition(".")[0] in _OUR_PACKAGES and getattr(user, "__dict__", {}).get(self._name) is self:
-                setattr(user, self._name, module)
+            if name.partition(".")[0] in _OUR_PACKAGES and getattr(user, "__dict__", {}).get(self._variable) is self:
+                setattr(user, self._variable, module)
         return getattr(module, attribute)
+
+
+def lazy_module(name: str) -> Any:
+    """
+    Return a proxy for the module *name* of ours, which the first attribute access imports.
+
+    To be assigned to a variable with the last part of the name, which then holds the module itself.
+    """
+    return _LazyModule(name)
 
 
 if TYPE_CHECKING:
@@ -78,4 +98,4 @@ else:
     # With OpenSSL, which two of them load, they would be two fifths of the time that importing the package takes.
     anyio, asyncio, hashlib = _LazyModule("anyio"), _LazyModule("asyncio"), _LazyModule("hashlib")
 
-__all__ = ["MODULES", "anyio", "asyncio", "hashlib", "preload"]
+__all__ = ["MODULES", "anyio", "asyncio", "hashlib", "lazy_module", "preload"]

@@ -27,12 +27,10 @@ from neuralbox_async._errors import (
     UnprocessableEntityError,
 )
 from neuralbox_async._http.transport import CLIENT_CLOSED, HTTPRequest
-from neuralbox_async._lazy_imports import anyio
+from neuralbox_async._lazy_imports import anyio, lazy_module
 from neuralbox_async._logging import logger
 from neuralbox_async._secret import Secret, mask, without_frames
 from neuralbox_async._version import __version__
-from neuralbox_async._wire.endpoints import STATUS_PATHS
-from neuralbox_async._wire.status_errors import error_from, is_success
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,7 +38,10 @@ if TYPE_CHECKING:
     from neuralbox_async._http.transport import Response, Transport
     from neuralbox_async._options import CallOptions, ConnectionOptions
     from neuralbox_async._types import GenerationId
+    from neuralbox_async._wire import status_errors
     from neuralbox_async._wire.requests import Request
+else:
+    status_errors = lazy_module("neuralbox_async._wire.status_errors")
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ class SharedState:
     custom_transport: Transport | None = None
     retry_budget: RetryBudget = attrs.field(factory=RetryBudget)
     rate_limits: RateLimits = attrs.field(factory=RateLimits)
-    status_paths: tuple[str, ...] = STATUS_PATHS  # the one that worked last comes first
+    status_paths: tuple[str, ...] = ()  # in the order in which to try them; none: in the documented order
     prefers_stream_fallback: bool = False  # of the two documented endpoints of streams
     closed: bool = False
     _transports: list[Transport] = attrs.field(factory=list["Transport"], init=False)  # empty until the first request
@@ -271,7 +272,7 @@ class Executor:
                 call.attempt = HTTPRequest(request.method, self.base_url + request.path, headers, request.body)
                 response = await shared.transport.send(call.attempt)
                 self._observe(call, response)
-                if not is_success(response.status_code):
+                if not status_errors.is_success(response.status_code):
                     response = await self._follow_redirects(call, response)
             except NeuralBoxError as error:
                 call.annotate(error)
@@ -295,7 +296,7 @@ class Executor:
     async def _follow_redirects(self, call: Call, response: Response) -> Response:
         """Return the response of success that *response* redirects to. Raises the error of an error status."""
         redirects = 0
-        while not is_success(response.status_code):
+        while not status_errors.is_success(response.status_code):
             attempt = call.attempt
             target = None if attempt is None else _redirect_target(attempt, response)
             if attempt is None or target is None:
@@ -377,4 +378,4 @@ async def _read_error(response: Response, deadline: float) -> APIStatusError:
         logger.debug("the body of a response with status %d broke: %s", response.status_code, type(error).__name__)
     finally:
         response.close()
-    return error_from(response.status_code, response.headers, response.received[:_MAX_ERROR_BYTES])
+    return status_errors.error_from(response.status_code, response.headers, response.received[:_MAX_ERROR_BYTES])

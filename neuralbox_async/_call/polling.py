@@ -62,7 +62,7 @@ async def retrieve(
     The path that worked is tried first the next time.
     """
     not_found: NotFoundError | None = None
-    for path in executor.shared.status_paths:
+    for path in _status_paths(executor):
         call = Call(endpoints.retrieve(generation_id, path, headers), options, deadline)
         try:
             generation = await executor.execute(call, decode_generation)
@@ -77,8 +77,12 @@ async def retrieve(
     raise not_found or AssertionError  # there is always a path
 
 
+def _status_paths(executor: Executor) -> tuple[str, ...]:
+    return executor.shared.status_paths or endpoints.STATUS_PATHS
+
+
 def _prefer(executor: Executor, path: str) -> None:
-    paths = executor.shared.status_paths
+    paths = _status_paths(executor)
     if paths[0] != path:
         executor.shared.status_paths = (path, *(other for other in paths if other != path))
 

@@ -30,11 +30,9 @@ from neuralbox_async._errors import (
     StreamStateError,
 )
 from neuralbox_async._http.transport import CLOSED_WHILE_READING
-from neuralbox_async._lazy_imports import asyncio
+from neuralbox_async._lazy_imports import asyncio, lazy_module
 from neuralbox_async._secret import without_frames
 from neuralbox_async._types import ContentDelta, Generation, GenerationEnd, GenerationStart, StreamEvent
-from neuralbox_async._wire import events, fast_path
-from neuralbox_async._wire.responses import decode_generation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -43,6 +41,11 @@ if TYPE_CHECKING:
     from neuralbox_async._call.executor import Call
     from neuralbox_async._http.transport import Response
     from neuralbox_async._types import GenerationId
+    from neuralbox_async._wire import events, fast_path, responses
+else:
+    events = lazy_module("neuralbox_async._wire.events")
+    fast_path = lazy_module("neuralbox_async._wire.fast_path")
+    responses = lazy_module("neuralbox_async._wire.responses")
 
 _CLOSED_WHILE_OPENING = "the stream was closed while it was being opened"
 _DRAIN_TIMEOUT = 0.25  # seconds for the server to end the body after the terminal event, so that the connection is kept
@@ -298,7 +301,7 @@ class AsyncStream:
         """
         response = reader.response
         body = await reader.read_body(self._timeouts.body_deadline(self._now()))
-        whole = decode_generation(response.status_code, response.headers, body)
+        whole = responses.decode_generation(response.status_code, response.headers, body)
         self._check_not_closed()
         if not whole.finished:
             self._start = GenerationStart(whole.id, whole.model)

@@ -10,19 +10,22 @@ import attrs
 
 from neuralbox_async._clock import Deadline
 from neuralbox_async._errors import APIConnectionError, APITimeoutError
+from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._options import (
     DEFAULT_FIRST_EVENT_TIMEOUT,
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_MAX_RESPONSE_BYTES,
     DEFAULT_STALL_TIMEOUT,
 )
-from neuralbox_async._wire.sse import SSEDecoder, decode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable
 
     from neuralbox_async._http.transport import Response
     from neuralbox_async._options import CallOptions
+    from neuralbox_async._wire import sse
+else:
+    sse = lazy_module("neuralbox_async._wire.sse")
 
 _MAX_LEADING_BLANKS = 4096  # bytes of white space before the first byte that shows whether a response is a stream
 
@@ -55,7 +58,7 @@ class StreamReader:
     def __init__(self, response: Response, limits: StreamLimits) -> None:
         self.response = response
         self._limits = limits
-        self._decoder = SSEDecoder(max_event_bytes=limits.max_event_bytes)
+        self._decoder = sse.SSEDecoder(max_event_bytes=limits.max_event_bytes)
         self._parser: AsyncGenerator[list[bytes | str]] | None = None
         self._deadline = math.inf
         self._peeked = b""  # bytes that were read to detect an event stream
@@ -70,7 +73,7 @@ class StreamReader:
         """Return the data of the next events, together as they arrived, and ``[]`` at the end of the body."""
         self._deadline = deadline
         if self._parser is None:
-            self._parser = decode(self._read_chunk, self._decoder)
+            self._parser = sse.decode(self._read_chunk, self._decoder)
         try:
             return await anext(self._parser)
         except BaseException as error:
