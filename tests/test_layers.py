@@ -71,6 +71,7 @@ IMPORTS = {
         "_call",
         "_clock",
         "_http",
+        "_lazy_imports",
         "_logging",
         "_options",
         "_retry",
