@@ -2,7 +2,8 @@
 The `Coordinator` of a batch: the one owner of the account's state (journal, budget, rate limits).
 
 Its interface passes values and is awaitable, so that it can stand in another process. Each method updates journal,
-budget and pace in the one right order.
+budget and pace in the one right order. A journal that cannot be written is reported by the methods that record an
+outcome as a return value: the outcome stands nevertheless, because it is paid for.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from neuralbox_async._batch.budget import Budget
     from neuralbox_async._batch.journal import Journal
     from neuralbox_async._batch.pacer import Pacer
-    from neuralbox_async._errors import NeuralBoxError
-    from neuralbox_async._types import Generation, GenerationId
+    from neuralbox_async._batch.results import BatchResult
+    from neuralbox_async._types import GenerationId
 
 
 class ServerSignal(enum.Enum):
@@ -37,44 +38,19 @@ class ServerSignal(enum.Enum):
     NONE = enum.auto()  # the request ended for another reason
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # without slots it is made in half the time
 class Claim:
-    """A *key* that this batch has claimed, and the state in which earlier runs left it."""
+    """A *key* that this batch has claimed for a request of *model*, and the state in which earlier runs left it."""
 
     key: str
+    model: str
     status: KeyStatus = KeyStatus.NEW
     unresolved: Unresolved | None = None
 
-
-@attrs.frozen(kw_only=True)
-class Sent:
-    """A request that is about to be sent; *reserved* tokens of the budget, None without a budget."""
-
-    key: str
-    idempotency_key: str
-    model: str
-    reserved: int | None
-
-
-@attrs.frozen(kw_only=True)
-class Outcome:
-    """
-    The outcome of a request.
-
-    *generation* with the *body* of its response, or *error*, or neither when it was not sent. *tokens_used*: NeuralBox
-    tokens billed, None when it is unknown. *final*: False for a refusal, after which it is sent again.
-    """
-
-    claim: Claim
-    model: str
-    generation: Generation | None = None
-    body: bytes = b""
-    error: NeuralBoxError | None = None
-    generation_id: GenerationId | None = None
-    attempts: int = 0
-    elapsed: float = 0.0
-    tokens_used: int | None = None
-    final: bool = True
+    @property
+    def is_pending(self) -> bool:
+        """Whether an earlier run left it pending: its outcome is retrieved, and it is not sent."""
+        return self.status is KeyStatus.PENDING and self.unresolved is not None
 
 
 @attrs.frozen(kw_only=True)
@@ -105,26 +81,26 @@ class Coordinator:
         self._journal, self._budget, self._pacer, self._on_limit = journal, budget, pacer, on_limit
         self._changed = Notifier()
         self._sending = True
-        self.refused = 0  # requests that wait to be sent again; they go first
+        self.postponed = 0  # requests that wait to be sent again; they go first
         self._rate_limited = 0
 
     # ---------------------------------------------------------------------------------------------------------- claim
 
-    async def claim(self, key: str, *, may_number: bool) -> Claim:
+    async def claim(self, key: str, model: str, *, may_number: bool) -> Claim:
         """
-        Claim *key* for this batch; a key that it has already gets a number if it *may_number*.
+        Claim *key* for a request of *model*; a key that this batch has claimed already gets a number if it *may_number*.
 
         Raises `InvalidParameterError` for a repeated key otherwise.
         """
         if self._journal is None:
-            return Claim(key)
+            return Claim(key, model)
         claimed = self._journal.claim(key)
         if claimed is None and may_number:
             key = self._journal.number(key)
             claimed = self._journal.claim(key)
         if claimed is None:
             raise InvalidParameterError("key", key, "different for each request of a batch")
-        return Claim(key, *claimed)
+        return Claim(key, model, *claimed)
 
     def expects_claims(self, remaining: int | None) -> bool:
         """
@@ -140,30 +116,33 @@ class Coordinator:
     # ---------------------------------------------------------------------------------------------------------- admit
 
     @property
-    def sending(self) -> bool:
-        """Whether requests may still be sent."""
-        return self._sending
+    def has_budget(self) -> bool:
+        """Whether the tokens that the batch may spend are limited."""
+        return self._budget.limited
 
     async def models_to_price(self, model: str) -> tuple[str, ...]:
         """Return the models whose prices the budget needs to know before a request of *model*."""
-        return (*self._budget.unpriced, model) if self._budget.limited else ()
+        return (*self._budget.unpriced, model)
 
     async def quote(self, model: str, price: int) -> None:
         """Record that a generation of *model* costs at most *price* NeuralBox tokens."""
         self._budget.quote(model, price)
 
-    async def admit(self, model: str) -> int | None:
+    async def admit(self, claim: Claim) -> int | None:
         """
-        Wait until budget and rate limits let a request of *model* start, and record its start.
+        Wait until budget and rate limits let the request of *claim* start, and record its start.
 
-        Returns the reserved tokens, None without a budget or when its price is unknown. Raises `BudgetReachedError` when
-        the budget does not cover it, and `NotAdmittedError` when nothing more is to be sent.
+        A pending one need not wait: to retrieve its outcome costs nothing. Returns the reserved tokens, None without a
+        budget or when the price is unknown. Raises `BudgetReachedError` when the budget does not cover it, and
+        `NotAdmittedError` when nothing more is to be sent.
         """
-        while True:
+        if claim.is_pending:
+            self._budget.begin_retrieval()
+            return None
+        model = claim.model
+        while not (self._sending and self._budget.reserve(model)):
             if not self._sending:
                 raise NotAdmittedError
-            if self._budget.reserve(model):
-                break
             if not self._budget.holding:
                 raise self._budget_reached(model)
             await self._changed.wait()
@@ -174,17 +153,13 @@ class Coordinator:
             raise
         return self._budget.price(model) if self._budget.limited else None
 
-    async def admit_pending(self) -> None:
-        """Record that the outcome of a request of an earlier run is being retrieved, which costs nothing."""
-        self._budget.begin_retrieval()
-
     async def admit_again(self) -> None:
         """Wait until the rate limits let a refused request start again. Raises `NotAdmittedError`."""
-        self.refused += 1
+        self.postponed += 1
         try:
             await self._start(again=True)
         finally:
-            self.refused -= 1
+            self.postponed -= 1
             self._changed.notify_all()
 
     async def _start(self, *, again: bool = False) -> None:
@@ -192,7 +167,7 @@ class Coordinator:
             now = time.monotonic()
             delay = self._pacer.delay(now)
             self._on_limit(self._pacer.opens_at)
-            if delay <= 0 and (again or not self.refused):
+            if delay <= 0 and (again or not self.postponed):
                 self._pacer.started(now)
                 return
             await self._changed.wait(delay if 0 < delay < math.inf else None)
@@ -205,12 +180,12 @@ class Coordinator:
             message += f", counting {possibly_billed} that may have been billed without a response"
         return BudgetReachedError(message, budget=limit, spent=used, model=model)
 
-    # ------------------------------------------------------------------------------------------------ observe, settle
+    # ------------------------------------------------------------------------------------------- on the way, outcomes
 
-    async def sent(self, request: Sent) -> None:
-        """Record in the journal that *request* is about to be sent. Raises `JournalError`."""
+    async def sent(self, claim: Claim, idempotency_key: str, reserved: int | None) -> None:
+        """Record in the journal that the request of *claim* is about to be sent. Raises `JournalError`."""
         if self._journal is not None:
-            self._journal.write_start(request.key, request.idempotency_key, request.model, request.reserved)
+            self._journal.write_start(claim.key, idempotency_key, claim.model, reserved)
 
     async def observe(self, signal: ServerSignal, started: float) -> None:
         """Learn the pace from the end of a request that started at *started* (`time.monotonic`)."""
@@ -225,56 +200,47 @@ class Coordinator:
                 self._pacer.dropped()
         self._changed.notify_all()
 
-    async def accepted(self, key: str, generation_id: GenerationId) -> None:
-        """Record in the journal that the API accepted the request of *key*. Raises `JournalError`."""
+    async def accepted(self, claim: Claim, generation_id: GenerationId) -> None:
+        """Record in the journal that the API accepted the request of *claim*. Raises `JournalError`."""
         if self._journal is not None:
-            self._journal.write_pending(key, generation_id)
+            self._journal.write_pending(claim.key, generation_id)
 
-    async def settle(self, outcome: Outcome) -> JournalError | None:
-        """
-        Record *outcome*: first in the journal, then in the budget.
+    async def completed(self, claim: Claim, result: BatchResult, body: bytes) -> JournalError | None:
+        """Record the generation of *result*, with the *body* of its response. Returns the error of the journal."""
+        error = None if self._journal is None else _write_done(self._journal, claim, result, body)
+        self._settle(claim, result.tokens_used)
+        return error
 
-        Returns the error when the journal cannot be written. The outcome stands nevertheless: it is paid for.
-        """
-        try:
-            self._write(outcome)
-        except JournalError as error:
-            return error
-        finally:
-            if outcome.final:
-                self._settle_budget(outcome)
-            else:
-                self._rate_limited += 1
-            self._changed.notify_all()
-        return None
+    async def failed(
+        self, claim: Claim, result: BatchResult, generation_id: GenerationId | None
+    ) -> JournalError | None:
+        """Record the error of *result*; *generation_id* if it was accepted. Returns the error of the journal."""
+        error = None if self._journal is None else _write_failed(self._journal, claim, result, generation_id)
+        self._settle(claim, result.tokens_used)
+        return error
 
-    def _write(self, outcome: Outcome) -> None:
-        if self._journal is None:
-            return
-        if outcome.generation is not None:
-            self._journal.write_done(
-                outcome.claim.key,
-                outcome.generation,
-                outcome.body,
-                attempts=outcome.attempts,
-                elapsed=outcome.elapsed,
-                tokens_used=outcome.tokens_used,
-            )
-        elif outcome.error is not None:
-            self._journal.write_failed(
-                outcome.claim.key,
-                outcome.error,
-                outcome.generation_id,
-                attempts=outcome.attempts,
-                elapsed=outcome.elapsed,
-            )
+    async def refused(
+        self, claim: Claim, result: BatchResult, generation_id: GenerationId | None
+    ) -> JournalError | None:
+        """Record a 429, after which the request is sent again: its reservation stays. Returns the journal's error."""
+        self._rate_limited += 1
+        return None if self._journal is None else _write_failed(self._journal, claim, result, generation_id)
 
-    def _settle_budget(self, outcome: Outcome) -> None:
-        unresolved = outcome.claim.unresolved
-        if unresolved is not None and outcome.claim.status is KeyStatus.PENDING:
-            self._budget.resolve(unresolved.model, unresolved.reserved, outcome.tokens_used)
+    async def unresolved(self, claim: Claim) -> None:
+        """Record that the request ended without a response and may be billed. The journal has its start."""
+        self._settle(claim, None)
+
+    async def withdrawn(self, claim: Claim) -> None:
+        """Record that the request, which is new or was refused, will not be sent. The journal has its state."""
+        self._settle(claim, 0)
+
+    def _settle(self, claim: Claim, tokens_used: int | None) -> None:
+        """Record in the budget that *tokens_used* were billed, None when that is unknown."""
+        if claim.unresolved is not None and claim.is_pending:
+            self._budget.resolve(claim.unresolved.model, claim.unresolved.reserved, tokens_used)
         else:
-            self._budget.settle(outcome.model, outcome.tokens_used)
+            self._budget.settle(claim.model, tokens_used)
+        self._changed.notify_all()
 
     # --------------------------------------------------------------------------------------------------- report, stop
 
@@ -289,6 +255,11 @@ class Coordinator:
     def wake(self) -> None:
         """Let waiting requests check again: limits may have been learned elsewhere."""
         self._changed.notify_all()
+
+    @property
+    def sending(self) -> bool:
+        """Whether requests may still be sent."""
+        return self._sending
 
     def stop_sending(self) -> None:
         """Admit nothing more."""
@@ -318,3 +289,33 @@ class Coordinator:
 
 class NotAdmittedError(Exception):
     """The batch sends nothing more."""
+
+
+def _write_done(journal: Journal, claim: Claim, result: BatchResult, body: bytes) -> JournalError | None:
+    generation = result.generation
+    if generation is not None:
+        try:
+            journal.write_done(
+                claim.key,
+                generation,
+                body,
+                attempts=result.attempts,
+                elapsed=result.elapsed,
+                tokens_used=result.tokens_used,
+            )
+        except JournalError as error:
+            return error
+    return None
+
+
+def _write_failed(
+    journal: Journal, claim: Claim, result: BatchResult, generation_id: GenerationId | None
+) -> JournalError | None:
+    if result.error is not None:
+        try:
+            journal.write_failed(
+                claim.key, result.error, generation_id, attempts=result.attempts, elapsed=result.elapsed
+            )
+        except JournalError as error:
+            return error
+    return None

@@ -63,7 +63,7 @@ class JournalFile:
             os.close(fd)
 
     def sync(self) -> None:
-        """Wait until the disk has every line. Blocks; from any thread, while the file is open. Raises `JournalError`."""
+        """Wait until the disk has every line. Blocks; from any thread while it is open. Raises `JournalError`."""
         if self.unsynced:
             self.unsynced = False
             try:

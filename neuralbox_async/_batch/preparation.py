@@ -18,7 +18,7 @@ from neuralbox_async._wire.responses import decode_price
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from neuralbox_async._batch.coordinator import Coordinator
+    from neuralbox_async._batch.coordinator import Claim, Coordinator
     from neuralbox_async._batch.inputs import RequestDefaults
     from neuralbox_async._call.executor import Executor
     from neuralbox_async._options import CallOptions
@@ -47,10 +47,16 @@ class RequestPreparer:
         self._executor, self._options, self._defaults = executor, options, defaults
         self._coordinator, self._choose_retry = coordinator, choose_retry
         self._idempotency_prefix = idempotency_prefix
+        self._has_budget = coordinator.has_budget
         self._quoted_models: set[str] = set()
 
     async def prepare(self, index: int, item: object) -> RequestState | BatchResult | None:
-        """Return the state of a request to send, or its result if it has one; None if it is done already."""
+        """
+        Return the request that *item* describes, once it may be sent, or its result if it has one; None if it is done.
+
+        Raises `BudgetReachedError` when the budget does not cover it, and `NotAdmittedError` when nothing more is to be
+        sent.
+        """
         headers = {**self._options.headers, "Idempotency-Key": f"{self._idempotency_prefix}-{index}"}
         try:
             request = self._defaults.request(item)
@@ -59,42 +65,38 @@ class RequestPreparer:
             return BatchResult(index=index, key=key_of(item) or f"#{index}", error=error, tokens_used=0)
         key = request.key or content_key(wire.body or b"")
         try:
-            claim = await self._coordinator.claim(key, may_number=request.key is None)
+            claim = await self._coordinator.claim(key, request.model, may_number=request.key is None)
         except InvalidParameterError as error:
             return BatchResult(index=index, key=key, request=request, error=error, tokens_used=0)
-        if claim.status is KeyStatus.DONE:
-            return None
-        if claim.status is KeyStatus.UNRESOLVED and self._coordinator.sending:
-            return self._decide(RequestState(index, claim, request, wire), headers)
-        return RequestState(index, claim, request, wire)
+        if claim.status is not KeyStatus.NEW:
+            if claim.status is KeyStatus.DONE:
+                return None
+            if claim.status is KeyStatus.UNRESOLVED and not self._sends_again(claim, headers):
+                unknown = OutcomeUnknownError(_UNRESOLVED, keys=(claim.key,))
+                return BatchResult(index=index, key=claim.key, request=request, error=unknown)
+        if self._has_budget and not claim.is_pending:
+            await self._quote_prices(claim.model)
+        return RequestState(index, claim, request, wire, await self._coordinator.admit(claim))
 
-    def _decide(self, state: RequestState, headers: dict[str, str]) -> RequestState | BatchResult:
-        """Return *state* if its request is sent again although it may have been billed, otherwise its result."""
-        claim = state.claim
-        if not self._choose_retry(claim.key):
-            unknown = OutcomeUnknownError(_UNRESOLVED, keys=(claim.key,))
-            return BatchResult(index=state.index, key=claim.key, request=state.request, error=unknown)
+    def _sends_again(self, claim: Claim, headers: dict[str, str]) -> bool:
+        """Return whether a request that may have been billed is sent again, and set its idempotency key."""
+        if not self._coordinator.sending:
+            return True  # it will not be admitted: no decision is needed
         if claim.unresolved is not None:
             # Should the API honour this header after all, it will not bill a second time.
             headers["Idempotency-Key"] = claim.unresolved.idempotency_key or headers["Idempotency-Key"]
-        return state
+        return self._choose_retry(claim.key)
 
-    async def admit(self, state: RequestState) -> None:
-        """
-        Wait until budget and rate limits let *state* start.
-
-        Raises `BudgetReachedError`, and `NotAdmittedError` when nothing more is to be sent.
-        """
-        if not state.is_pending_before and self._coordinator.sending:
-            for model in await self._coordinator.models_to_price(state.request.model):
-                await self._quote(model)
-        await state.admit(self._coordinator)
+    async def _quote_prices(self, model: str) -> None:
+        """Get the prices that the budget needs before a request of *model*, each once."""
+        if not self._coordinator.sending:
+            return
+        for name in await self._coordinator.models_to_price(model):
+            if name not in self._quoted_models:
+                self._quoted_models.add(name)
+                await self._quote(name)
 
     async def _quote(self, model: str) -> None:
-        """Get the price of *model* from the API, once."""
-        if model in self._quoted_models:
-            return
-        self._quoted_models.add(model)
         call = Call(endpoints.price(model, self._options.headers), self._options, time_after(_PRICE_TIMEOUT))
         try:
             price = await self._executor.execute(call, decode_price)

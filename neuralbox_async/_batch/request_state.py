@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from neuralbox_async._batch.coordinator import NotAdmittedError, Outcome, Sent, ServerSignal
-from neuralbox_async._batch.journal import KeyStatus
+from neuralbox_async._batch.coordinator import NotAdmittedError, ServerSignal
 from neuralbox_async._batch.results import BatchResult
 from neuralbox_async._call import polling
 from neuralbox_async._call.executor import Call
@@ -38,16 +37,16 @@ if TYPE_CHECKING:
     from neuralbox_async._batch.coordinator import Claim, Coordinator
     from neuralbox_async._call.executor import Executor
     from neuralbox_async._options import CallOptions
-    from neuralbox_async._types import GenerateRequest
+    from neuralbox_async._types import GenerateRequest, GenerationId
     from neuralbox_async._wire.requests import Request
 
 
-class RequestStatus(enum.IntEnum):  # an int, whose hash is fast: each transition is looked up
-    """
+class RequestStatus(enum.IntEnum):  # integers, because their hashes are fast
+    r"""
     The states of a request.
 
         CLAIMED --sent--> SENT --response--> COMPLETED, FAILED
-           |              |  \\--pending--> ACCEPTED --status requests--> COMPLETED, FAILED
+           |              |  \--pending--> ACCEPTED --status requests--> COMPLETED, FAILED
            |              +--429--> REFUSED --sent again--> SENT
            +--pending since an earlier run--> ACCEPTED
 
@@ -65,26 +64,33 @@ class RequestStatus(enum.IntEnum):  # an int, whose hash is fast: each transitio
     WITHDRAWN = enum.auto()
 
 
-_S = RequestStatus
+# Unpacked: in Python 3.11 each lookup of a member in its class takes as long as a call.
+_CLAIMED, _SENT, _ACCEPTED, _REFUSED, _COMPLETED, _FAILED, _UNRESOLVED, _WITHDRAWN = RequestStatus
+_ADMITTED = ServerSignal.ADMITTED
+
 TRANSITIONS: dict[RequestStatus, frozenset[RequestStatus]] = {
-    _S.CLAIMED: frozenset({_S.SENT, _S.ACCEPTED, _S.WITHDRAWN}),
-    _S.SENT: frozenset({_S.ACCEPTED, _S.REFUSED, _S.COMPLETED, _S.FAILED, _S.UNRESOLVED, _S.WITHDRAWN}),
-    _S.ACCEPTED: frozenset({_S.REFUSED, _S.COMPLETED, _S.FAILED, _S.UNRESOLVED}),
-    _S.REFUSED: frozenset({_S.SENT, _S.ACCEPTED, _S.WITHDRAWN}),
+    _CLAIMED: frozenset({_SENT, _ACCEPTED, _WITHDRAWN}),
+    _SENT: frozenset({_ACCEPTED, _REFUSED, _COMPLETED, _FAILED, _UNRESOLVED, _WITHDRAWN}),
+    _ACCEPTED: frozenset({_REFUSED, _COMPLETED, _FAILED, _UNRESOLVED}),
+    _REFUSED: frozenset({_SENT, _ACCEPTED, _WITHDRAWN}),
 }
 """The states that may follow each state; none follows the others."""
 
 
 @attrs.define(eq=False)
 class RequestState:
-    """One request of a batch on its way, with the *claim* of its key, and what is known of it."""
+    """
+    One request of a batch on its way, and what is known of it.
+
+    *claim*: of its key. *reserved*: tokens of the budget, None without a budget or when the price is unknown.
+    """
 
     index: int
     claim: Claim
     request: GenerateRequest
     wire: Request
-    status: RequestStatus = RequestStatus.CLAIMED
-    reserved: int | None = None  # tokens of the budget
+    reserved: int | None = None
+    status: RequestStatus = _CLAIMED
     cancelled_in_flight: bool = False  # after it had been recorded as sent, and before an outcome
     journal_error: JournalError | None = None  # the outcome could not be written
     _call: Call | None = None  # the one that runs or ran last
@@ -93,27 +99,11 @@ class RequestState:
     _started: float = attrs.field(factory=time.monotonic)
 
     @property
-    def is_pending_before(self) -> bool:
-        """Whether an earlier run left it pending: its outcome is retrieved, and it is not sent."""
-        return self.claim.status is KeyStatus.PENDING and self.claim.unresolved is not None
-
-    @property
     def possibly_billed(self) -> bool:
         """Whether it may be billed if it ends now."""
-        return self.status is _S.ACCEPTED or (self._call is not None and self._call.possibly_billed)
+        return self.status is _ACCEPTED or (self._call is not None and self._call.possibly_billed)
 
-    async def admit(self, coordinator: Coordinator) -> None:
-        """
-        Wait until budget and rate limits let the request start; a pending one need not wait.
-
-        Raises `BudgetReachedError`, and `NotAdmittedError` when nothing more is to be sent.
-        """
-        if self.is_pending_before:
-            await coordinator.admit_pending()
-        else:
-            self.reserved = await coordinator.admit(self.request.model)
-
-    async def run(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> BatchResult | None:
+    async def run(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> BatchResult:
         """
         Carry the request to its outcome and return the result.
 
@@ -133,8 +123,7 @@ class RequestState:
                     return await self._complete(generation, coordinator)
                 await coordinator.admit_again()
         except NotAdmittedError:
-            self._move(_S.WITHDRAWN)
-            await self._settle(coordinator, tokens_used=0)
+            await self._withdraw(coordinator)
             raise
         except GeneratorExit:  # its loop was closed: no coordinator can be reached any more
             raise
@@ -148,51 +137,35 @@ class RequestState:
     async def _generate(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> Generation:
         """Return the generation. Raises `NeuralBoxError`; `RateLimitError` when the request was refused, not run."""
         self._call = call = Call(self.wire, options, time_after(options.timeout))
-        if self.is_pending_before and self.claim.unresolved is not None:
-            call.accept(self.claim.unresolved.generation_id)
-            self._move(_S.ACCEPTED)
-            state = Generation(id=call.generation_id, status="pending")
-            return await self._wait(executor, state, call, immediately=True)
+        if self.claim.unresolved is not None and self.claim.is_pending:
+            generation = Generation(id=self.claim.unresolved.generation_id, status="pending")
+            await self._accept(call, generation, coordinator)
+            return await self._wait(executor, generation, call, immediately=True)
         generation = await self._post(executor, call, coordinator)
         if generation.finished or generation.id is None:
             return generation
-        call.accept(generation.id)
-        self._move(_S.ACCEPTED)
-        self._body = b""
-        await coordinator.accepted(self.claim.key, generation.id)
+        await self._accept(call, generation, coordinator)
         return await self._wait(executor, generation, call)
 
     async def _post(self, executor: Executor, call: Call, coordinator: Coordinator) -> Generation:
         started = time.monotonic()
-        signal = ServerSignal.NONE
         try:
-            idempotency_key = self.wire.headers["Idempotency-Key"]
-            self._move(_S.SENT)
-            await coordinator.sent(
-                Sent(
-                    key=self.claim.key,
-                    idempotency_key=idempotency_key,
-                    model=self.request.model,
-                    reserved=self.reserved,
-                )
-            )
+            await self._send(coordinator)
             generation = await executor.execute(call, self._decode)
-            signal = ServerSignal.ADMITTED
-        except NeuralBoxError as error:
-            signal = _signal_of(error)
-            raise
-        finally:
+        except BaseException as error:
             self._attempts += call.attempts
-            await coordinator.observe(signal, started)
+            await coordinator.observe(_signal_of(error), started)
+            raise
+        self._attempts += call.attempts
+        await coordinator.observe(_ADMITTED, started)
         return generation
 
     def _decode(self, status_code: int, headers: Mapping[str, str], body: bytes) -> Generation:
         self._body = body  # for the journal
         return decode_generation(status_code, headers, body)
 
-    async def _wait(
-        self, executor: Executor, state: Generation, call: Call, *, immediately: bool = False
-    ) -> Generation:
+    @staticmethod
+    async def _wait(executor: Executor, state: Generation, call: Call, *, immediately: bool = False) -> Generation:
         try:
             return await polling.wait(executor, state, call.options, call.deadline, immediately=immediately)
         except GenerationFailedError:
@@ -210,77 +183,67 @@ class RequestState:
             raise AssertionError(msg)
         self.status = status
 
+    async def _send(self, coordinator: Coordinator) -> None:
+        self._move(_SENT)
+        idempotency_key = self.wire.headers["Idempotency-Key"]
+        await coordinator.sent(self.claim, idempotency_key, self.reserved)
+
+    async def _accept(self, call: Call, generation: Generation, coordinator: Coordinator) -> None:
+        self._move(_ACCEPTED)
+        self._body = b""
+        call.accept(generation.id)
+        if generation.id is not None and not self.claim.is_pending:
+            await coordinator.accepted(self.claim, generation.id)
+
     async def _complete(self, generation: Generation, coordinator: Coordinator) -> BatchResult:
-        self._move(_S.COMPLETED)
+        self._move(_COMPLETED)
         used = generation.tokens_used
         tokens_used = None if used is None or used < 0 else used  # a negative number is not a number of tokens
-        result = self._result(generation=generation, tokens_used=tokens_used)
-        await self._settle(coordinator, generation=generation, elapsed=result.elapsed, tokens_used=tokens_used)
+        result = self._result(generation, None, tokens_used)
+        self.journal_error = await coordinator.completed(self.claim, result, self._body)
         return result
 
     async def _fail(self, error: NeuralBoxError, coordinator: Coordinator) -> BatchResult:
         not_billed = error.billed == "no"
-        if self.status in {_S.SENT, _S.ACCEPTED}:
-            self._move(_S.FAILED if not_billed else _S.UNRESOLVED)
-        result = self._result(error=error, tokens_used=0 if not_billed else None)
-        await self._settle(coordinator, error=error, elapsed=result.elapsed, tokens_used=result.tokens_used)
+        self._move(_FAILED if not_billed else _UNRESOLVED)
+        result = self._result(None, error, 0 if not_billed else None)
+        self.journal_error = await coordinator.failed(self.claim, result, self._generation_id(error))
         return result
 
     async def _refuse(self, error: RateLimitError, coordinator: Coordinator) -> None:
         # It will be sent again, perhaps in hours: until then it is not unresolved.
-        self._move(_S.REFUSED)
-        self._call = None
-        await self._settle(coordinator, error=error, final=False)
+        self._move(_REFUSED)
+        generation_id, self._call = self._generation_id(error), None
+        self.journal_error = await coordinator.refused(self.claim, self._result(None, error, 0), generation_id)
+
+    async def _withdraw(self, coordinator: Coordinator) -> None:
+        """Record that the request will not be sent; the journal knows nothing of it, or that it was refused."""
+        self._move(_WITHDRAWN)
+        await coordinator.withdrawn(self.claim)
 
     async def _cancel(self, coordinator: Coordinator) -> None:
         """Record that the request was cancelled on its way."""
         if self.status not in TRANSITIONS:
-            return
-        self.cancelled_in_flight = self.status in {_S.SENT, _S.ACCEPTED}
+            return  # it has its outcome
+        self.cancelled_in_flight = self.status is _SENT or self.status is _ACCEPTED
         if self.possibly_billed:
-            self._move(_S.UNRESOLVED)
-            await self._settle(coordinator, tokens_used=None)
-            return
-        self._move(_S.WITHDRAWN)
-        unsent = (
-            APIConnectionError("the request was cancelled before it was sent") if self.cancelled_in_flight else None
-        )
-        await self._settle(coordinator, error=unsent, tokens_used=0)
-
-    async def _settle(
-        self,
-        coordinator: Coordinator,
-        *,
-        generation: Generation | None = None,
-        error: NeuralBoxError | None = None,
-        elapsed: float | None = None,
-        tokens_used: int | None = None,
-        final: bool = True,
-    ) -> None:
-        call = self._call
-        accepted_id = None if call is None else call.generation_id
-        outcome = Outcome(
-            claim=self.claim,
-            model=self.request.model,
-            generation=generation,
-            body=self._body,
-            error=error,
-            generation_id=accepted_id if error is None else accepted_id or error.generation_id,
-            attempts=self._attempts,
-            elapsed=self._elapsed if elapsed is None else elapsed,
-            tokens_used=tokens_used,
-            final=final,
-        )
-        self.journal_error = await coordinator.settle(outcome) or self.journal_error
+            self._move(_UNRESOLVED)
+            await coordinator.unresolved(self.claim)
+        elif self.cancelled_in_flight:
+            self._move(_WITHDRAWN)
+            unsent = APIConnectionError("the request was cancelled before it was sent")
+            self.journal_error = await coordinator.failed(self.claim, self._result(None, unsent, 0), None)
+        else:
+            await self._withdraw(coordinator)
 
     # --------------------------------------------------------------------------------------------------------- result
 
-    @property
-    def _elapsed(self) -> float:
-        return time.monotonic() - self._started
+    def _generation_id(self, error: NeuralBoxError) -> GenerationId | None:
+        accepted_id = None if self._call is None else self._call.generation_id
+        return accepted_id or error.generation_id
 
     def _result(
-        self, *, tokens_used: int | None, generation: Generation | None = None, error: NeuralBoxError | None = None
+        self, generation: Generation | None, error: NeuralBoxError | None, tokens_used: int | None
     ) -> BatchResult:
         return BatchResult(
             index=self.index,
@@ -289,17 +252,17 @@ class RequestState:
             generation=generation,
             error=error,
             attempts=self._attempts,
-            elapsed=self._elapsed,
+            elapsed=time.monotonic() - self._started,
             tokens_used=tokens_used,
         )
 
 
-def _signal_of(error: NeuralBoxError) -> ServerSignal:
-    """Return the information about the server in the *error* of a request."""
+def _signal_of(error: BaseException) -> ServerSignal:
+    """Return the information about the server in the *error* that ended a request."""
     if isinstance(error, RateLimitError):
         return ServerSignal.PUSHED_BACK
     if isinstance(error, APIConnectionError | ModelUnavailableError):
         return ServerSignal.FAILED
-    if isinstance(error, JournalError | ClientClosedError):
+    if not isinstance(error, NeuralBoxError) or isinstance(error, JournalError | ClientClosedError):
         return ServerSignal.NONE
     return ServerSignal.ADMITTED

@@ -27,7 +27,6 @@ from neuralbox_async._errors import (
 from neuralbox_async._lazy_imports import anyio, asyncio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from anyio.abc import TaskGroup
 
@@ -64,6 +63,9 @@ class RunState(enum.Enum):
     FINISHED = enum.auto()
 
 
+_RUNNING = RunState.RUNNING  # in Python 3.11 the lookup takes as long as a call
+
+
 class BatchRunner:
     """One batch at work: at most *max_in_flight* of *inputs* are in flight, and their results go to *buffer*."""
 
@@ -83,7 +85,7 @@ class BatchRunner:
         self._executor, self._options, self._inputs = executor, options, inputs
         self._preparer, self._coordinator = preparer, coordinator
         self._max_in_flight = max_in_flight
-        self._state = RunState.RUNNING
+        self._state = _RUNNING
         self._failure: BaseException | None = None  # of the user's code: raised after the last result
         self._room, self._news = Notifier(), Notifier()
         self._unwound, self._closed = anyio.Event(), anyio.Event()
@@ -169,7 +171,7 @@ class BatchRunner:
         self._stop_sending(RunState.STOPPING, error)
 
     def _stop_sending(self, state: RunState, error: NeuralBoxError | None) -> None:
-        if self._state is RunState.RUNNING or (self._state is RunState.DRAINING and state is RunState.STOPPING):
+        if self._state is _RUNNING or (self._state is RunState.DRAINING and state is RunState.STOPPING):
             self._state = state
         self.stats.stop(error)
         self._coordinator.stop_sending()
@@ -237,27 +239,28 @@ class BatchRunner:
 
     @property
     def _is_taking(self) -> bool:
-        if self._inputs.ended or self._state is RunState.STOPPING or self._state is RunState.FINISHED:
+        if self._inputs.ended:
             return False
-        return self._state is RunState.RUNNING or self._coordinator.expects_claims(self._inputs.total)
+        if self._state is _RUNNING:
+            return True
+        return self._state is RunState.DRAINING and self._coordinator.expects_claims(self._inputs.total)
 
     async def _prepare(self, index: int, item: object) -> RequestState | None:
         """Return the request that *item* describes, once it may be sent; None if it is not sent."""
-        prepared = await self._preparer.prepare(index, item)
-        if isinstance(prepared, RequestState):
-            try:
-                await self._preparer.admit(prepared)
-            except BudgetReachedError as error:
-                self._stop_sending(RunState.DRAINING, error)
-            except NotAdmittedError:
-                pass
-            else:
+        try:
+            prepared = await self._preparer.prepare(index, item)
+        except BudgetReachedError as error:
+            self._stop_sending(RunState.DRAINING, error)
+        except NotAdmittedError:
+            pass
+        else:
+            if isinstance(prepared, RequestState):
                 return prepared
-        elif prepared is None:
-            self.stats.add_skipped()
-        elif self._state is RunState.RUNNING:
-            self._deliver(prepared)
-            return None
+            if prepared is None:
+                self.stats.add_skipped()
+            elif self._state is _RUNNING:
+                self._deliver(prepared)
+                return None
         await self._pass_over(index)
         return None
 

@@ -106,7 +106,7 @@ class BatchStats:
             self._on_error(error)
 
     def wait_for_limit(self, opens_at: float | None) -> None:
-        """Record and report that a rate limit holds up the batch until *opens_at* (`time.monotonic`); None: none does."""
+        """Record and report that a rate limit holds up the batch until *opens_at* (`time.monotonic`), or that none does."""
         was_waiting = self._waiting_until is not None
         if opens_at is None:
             self._waiting_until = None
@@ -126,7 +126,7 @@ class BatchStats:
             failed=self._failed_by_type.total(),
             failed_by_type=dict(self._failed_by_type),
             skipped=self._skipped,
-            in_flight=self._in_progress - self._coordinator.refused,
+            in_flight=self._in_progress - self._coordinator.postponed,
             total=total,
             tokens_used=self._tokens_used,
             rate=rate,
