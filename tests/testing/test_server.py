@@ -200,7 +200,7 @@ def test_closing_under_fire(serve):
 
 
 def test_a_reply_that_blocks_is_left_behind_with_a_warning(thread_names, monkeypatch):
-    """A reply that blocks the server's loop cannot hold up its closing for ever: a warning says so."""
+    """A reply that blocks the server's loop cannot hold up its closing indefinitely: a warning says so."""
     monkeypatch.setattr("neuralbox_async.testing._lifecycle._CLOSE_SECONDS", 0.1)
     go_on = threading.Event()
     server = NeuralBoxServer(reply=lambda _: str(go_on.wait(10))).start()
@@ -283,7 +283,7 @@ def test_requests_in_flight_are_counted(serve):
 
 
 def test_idle_connections_are_closed_in_time(serve):
-    """An idle connection is closed after the time that the server was told."""
+    """An idle connection is closed after the time that is configured."""
     caller = serve(keepalive_timeout=0.05)
     with contextlib.closing(caller.send("GET", "/balance")) as connection:
         connection.getresponse().read()
