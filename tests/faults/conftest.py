@@ -56,7 +56,7 @@ def no_secret_in_logs(caplog, capfd, monkeypatch):
     """Check that no log record of any level, and no output, has the key, a prompt or a text."""
     monkeypatch.setenv("NEURALBOX_LOG", "debug")
     logger = logging.getLogger("neuralbox")
-    monkeypatch.setattr(logger, "handlers", list(ours.handlers))  # removes the handler that NEURALBOX_LOG adds
+    monkeypatch.setattr(logger, "handlers", list(logger.handlers))  # removes the handler that NEURALBOX_LOG adds
     monkeypatch.setattr(logger, "level", logging.NOTSET)
     asyncio_logger = logging.getLogger("asyncio")
     monkeypatch.setattr(asyncio_logger, "level", logging.DEBUG)
