@@ -55,9 +55,9 @@ async def no_task_is_left():
 def no_secret_in_logs(caplog, capfd, monkeypatch):
     """Check that no log record of any level, and no output, has the key, a prompt or a text."""
     monkeypatch.setenv("NEURALBOX_LOG", "debug")
-    ours = logging.getLogger("neuralbox")
-    monkeypatch.setattr(ours, "handlers", list(ours.handlers))  # removes the handler that NEURALBOX_LOG adds
-    monkeypatch.setattr(ours, "level", logging.NOTSET)
+    logger = logging.getLogger("neuralbox")
+    monkeypatch.setattr(logger, "handlers", list(logger.handlers))  # removes the handler that NEURALBOX_LOG adds
+    monkeypatch.setattr(logger, "level", logging.NOTSET)
     asyncio_logger = logging.getLogger("asyncio")
     monkeypatch.setattr(asyncio_logger, "level", logging.DEBUG)
     caplog.set_level(logging.DEBUG)

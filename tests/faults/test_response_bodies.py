@@ -94,7 +94,7 @@ async def test_error_whose_body_breaks(serve, connect, status, then):
     """An error status raises its error even if the body breaks off or stalls."""
     refusal = response({"error": "refused", "message": "x" * 500}, status=f"{status} No")
     server = serve(respond_once(refusal[:-100], then=then))
-    client = connect(server, timeout=SHORT, max_retries=0)
+    client = connect(server, timeout=5 * SHORT, max_retries=0)
 
     outcome = await generate(client)
 

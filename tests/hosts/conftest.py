@@ -125,7 +125,7 @@ def _environment_for():
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory):
-    """Return a function that starts a program, such as ``launch(server, "-m", "gunicorn", ...)``; stop it at the end."""
+    """Return a function that starts a program, such as ``launch(server, "-m", "gunicorn", ...)``."""
     hosts = []
 
     def run(server, *command, env=(), **options):
