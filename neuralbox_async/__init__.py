@@ -10,9 +10,10 @@ The asynchronous SDK of NeuralBox, a text-generation API.
 Blocking code uses `neuralbox_sync`; tests use `neuralbox_async.testing`.
 """
 
-from neuralbox_async._batch.batch import AsyncBatch, OnUnknown
+from neuralbox_async._batch.batch import AsyncBatch
 from neuralbox_async._batch.inputs import RequestLike
-from neuralbox_async._batch.journal import JournalEntry, read_journal
+from neuralbox_async._batch.journal_entries import JournalEntry, read_journal
+from neuralbox_async._batch.options import OnUnknown
 from neuralbox_async._batch.results import BatchProgress, BatchReport, BatchResult
 from neuralbox_async._call.stream import AsyncStream
 from neuralbox_async._client import AsyncNeuralBox

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import attrs
 
 from neuralbox_async import _options
-from neuralbox_async._batch.batch import AsyncBatch, BatchOptions, OnUnknown
+from neuralbox_async._batch.batch import AsyncBatch
 from neuralbox_async._batch.inputs import RequestDefaults, Requests, check_requests
+from neuralbox_async._batch.options import BatchOptions, OnUnknown
 from neuralbox_async._batch.results import BatchProgress
 from neuralbox_async._call.executor import Call, Executor, SharedState
 from neuralbox_async._call.stream import AsyncStream

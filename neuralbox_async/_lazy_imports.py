@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 MODULES = (
+    "neuralbox_async._batch.opening",
     "neuralbox_async._call.polling",
     "neuralbox_async._http.aiohttp_transport",
     "neuralbox_async._wire.endpoints",
@@ -19,7 +20,7 @@ MODULES = (
     "cattrs.gen",
     "encodings.idna",
 )
-"""The modules that the first call needs."""
+"""The modules that calls, streams and batches need."""
 _OUR_PACKAGES = ("neuralbox_async", "neuralbox_sync")
 
 # A fork waits for it: a module that another thread imports during the fork could never be imported in the child. Forks

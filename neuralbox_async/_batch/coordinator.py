@@ -88,7 +88,7 @@ class Coordinator:
 
     async def claim(self, key: str, model: str, *, may_number: bool) -> Claim:
         """
-        Claim *key* for a request of *model*; a key that this batch has claimed already gets a number if it *may_number*.
+        Claim *key* for a request of *model*; one that this batch has already claimed gets a number if it *may_number*.
 
         Raises `InvalidParameterError` for a repeated key otherwise.
         """

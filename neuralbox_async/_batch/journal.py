@@ -14,23 +14,18 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from neuralbox_async._batch.journal_file import JournalFile, not_a_journal, unusable
+from neuralbox_async._batch.journal_entries import HEADER, check_header, members_of
+from neuralbox_async._batch.journal_file import JournalFile
 from neuralbox_async._batch.key_index import KeyIndex, digest_of, numbered_key
-from neuralbox_async._errors import JournalError, ResponseError
 from neuralbox_async._types import Generation, GenerationId
-from neuralbox_async._validation import is_mapping
-from neuralbox_async._wire import responses
 
 if TYPE_CHECKING:
     from neuralbox_async._errors import NeuralBoxError
 
-_HEADER: Final = b'{"event":"journal","version":1}\n'
-_VERSION: Final = 1
 _CACHED_NUMBERS: Final = 1000
 _dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: it is costly
 _quoted: Final = json.encoder.encode_basestring
@@ -57,55 +52,6 @@ class KeyStatus(enum.IntEnum):
 _CLAIMED = 0x80  # by this run; a bit beside the status
 
 
-@attrs.frozen(kw_only=True)
-class JournalEntry:
-    """
-    One line of a journal.
-
-    * *event*: ``"start"`` (about to be sent), ``"pending"`` (accepted; *generation_id* identifies it), ``"done"`` or
-      ``"failed"``. The last entry of a key has its state; a key is done once.
-    * *key*; *at*: the time.
-    * *generation*: of ``"done"``. *generation_id*: if it is known.
-    * *error_type* (the name of the class), *message*, *billed*: of ``"failed"``.
-    * *attempts*, *elapsed*, *tokens_used*: as in `BatchResult`.
-    * *idempotency_key*: of ``"start"``; the header that was sent. *model*, *reserved*: of ``"start"``; the model, and
-      the tokens that the budget reserved.
-    """
-
-    event: str
-    key: str
-    at: datetime | None = None
-    generation: Generation | None = None
-    generation_id: GenerationId | None = None
-    error_type: str | None = None
-    message: str | None = None
-    billed: str | None = None
-    attempts: int = 0
-    elapsed: float = 0.0
-    tokens_used: int | None = None
-    idempotency_key: str | None = None
-    model: str | None = None
-    reserved: int | None = None
-
-
-def read_journal(path: str | os.PathLike[str]) -> Iterator[JournalEntry]:
-    """
-    Read the journal at *path*, entry by entry, also while a batch writes it; a torn last line is left out.
-
-    Raises `JournalError` when it cannot be read or is not a journal.
-    """
-    name = os.fspath(path)
-    try:
-        with open(name, "rb") as lines:  # noqa: PTH123 - a path may be bytes-like to os, and pathlib adds nothing
-            for number, line in enumerate(lines, 1):
-                if number == 1:
-                    _check_header(line, name)
-                elif line.endswith(b"\n"):
-                    yield _entry(_members(line, name, number), name, number)
-    except OSError as error:
-        raise unusable(name, error) from error
-
-
 @attrs.define
 class Unresolved:
     """A key that was sent and has no outcome, with the facts that may help to find it."""
@@ -127,7 +73,7 @@ class Journal:
     """The journal that one batch writes. Not thread-safe, except for `sync`."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = JournalFile(path, _HEADER, self._read_line)
+        self._file = JournalFile(path, HEADER, self._read_line)
         self._index = KeyIndex()
         self._unresolved: dict[int, Unresolved] = {}  # by digest; few
         self._superseded: list[Unresolved] = []  # whose bill no outcome of their key settles; fewer
@@ -158,14 +104,14 @@ class Journal:
 
     def _read_line(self, line: bytes, number: int) -> None:
         if number == 1:
-            _check_header(line, self._file.path)
+            check_header(line, self._file.path)
         elif match := _START.match(line) if line.endswith(b"}\n") else None:
             key, idempotency_key, model, reserved = match.groups()
             self._on_start(key, Unresolved("", idempotency_key.decode(), None, model.decode(), _tokens(reserved)))
         elif match := _DONE.match(line) if line.endswith(b"}\n") else None:
             self._on_done(match[1], _tokens(match[2]))
         else:
-            self._on_members(_members(line, self._file.path, number))
+            self._on_members(members_of(line, self._file.path, number))
 
     def _on_members(self, members: Mapping[str, Any]) -> None:
         key = members["key"].encode(errors="surrogatepass")
@@ -312,52 +258,3 @@ def _text(key: bytes) -> str:
 
 def _now() -> float:
     return round(time.time(), 3)
-
-
-def _check_header(line: bytes, path: str) -> None:
-    """Raise `JournalError` unless *line* begins a journal: another file is neither read nor written."""
-    if line == _HEADER or _HEADER.startswith(line):
-        return
-    try:
-        members = json.loads(line)
-    except ValueError:
-        members = None
-    if not is_mapping(members) or members.get("event") != "journal":
-        raise not_a_journal(path)
-    if members.get("version") != _VERSION:
-        raise JournalError(f"the journal was written by a later version: {path}", path=path, line=1)
-
-
-def _members(line: bytes, path: str, number: int) -> Mapping[str, Any]:
-    try:
-        members = json.loads(line)
-    except (ValueError, RecursionError):
-        members = None
-    if is_mapping(members) and isinstance(members.get("event"), str) and isinstance(members.get("key"), str):
-        return members
-    raise JournalError(f"line {number} of the journal is malformed: {path}", path=path, line=number)
-
-
-def _entry(members: Mapping[str, Any], path: str, number: int) -> JournalEntry:
-    try:
-        raw = members.get("generation")
-        generation = None if raw is None else responses.structure_generation(raw)
-        at = members.get("at")
-        return JournalEntry(
-            event=members["event"],
-            key=members["key"],
-            at=None if at is None else datetime.fromtimestamp(at, UTC),
-            generation=generation,
-            generation_id=members.get("id") if generation is None else generation.id,
-            error_type=members.get("error_type"),
-            message=members.get("message"),
-            billed=members.get("billed"),
-            attempts=members.get("attempts", 0),
-            elapsed=members.get("elapsed", 0.0),
-            tokens_used=members.get("tokens_used"),
-            idempotency_key=members.get("idempotency_key"),
-            model=members.get("model"),
-            reserved=members.get("reserved"),
-        )
-    except (ResponseError, TypeError, ValueError, OverflowError, OSError) as error:
-        raise JournalError(f"line {number} of the journal is malformed: {path}", path=path, line=number) from error

@@ -1,8 +1,8 @@
 """
 The file of a journal: one process at a time appends whole lines to it.
 
-A line is written by one system call, so a process that is killed loses no line that it wrote and leaves at most one torn
-line, the last. Opening the file removes that.
+A line is written by one system call, so a process that is killed loses no line that it wrote, and leaves at most one
+torn line, the last. Opening the file removes that.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Final
 
+from neuralbox_async._batch.journal_entries import not_a_journal, unusable
 from neuralbox_async._errors import JournalError, JournalLockedError
 
 if TYPE_CHECKING:
@@ -123,16 +124,6 @@ class JournalFile:
                 os.ftruncate(self._fd, end - len(tail))
             else:
                 self._append(b"\n")  # only the line's end was missing
-
-
-def unusable(path: str, error: OSError) -> JournalError:
-    """Return the error of a journal that the operating system refuses."""
-    return JournalError(f"the journal cannot be used: {path}: {error.strerror}", path=path)
-
-
-def not_a_journal(path: str) -> JournalError:
-    """Return the error of another file."""
-    return JournalError(f"the file is not a journal of a batch: {path}", path=path, line=1)
 
 
 def _lock(fd: int) -> None:

@@ -1,0 +1,136 @@
+"""
+The start of a batch: its journal, its budget and its runner.
+
+Loaded with the first batch, and with it all that a batch at work needs.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import attrs
+
+from neuralbox_async._batch.budget import Budget
+from neuralbox_async._batch.coordinator import Coordinator
+from neuralbox_async._batch.journal import Journal
+from neuralbox_async._batch.pacer import Pacer
+from neuralbox_async._batch.preparation import RequestPreparer
+from neuralbox_async._batch.results import ResultBuffer
+from neuralbox_async._batch.runner import BatchRunner
+from neuralbox_async._batch.stats import BatchStats
+from neuralbox_async._call.executor import Call
+from neuralbox_async._clock import time_after
+from neuralbox_async._errors import OutcomeUnknownError
+from neuralbox_async._lazy_imports import anyio, asyncio
+from neuralbox_async._wire import endpoints
+from neuralbox_async._wire.responses import decode_balance
+
+if TYPE_CHECKING:
+    from neuralbox_async._batch.inputs import InputReader, RequestDefaults
+    from neuralbox_async._batch.options import BatchOptions
+    from neuralbox_async._call.executor import Executor
+    from neuralbox_async._options import CallOptions
+
+_MAX_KEYS_IN_MESSAGE = 5
+_MAX_RESERVED_CONNECTIONS = 10
+
+
+async def open_batch(
+    executor: Executor, call_options: CallOptions, inputs: InputReader, defaults: RequestDefaults, options: BatchOptions
+) -> BatchRunner:
+    """
+    Open the journal, get the balance if *limit_to_balance*, and return the runner.
+
+    Raises the errors of entering an `AsyncBatch`.
+    """
+    journal = None if options.journal is None else Journal(options.journal)
+    try:
+        if journal is not None:
+            await _open_journal(journal, options)
+        balance = await _get_balance(executor, call_options) if options.limit_to_balance else None
+        budget = _budget(options, balance, journal)
+        return _make_runner(executor, call_options, inputs, defaults, options, journal=journal, budget=budget)
+    except BaseException:
+        if journal is not None:
+            journal.close()
+        raise
+
+
+async def _open_journal(journal: Journal, options: BatchOptions) -> None:
+    for _ in journal.open():
+        await anyio.sleep(0)  # a long one takes seconds to read
+    keys = journal.unresolved_keys if options.on_unknown == "raise" else ()
+    if keys:
+        names = ", ".join(keys[:_MAX_KEYS_IN_MESSAGE]) + ("" if len(keys) <= _MAX_KEYS_IN_MESSAGE else ", ...")
+        message = f"{len(keys)} requests may have been billed without a response: {names}"
+        raise OutcomeUnknownError(message, keys=keys)
+
+
+async def _get_balance(executor: Executor, options: CallOptions) -> int:
+    call = Call(endpoints.balance(options.headers), options, time_after(options.timeout))
+    return await executor.execute(call, decode_balance)
+
+
+def _budget(options: BatchOptions, balance: int | None, journal: Journal | None) -> Budget:
+    """Return the budget, less the spending of earlier runs and the requests that they may have been billed for."""
+    if journal is None:
+        return Budget(options.budget, balance)
+    budget = Budget(options.budget, balance, journal.spent)
+    for model, price in journal.prices.items():
+        budget.quote(model, price)
+    for unresolved in journal.unresolved:
+        budget.add_unresolved(unresolved.model, unresolved.reserved)
+    return budget
+
+
+def _max_in_flight(executor: Executor, options: BatchOptions) -> int:
+    """Return the maximum of requests in flight: calls that are not part of the batch need a connection, too."""
+    shared = executor.shared
+    if shared.custom_transport is not None:
+        return options.max_concurrency
+    connections = shared.connections.max_connections
+    reserved = max(1, min(_MAX_RESERVED_CONNECTIONS, connections // 50))
+    return min(options.max_concurrency, max(1, connections - reserved))
+
+
+def _make_runner(
+    executor: Executor,
+    call_options: CallOptions,
+    inputs: InputReader,
+    defaults: RequestDefaults,
+    options: BatchOptions,
+    *,
+    journal: Journal | None,
+    budget: Budget,
+) -> BatchRunner:
+    max_in_flight = _max_in_flight(executor, options)
+    pacer = Pacer(
+        executor.shared.rate_limits,
+        max_in_flight=max_in_flight,
+        rate=options.max_rate,
+        is_over=asyncio.get_running_loop().is_closed,
+    )
+    # The batch itself waits for rate limits: one refusal holds up all requests, and costs none an attempt.
+    call_options = attrs.evolve(call_options, retry=attrs.evolve(call_options.retry, retry_rate_limits=False))
+    stats = BatchStats(inputs, options.on_progress)
+    coordinator = Coordinator(journal, budget, pacer, on_limit=stats.wait_for_limit)
+    preparer = RequestPreparer(
+        executor=executor,
+        options=call_options,
+        defaults=defaults,
+        coordinator=coordinator,
+        choose_retry=options.choose_retry,
+        idempotency_prefix=os.urandom(16).hex(),  # once: for each request, it would cost 3 %
+    )
+    return BatchRunner(
+        executor=executor,
+        options=call_options,
+        inputs=inputs,
+        preparer=preparer,
+        coordinator=coordinator,
+        stats=stats,
+        # In order, a slow request holds up those behind it: more of them may wait.
+        buffer=ResultBuffer((4 if options.ordered else 2) * max_in_flight, ordered=options.ordered),
+        max_in_flight=max_in_flight,
+    )

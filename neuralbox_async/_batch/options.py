@@ -1,0 +1,58 @@
+"""The options of a batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+from neuralbox_async._batch.results import BatchProgress
+from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._options import DEFAULT_MAX_CONCURRENCY
+from neuralbox_async._validation import (
+    check_callable,
+    check_count,
+    check_flag,
+    check_optional_count,
+    check_rate,
+    field_validator,
+)
+
+OnUnknown: TypeAlias = Literal["retry", "skip", "raise"] | Callable[[str], bool]
+"""The treatment of requests that may have been billed without a response; a function is called with the key."""
+
+
+def _check_journal(_options: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (not isinstance(value, str | os.PathLike) or value == ""):
+        raise InvalidParameterError(field.name, value, "a path, or None")
+
+
+def _check_on_unknown(_options: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    if not callable(value) and value not in ("retry", "skip", "raise"):
+        raise InvalidParameterError(field.name, value, "'retry', 'skip', 'raise' or a function of the key")
+
+
+@attrs.frozen(kw_only=True)
+class BatchOptions:
+    """The options of a batch; see `AsyncNeuralBox.generate_many` for each. Validated when they are made."""
+
+    max_concurrency: int = attrs.field(
+        default=DEFAULT_MAX_CONCURRENCY, validator=field_validator(check_count, minimum=1)
+    )
+    ordered: bool = attrs.field(default=False, validator=field_validator(check_flag))
+    journal: str | os.PathLike[str] | None = attrs.field(default=None, validator=_check_journal)
+    on_unknown: OnUnknown = attrs.field(default="skip", validator=_check_on_unknown)
+    budget: int | None = attrs.field(default=None, validator=field_validator(check_optional_count, minimum=1))
+    limit_to_balance: bool = attrs.field(default=False, validator=field_validator(check_flag))
+    max_rate: float | None = attrs.field(default=None, validator=field_validator(check_rate))
+    on_progress: Callable[[BatchProgress], object] | None = attrs.field(
+        default=None, validator=field_validator(check_callable)
+    )
+
+    @property
+    def choose_retry(self) -> Callable[[str], bool]:
+        """The function that decides whether a request with a key, which may have been billed, is sent again."""
+        policy = self.on_unknown
+        return policy if callable(policy) else lambda _key: policy == "retry"
