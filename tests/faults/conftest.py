@@ -16,10 +16,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fault_server import FaultServer
 from secret_checks import CANARY, PROMPT
 
-from neuralbox_async import AsyncNeuralBox, RetryPolicy
+from neuralbox_async import AsyncNeuralBox, RetryPolicy, preload
 
 KEY = "nb_test_key"
 NO_BACKOFF = RetryPolicy(jitter=lambda _low, _high: 0.0)
+
+preload()  # the first call would load aiohttp, which takes as long as the shortest timeouts of these tests
 
 
 @pytest.fixture
