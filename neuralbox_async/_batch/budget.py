@@ -16,8 +16,8 @@ class Budget:
     """
     The NeuralBox tokens that all runs of a batch have spent of *limit*, and those that are reserved.
 
-    *spent*: as the API reported; *spent_before*: the part of earlier runs. This run alone spends no more than *balance*.
-    None: no limit.
+    *spent*: as the API reported; *spent_before*: the part of earlier runs. This run alone spends no more than
+    *balance*. None: no limit.
     """
 
     limit: int | None = None

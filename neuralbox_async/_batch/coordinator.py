@@ -88,9 +88,10 @@ class Coordinator:
 
     async def claim(self, key: str, model: str, *, may_number: bool) -> Claim:
         """
-        Claim *key* for a request of *model*; a key that this batch has claimed already gets a number if it *may_number*.
+        Claim *key* for a request of *model*.
 
-        Raises `InvalidParameterError` for a repeated key otherwise.
+        A key that this batch has claimed already gets a number if it *may_number*; otherwise raises
+        `InvalidParameterError`.
         """
         if self._journal is None:
             return Claim(key, model)

@@ -24,6 +24,7 @@ Requests: TypeAlias = Iterable[RequestLike] | AsyncIterable[RequestLike]
 END: Final = object()
 """Follows the last item."""
 
+_CANCELLED = "the iterator of the requests cancelled the task that reads it"
 _KEY_LENGTH = 32  # hexadecimal digits of a body's hash
 
 
@@ -93,9 +94,9 @@ class _AsyncReader:
     """
     Reads an async iterator, one item for each `next`, all in one task.
 
-    Scopes that the iterator holds across its yields (a timeout, a task group) belong to that task, and may cancel it. It
-    is a task of asyncio in no task group: it is cancelled once, so that the iterator can await something while it
-    unwinds (anyio would cancel that, too), and an iterator that does not unwind holds up nothing.
+    Scopes that the iterator holds across its yields (a timeout, a task group) belong to that task, and may cancel it.
+    The task is not in a task group of anyio, which would cancel every `await` of an iterator that unwinds, and would
+    wait for one that does not unwind.
     """
 
     def __init__(self, iterator: AsyncIterator[RequestLike]) -> None:
@@ -113,6 +114,8 @@ class _AsyncReader:
         self._demand.set()
         if self._task is None:
             self._task = loop.create_task(self._run())
+        elif self._task.done():  # it was cancelled between two items
+            raise RuntimeError(_CANCELLED)
         return await self._reply
 
     def stop(self) -> None:
@@ -135,7 +138,7 @@ class _AsyncReader:
                 item = await anext(self._iterator, END)
                 self._send(item)
         except asyncio.CancelledError:  # by a scope of the iterator, unless reading was stopped
-            self._send_error(RuntimeError("the iterator of the requests cancelled the task that reads it"))
+            self._send_error(RuntimeError(_CANCELLED))
             raise
         except Exception as error:  # noqa: BLE001 - an error of the user's code is for the reader
             self._send_error(error)

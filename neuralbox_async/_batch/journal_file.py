@@ -1,8 +1,8 @@
 """
 The file of a journal: one process at a time appends whole lines to it.
 
-A line is written by one system call, so a process that is killed loses no line that it wrote and leaves at most one torn
-line, the last. Opening the file removes that.
+A line is written by one system call, so a process that is killed loses no line that it wrote and leaves at most one
+torn line, the last. Opening the file removes that.
 """
 
 from __future__ import annotations

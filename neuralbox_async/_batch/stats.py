@@ -106,7 +106,7 @@ class BatchStats:
             self._on_error(error)
 
     def wait_for_limit(self, opens_at: float | None) -> None:
-        """Record and report that a rate limit holds up the batch until *opens_at* (`time.monotonic`), or that none does."""
+        """Record and report that a rate limit holds up the batch until *opens_at* (`time.monotonic`), or none does."""
         was_waiting = self._waiting_until is not None
         if opens_at is None:
             self._waiting_until = None
