@@ -154,8 +154,12 @@ class _AsyncReader:
 
 def check_requests(requests: Any) -> None:
     """Raise `InvalidParameterError` unless *requests* is an iterable of requests."""
-    if not isinstance(requests, Iterable | AsyncIterable) or isinstance(requests, str | bytes | Mapping):
+    if not _is_series(requests):
         raise InvalidParameterError("requests", requests, "an iterable or async iterable of requests, dicts or strings")
+
+
+def _is_series(value: object) -> bool:
+    return isinstance(value, Iterable | AsyncIterable) and not isinstance(value, str | bytes | Mapping)
 
 
 def content_key(body: bytes) -> str:

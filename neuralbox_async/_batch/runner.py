@@ -27,7 +27,6 @@ from neuralbox_async._errors import (
 from neuralbox_async._lazy_imports import anyio, asyncio
 
 if TYPE_CHECKING:
-
     from anyio.abc import TaskGroup
 
     from neuralbox_async._batch.coordinator import Coordinator

@@ -23,8 +23,15 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 FOREVER = 10**9
 
 
+async def all_tasks_end():
+    """Wait until no other task runs."""
+    with anyio.fail_after(5):
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0.001)
+
+
 async def turns(count=300):
-    """Let other tasks run."""
+    """Let other tasks run for *count* iterations of the event loop."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -51,7 +58,7 @@ def refuse(request):
 
 
 def accept(request):
-    """Respond that the generation is pending, for ever."""
+    """Respond that the generation is pending, indefinitely."""
     return {"id": f"gen_{prompt_of(request)}" if request["method"] == "POST" else "gen", "status": "pending"}
 
 
@@ -206,7 +213,7 @@ async def test_a_cancelled_close(make, journal):
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
-    await turns(20)
+    await all_tasks_end()
     assert 0 == transport.in_flight
     opened_and_closed(journal)
 
@@ -219,9 +226,7 @@ async def test_dropping(waiting, journal):
     await turns()
     del batch
     gc.collect()
-    with anyio.fail_after(5):
-        while len(asyncio.all_tasks()) > 1:
-            await asyncio.sleep(0.001)
+    await all_tasks_end()
     assert 0 == transport.in_flight
     opened_and_closed(journal)
 
@@ -232,10 +237,7 @@ async def test_a_dropped_batch_that_was_read(make, journal):
     batch = client.generate_many(map(str, range(9)), model="m", journal=journal)
     await batch.__aenter__()
     assert 9 == len([result async for result in batch])
-    await turns(50)
-    with anyio.fail_after(5):
-        while len(asyncio.all_tasks()) > 1:
-            await asyncio.sleep(0.001)
+    await all_tasks_end()
     opened_and_closed(journal)
 
 
