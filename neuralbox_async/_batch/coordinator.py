@@ -90,7 +90,8 @@ class Coordinator:
         """
         Claim *key* for a request of *model*; one that this batch has already claimed gets a number if it *may_number*.
 
-        Raises `InvalidParameterError` for a repeated key otherwise.
+        A key that this batch has claimed already gets a number if it *may_number*; otherwise raises
+        `InvalidParameterError`.
         """
         if self._journal is None:
             return Claim(key, model)

@@ -24,6 +24,7 @@ Requests: TypeAlias = Iterable[RequestLike] | AsyncIterable[RequestLike]
 END: Final = object()
 """Follows the last item."""
 
+_CANCELLED = "the iterator of the requests cancelled the task that reads it"
 _KEY_LENGTH = 32  # hexadecimal digits of a body's hash
 
 
@@ -113,6 +114,8 @@ class _AsyncReader:
         self._demand.set()
         if self._task is None:
             self._task = loop.create_task(self._run())
+        elif self._task.done():  # it was cancelled between two items
+            raise RuntimeError(_CANCELLED)
         return await self._reply
 
     def stop(self) -> None:
@@ -135,7 +138,7 @@ class _AsyncReader:
                 item = await anext(self._iterator, END)
                 self._send(item)
         except asyncio.CancelledError:  # by a scope of the iterator, unless reading was stopped
-            self._send_error(RuntimeError("the iterator of the requests cancelled the task that reads it"))
+            self._send_error(RuntimeError(_CANCELLED))
             raise
         except Exception as error:  # noqa: BLE001 - an error of the user's code is for the reader
             self._send_error(error)
@@ -151,8 +154,12 @@ class _AsyncReader:
 
 def check_requests(requests: Any) -> None:
     """Raise `InvalidParameterError` unless *requests* is an iterable of requests."""
-    if not isinstance(requests, Iterable | AsyncIterable) or isinstance(requests, str | bytes | Mapping):
+    if not _is_series(requests):
         raise InvalidParameterError("requests", requests, "an iterable or async iterable of requests, dicts or strings")
+
+
+def _is_series(value: object) -> bool:
+    return isinstance(value, Iterable | AsyncIterable) and not isinstance(value, str | bytes | Mapping)
 
 
 def content_key(body: bytes) -> str:

@@ -71,8 +71,8 @@ _ADMITTED = ServerSignal.ADMITTED
 TRANSITIONS: dict[RequestStatus, frozenset[RequestStatus]] = {
     _CLAIMED: frozenset({_SENT, _ACCEPTED, _WITHDRAWN}),
     _SENT: frozenset({_ACCEPTED, _REFUSED, _COMPLETED, _FAILED, _UNRESOLVED, _WITHDRAWN}),
-    _ACCEPTED: frozenset({_REFUSED, _COMPLETED, _FAILED, _UNRESOLVED}),
-    _REFUSED: frozenset({_SENT, _ACCEPTED, _WITHDRAWN}),
+    _ACCEPTED: frozenset({_COMPLETED, _FAILED, _UNRESOLVED}),
+    _REFUSED: frozenset({_SENT, _WITHDRAWN}),
 }
 """The states that may follow each state; none follows the others."""
 
@@ -114,7 +114,7 @@ class RequestState:
                 try:
                     generation = await self._generate(executor, options, coordinator)
                 except RateLimitError as error:
-                    if error.headers.get("x-should-retry") == "false":
+                    if self.status is not _SENT or error.headers.get("x-should-retry") == "false":
                         return await self._fail(error, coordinator)
                     await self._refuse(error, coordinator)
                 except NeuralBoxError as error:

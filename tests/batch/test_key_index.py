@@ -1,4 +1,4 @@
-"""The index of a journal's keys."""
+"""The index of keys, of a journal and of the command's output."""
 
 from __future__ import annotations
 
@@ -30,3 +30,33 @@ def test_colliding_slots():
     for number, digest in enumerate(digests, 1):
         index[digest] = number
     assert list(range(1, 201)) == [index[digest] for digest in digests]
+
+
+@pytest.mark.parametrize("typecode, highest", [("B", 255), ("I", 4_294_967_295)])
+def test_the_range_of_numbers(typecode, highest):
+    """The typecode determines the range of the numbers; a number beyond it raises an error and changes nothing."""
+    index = KeyIndex(typecode)
+    index[1] = highest
+    with pytest.raises(OverflowError):
+        index[1] = highest + 1
+
+    assert (highest, 0, 1) == (index[1], index[2], len(index))
+
+
+def test_line_numbers():
+    """With the typecode ``"I"`` an index has a line number for each key, over all its growth."""
+    index = KeyIndex("I")
+    for line in range(1, 100_001):
+        index[digest_of(str(line).encode())] = line * 1000
+
+    assert 100_000 == len(index)
+    assert all(index[digest_of(str(line).encode())] == line * 1000 for line in range(1, 100_001, 7))
+
+
+def test_marks():
+    """Marking a key returns the number before, and keeps its other bits."""
+    index = KeyIndex()
+    index[5] = 3
+
+    assert [3, 0x83, 0] == [index.mark(5, 0x80), index.mark(5, 0x80), index.mark(6, 0x80)]
+    assert [0x83, 0x80] == [index[5], index[6]]

@@ -259,3 +259,70 @@ async def test_pending_generations_are_polled(poll_every):
     assert "You said: a" == results[0].generation.content
     assert GenerationFailedError is type(results[1].error)
     assert (1, 0) == (results[0].tokens_used, results[1].tokens_used)
+
+
+# --------------------------------------------------------------------------------------------------------- concurrency
+
+
+@pytest.mark.parametrize("polls", [0, 1, 5])
+async def test_pending_generations_count_as_in_flight(make, poll_every, polls):
+    """A generation that is being polled keeps its place: no more than *max_concurrency* are unfinished."""
+    poll_every(0.001)
+    unfinished, peak = {}, 0
+
+    def respond(request):
+        nonlocal peak
+        if request["method"] == "POST":
+            unfinished[f"gen_{prompt_of(request)}"] = polls
+            peak = max(peak, len(unfinished))
+            return {"id": f"gen_{prompt_of(request)}", "status": "pending"}
+        name = request["path"].rpartition("/")[2]
+        unfinished[name] -= 1
+        if unfinished[name] > 0:
+            return {"id": name, "status": "pending"}
+        del unfinished[name]
+        return {"id": name, "status": "completed", "content": "x", "tokens_used": 1}
+
+    client, _ = make(respond)
+    batch = client.generate_many(map(str, range(40)), model="m", max_concurrency=4)
+    results = await results_of(batch)
+
+    assert {None} == {result.error for result in results}
+    assert (40, 4) == (len(results), peak)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_the_maximum_stays_in_flight(make, ordered, is_async):
+    """While the reader reads, a request that ends is replaced at once."""
+    in_flight = []
+
+    def respond(request):
+        in_flight.append(transport.in_flight)
+        return completed(request)
+
+    async def async_prompts():
+        for number in range(400):
+            yield str(number)
+
+    client, transport = make(respond, lambda _request: 50)
+    prompts = async_prompts() if is_async else map(str, range(400))
+    batch = client.generate_many(prompts, model="m", max_concurrency=8, ordered=ordered)
+    assert 400 == len(await results_of(batch))
+    steady = in_flight[50:-50]
+
+    assert 8 == max(steady)
+    assert sum(steady) / len(steady) > 4  # several end in the same iteration of the loop
+
+
+async def test_a_slow_reader(make):
+    """A reader that pauses finds its results when it goes on, and requests in flight go down to none meanwhile."""
+    client, transport = make()
+    async with client.generate_many(map(str, range(100)), model="m", max_concurrency=4) as results:
+        seen = [await anext(results)]
+        for _ in range(500):
+            await asyncio.sleep(0)
+        assert 0 == transport.in_flight
+        assert 1 + 2 * 4 == len(transport.requests)
+        seen += [result async for result in results]
+    assert 100 == len({result.index for result in seen})
