@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias, cast
 import attrs
 
 from neuralbox_async._errors import InvalidParameterError
-from neuralbox_async._lazy_imports import asyncio, hashlib
+from neuralbox_async._lazy_imports import anyio, asyncio, hashlib
 from neuralbox_async._types import GenerateRequest
 from neuralbox_async._validation import is_integer, is_mapping
 
@@ -102,21 +102,25 @@ class _AsyncReader:
     def __init__(self, iterator: AsyncIterator[RequestLike]) -> None:
         self._iterator = iterator
         self._task: asyncio.Task[None] | None = None
-        self._demand = asyncio.Event()
-        self._reply: asyncio.Future[object] | None = None  # to the `next` that waits, or waited last
+        self._demand, self._reply, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
+        self._item: object = END
+        self._error: Exception | None = None
         self._stopped = False
 
     async def next(self) -> object:
         if self._stopped:
             return END
-        loop = asyncio.get_running_loop()
-        self._reply = loop.create_future()
+        self._reply = anyio.Event()
         self._demand.set()
         if self._task is None:
-            self._task = loop.create_task(self._run())
+            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task.add_done_callback(lambda _: self._ended.set())
         elif self._task.done():  # it was cancelled between two items
             raise RuntimeError(_CANCELLED)
-        return await self._reply
+        await self._reply.wait()
+        if self._error is not None:
+            raise self._error
+        return self._item
 
     def stop(self) -> None:
         if not self._stopped:
@@ -127,29 +131,27 @@ class _AsyncReader:
 
     async def wait_stopped(self, timeout: float) -> None:
         if self._task is not None:
-            await asyncio.wait({self._task}, timeout=timeout)
+            with anyio.move_on_after(timeout, shield=True):
+                await self._ended.wait()
 
     async def _run(self) -> None:
         item: object = None
         try:
             while item is not END:
                 await self._demand.wait()
-                self._demand.clear()
+                self._demand = anyio.Event()
                 item = await anext(self._iterator, END)
                 self._send(item)
         except asyncio.CancelledError:  # by a scope of the iterator, unless reading was stopped
-            self._send_error(RuntimeError(_CANCELLED))
+            self._send(END, RuntimeError(_CANCELLED))
             raise
         except Exception as error:  # noqa: BLE001 - an error of the user's code is for the reader
-            self._send_error(error)
+            self._send(END, error)
 
-    def _send(self, item: object) -> None:
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_result(item)
-
-    def _send_error(self, error: Exception) -> None:
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_exception(error)
+    def _send(self, item: object, error: Exception | None = None) -> None:
+        if not self._reply.is_set():
+            self._item, self._error = item, error
+            self._reply.set()
 
 
 def check_requests(requests: Any) -> None:

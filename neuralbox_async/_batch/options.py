@@ -25,8 +25,12 @@ OnUnknown: TypeAlias = Literal["retry", "skip", "raise"] | Callable[[str], bool]
 
 
 def _check_journal(_options: Any, field: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None and (not isinstance(value, str | os.PathLike) or value == ""):
+    if value is not None and not _is_path(value):
         raise InvalidParameterError(field.name, value, "a path, or None")
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike) and value != ""
 
 
 def _check_on_unknown(_options: Any, field: attrs.Attribute[Any], value: Any) -> None:
