@@ -187,7 +187,7 @@ def _basic(user: str, password: str) -> Secret:
 _seconds = field_validator(check_seconds)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class CallOptions:
     """The options of one call; see `AsyncNeuralBox` for each. Validated when they are made."""
 
@@ -247,7 +247,7 @@ def check_policy(policy: object) -> RetryPolicy:
     return policy
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class ConnectionOptions:
     """The options of connections; see `AsyncNeuralBox` for each."""
 

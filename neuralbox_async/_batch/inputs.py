@@ -28,7 +28,7 @@ _CANCELLED = "the iterator of the requests cancelled the task that reads it"
 _KEY_LENGTH = 32  # hexadecimal digits of a body's hash
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class RequestDefaults:
     """The fields of requests that do not have them. Validated when made; raises `InvalidParameterError`."""
 

@@ -38,7 +38,7 @@ def _check_on_unknown(_options: Any, field: attrs.Attribute[Any], value: Any) ->
         raise InvalidParameterError(field.name, value, "'retry', 'skip', 'raise' or a function of the key")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class BatchOptions:
     """The options of a batch; see `AsyncNeuralBox.generate_many` for each. Validated when they are made."""
 

@@ -184,7 +184,7 @@ def _mask_in_error(error: NeuralBoxError, key: str) -> None:
     error.args = (error.message,)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Executor:
     """Executes the calls of a client, with its key and base URL, over the shared connections."""
 

@@ -30,7 +30,7 @@ else:
 _MAX_LEADING_BLANKS = 4096  # bytes of white space before the first byte that shows whether a response is a stream
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class StreamLimits:
     """The timeouts (seconds; None: no limit) and sizes (bytes) of one stream; see `AsyncNeuralBox.stream`."""
 
