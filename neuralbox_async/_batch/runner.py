@@ -8,7 +8,6 @@ workers, which carry them to their outcomes. Results leave through a `ResultBuff
 from __future__ import annotations
 
 import enum
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from neuralbox_async._batch.coordinator import NotAdmittedError
@@ -293,7 +292,7 @@ class BatchRunner:
 
     async def _work(self, receive: MemoryObjectReceiveStream[RequestState]) -> None:
         try:
-            while (state := await _next(receive)) is not None:
+            async for state in receive:
                 await self._process(state)
                 self._busy_workers -= 1
                 self._room.notify_all()
@@ -332,13 +331,3 @@ class BatchRunner:
             isinstance(error, PermissionDeniedError) and error.code == "insufficient_plan"
         ):
             self._stop_sending(RunState.DRAINING, error)
-
-
-async def _next(receive: MemoryObjectReceiveStream[RequestState]) -> RequestState | None:
-    """Return the next request, or None after the last."""
-    with suppress(anyio.EndOfStream):
-        try:
-            return receive.receive_nowait()  # without the checkpoint of `receive` (benchmark scenario `batch`)
-        except anyio.WouldBlock:
-            return await receive.receive()
-    return None
