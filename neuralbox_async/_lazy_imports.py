@@ -7,6 +7,8 @@ import logging  # noqa: F401  # pyright: ignore[reportUnusedImport] - see `_impo
 import os
 import sys
 import threading
+from contextlib import suppress
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 MODULES = (
@@ -21,11 +23,11 @@ MODULES = (
     "encodings.idna",
 )
 """The modules that calls, streams and batches need."""
+_IMPORT_THREAD = "neuralbox-import"
 _OUR_PACKAGES = ("neuralbox_async", "neuralbox_sync")
 
-# A fork waits for it: a module that another thread imports during the fork could never be imported in the child. Forks
-# acquire the locks that were registered last first, so this one must be registered after logging's, which imports need
-# (and after those of other libraries that imports take).
+# A fork waits for it: a module that another thread imports during the fork could never be imported in the child. A fork
+# acquires the locks in reverse order of their registration. Imports need logging's lock, so this one is registered later.
 _import_lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -41,7 +43,7 @@ def preload() -> None:
     """
     # Not in this thread: an import that Ctrl-C interrupts can leave a module that is never whole again.
     failures: list[Exception] = []
-    thread = threading.Thread(target=_import_all, args=(failures,), name="neuralbox-import", daemon=True)
+    thread = threading.Thread(target=_import_all, args=(failures,), name=_IMPORT_THREAD, daemon=True)
     thread.start()
     thread.join()
     if failures:
@@ -55,6 +57,14 @@ def _import_all(failures: list[Exception]) -> None:
                 importlib.import_module(module)
         except Exception as error:  # noqa: BLE001 - for the thread that waits
             failures.append(error)
+
+
+def _import(name: str) -> ModuleType:
+    """Return the module *name*; the first time, all `MODULES` are loaded with it, by `preload`."""
+    if threading.current_thread().name != _IMPORT_THREAD and not all(module in sys.modules for module in MODULES):
+        with suppress(RuntimeError):  # no thread can be started: the interpreter is about to exit
+            preload()
+    return importlib.import_module(name)
 
 
 class _LazyModule:
@@ -71,8 +81,8 @@ class _LazyModule:
     def __getattr__(self, attribute: str) -> object:
         if attribute in {"_name", "_variable"}:  # of a copy that is not initialised yet
             raise AttributeError(attribute)
-        module = importlib.import_module(self._name)
-        # Our own modules only: access to a module of another package can import what that one loads lazily.
+        module = _import(self._name)
+        # Our own modules only: access to a module of another package may trigger that package's own lazy imports.
         for name, user in list(sys.modules.items()):
             if name.partition(".")[0] in _OUR_PACKAGES and getattr(user, "__dict__", {}).get(self._variable) is self:
                 setattr(user, self._variable, module)

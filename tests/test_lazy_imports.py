@@ -161,3 +161,66 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 thread.join()
 """)
+
+
+FIRST_USE = "neuralbox_async.AsyncNeuralBox('key').stream('gpt-5', 'Hi')"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs the signals of Unix")
+@pytest.mark.parametrize("delay", [0.001, 0.005, 0.02, 0.05, 0.1])
+def test_an_interrupted_first_use(delay):
+    """After Ctrl-C during the first use of a module that is loaded late, all modules can be used."""
+    run(f"""
+import asyncio, signal, neuralbox_async
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, {delay})
+try:
+    {FIRST_USE}
+    signal.setitimer(signal.ITIMER_REAL, 0)
+except KeyboardInterrupt:
+    pass
+{FIRST_USE}
+from neuralbox_async._wire import json
+assert json.loads(b"[1]") == [1]
+""")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs the signals of Unix")
+@pytest.mark.parametrize("delay", [0.001, 0.01, 0.05])
+def test_a_first_use_within_the_first_use(delay):
+    """A signal handler may make the first use while the first use imports."""
+    run(f"""
+import signal, neuralbox_async
+
+signal.signal(signal.SIGALRM, lambda *_: {FIRST_USE})
+signal.setitimer(signal.ITIMER_REAL, {delay})
+{FIRST_USE}
+signal.setitimer(signal.ITIMER_REAL, 0)
+""")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.05, 0.15])
+def test_a_fork_during_the_first_use(delay):
+    """A child that is forked while another thread makes the first use can use all modules."""
+    run(f"""
+import os, signal, threading, time, neuralbox_async
+
+def first_use():
+    {FIRST_USE}
+
+thread = threading.Thread(target=first_use)
+thread.start()
+time.sleep({delay})
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    {FIRST_USE}
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+thread.join()
+""")
