@@ -22,9 +22,11 @@ from neuralbox_async._call.executor import Call, Executor, SharedState
 from neuralbox_async._call.stream import AsyncStream
 from neuralbox_async._call.stream_reader import StreamLimits
 from neuralbox_async._clock import time_after
+from neuralbox_async._http.transport import Transport
 from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._logging import configure_from_env
 from neuralbox_async._options import NOT_GIVEN, ApiKey, CallOptions, NotGiven
+from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._secret import as_secret, as_secret_values
 from neuralbox_async._types import GenerateRequest, Generation, GenerationId, Messages
 from neuralbox_async._validation import (
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from neuralbox_async._call import polling
-    from neuralbox_async._http.transport import Transport
-    from neuralbox_async._retry import RetryPolicy
     from neuralbox_async._wire import endpoints, responses
 else:
     # With the first call, like all that only calls need.
@@ -233,7 +233,7 @@ class AsyncNeuralBox:
         )
         call = Call(request, options)
         generation = await self._executor.execute(call, responses.decode_generation)
-        return await polling.finish(self._executor, call, generation) if wait else generation
+        return await polling.wait_for_call(self._executor, call, generation) if wait else generation
 
     def stream(
         self,
@@ -312,8 +312,8 @@ class AsyncNeuralBox:
         """
         Return a batch that generates for each of *requests*, many concurrently, and yields the results as they arrive.
 
-        ``async with client.generate_many(...) as results:``, then ``async for result in results:``. A failure never
-        stops the rest; it is a result as well.
+        ``async with client.generate_many(...) as results:``, then ``async for result in results:``. A failed request is
+        a result as well.
 
         * *requests*: an iterable or async iterable, read as far as needed, of `GenerateRequest` values, strings, or
           dicts with ``messages`` or ``prompt``, optionally ``key`` and other fields; further members go into the body.

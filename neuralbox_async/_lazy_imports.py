@@ -27,7 +27,7 @@ _IMPORT_THREAD = "neuralbox-import"
 _OUR_PACKAGES = ("neuralbox_async", "neuralbox_sync")
 
 # A fork waits for it: a module that another thread imports during the fork could never be imported in the child. A fork
-# acquires the locks in reverse order of their registration. Imports need logging's lock, so this one is registered later.
+# acquires the locks in reverse order of their registration. Imports need logging's lock, so this one comes after it.
 _import_lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(

@@ -67,6 +67,7 @@ class AsyncBatch:
         # A task of its own, not of a group: a batch may be entered, read and left by different tasks (PEP 789). The
         # loop alone would keep a weak reference to it.
         self._supervisor = asyncio.get_running_loop().create_task(runner.run())
+        self._supervisor.add_done_callback(_retrieve_exception)
         self._finalizer = weakref.finalize(
             self, _cancel_threadsafe, runner, self._supervisor, asyncio.get_running_loop()
         )
@@ -80,7 +81,8 @@ class AsyncBatch:
 
     async def aclose(self) -> None:
         """Cancel the requests in flight, and release the journal. Idempotent; waits for no response."""
-        if self._finalizer is not None and self._runner is not None and self._finalizer.detach():
+        if self._finalizer is not None and self._runner is not None:
+            self._finalizer.detach()
             await self._runner.aclose()
 
     def stop(self) -> None:
@@ -126,6 +128,11 @@ class AsyncBatch:
         if self._runner is None:
             raise BatchStateError("the batch is not entered: use `async with client.generate_many(...) as results`")
         return self._runner
+
+
+def _retrieve_exception(supervisor: asyncio.Task[None]) -> None:
+    if not supervisor.cancelled():
+        supervisor.exception()  # the reader gets it; asyncio logs exceptions that nobody has retrieved
 
 
 def _cancel_threadsafe(runner: BatchRunner, _supervisor: asyncio.Task[None], loop: asyncio.AbstractEventLoop) -> None:

@@ -1,8 +1,8 @@
 """
 The `Coordinator` of a batch: the one owner of the account's state (journal, budget, rate limits).
 
-Its interface passes values and is awaitable, so that it can stand in another process. Each method updates journal,
-budget and pace in the one right order. A journal that cannot be written is reported by the methods that record an
+Requests reach it through awaitable methods that pass values, so that it can stand in another process. Each method
+updates the journal first, then the budget. A journal that cannot be written is reported by the methods that record an
 outcome as a return value: the outcome stands nevertheless, because it is paid for.
 """
 
@@ -88,7 +88,7 @@ class Coordinator:
 
     async def claim(self, key: str, model: str, *, may_number: bool) -> Claim:
         """
-        Claim *key* for a request of *model*; one that this batch has already claimed gets a number if it *may_number*.
+        Claim *key* for a request of *model*.
 
         A key that this batch has claimed already gets a number if it *may_number*; otherwise raises
         `InvalidParameterError`.

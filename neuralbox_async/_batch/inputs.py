@@ -22,7 +22,7 @@ for the body.
 Requests: TypeAlias = Iterable[RequestLike] | AsyncIterable[RequestLike]
 
 END: Final = object()
-"""Follows the last item."""
+"""The sentinel after the last item."""
 
 _CANCELLED = "the iterator of the requests cancelled the task that reads it"
 _KEY_LENGTH = 32  # hexadecimal digits of a body's hash
@@ -104,7 +104,7 @@ class _AsyncReader:
         self._task: asyncio.Task[None] | None = None
         self._demand, self._reply, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
         self._item: object = END
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._stopped = False
 
     async def next(self) -> object:
@@ -145,10 +145,12 @@ class _AsyncReader:
         except asyncio.CancelledError:  # by a scope of the iterator, unless reading was stopped
             self._send(END, RuntimeError(_CANCELLED))
             raise
-        except Exception as error:  # noqa: BLE001 - an error of the user's code is for the reader
+        except GeneratorExit:  # the loop was closed
+            raise
+        except BaseException as error:  # noqa: BLE001 - an error of the user's code is for the reader
             self._send(END, error)
 
-    def _send(self, item: object, error: Exception | None = None) -> None:
+    def _send(self, item: object, error: BaseException | None = None) -> None:
         if not self._reply.is_set():
             self._item, self._error = item, error
             self._reply.set()
@@ -156,11 +158,11 @@ class _AsyncReader:
 
 def check_requests(requests: Any) -> None:
     """Raise `InvalidParameterError` unless *requests* is an iterable of requests."""
-    if not _is_series(requests):
+    if not _is_iterable_of_requests(requests):
         raise InvalidParameterError("requests", requests, "an iterable or async iterable of requests, dicts or strings")
 
 
-def _is_series(value: object) -> bool:
+def _is_iterable_of_requests(value: object) -> bool:
     return isinstance(value, Iterable | AsyncIterable) and not isinstance(value, str | bytes | Mapping)
 
 

@@ -1,7 +1,7 @@
 """
 The start of a batch: its journal, its budget and its runner.
 
-Loaded with the first batch, and with it all that a batch at work needs.
+Imported late: it imports the rest of the package, which only a running batch needs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 The life of one request of a batch: each transition is one method, and the only place where its facts change.
 
-A transition informs the `Coordinator` (journal, budget, limits) in the one right order.
+Each transition informs the `Coordinator` of journal, budget and limits.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class RequestStatus(enum.IntEnum):  # integers, because their hashes are fast
            |              +--429--> REFUSED --sent again--> SENT
            +--pending since an earlier run--> ACCEPTED
 
-    SENT and ACCEPTED become UNRESOLVED when the outcome stays unknown: the request may be billed. CLAIMED, SENT and
-    REFUSED become WITHDRAWN when the batch ends before the request leaves this machine.
+    SENT becomes FAILED as well when the journal cannot record it: then nothing is sent. SENT and ACCEPTED become
+    UNRESOLVED when the outcome stays unknown: the request may be billed. CLAIMED, SENT and REFUSED become WITHDRAWN
+    when the batch ends before the request leaves this machine (again).
     """
 
     CLAIMED = enum.auto()

@@ -2,7 +2,7 @@
 The supervisor of a batch: one coroutine that holds a task group from the first request to the last result.
 
 The supervisor takes requests, one by one, and passes them through a memory object stream to at most *max_in_flight*
-workers, which carry them to their outcomes. Results leave through a `ResultBuffer`, so the user may read from any task.
+workers, which run them to completion. Results leave through a `ResultBuffer`, so the user may read from any task.
 """
 
 from __future__ import annotations
@@ -47,14 +47,15 @@ _FATAL_ERRORS = (AuthenticationError, ClientClosedError, UnsupportedEventLoopErr
 
 class RunState(enum.Enum):
     """
-    The states of a batch at work.
+    The states of a running batch.
 
-        RUNNING --no money, budget reached--> DRAINING
-        RUNNING, DRAINING --stop()--> STOPPING
-        RUNNING, DRAINING, STOPPING --last result--> FINISHED
+        RUNNING --402, 403 insufficient_plan, budget reached--> DRAINING
+        RUNNING, DRAINING --stop(), fatal error--> STOPPING
+        RUNNING, DRAINING, STOPPING --last result, aclose()--> FINISHED
 
     DRAINING: sends nothing new; requests that earlier runs completed or left pending are still taken, as that is free.
-    STOPPING: takes nothing more; requests in flight finish. `aclose` cancels these as well.
+    STOPPING: takes nothing more; requests in flight finish. `aclose` cancels these as well. Fatal errors: those after
+    which no request can succeed (`_FATAL_ERRORS`), and exceptions of the user's own code.
     """
 
     RUNNING = enum.auto()
@@ -67,7 +68,7 @@ _RUNNING = RunState.RUNNING  # in Python 3.11 the lookup takes as long as a call
 
 
 class BatchRunner:
-    """One batch at work: at most *max_in_flight* of *inputs* are in flight, and their results go to *buffer*."""
+    """One running batch: at most *max_in_flight* of *inputs* are in flight, and their results go to *buffer*."""
 
     def __init__(
         self,
@@ -87,8 +88,8 @@ class BatchRunner:
         self._max_in_flight = max_in_flight
         self._state = _RUNNING
         self._failure: BaseException | None = None  # of the user's code: raised after the last result
-        self._room, self._news = Notifier(), Notifier()
-        self._unwound, self._closed = anyio.Event(), anyio.Event()
+        self._capacity_changed, self._results_changed = Notifier(), Notifier()
+        self._results_final, self._closed = anyio.Event(), anyio.Event()
         self._scope = anyio.CancelScope()
         self._workers = self._busy_workers = self._passed = 0
         stats.start(coordinator, on_error=self._fail)
@@ -101,21 +102,25 @@ class BatchRunner:
         try:
             with self._scope:
                 async with anyio.create_task_group() as housekeeping:
-                    housekeeping.start_soon(self._keep_house)
+                    housekeeping.start_soon(self._run_periodically)
                     await self._take_and_process()
                     housekeeping.cancel_scope.cancel()
-        except Exception as error:  # noqa: BLE001 - a defect: it must not leave the user waiting
-            self._failure = self._failure or error
+        except GeneratorExit:  # the loop was closed
+            raise
+        except BaseException as error:
+            self._failure = self._failure or _as_failure(error)  # the reader must not take this for the end
+            if not isinstance(error, Exception):
+                raise
         finally:
             if loop.is_closed():  # before the batch ended: nothing can be awaited any more
                 self.release()
             else:
                 await self._end()
-        if self._failure is not None and not isinstance(self._failure, Exception):
-            raise self._failure  # KeyboardInterrupt, SystemExit: the program ends
+        if isinstance(self._failure, KeyboardInterrupt | SystemExit):
+            raise self._failure  # the program ends
 
     async def _take_and_process(self) -> None:
-        """Take all requests, and wait until the workers have carried them to their outcomes."""
+        """Take all requests, and wait until the workers have completed them."""
         send, receive = anyio.create_memory_object_stream[RequestState](self._max_in_flight)
         with receive:
             async with anyio.create_task_group() as workers:
@@ -124,8 +129,8 @@ class BatchRunner:
                         while (state := await self._take()) is not None:
                             send.send_nowait(state)
                             self._assign_worker(workers, receive)
-                    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - of the user's own code
-                        self._fail(error)
+                    except BaseException as error:  # noqa: BLE001 - of the user's own code
+                        self._fail_unless_ending(error)
 
     async def _end(self) -> None:
         try:
@@ -143,11 +148,11 @@ class BatchRunner:
             self._coordinator.finish()
             self.buffer.finish()
             self.stats.finish()
-        self._unwound.set()
-        self._news.notify_all()
+        self._results_final.set()
+        self._results_changed.notify_all()
 
-    async def _keep_house(self) -> None:
-        """Bring the journal to the disk and report progress, now and then."""
+    async def _run_periodically(self) -> None:
+        """Check every half second for a closed client; every second, fsync the journal and report progress."""
         polls = 0
         while True:
             await anyio.sleep(_POLL_INTERVAL)
@@ -188,7 +193,7 @@ class BatchRunner:
         self._coordinator.stop_sending()
         if not self._is_taking:
             self._inputs.stop()
-            self._room.notify_all()
+            self._capacity_changed.notify_all()
 
     def _fail(self, error: BaseException) -> None:
         """Stop because the user's own code raised *error*."""
@@ -198,12 +203,20 @@ class BatchRunner:
         else:
             self.cancel()
 
+    def _fail_unless_ending(self, error: BaseException) -> None:
+        """Stop because of *error*, which the user's own code raised; re-raise it if it only ends this batch."""
+        if isinstance(error, GeneratorExit) or (
+            isinstance(error, asyncio.CancelledError) and self._scope.cancel_called
+        ):
+            raise error
+        self._fail(_as_failure(error))
+
     async def aclose(self) -> None:
         """Cancel the requests in flight and release the journal. Waits for no response."""
         self.cancel()
         try:
             with anyio.move_on_after(_UNWIND_TIMEOUT, shield=True):
-                await self._unwound.wait()
+                await self._results_final.wait()
             self._finish()  # also if the user's own code, such as a key function, does not unwind
             with anyio.move_on_after(_UNWIND_TIMEOUT + _SYNC_TIMEOUT, shield=True):
                 await self._closed.wait()
@@ -224,7 +237,7 @@ class BatchRunner:
     async def wait_for_results(self) -> bool:
         """Wait for more results; return False after the last one. Raises the error of the user's own code."""
         if not self.has_finished:
-            await self._news.wait()
+            await self._results_changed.wait()
             return True
         if self._failure is not None:
             raise self._failure
@@ -232,7 +245,7 @@ class BatchRunner:
 
     def results_read(self) -> None:
         """Take more requests: results were read."""
-        self._room.notify_all()
+        self._capacity_changed.notify_all()
 
     # ------------------------------------------------------------------------------------------------- taking requests
 
@@ -240,7 +253,7 @@ class BatchRunner:
         """Return the next request, once it may be sent and a worker is free; None after the last."""
         while self._is_taking:
             if self.buffer.full or self._busy_workers >= self._max_in_flight:
-                await self._room.wait()
+                await self._capacity_changed.wait()
             elif (item := await self._inputs.next()) is not END:
                 self.buffer.reserve()
                 if (state := await self._prepare(self._inputs.taken - 1, item)) is not None:
@@ -295,9 +308,9 @@ class BatchRunner:
             async for state in receive:
                 await self._process(state)
                 self._busy_workers -= 1
-                self._room.notify_all()
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - of the user's own code
-            self._fail(error)
+                self._capacity_changed.notify_all()
+        except BaseException as error:  # noqa: BLE001 - of the user's own code
+            self._fail_unless_ending(error)
 
     async def _process(self, state: RequestState) -> None:
         self.stats.begin()
@@ -320,7 +333,7 @@ class BatchRunner:
         error = result.error
         if error is not None:
             self._stop_after(error)
-        self._news.notify_all()
+        self._results_changed.notify_all()
         self.stats.report_progress()
 
     def _stop_after(self, error: NeuralBoxError) -> None:
@@ -331,3 +344,12 @@ class BatchRunner:
             isinstance(error, PermissionDeniedError) and error.code == "insufficient_plan"
         ):
             self._stop_sending(RunState.DRAINING, error)
+
+
+def _as_failure(error: BaseException) -> BaseException:
+    """Return the error that the reader gets for *error*: a cancellation of a task of the batch is not the reader's."""
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    failure = RuntimeError("a task of the batch was cancelled from outside, or by code that it called")
+    failure.__cause__ = error
+    return failure

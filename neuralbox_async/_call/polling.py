@@ -131,7 +131,7 @@ async def wait(
     return state
 
 
-async def finish(executor: Executor, call: Call, generation: Generation) -> Generation:
+async def wait_for_call(executor: Executor, call: Call, generation: Generation) -> Generation:
     """Return *generation*, the result of *call*, when it is finished. Raises the errors of `wait`, for *call*."""
     if generation.finished:
         return generation
