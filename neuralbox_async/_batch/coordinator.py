@@ -71,7 +71,7 @@ class Coordinator:
     """
     Coordinates the requests of one batch: who has which key, who may send, and what was spent.
 
-    *journal*: None without one. *on_limit* is called with the time (`time.monotonic`) when a rate limit that holds up
+    *journal*: None without one. *on_limit* is called with the time (`time.monotonic`) when a rate limit that delays
     the batch ends, or None when none does.
     """
 

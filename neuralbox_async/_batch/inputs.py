@@ -96,7 +96,7 @@ class _AsyncReader:
 
     Scopes that the iterator holds across its yields (a timeout, a task group) belong to that task, and may cancel it.
     It is a task of asyncio in no task group: it is cancelled once, so that the iterator can await while it unwinds
-    (anyio would cancel that, too), and an iterator that does not unwind holds up nothing.
+    (anyio would cancel that, too), and an iterator that does not unwind delays nothing.
     """
 
     def __init__(self, iterator: AsyncIterator[RequestLike]) -> None:

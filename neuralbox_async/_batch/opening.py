@@ -111,7 +111,7 @@ def _make_runner(
         rate=options.max_rate,
         is_over=asyncio.get_running_loop().is_closed,
     )
-    # The batch itself waits for rate limits: one refusal holds up all requests, and costs none an attempt.
+    # The batch itself waits for rate limits: one refusal delays all requests, and costs none an attempt.
     call_options = attrs.evolve(call_options, retry=attrs.evolve(call_options.retry, retry_rate_limits=False))
     stats = BatchStats(inputs, options.on_progress)
     coordinator = Coordinator(journal, budget, pacer, on_limit=stats.wait_for_limit)
@@ -130,7 +130,7 @@ def _make_runner(
         preparer=preparer,
         coordinator=coordinator,
         stats=stats,
-        # In order, a slow request holds up those behind it: more of them may wait.
+        # In order, a slow request delays those behind it: more of them may wait.
         buffer=ResultBuffer((4 if options.ordered else 2) * max_in_flight, ordered=options.ordered),
         max_in_flight=max_in_flight,
     )

@@ -48,7 +48,7 @@ class Pacer:
         self._cooldown_until = 0.0
         self._next_start = 0.0
         self._probe_in_flight: bool | None = None  # after a limit's end: True while one request probes, False before
-        self.opens_at: float | None = None  # when a limit that holds up the next request ends
+        self.opens_at: float | None = None  # when a limit that delays the next request ends
         limits.subscribe(self)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ class BatchResult:
 
     * *index*: its place among the requests, from 0.
     * *key*: the request's own key or, without one, a hash of its body; with a journal, repetitions are numbered.
-    * *request*: as it was sent; None when the input is not a valid request.
+    * *request*: the valid request; None when the input is not a valid request.
     * *generation*, *error*: one of them is None. *error.billed* has the billing status.
     * *attempts*: how many attempts were made. *elapsed*: seconds from the first attempt to the end, waits included.
     * *tokens_used*: NeuralBox tokens billed; None when it is unknown.
@@ -45,7 +45,7 @@ class BatchProgress:
     * *in_flight*: sent, without a response yet. *total*: number of requests, None while it is unknown.
     * *tokens_used*: NeuralBox tokens billed. *rate*: results per second. *eta_seconds*: to the end, None if unknown.
     * *elapsed*: seconds since the start.
-    * *waiting_until*: the end of a rate limit that holds up the batch; None while none does.
+    * *waiting_until*: the end of a rate limit that delays the batch; None while none does.
     """
 
     completed: int
@@ -104,7 +104,7 @@ class ResultBuffer:
     """
     Results that are ready to be read; if *ordered*, each after those before it.
 
-    *capacity* bounds the requests that were taken and whose results have not been read, so that a slow reader holds up
+    *capacity* bounds the requests that were taken and whose results have not been read, so that a slow reader delays
     the reading of requests.
 
     Not a memory object stream: `receive` can lose an item when its task is cancelled (`asyncio.Task.cancel`) after the

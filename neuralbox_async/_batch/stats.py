@@ -106,7 +106,7 @@ class BatchStats:
             self._on_error(error)
 
     def wait_for_limit(self, opens_at: float | None) -> None:
-        """Record and report that a rate limit holds up the batch until *opens_at* (`time.monotonic`), or None."""
+        """Record and report that a rate limit delays the batch until *opens_at* (`time.monotonic`), or None."""
         was_waiting = self._waiting_until is not None
         if opens_at is None:
             self._waiting_until = None

@@ -81,7 +81,7 @@ class Window:
 
 
 class Subscriber(Protocol):
-    """A batch at work, whose requests count together with those of other batches."""
+    """A running batch, whose requests count together with those of other batches."""
 
     @property
     def in_flight(self) -> int:
@@ -116,7 +116,7 @@ class RateLimits:
 
     @property
     def active_subscribers(self) -> list[Subscriber]:
-        """The subscribers that are at work."""
+        """The subscribers that are running."""
         # Copying a set is atomic, unlike a loop over it.
         alive = [reference() for reference in self._subscribers.copy()]
         return [subscriber for subscriber in alive if subscriber is not None and not subscriber.is_over()]
