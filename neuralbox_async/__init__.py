@@ -10,6 +10,7 @@ The asynchronous SDK of NeuralBox, a text-generation API.
 Blocking code uses `neuralbox_sync`; tests use `neuralbox_async.testing`.
 """
 
+from neuralbox_async._api_key import ApiKey
 from neuralbox_async._batch.batch import AsyncBatch
 from neuralbox_async._batch.inputs import RequestLike
 from neuralbox_async._batch.journal_entries import JournalEntry, read_journal
@@ -52,7 +53,7 @@ from neuralbox_async._errors import (
 )
 from neuralbox_async._http.transport import HTTPRequest, Response, Transport
 from neuralbox_async._lazy_imports import preload
-from neuralbox_async._options import NOT_GIVEN, ApiKey, NotGiven
+from neuralbox_async._options import NOT_GIVEN, NotGiven
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._types import (
     ContentDelta,

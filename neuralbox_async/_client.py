@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import attrs
 
 from neuralbox_async import _options
+from neuralbox_async._api_key import ApiKey, as_secret_key, resolve_key
 from neuralbox_async._batch.batch import AsyncBatch
 from neuralbox_async._batch.inputs import RequestDefaults, Requests, check_requests
 from neuralbox_async._batch.options import BatchOptions, OnUnknown
@@ -25,7 +26,7 @@ from neuralbox_async._clock import time_after
 from neuralbox_async._http.transport import Transport
 from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._logging import configure_from_env
-from neuralbox_async._options import NOT_GIVEN, ApiKey, CallOptions, NotGiven
+from neuralbox_async._options import NOT_GIVEN, CallOptions, NotGiven
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._secret import as_secret, as_secret_values
 from neuralbox_async._types import GenerateRequest, Generation, GenerationId, Messages
@@ -100,7 +101,7 @@ class AsyncNeuralBox:
         transport: Transport | None = None,
     ) -> None:
         # Before anything can raise with them in a frame.
-        api_key, default_headers = _options.as_secret_key(api_key), as_secret_values(default_headers)
+        api_key, default_headers = as_secret_key(api_key), as_secret_values(default_headers)
         base_url, proxy = as_secret(base_url), as_secret(proxy)
         configure_from_env()
         self._options = CallOptions().replace(
@@ -114,7 +115,7 @@ class AsyncNeuralBox:
         self._max_event_bytes = check_count("max_event_bytes", max_event_bytes, minimum=1)
         self._executor = Executor(
             base_url=_options.check_base_url(base_url, allow_insecure=check_flag("allow_insecure", allow_insecure)),
-            api_key=_options.resolve_key(api_key),
+            api_key=resolve_key(api_key),
             max_response_bytes=check_count("max_response_bytes", max_response_bytes, minimum=1),
             shared=SharedState(
                 _options.ConnectionOptions.checked(
@@ -171,7 +172,7 @@ class AsyncNeuralBox:
 
         Cheap: make one per tenant or request. *default_headers* are added. Raises `InvalidParameterError`.
         """
-        api_key, default_headers = _options.as_secret_key(api_key), as_secret_values(default_headers)
+        api_key, default_headers = as_secret_key(api_key), as_secret_values(default_headers)
         derived = object.__new__(type(self))
         vars(derived).update(vars(self))
         derived._options = self._options.replace(
@@ -183,7 +184,7 @@ class AsyncNeuralBox:
             headers=check_headers("default_headers", default_headers),
         )
         if not isinstance(api_key, NotGiven):
-            derived._executor = attrs.evolve(self._executor, api_key=_options.resolve_key(api_key))
+            derived._executor = attrs.evolve(self._executor, api_key=resolve_key(api_key))
         return derived
 
     async def generate(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import attrs
@@ -41,9 +41,6 @@ DEFAULT_MAX_CONCURRENCY: Final = 64
 DEFAULT_MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
 DEFAULT_MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 
-ApiKey: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
-"""A key, or a function (plain or async) that returns the current one; it is called once for each attempt."""
-
 
 class NotGiven(enum.Enum):
     """The type of `NOT_GIVEN`."""
@@ -58,16 +55,6 @@ NOT_GIVEN: Final = NotGiven.NOT_GIVEN
 """The default of options where None has a meaning of its own: the client's value applies."""
 
 
-def check_key(key: object) -> Secret:
-    """Return *key* as a `Secret`. Raises `InvalidParameterError`, which never shows the key."""
-    secret = Secret(key) if isinstance(key, str) else Secret()
-    del key  # no frame of a traceback may hold it
-    if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
-        rule = "a non-empty string of printable ASCII without spaces or line breaks"
-        raise InvalidParameterError("api_key", None, rule, show=False)
-    return secret
-
-
 def check_ssl_context(context: Any) -> ssl.SSLContext | None:
     """Return *context*. Raises `InvalidParameterError`."""
     if context is None:
@@ -77,32 +64,6 @@ def check_ssl_context(context: Any) -> ssl.SSLContext | None:
     if not isinstance(context, ssl.SSLContext):
         raise InvalidParameterError("ssl_context", context, "an ssl.SSLContext, or None")
     return context
-
-
-def as_secret_key(api_key: K) -> K:
-    """Return *api_key* as a `Secret`: a function unchanged, and a value of a wrong type as an empty secret."""
-    if api_key is None or callable(api_key) or isinstance(api_key, NotGiven):
-        return api_key
-    return cast("K", Secret(api_key) if isinstance(api_key, str) else Secret())
-
-
-def as_secret_result(result: object) -> Secret | Awaitable[str]:
-    """Return the *result* of a key function as a `Secret`: an awaitable unchanged, a wrong type as an empty secret."""
-    if isinstance(result, Awaitable):
-        return cast("Awaitable[str]", result)
-    return Secret(result) if isinstance(result, str) else Secret()
-
-
-def resolve_key(api_key: ApiKey | None) -> Secret | Callable[[], str] | Callable[[], Awaitable[str]]:
-    """Return *api_key*, or the environment's NEURALBOX_API_KEY. Raises `InvalidParameterError` if there is neither."""
-    key = as_secret_key(api_key)
-    del api_key
-    if key is None:
-        key = as_secret(os.environ.get("NEURALBOX_API_KEY"))
-    if not key:
-        rule = "passed, or set in the environment as NEURALBOX_API_KEY"
-        raise InvalidParameterError("api_key", None, rule, show=False)
-    return key if callable(key) else check_key(key)
 
 
 def check_base_url(base_url: str | None, *, allow_insecure: bool) -> str:

@@ -34,12 +34,14 @@ IMPORTS = {
     "_types": {"_errors", "_validation"},
     "_retry": {"_errors", "_validation"},
     "_options": {"_errors", "_retry", "_secret", "_validation"},
+    "_api_key": {"_errors", "_options", "_secret"},
     # What the API says.
     "_wire": {"_errors", "_fast_paths", "_types"},
     # One HTTP exchange.
     "_http": {"_clock", "_errors", "_fast_paths", "_options"},
     # One logical call.
     "_call": {
+        "_api_key",
         "_clock",
         "_errors",
         "_http",
@@ -67,6 +69,7 @@ IMPORTS = {
     },
     # The methods of the client, and the public names.
     "_client": {
+        "_api_key",
         "_batch",
         "_call",
         "_clock",
@@ -81,6 +84,7 @@ IMPORTS = {
         "_wire",
     },
     "__init__": {
+        "_api_key",
         "_batch",
         "_call",
         "_client",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import attrs
 
-from neuralbox_async import _options
+from neuralbox_async._api_key import KeySource, call_key_function
 from neuralbox_async._call.rate_limits import RateLimits
 from neuralbox_async._call.retry_budget import RetryBudget
 from neuralbox_async._clock import Deadline, now, time_after
@@ -189,7 +188,7 @@ class Executor:
     """Executes the calls of a client, with its key and base URL, over the shared connections."""
 
     shared: SharedState
-    api_key: Secret | Callable[[], str] | Callable[[], Awaitable[str]] = attrs.field(repr=False)
+    api_key: KeySource = attrs.field(repr=False)
     base_url: str
     max_response_bytes: int
     _key_headers: Mapping[str, str] = attrs.field(
@@ -266,7 +265,7 @@ class Executor:
                 if isinstance(self.api_key, Secret):
                     call.key, key_headers = self.api_key, self._key_headers
                 else:
-                    call.key = await self._current_key(self.api_key)
+                    call.key = await call_key_function(self.api_key)
                     key_headers = _key_headers(call.key)
                 headers = _headers(key_headers, request)
                 call.attempt = HTTPRequest(request.method, self.base_url + request.path, headers, request.body)
@@ -320,13 +319,6 @@ class Executor:
         )
         remaining = call.deadline - now()
         return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
-
-    @staticmethod
-    async def _current_key(key_function: Callable[[], str] | Callable[[], Awaitable[str]]) -> Secret:
-        result = _options.as_secret_result(key_function())
-        if isinstance(result, Awaitable):
-            result = _options.as_secret_result(await result)
-        return _options.check_key(result)
 
 
 def _key_headers(key: object) -> dict[str, str]:
