@@ -30,10 +30,11 @@ else
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
 endif
 
-# Tests in which the fast paths take part: the command, the hosts, the pages and the benchmarks add nothing to them.
+# Tests in which the fast paths take part: the command, the local server, the hosts, the pages and the benchmarks add
+# nothing to them.
 test-general: .venv/.dev ## run the tests of the packages without the fast paths, without coverage
 	NEURALBOX_FAST_PATHS=off .venv/bin/python -m pytest $(PYTEST_ARGS) \
-		$(foreach folder,benchmarks cli docs hosts packaging,--ignore=tests/$(folder))
+		$(foreach folder,benchmarks cli docs hosts packaging testing,--ignore=tests/$(folder))
 
 test-%: .venv-%/.test ## run the tests on another CPython of this machine, without coverage: make test-3.12
 	.venv-$*/bin/python -m pytest $(PYTEST_ARGS)
