@@ -63,7 +63,7 @@ class NeuralBoxError(Exception):
     * *elapsed* (float): seconds since the start of the call.
     * *idempotency_key*, *generation_id*, *request_id*: what identifies the call, its generation and its response, or
       None.
-    * *text* (str): generated text that had arrived; ``""`` when there is none.
+    * *text* (str): generated text that had arrived; ``""`` by default.
     """
 
     billed: BillingStatus = "no"

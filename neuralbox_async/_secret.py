@@ -48,7 +48,7 @@ def without_frames(error: E) -> E:
 
 def mask(value: object, secret: str) -> object:
     """
-    Return *value* with each occurrence of *secret* replaced by ``***``; *value* itself when there is none.
+    Return *value* with each occurrence of *secret* replaced by ``***``; *value* itself without an occurrence.
 
     Looks into strings and bytes, and into mappings, lists and tuples of them. Returns mappings as dicts and tuples as
     lists when they change. Other values are returned unchanged; a value that is nested too deeply is replaced whole.

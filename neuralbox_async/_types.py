@@ -310,7 +310,7 @@ class Generation:
     * *id*: string or integer, as the API sent it.
     * *status*: ``"completed"``, ``"pending"``, ``"failed"``, a status that this version does not know, or
       ``"incomplete"`` for a stream that has not reached its end.
-    * *content*: the text; ``""`` when there is none (yet).
+    * *content*: the text; ``""`` while there is no text.
     * *tokens_used*: NeuralBox tokens billed; *balance_remaining*: the balance afterwards; *usage*: the provider's
       counts.
     * *created_at*, *completed_at*: aware datetimes.

@@ -127,7 +127,7 @@ class ResultBuffer:
         self._capacity -= 1
 
     def put(self, index: int, result: BatchResult | None) -> None:
-        """Add the result of the request at *index*; None when there is none."""
+        """Add the result of the request at *index*; None if it has no result."""
         if result is None:
             self._capacity += 1
         if self._early is not None:

@@ -59,7 +59,7 @@ def decode_generation(status_code: int, headers: Mapping[str, str], body: bytes)
     """
     Return the generation in a response, whatever its status.
 
-    Raises `ResponseError`, which keeps the body and the text, when there is none, and `GenerationFailedError` when it
+    Raises `ResponseError`, which keeps the body and the text, when it has no generation, and `GenerationFailedError` when it
     failed.
     """
     try:

@@ -120,7 +120,7 @@ def _code_in(members: Mapping[str, Any]) -> str | None:
 
 
 def message_in(members: Mapping[str, Any]) -> str:
-    """Return the message for people in a JSON error object of any known shape, ``""`` when there is none."""
+    """Return the message for people in a JSON error object of any known shape, or ``""``."""
     error = members.get("error")
     inner = error.get("message") if json.is_object(error) else None
     for value in (members.get("message"), inner, members.get("detail"), error):
