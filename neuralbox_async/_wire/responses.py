@@ -59,8 +59,8 @@ def decode_generation(status_code: int, headers: Mapping[str, str], body: bytes)
     """
     Return the generation in a response, whatever its status.
 
-    Raises `ResponseError`, which keeps the body and the text, when it has no generation, and `GenerationFailedError` when it
-    failed.
+    Raises `ResponseError`, which keeps the body and the text, when it has no generation, and `GenerationFailedError`
+    when that failed.
     """
     try:
         members = _load_members(body)
