@@ -379,20 +379,23 @@ class AsyncNeuralBox:
         generation: Generation | GenerationId,
         *,
         timeout: float | None = _options.DEFAULT_WAIT_TIMEOUT,
-        poll_interval: float = _options.DEFAULT_POLL_INTERVAL,
+        poll_interval: float | NotGiven = NOT_GIVEN,
     ) -> Generation:
         """
         Poll until *generation*, a generation or its id, is completed, and return it.
 
-        *timeout*: seconds in all, None for no limit; *poll_interval*: seconds between two status requests, above 0.
-        Transient failures are retried. Raises `GenerationFailedError` when it failed, and `WaitTimeoutError`, which has
-        the last state, when the time is over.
+        *timeout*: seconds in all, None for no limit. *poll_interval*: seconds between two status requests, above 0; by
+        default 5, or the ``eta_seconds`` of the API, up to 30. It varies by 10 %, and grows after failures and near the
+        rate limit. Transient failures are retried. Raises `GenerationFailedError` when it failed, and
+        `WaitTimeoutError`, which has the last state, when the time is over.
 
         Source: the vendor's page "Generation status" (poll every 5 s).
         """
-        interval = check_interval("poll_interval", poll_interval)
+        pace: dict[str, Any] = {}
+        if poll_interval is not NOT_GIVEN:
+            pace = {"interval": check_interval("poll_interval", poll_interval), "use_eta": False}
         deadline = time_after(check_seconds("timeout", timeout))
         if isinstance(generation, Generation):
-            return await polling.wait(self._executor, generation, self._options, deadline, interval=interval)
+            return await polling.wait(self._executor, generation, self._options, deadline, **pace)
         state = Generation(id=polling.id_of(generation), status="pending")
-        return await polling.wait(self._executor, state, self._options, deadline, interval=interval, immediately=True)
+        return await polling.wait(self._executor, state, self._options, deadline, immediately=True, **pace)

@@ -6,7 +6,9 @@ The status of a generation: `retrieve` it once, `wait` until it is finished.
 
 from __future__ import annotations
 
+import json
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from neuralbox_async._call.executor import Call
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from neuralbox_async._call.executor import Executor
+    from neuralbox_async._errors import BillingStatus
     from neuralbox_async._options import CallOptions
     from neuralbox_async._types import GenerationId
 
@@ -46,10 +49,16 @@ _MAX_BACKOFF_EXPONENT = 3
 
 
 def id_of(generation: Generation | GenerationId) -> GenerationId:
-    """Return the id of *generation*, or *generation* if it is an id. Raises `InvalidParameterError`."""
+    """
+    Return the id of *generation*, or *generation* if it is an id.
+
+    Raises `InvalidParameterError`; of an unfinished generation, which may be billed, with that billing status.
+    """
     value = generation.id if isinstance(generation, Generation) else generation
     if not isinstance(value, str | int) or isinstance(value, bool) or value in {"", ".", ".."}:
-        raise InvalidParameterError("generation", value, "a generation with an id, or an id")
+        unfinished = isinstance(generation, Generation) and not generation.finished
+        billed: BillingStatus = "unknown" if unfinished else "no"
+        raise InvalidParameterError("generation", value, "a generation with an id, or an id", billed=billed)
     return check_text("generation", value) if isinstance(value, str) else value
 
 
@@ -94,11 +103,13 @@ async def wait(
     deadline: float,
     *,
     interval: float = DEFAULT_POLL_INTERVAL,
+    use_eta: bool = True,
     immediately: bool = False,
 ) -> Generation:
     """
-    Poll until the generation is finished, and return it; *immediately*: send the first status request at once.
+    Poll every *interval* seconds until the generation is finished, and return it.
 
+    *use_eta*: wait longer when the API sends ``eta_seconds``. *immediately*: send the first status request at once.
     Raises `GenerationFailedError` when it failed, `WaitTimeoutError` at the *deadline*, `InvalidParameterError` when it
     has no valid id, and the errors of status requests that are not transient.
     """
@@ -108,7 +119,8 @@ async def wait(
     while generation_id is not None and not state.finished:
         if not immediately:
             pause = max(retry_after, interval * 2**failures / _allowed_pace(executor))
-            await executor.sleep(_pause(state, pause, deadline))
+            eta = min(_MAX_ETA, state.eta_seconds or 0.0) if use_eta else 0.0
+            await executor.sleep(_pause(max(pause, eta), deadline))
             executor.check_open()
         immediately = False
         try:
@@ -131,14 +143,21 @@ async def wait(
     return state
 
 
+def pending_without_id(generation: Generation) -> ResponseError:
+    """Return the error of an unfinished *generation* that cannot be waited for, because the API sent no id."""
+    msg = f"the generation is {generation.status} and has no id, so it cannot be waited for"
+    body = b""  # a representation of what was parsed, if that can be represented
+    with suppress(ValueError, RecursionError):  # numbers with thousands of digits, deep nesting
+        body = json.dumps(generation.raw).encode()
+    return ResponseError(msg, path="$.id", body=body, text=generation.content)
+
+
 async def wait_for_call(executor: Executor, call: Call, generation: Generation) -> Generation:
     """Return *generation*, the result of *call*, when it is finished. Raises the errors of `wait`, for *call*."""
     if generation.finished:
         return generation
     if generation.id is None:
-        msg = "a pending generation without an id cannot be waited for"
-        body = repr(generation.raw).encode(errors="replace")
-        raise call.annotate(ResponseError(msg, path="$.id", body=body))
+        raise call.annotate(pending_without_id(generation))
     call.accept(generation.id)
     try:
         return await wait(executor, generation, call.options, call.deadline)
@@ -162,10 +181,9 @@ def _allowed_pace(executor: Executor) -> float:
     return min(1.0, max(_MIN_PACE, hour.remaining / hour.limit / _FULL_PACE_ABOVE))
 
 
-def _pause(state: Generation, interval: float, deadline: float) -> float:
+def _pause(interval: float, deadline: float) -> float:
     """Return the seconds until the next status request."""
     # Jitter: a thousand generations that started together are not polled together.
-    eta = min(_MAX_ETA, state.eta_seconds or 0.0)
-    pause = max(interval, eta) * random.uniform(0.9, 1.1)  # noqa: S311 - not a secret
+    pause = interval * random.uniform(0.9, 1.1)  # noqa: S311 - not a secret
     left = deadline - now()
     return max(0.0, min(pause, left if left < _NEAR_DEADLINE else left * _LAST_REQUEST_AT))

@@ -86,6 +86,7 @@ class AsyncStream:
         self._whole: Generation | None = None  # the generation as the API describes it, if it does
         self._failure: NeuralBoxError | None = None
         self._timeouts = StreamTimeouts(limits)
+        self._decoder = events.EventDecoder()
         self._now: Callable[[], float] = now  # until it is entered; then its loop's clock, at a third of the cost
 
     # -------------------------------------------------------------------------------------------- opening and closing
@@ -232,10 +233,17 @@ class AsyncStream:
         elif isinstance(event, ContentDelta):
             self._texts.append(event.delta)
         elif isinstance(event, GenerationStart):
-            self._start = event
+            self._record_start(event)
         elif isinstance(event, GenerationEnd):
             self._end = event
         return event
+
+    def _record_start(self, start: GenerationStart) -> None:
+        """Record the first id and the first model; a repeated start changes neither."""
+        known = self._start
+        self._start = GenerationStart(
+            start.id if known.id is None else known.id, start.model if known.model is None else known.model
+        )
 
     async def _fill(self) -> bool:
         """Wait for more events to deliver; return False when no more will come."""
@@ -278,6 +286,7 @@ class AsyncStream:
             raise APITimeoutError(msg, phase="total", request_sent=True)
         deadline = timeouts.read_deadline(started)
         try:
+            late = timeouts.has_expired(started)
             is_stream = reader.has_events or await reader.detect_event_stream(deadline)
             received = await reader.next_events(deadline) if is_stream else []
             self._check_not_closed()
@@ -292,39 +301,46 @@ class AsyncStream:
         elif not received:
             msg = "the connection was closed"
             raise APIConnectionError(msg, request_sent=True)
+        elif late and timeouts.has_expired(self._now()) and self._state is StreamState.OPEN:
+            # A read that finds data never waits: without this, a flood of heartbeats would have no timeout.
+            msg = "no content arrived in time"
+            timeout = APITimeoutError(msg, phase=timeouts.phase, request_sent=True)
+            self._pending_failure = self._pending_failure or timeout
 
     async def _read_unstreamed(self, reader: StreamReader) -> None:
         """
         Read a response that is not an event stream, as of a server that ignores ``stream``: one delta, and the end.
 
-        An unfinished generation counts as a stream that broke after its start.
+        A generation that is unfinished or malformed counts as a stream that broke after its start and its text.
         """
         response = reader.response
-        body = await reader.read_body(self._timeouts.body_deadline(self._now()))
-        whole = responses.decode_generation(response.status_code, response.headers, body)
+        body = await reader.read_body(*self._timeouts.body_deadline(self._now()))
         self._check_not_closed()
-        if not whole.finished:
-            self._start = GenerationStart(whole.id, whole.model)
+        failure: ResponseError | GenerationFailedError
+        try:
+            whole = responses.decode_generation(response.status_code, response.headers, body)
+        except (ResponseError, GenerationFailedError) as error:
+            failure = error
+            self._record_start(GenerationStart(error.generation_id))
+        else:
+            if whole.finished:
+                self._take_whole(whole)
+                return
             msg = f"the response is not an event stream, and its generation is {whole.status}"
-            raise ResponseError(msg, body=body, text=whole.content, generation_id=whole.id)
-        self._take_whole(whole)
+            failure = ResponseError(msg, body=body, text=whole.content, generation_id=whole.id)
+            self._record_start(GenerationStart(whole.id, whole.model))
+        if failure.text:
+            self._pending.append(ContentDelta(failure.text))
+        self._pending_failure = without_frames(failure)
 
     def _take(self, received: list[bytes | str]) -> None:
         """Make events pending, up to the terminal event or the first that is malformed; the rest is ignored."""
-        take, left = self._pending.append, iter(received)
         try:
-            while (other := fast_path.take_deltas(left, take)) is not None:
-                data = other if isinstance(other, str) else other.decode("utf-8", "replace")
-                if data == events.DONE:
-                    self._move(StreamState.ENDED)
-                    return
-                event = events.decode_event(data)
-                take(event)
-                if isinstance(event, GenerationEnd):
-                    self._move(StreamState.ENDED)
-                    return
+            self._decoder.decode(received, self._pending)
         except NeuralBoxError as error:
             self._pending_failure = without_frames(error)
+        if self._decoder.ended:
+            self._move(StreamState.ENDED)
 
     def _take_whole(self, whole: Generation, so_far: str = "") -> None:
         """Make pending the part of *whole*, a completed generation, beyond the text *so_far*."""

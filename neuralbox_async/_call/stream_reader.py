@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from codecs import BOM_UTF8
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -101,16 +102,20 @@ class StreamReader:
         return self._is_event_stream
 
     async def _peek_first_byte(self, deadline: float) -> bytes:
-        while len(self._peeked) < _MAX_LEADING_BLANKS and not self._peeked.strip():
+        while len(self._peeked) < _MAX_LEADING_BLANKS and not _first_byte(self._peeked):
             chunk = await self.response.read_chunk(deadline)
             self._peeked += chunk
             if not chunk:
                 break
-        return self._peeked.strip()[:1]
+        return _first_byte(self._peeked)
 
-    async def read_body(self, deadline: float) -> bytes:
-        """Return the whole body of a response that is not a stream. Raises `APIConnectionError` or `ResponseError`."""
-        failure: APIConnectionError = APITimeoutError("no data arrived in time", phase="stall", request_sent=True)
+    async def read_body(self, deadline: float, phase: str) -> bytes:
+        """
+        Return the whole body of a response that is not a stream.
+
+        Raises `APITimeoutError` with *phase* at the *deadline*, `APIConnectionError` or `ResponseError`.
+        """
+        failure: APIConnectionError = APITimeoutError("no data arrived in time", phase=phase, request_sent=True)
         with Deadline(deadline):
             try:
                 return self._peeked + await self.response.read(self._limits.max_response_bytes)
@@ -126,3 +131,8 @@ class StreamReader:
             # It is suspended in a `yield`, so it ends at once; dropped instead, it would cost the loop a task.
             with suppress(StopIteration, RuntimeError):
                 self._parser.aclose().send(None)
+
+
+def _first_byte(body: bytes) -> bytes:
+    """Return the first byte of *body* that is neither white space nor of a byte order mark, or ``b""``."""
+    return b"" if BOM_UTF8.startswith(body) else body.removeprefix(BOM_UTF8).strip()[:1]

@@ -34,9 +34,9 @@ class StreamTimeouts:
         self._content = now + self._stall_budget if self._first_event is None else self._first_event
         return min(self._content, self.total)
 
-    def body_deadline(self, now: float) -> float:
-        """Return the deadline of reading a whole body from *now*."""
-        return min(self.total, now + self._stall_budget)
+    def body_deadline(self, now: float) -> tuple[float, str]:
+        """Return the deadline of reading a whole body from *now*, and the timeout that it belongs to."""
+        return min((self.total, "total"), (now + self._stall_budget, "stall"))
 
     @property
     def phase(self) -> str:
@@ -45,21 +45,26 @@ class StreamTimeouts:
             return "total"
         return "stall" if self._first_event is None else "first_event"
 
+    def has_expired(self, now: float) -> bool:
+        """Return whether the timeout for content has expired at the time *now*."""
+        return self._stall_budget <= 0 if self._first_event is None else now >= self._first_event
+
     def update(self, received: Iterable[StreamEvent | dict[str, Any]], waited: float) -> None:
         """Account for a read that *received* these events (dicts are deltas) and *waited* so many seconds."""
         # Comments, unknown events and empty deltas are heartbeats; they must not keep a dead generation alive.
         for event in received:
-            if event["delta"] if isinstance(event, dict) else _is_progress(event):
+            if event["delta"] if isinstance(event, dict) else self._is_progress(event):
                 self._first_event = None
                 self._stall_budget = self._stall_timeout
                 return
         if self._first_event is None:
             self._stall_budget -= waited
 
+    def _is_progress(self, event: StreamEvent) -> bool:
+        if isinstance(event, GenerationStart):
+            return self._first_event is not None  # repeated, it is a heartbeat as well
+        return isinstance(event, GenerationEnd) or (isinstance(event, ContentDelta) and event.delta != "")
+
 
 def _or_infinity(seconds: float | None) -> float:
     return math.inf if seconds is None else seconds
-
-
-def _is_progress(event: StreamEvent) -> bool:
-    return bool(event.delta) if isinstance(event, ContentDelta) else isinstance(event, GenerationStart | GenerationEnd)

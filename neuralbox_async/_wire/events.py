@@ -1,51 +1,183 @@
 """
-The decoder of stream events: from the data of a server-sent event to a `StreamEvent`.
+The decoder of stream events: from the data of server-sent events to `StreamEvent`s.
 
-Source: the vendor's "Streaming Guide" (the ``type`` member has the type of an event).
+Source: the vendor's "Streaming Guide" (the ``type`` member has the type of an event, and ``[DONE]`` ends a stream).
+What has no content is a heartbeat: servers and gateways send them in many forms, and the text of a stream that has
+been paid for must not be lost to one of them.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from neuralbox_async._errors import GenerationFailedError, ResponseError
-from neuralbox_async._types import ContentDelta, GenerationEnd, GenerationStart, StreamEvent, UnknownEvent
-from neuralbox_async._wire import json
-from neuralbox_async._wire.responses import structure
+from neuralbox_async._types import (
+    ContentDelta,
+    Generation,
+    GenerationEnd,
+    GenerationStart,
+    StreamEvent,
+    UnknownEvent,
+)
+from neuralbox_async._wire import fast_path, json
+from neuralbox_async._wire.responses import generation_failed, structure
+from neuralbox_async._wire.sse import NamedData
 from neuralbox_async._wire.status_errors import MAX_MESSAGE_LENGTH, message_in
+from neuralbox_async._wire.surrogates import SurrogateJoiner
 
-DONE: Final = "[DONE]"
-"""The data of the other documented terminal event, which is not JSON."""
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Iterable
 
+_ERROR: Final = "error"
 _EVENT_TYPES: dict[str, type[Any]] = {
     "generation_start": GenerationStart,
     "content_delta": ContentDelta,
     "generation_end": GenerationEnd,
 }
+# Data that is no JSON object and no content, compared by `_word`.
+_DONE = "[done]"
+_EMPTY = frozenset({"", "null"})
+_HEARTBEATS = _EMPTY | {"ping", "pong", "keepalive", "keep-alive", "heartbeat"}
+_AROUND_WORDS = " \t\r\n\"'\ufeff"
+_BOM = "\ufeff"
 
 
-def decode_event(data: str) -> StreamEvent:
+class EventDecoder:
     """
-    Return the event in the *data* of one server-sent event.
+    Turns the server-sent events of one stream into its events.
 
-    Raises `ResponseError` when it is malformed, and `GenerationFailedError` for an error event.
+    *ended* is true after the terminal event; what follows it is ignored. Surrogate pairs that are cut between two
+    deltas are joined, and the text never has a lone surrogate: it becomes U+FFFD (the event's *raw* keeps it).
     """
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._joiner = SurrogateJoiner()
+        self._has_text = False
+        self._unfinished: str | None = None  # the status of a generation that an event has described
+
+    def decode(self, received: Iterable[bytes | str], pending: deque[StreamEvent | dict[str, Any]]) -> None:
+        """
+        Append the events in *received*, the data of server-sent events, to *pending*; dicts are deltas.
+
+        Raises `ResponseError` for an event that is malformed, and `GenerationFailedError` for an error event, after the
+        events before it.
+        """
+        left, before = iter(received), len(pending)
+        while not self.ended:
+            # A surrogate that waits is joined with the next delta, which must not be taken before that.
+            data = next(left, None) if self._joiner.high else fast_path.take_deltas(left, pending.append)
+            self._has_text = self._has_text or len(pending) > before
+            if data is None:
+                return
+            self._decode(data if isinstance(data, str) else data.decode("utf-8", "replace"), pending)
+            before = len(pending)
+
+    def _decode(self, data: str, pending: deque[StreamEvent | dict[str, Any]]) -> None:
+        if _word(data) == _DONE:
+            if self._unfinished is not None and not self._has_text:
+                msg = f"the stream ended without text, and its generation is {self._unfinished}"
+                raise ResponseError(msg, body=data.encode())
+            self._end(pending)
+            return
+        event = decode_event(data)
+        if isinstance(event, ContentDelta):
+            self._has_text = self._has_text or event.delta != ""
+            pending.append(ContentDelta(self._joiner.feed(event.delta), raw=event.raw))
+        elif isinstance(event, GenerationEnd):
+            self._end(pending)
+            pending.append(event)
+        elif isinstance(event, UnknownEvent) and (generation := _described_by(event)) is not None:
+            self._take_generation(generation, event, pending)
+        elif event is not None:
+            pending.append(event)
+
+    def _end(self, pending: deque[StreamEvent | dict[str, Any]]) -> None:
+        self.ended = True
+        if rest := self._joiner.flush():
+            pending.append(ContentDelta(rest))
+
+    def _take_generation(
+        self, generation: Generation, event: UnknownEvent, pending: deque[StreamEvent | dict[str, Any]]
+    ) -> None:
+        """Take the event of a server that ignores ``stream`` and sends the response of a plain call as an event."""
+        raw = event.raw
+        if generation.status == "failed":
+            raise generation_failed(generation)
+        if not generation.finished:
+            self._unfinished = generation.status
+            pending.append(GenerationStart(generation.id, generation.model, raw=raw))
+        elif self._has_text:
+            pending.append(event)
+        else:
+            self.ended = True
+            pending.append(ContentDelta(generation.content, raw=raw))
+            end = (generation.id, generation.tokens_used, generation.balance_remaining, generation.usage)
+            pending.append(GenerationEnd(*end, raw=raw))
+
+
+def decode_event(data: str) -> StreamEvent | None:
+    """
+    Return the event in the *data* of one server-sent event, or None if it is a heartbeat.
+
+    Its type is the ``type`` member; without one, that of the server-sent event (`NamedData`). An event of an unknown
+    type that is not a JSON object is an `UnknownEvent` with the text as *raw* ``data``. Raises `ResponseError` when an
+    event of a known type, or of none, is malformed, and `GenerationFailedError` for an error event.
+    """
+    name = data.event if isinstance(data, NamedData) else None
+    is_known = name is None or name == _ERROR or name in _EVENT_TYPES
+    word = _word(data)
+    if word in _HEARTBEATS and is_known and name not in {"generation_end", _ERROR}:
+        return None
     body = data.encode(errors="replace")
     try:
-        members = json.loads(data)
+        members = {} if word in _EMPTY else json.loads(data.lstrip(_BOM))
     except (ValueError, RecursionError) as error:
+        if name == _ERROR:
+            raise _error_event({"message": data}) from None
+        if not is_known:
+            return UnknownEvent(name or "", {"data": str(data)})
         msg = f"an event of the stream is not JSON ({json.one_line(str(error))}): {json.excerpt(body)}"
         raise ResponseError(msg, body=body) from None
     if not json.is_object(members):
+        if name == _ERROR:
+            raise _error_event({"message": data})
+        if not is_known:
+            return UnknownEvent(name or "", {"data": str(data)})
         msg = f"expected a JSON object @ $ in an event of the stream, got {json.type_name(members)}"
         raise ResponseError(msg, path="$", body=body)
+    return _event_of(members, name, body)
+
+
+def _event_of(members: dict[str, Any], name: str | None, body: bytes) -> StreamEvent:
     event_type = members.get("type")
-    if event_type == "error" or (event_type is None and members.get("error") is not None):
+    if event_type == _ERROR or (event_type is None and (name == _ERROR or members.get("error") is not None)):
         raise _error_event(members)
-    cls = _EVENT_TYPES.get(event_type) if isinstance(event_type, str) else None
+    if not isinstance(event_type, str) or not event_type:
+        event_type = name or ""
+    cls = _EVENT_TYPES.get(event_type)
     if cls is None:
-        return UnknownEvent(event_type if isinstance(event_type, str) else "", members)
+        return UnknownEvent(event_type, members)
+    if cls is ContentDelta and members.get("delta", "") is None:
+        return ContentDelta("", raw=members)  # an explicit null is no text; a missing member may be text elsewhere
     return cast("StreamEvent", structure(members, cls, body))
+
+
+def _word(data: str) -> str:
+    """Return *data* for comparison with a word: without white space and quotes around it, in lower case."""
+    word = data.strip(_AROUND_WORDS)
+    return word.lower() if len(word) <= len("keep-alive") else word
+
+
+def _described_by(event: UnknownEvent) -> Generation | None:
+    """Return the generation that an *event* without a type describes, or None."""
+    if event.type or not isinstance(event.raw.get("status"), str):
+        return None
+    try:
+        return structure(event.raw, Generation, b"")
+    except ResponseError:
+        return None
 
 
 def _error_event(members: dict[str, Any]) -> GenerationFailedError:

@@ -65,7 +65,11 @@ def fastest_loads() -> Callable[[bytes | str], Any]:
 
 
 def _loads_without_bom(data: bytes | str) -> Any:
-    return loads_exactly(data if isinstance(data, str) else data.decode())
+    text = data if isinstance(data, str) else data.decode()
+    if "\\u" in text and ("\\ud" in text or "\\uD" in text):
+        msg = "perhaps a lone surrogate"  # which orjson refuses as well
+        raise ValueError(msg)
+    return loads_exactly(text)
 
 
 def has_long_number(data: bytes | str) -> bool:

@@ -23,6 +23,7 @@ from neuralbox_async._types import ContentDelta, GenerateRequest, Generation, Ge
 from neuralbox_async._wire import fast_path, json
 from neuralbox_async._wire.requests import unstructure_request
 from neuralbox_async._wire.status_errors import MAX_MESSAGE_LENGTH, message_in
+from neuralbox_async._wire.surrogates import without_lone_surrogates
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -67,6 +68,8 @@ def decode_generation(status_code: int, headers: Mapping[str, str], body: bytes)
         generation = fast_path.plain_generation(members)
         if generation is None:
             generation = _general_generation(members, body)
+        if b"\\u" in body:  # no surrogate comes without such an escape
+            generation = _without_lone_surrogates(generation)
     except ResponseError as error:
         raise ResponseError(
             error.message,
@@ -98,7 +101,13 @@ def _general_generation(members: Any, body: bytes) -> Generation:
 
 def structure_generation(members: Mapping[str, Any]) -> Generation:
     """Return the generation that the JSON object *members* describes. Raises `ResponseError`."""
-    return fast_path.plain_generation(members) or structure(members, Generation, b"")
+    return _without_lone_surrogates(fast_path.plain_generation(members) or structure(members, Generation, b""))
+
+
+def _without_lone_surrogates(generation: Generation) -> Generation:
+    # UTF-8 cannot carry them: the text could be neither written nor sent as history. *raw* keeps them.
+    content = without_lone_surrogates(generation.content)
+    return generation if content is generation.content else attrs.evolve(generation, content=content)
 
 
 def generation_failed(generation: Generation) -> GenerationFailedError:
@@ -201,7 +210,7 @@ def _wire_path(members: Mapping[str, Any], path: str) -> str:
 
 def _text_in(members: Mapping[str, Any]) -> str:
     texts = (members.get(name) for name in _GENERATION_NAMES["content"])
-    return next((text for text in texts if isinstance(text, str)), "")
+    return without_lone_surrogates(next((text for text in texts if isinstance(text, str)), ""))
 
 
 class _WrongTypeError(ValueError):

@@ -16,14 +16,22 @@ if TYPE_CHECKING:
 
 _BOM = b"\xef\xbb\xbf"
 _LF = 10
+_DEFAULT_TYPE = "message"
 
 
 class ServerSentEvent(NamedTuple):
     """One dispatched event: its *data*, its *event* type (default ``"message"``) and the last event id."""
 
     data: str
-    event: str = "message"
+    event: str = _DEFAULT_TYPE
     id: str = ""
+
+
+class NamedData(str):
+    """The data of a server-sent event whose type, *event*, is not the default."""
+
+    __slots__ = ("event",)
+    event: str
 
 
 _new_tuple: Callable[[type[ServerSentEvent], tuple[str, str, str]], ServerSentEvent] = cast("Any", tuple).__new__
@@ -77,7 +85,7 @@ class SSEDecoder:
             elif data:
                 # Inlined: half of the time that an event takes here.
                 text = (data[0] if len(data) == 1 else b"\n".join(data)).decode("utf-8", "replace")
-                events.append(_new_tuple(ServerSentEvent, (text, self._event or "message", self._last_id)))
+                events.append(_new_tuple(ServerSentEvent, (text, self._event or _DEFAULT_TYPE, self._last_id)))
                 data.clear()
                 self._data_bytes = 0
                 self._event = ""
@@ -91,8 +99,8 @@ class SSEDecoder:
         """
         Return the data of the events that *chunk* completes; the bytes as they arrived where no decoding is needed.
 
-        For callers that need neither the types nor the ids of events, at a third of the cost of `feed`: an event of one
-        line is found by the blank line after it.
+        The data of an event with a type is a `NamedData`. For callers that do not need the ids of events, at a third of
+        the cost of `feed`: an event of one line is found by the blank line after it.
         """
         if (
             self._is_between_events
@@ -109,7 +117,7 @@ class SSEDecoder:
         if not self._is_between_events or b"\r" in chunk:
             end = 0 if b"\r" in chunk else chunk.find(b"\n\n") + 2
             ended, chunk = (chunk[:end], chunk[end:]) if end > 1 else (chunk, b"")
-            data.extend(event.data for event in self.feed(ended))
+            data.extend(map(_data_of, self.feed(ended)))
             if self._has_failed():
                 return data
         *blocks, rest = chunk.split(b"\n\n")
@@ -117,7 +125,7 @@ class SSEDecoder:
             if block[:6] == b"data: " and b"\n" not in block and len(block) <= self._max_event_bytes:
                 data.append(block[6:])
             else:
-                data.extend(event.data for event in self.feed(block + b"\n\n"))
+                data.extend(map(_data_of, self.feed(block + b"\n\n")))
                 if self._has_failed():
                     return data
         if rest:
@@ -183,6 +191,14 @@ class SSEDecoder:
         elif name == b"retry" and value.isdigit():
             self.retry = int(value[:18])  # int() refuses thousands of digits
         # Everything else is a comment (no name before the colon) or a field to ignore.
+
+
+def _data_of(event: ServerSentEvent) -> str:
+    if event.event == _DEFAULT_TYPE:
+        return event.data
+    data = NamedData(event.data)
+    data.event = event.event
+    return data
 
 
 def _text(value: bytes) -> str:
