@@ -391,11 +391,9 @@ class AsyncNeuralBox:
 
         Source: the vendor's page "Generation status" (poll every 5 s).
         """
-        pace: dict[str, Any] = {}
-        if poll_interval is not NOT_GIVEN:
-            pace = {"interval": check_interval("poll_interval", poll_interval), "use_eta": False}
+        interval = None if poll_interval is NOT_GIVEN else check_interval("poll_interval", poll_interval)
         deadline = time_after(check_seconds("timeout", timeout))
         if isinstance(generation, Generation):
-            return await polling.wait(self._executor, generation, self._options, deadline, **pace)
+            return await polling.wait(self._executor, generation, self._options, deadline, interval=interval)
         state = Generation(id=polling.id_of(generation), status="pending")
-        return await polling.wait(self._executor, state, self._options, deadline, immediately=True, **pace)
+        return await polling.wait(self._executor, state, self._options, deadline, interval=interval, immediately=True)

@@ -102,24 +102,25 @@ async def wait(
     options: CallOptions,
     deadline: float,
     *,
-    interval: float = DEFAULT_POLL_INTERVAL,
-    use_eta: bool = True,
+    interval: float | None = None,
+    default_interval: float = DEFAULT_POLL_INTERVAL,
     immediately: bool = False,
 ) -> Generation:
     """
     Poll every *interval* seconds until the generation is finished, and return it.
 
-    *use_eta*: wait longer when the API sends ``eta_seconds``. *immediately*: send the first status request at once.
-    Raises `GenerationFailedError` when it failed, `WaitTimeoutError` at the *deadline*, `InvalidParameterError` when it
-    has no valid id, and the errors of status requests that are not transient.
+    None: every *default_interval* seconds, or as long as the generation takes by its ``eta_seconds``, up to 30.
+    *immediately*: send the first status request at once. Raises `GenerationFailedError` when it failed,
+    `WaitTimeoutError` at the *deadline*, `InvalidParameterError` when it has no valid id, and the errors of status
+    requests that are not transient.
     """
     generation_id = None if state.finished else id_of(state)
     started = now()
     failures, retry_after = 0, 0.0
     while generation_id is not None and not state.finished:
         if not immediately:
-            pause = max(retry_after, interval * 2**failures / _allowed_pace(executor))
-            eta = min(_MAX_ETA, state.eta_seconds or 0.0) if use_eta else 0.0
+            pause = max(retry_after, (interval or default_interval) * 2**failures / _allowed_pace(executor))
+            eta = min(_MAX_ETA, state.eta_seconds or 0.0) if interval is None else 0.0
             await executor.sleep(_pause(max(pause, eta), deadline))
             executor.check_open()
         immediately = False
@@ -170,7 +171,7 @@ async def recover(executor: Executor, options: CallOptions, generation_id: Gener
     """Return the finished generation of a stream that broke. Raises the errors of `wait`."""
     state = Generation(id=generation_id, status="pending")
     bound = min(deadline, time_after(options.stall_timeout), time_after(options.timeout))
-    return await wait(executor, state, options, bound, interval=_RECOVERY_INTERVAL, immediately=True)
+    return await wait(executor, state, options, bound, default_interval=_RECOVERY_INTERVAL, immediately=True)
 
 
 def _allowed_pace(executor: Executor) -> float:

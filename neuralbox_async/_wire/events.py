@@ -131,6 +131,7 @@ def decode_event(data: str) -> StreamEvent | None:
     if word in _HEARTBEATS and is_known and name not in {"generation_end", _ERROR}:
         return None
     body = data.encode(errors="replace")
+    members: Any
     try:
         members = {} if word in _EMPTY else json.loads(data.lstrip(_BOM))
     except (ValueError, RecursionError) as error:
