@@ -290,7 +290,7 @@ class AsyncStream:
             is_stream = reader.has_events or await reader.detect_event_stream(deadline)
             received = await reader.next_events(deadline) if is_stream else []
             self._check_not_closed()
-            self._take(received)
+            self._take(received or [])
         except APITimeoutError as error:
             raise APITimeoutError(error.message, phase=timeouts.phase, request_sent=True, body=error.body) from None
         finally:
@@ -298,7 +298,7 @@ class AsyncStream:
             timeouts.update(self._pending, self._now() - started)
         if not is_stream:
             await self._read_unstreamed(reader)
-        elif not received:
+        elif received is None:
             msg = "the connection was closed"
             raise APIConnectionError(msg, request_sent=True)
         elif late and timeouts.has_expired(self._now()) and self._state is StreamState.OPEN:
@@ -356,7 +356,7 @@ class AsyncStream:
         """Read the rest of the body after the terminal event, for a moment, so that the connection is reused."""
         with suppress(NeuralBoxError):  # everything has been delivered: a failure does not matter any more
             deadline = self._now() + _DRAIN_TIMEOUT
-            while await reader.next_events(deadline):
+            while self._now() < deadline and await reader.next_events(deadline) is not None:
                 pass
         self._close()
 

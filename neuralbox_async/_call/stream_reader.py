@@ -70,8 +70,8 @@ class StreamReader:
         """Whether the response is known to be an event stream."""
         return self._is_event_stream is True
 
-    async def next_events(self, deadline: float) -> list[bytes | str]:
-        """Return the data of the next events, together as they arrived, and ``[]`` at the end of the body."""
+    async def next_events(self, deadline: float) -> list[bytes | str] | None:
+        """Return the data of the events in the next bytes that arrive, and None at the end of the body."""
         self._deadline = deadline
         if self._parser is None:
             self._parser = sse.decode(self._read_chunk, self._decoder)
@@ -80,7 +80,7 @@ class StreamReader:
         except BaseException as error:
             self._parser = None  # an exception, a cancellation included, has finished the generator
             if isinstance(error, StopAsyncIteration):
-                return []
+                return None
             raise
 
     def _read_chunk(self) -> Awaitable[bytes]:

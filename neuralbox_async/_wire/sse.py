@@ -210,11 +210,11 @@ async def decode(read: Callable[[], Awaitable[bytes]], decoder: SSEDecoder) -> A
     """
     Yield the data of the events that *read* returns, those of one chunk together, until it returns ``b""``.
 
+    The list is empty for a chunk that completes no event with data, so that a caller can check its timeouts.
     Raises the errors of *read*, and the decoder's *error* after the events before it. The generator holds nothing: the
     bytes that have been read are in *decoder*, so a new generator over the same decoder continues where this one ended.
     """
     while chunk := await read():
-        if data := decoder.feed_data(chunk):
-            yield data
+        yield decoder.feed_data(chunk)
         if decoder.error is not None:
             raise decoder.error

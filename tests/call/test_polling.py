@@ -240,3 +240,115 @@ async def test_wait_obeys_retry_after(make_client, monkeypatch):
     await make_client(transport, max_retries=0).wait("gen_1", poll_interval=1.0, timeout=None)
 
     assert [pytest.approx(90.0)] == pauses
+
+
+# -------------------------------------------------------------------------------------------------------- the interval
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """Return the pauses between status requests, which take no time."""
+    seconds = []
+
+    async def sleep(_self, pause: float) -> None:
+        seconds.append(pytest.approx(pause))
+
+    monkeypatch.setattr("neuralbox_async._call.executor.Executor.sleep", sleep)
+    monkeypatch.setattr("random.uniform", lambda low, high: (low + high) / 2)
+    return seconds
+
+
+ETA = {**PENDING, "eta_seconds": 12}
+
+
+@pytest.mark.parametrize(
+    "options, eta, pause",
+    [
+        ({"poll_interval": 0.1}, 12, 0.1),
+        ({"poll_interval": 20.0}, 12, 20.0),
+        ({"poll_interval": 5.0}, 12, 5.0),  # the default as well, if the caller gives it
+        ({}, 12, 12.0),
+        ({}, 2, 5.0),
+        ({}, 10_000, 30.0),
+        ({}, None, 5.0),
+        ({}, -7, 5.0),
+    ],
+)
+async def test_a_given_interval_holds(make_client, pauses, options, eta, pause):
+    """The ``eta_seconds`` of the API stretches the default interval only."""
+    pending = {**PENDING, "eta_seconds": eta}
+    client = make_client(FakeTransport(pending, pending, REPLY))
+
+    await client.wait("gen_1", timeout=None, **options)
+
+    assert [pause, pause] == pauses
+    await make_client(FakeTransport(REPLY)).wait(
+        Generation(id="gen_1", status="pending", eta_seconds=eta), timeout=None, **options
+    )
+    assert [pause] * 3 == pauses
+
+
+async def test_a_given_interval_still_backs_off(make_client, pauses):
+    """A given interval doubles after a transient failure, and a 429 with a wait is obeyed."""
+    limited = RateLimitError("429", status_code=429, retry_after=90.0)
+    transport = FakeTransport(ETA, LOST, ETA, limited, ETA, REPLY)
+
+    await make_client(transport, max_retries=0).wait("gen_1", timeout=None, poll_interval=1.0)
+
+    assert [1.0, 2.0, 1.0, 90.0, 1.0] == pauses
+
+
+async def test_the_default_intervals(make_client, pauses):
+    """`generate(wait=True)` and the recovery of a stream use the hint of the API."""
+    await make_client(FakeTransport(ETA, ETA, REPLY)).generate("gpt-5", "Hi", wait=True)
+    assert [12.0, 12.0] == pauses
+
+    async with make_client(FakeTransport(PENDING, ETA, PENDING, REPLY)).stream("gpt-5", "Hi") as stream:
+        assert "Hello" == (await stream.get_final_generation()).content
+    assert [12.0, 12.0, 12.0, 0.5] == pauses
+
+
+# ---------------------------------------------------------------------------------------------------- without an id
+
+
+@pytest.mark.parametrize("status", ["pending", "queued", "x"])
+async def test_an_unfinished_generation_without_an_id(make_client, status):
+    """An unfinished generation without an id is waited for by nobody: the error comes at once, possibly billed."""
+    transport = FakeTransport({"status": status, "content": "Hel", "eta_seconds": 5})
+    client = make_client(transport)
+    generation = await client.generate("gpt-5", "Hi")
+    assert (status, None) == (generation.status, generation.id)
+
+    with anyio.fail_after(5):
+        with pytest.raises(ResponseError, match=f"is {status} and has no id") as caught:
+            await client.generate("gpt-5", "Hi", wait=True, timeout=None)
+        assert ("unknown", True, "$.id", "Hel") == (
+            caught.value.billed,
+            caught.value.request_sent,
+            caught.value.path,
+            caught.value.text,
+        )
+        assert {"status": status, "content": "Hel", "eta_seconds": 5} == json.loads(caught.value.body)
+        for call in (client.wait(generation, timeout=None), client.retrieve(generation)):
+            with pytest.raises(InvalidParameterError, match="generation") as refused:
+                await call
+            assert "unknown" == refused.value.billed
+    assert ["POST", "POST"] == [request.method for request in transport.requests]
+
+
+@pytest.mark.parametrize("odd", ["[" * 900 + "]" * 900, "1" * 5000])
+async def test_an_unfinished_generation_with_odd_members(make_client, odd):
+    """A pending generation without an id that cannot be represented is the same error."""
+    transport = FakeTransport(FakeResponse(b'{"status": "pending", "odd": %b}' % odd.encode()))
+    with pytest.raises(ResponseError) as caught:
+        await make_client(transport).generate("gpt-5", "Hi", wait=True)
+    assert "unknown" == caught.value.billed
+
+
+async def test_an_invalid_id_of_the_user_is_not_billed(make_client):
+    """An id that the user got wrong, or a finished generation without one, says nothing of a bill."""
+    client = make_client(FakeTransport(REPLY))
+    for generation in ("", None, Generation(status="completed")):
+        with pytest.raises(InvalidParameterError) as caught:
+            await client.retrieve(generation)
+        assert "no" == caught.value.billed

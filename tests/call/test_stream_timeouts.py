@@ -11,6 +11,19 @@ from neuralbox_async.testing import FakeResponse, FakeTransport
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
 
+class Flood(FakeResponse):
+    """A response that goes on with *beat*; its reads find data and do not wait, so no deadline of a read applies."""
+
+    def __init__(self, clock, beat, *chunks):
+        super().__init__(*chunks, headers={"content-type": "text/event-stream"})
+        self._clock, self._beat = clock, beat
+
+    async def read_chunk(self, deadline=float("inf")):
+        self._clock["now"] += 0.01
+        assert self._clock["now"] < 1100, "no timeout"
+        return await super().read_chunk() or self._beat * 10
+
+
 class Ticking(FakeResponse):
     """A response whose chunks each take *seconds* of a fake clock."""
 
@@ -37,6 +50,8 @@ def clock(monkeypatch):
 
 
 PING, EMPTY, OTHER = b": ping\n\n", sse(delta("")), sse({"type": "ping"})
+NULL, BLANK, NAMED = sse({"type": "content_delta", "delta": None}), b"data:\n\n", b"event: ping\ndata: x\n\n"
+HALF, PENDING = sse(delta("\ud83d")), sse({"id": 7, "status": "pending"})
 
 
 @pytest.mark.parametrize(
@@ -47,6 +62,20 @@ PING, EMPTY, OTHER = b": ping\n\n", sse(delta("")), sse({"type": "ping"})
         ([sse(START), *[PING] * 50, sse(END)], 3, {"stall_timeout": 10}, "stall"),
         ([sse(START), *[EMPTY] * 50, sse(END)], 3, {"stall_timeout": 10}, "stall"),
         ([sse(START), *[OTHER] * 50, sse(END)], 3, {"stall_timeout": 10}, "stall"),
+        ([sse(START), *[sse(START)] * 50, sse(END)], 3, {"stall_timeout": 10}, "stall"),
+        (
+            [sse(START), *[sse({**START, "id": f"gen_{n}"}) for n in range(50)], sse(END)],
+            3,
+            {"stall_timeout": 10},
+            "stall",
+        ),
+        ([sse(delta("a")), *[sse(START)] * 50, sse(END)], 3, {"stall_timeout": 10}, "stall"),
+        ([sse(START), *[NULL, BLANK, NAMED] * 20, sse(END)], 3, {"stall_timeout": 10}, "stall"),
+        ([sse(START), *[PENDING] * 50, sse(END)], 3, {"stall_timeout": 10}, "stall"),
+        ([PENDING] * 50, 3, {"stall_timeout": 10}, "stall"),
+        ([sse(START), *[sse(START), sse(delta("a"))] * 20, sse(END)], 6, {"stall_timeout": 13}, None),
+        ([sse(START), *[HALF] * 20, sse(END)], 6, {"stall_timeout": 13}, None),
+        ([NULL, BLANK, NAMED] * 50, 3, {"first_event_timeout": 20}, "first_event"),
         ([PING] * 50, 3, {"first_event_timeout": 20}, "first_event"),
         ([OTHER] * 50, 3, {"first_event_timeout": 20}, "first_event"),
         ([sse(START)] + [sse(delta("a"))] * 50, 3, {"timeout": 20, "stall_timeout": 10}, "total"),
@@ -84,3 +113,47 @@ async def test_total_timeout_of_a_busy_stream(make_client, clock):
             async for _ in stream:
                 clock["now"] += 3
     assert "total" == caught.value.phase
+
+
+@pytest.mark.parametrize(
+    "start, beat, limits, phase",
+    [
+        (sse(START), PING, {"stall_timeout": 1}, "stall"),
+        (sse(START), sse(START), {"stall_timeout": 1}, "stall"),
+        (sse(START), b": x", {"stall_timeout": 1}, "stall"),
+        (sse(START), b"event: x\n\n", {"stall_timeout": 1}, "stall"),
+        (b"", OTHER, {"first_event_timeout": 1}, "first_event"),
+        (b"", PING, {"first_event_timeout": 1}, "first_event"),
+        (sse(START), PING, {"stall_timeout": None, "timeout": 1}, "total"),
+    ],
+)
+async def test_a_flood_of_heartbeats(make_client, clock, start, beat, limits, phase):
+    """A timeout holds also when there is always a heartbeat to read, so that no read ever waits."""
+    response = Flood(clock, beat, start + beat)
+    async with make_client(FakeTransport(response)).stream("gpt-5", "Hi", recover=False, **limits) as stream:
+        with pytest.raises(StreamTimeoutError) as caught:
+            await stream.get_final_generation()
+    assert phase == caught.value.phase
+
+
+async def test_content_behind_late_heartbeats(make_client, clock):
+    """Content that has arrived when the timeout expired, as of a stopped process, is read."""
+
+    class Stopped(FakeResponse):
+        async def read_chunk(self, deadline=float("inf")):
+            chunk = await super().read_chunk()
+            clock["now"] += 1000 if chunk == PING else 0
+            return chunk
+
+    chunks = [sse(START), PING, sse(delta("Hi"), END)]
+    response = Stopped(*chunks, headers={"content-type": "text/event-stream"})
+    async with make_client(FakeTransport(response)).stream("gpt-5", "Hi", recover=False, stall_timeout=10) as stream:
+        assert "Hi" == (await stream.get_final_generation()).content
+
+
+async def test_a_flood_after_the_end(make_client, clock):
+    """A server that sends heartbeats behind the terminal event does not hold up the reader."""
+    response = Flood(clock, PING, sse(START, delta("Hi"), END))
+    async with make_client(FakeTransport(response)).stream("gpt-5", "Hi", stall_timeout=None) as stream:
+        assert "Hi" == (await stream.get_final_generation()).content
+    assert response.closed

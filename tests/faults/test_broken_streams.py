@@ -35,6 +35,9 @@ BROKEN_STREAMS = {
     "an error event without a message": respond_once(START + event(type="error") + events("never")),
     "bad UTF-8 for JSON": respond_once(START + b"data: \xff\xfe\n\n" + events("never")),
     "lone [DONE]-like": respond_once(START + b"data: [DONE\n\n"),
+    "text in place of JSON": respond_once(START + b"data: never\n\n" + events("never")),
+    "a known type with broken JSON": respond_once(START + b"event: content_delta\ndata: {\n\n" + events("never")),
+    "half a character": respond_once(START + event(type="content_delta", delta="\ud83d")),
 }
 
 
@@ -85,6 +88,12 @@ STALLED_STREAMS = {
     "unknown events": heartbeats(event(type="ping")),
     "empty deltas": heartbeats(event(type="content_delta", delta="")),
     "empty events": heartbeats(b"event: ping\n\n"),
+    "null deltas": heartbeats(event(type="content_delta", delta=None)),
+    "empty data": heartbeats(b"data:\n\n"),
+    "events with text": heartbeats(b"event: ping\ndata: all well\n\n"),
+    "repeated starts": heartbeats(event(type="generation_start", id="gen_1")),
+    "other starts": heartbeats(event(type="generation_start", id="gen_2", model="other")),
+    "an unfinished generation": heartbeats(event(id="gen_1", status="pending", progress=5)),
     "an event byte by byte": heartbeats(b"x"),
 }
 

@@ -90,6 +90,30 @@ async def test_json_instead_of_a_stream(serve, connect, content_type):
     assert 1 == server.posts
 
 
+REFUSED = {
+    "not found": response({"error": "not_found"}, status="404 Not Found"),
+    "not authenticated": response({"error": "not_authenticated"}, status="401 Unauthorized"),
+    "forbidden": response({"error": "forbidden"}, status="403 Forbidden"),
+    "still pending": response({"id": "gen_1", "status": "pending"}),
+    "not JSON": response(b"<html>"),
+}
+
+
+@pytest.mark.parametrize("recover", [True, False])
+@pytest.mark.parametrize("status", REFUSED.values(), ids=REFUSED)
+async def test_unfinished_json_instead_of_a_stream(serve, connect, status, recover):
+    """An unfinished generation instead of a stream that cannot be followed is an interruption, possibly billed."""
+    pending = response({"id": "gen_1", "status": "pending"})
+    server = serve(respond_once(pending), respond_to_each(status))
+
+    outcome = await stream(connect(server, stall_timeout=SHORT), recover=recover)
+
+    assert isinstance(outcome.error, StreamInterruptedError)
+    assert ("gen_1", "unknown") == (outcome.error.generation_id, outcome.error.billed)
+    assert outcome.elapsed < LONG
+    assert 1 == server.posts
+
+
 async def test_failed_generation_instead_of_a_stream(serve, connect):
     """A failed generation instead of a stream costs nothing."""
     server = serve(respond_once(response({"id": 1, "status": "failed", "error": "refused"})))

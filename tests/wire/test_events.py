@@ -19,8 +19,16 @@ from neuralbox_async import (
     Usage,
 )
 from neuralbox_async._wire.events import decode_event
+from neuralbox_async._wire.sse import NamedData
 
 pytestmark = pytest.mark.usefixtures("json_library")
+
+
+def named(name, data):
+    """Return *data* as of a server-sent event with the type *name*."""
+    event = NamedData(data)
+    event.event = name
+    return event
 
 
 @pytest.mark.parametrize(
@@ -82,13 +90,11 @@ def test_the_reason_of_an_error_event_is_bounded():
 @pytest.mark.parametrize(
     "data, message",
     [
-        ("", "not JSON"),
         ("{", "not JSON"),
         ("[]", "got an array"),
         ("5", "got a number"),
         ('{"type": "content_delta", "delta": 5}', r"expected a string, got a number @ \$.delta"),
         ('{"type": "content_delta"}', r"required member is missing @ \$.delta"),
-        ('{"type": "content_delta", "delta": null}', r"required member is missing @ \$.delta"),
         ('{"type": "generation_end", "tokens_spent": "3"}', r"expected an integer, got a string @ \$.tokens_spent"),
     ],
 )
@@ -100,13 +106,59 @@ def test_malformed_events(data, message):
     assert data.encode() == caught.value.body
 
 
+@pytest.mark.parametrize("data", ["", " ", "\n", "null", " null ", '""', "ping", "PING", '"pong"', "keep-alive"])
+def test_heartbeats(data):
+    """Data without content is a heartbeat."""
+    assert decode_event(data) is None
+    assert decode_event(named("content_delta", data)) is None
+    assert "ping" == decode_event(named("ping", data)).type
+
+
+def test_null_deltas():
+    """A delta that is null is an empty piece of text, unlike one that is missing."""
+    event = decode_event('{"type": "content_delta", "delta": null, "index": 0}')
+
+    assert ContentDelta("") == event
+    assert {"type": "content_delta", "delta": None, "index": 0} == event.raw
+
+
+@pytest.mark.parametrize(
+    "name, data, event",
+    [
+        ("content_delta", '{"delta": "Hi"}', ContentDelta("Hi")),
+        ("content_delta", '{"type": null, "delta": "Hi"}', ContentDelta("Hi")),
+        ("content_delta", '{"type": "", "delta": "Hi"}', ContentDelta("Hi")),
+        ("other", '{"type": "content_delta", "delta": "Hi"}', ContentDelta("Hi")),
+        ("content_delta", '{"type": "other"}', UnknownEvent("other", {"type": "other"})),
+        ("generation_start", '{"id": 7}', GenerationStart(7)),
+        ("generation_end", '{"id": 7}', GenerationEnd(7)),
+        ("generation_end", "", GenerationEnd()),
+        ("other", "text", UnknownEvent("other", {"data": "text"})),
+        ("other", "[1]", UnknownEvent("other", {"data": "[1]"})),
+        ("other", '{"a', UnknownEvent("other", {"data": '{"a'})),
+        ("other", '{"a": 1}', UnknownEvent("other", {"a": 1})),
+    ],
+)
+def test_types_of_server_sent_events(name, data, event):
+    """The ``event`` field is the type of an event whose JSON has none."""
+    assert event == decode_event(named(name, data))
+
+
+@pytest.mark.parametrize("data", ["{", "text", "[1]", '{"delta": 5}', '{"text": "lost"}'])
+def test_malformed_events_of_a_known_type(data):
+    """An event of a known type is malformed when its data is."""
+    with pytest.raises(ResponseError):
+        decode_event(named("content_delta", data))
+
+
 @given(
     st.text(), st.dictionaries(st.sampled_from(["type", "delta", "id", "tokens_used", "usage", "model"]), JSON_VALUES)
 )
 def test_any_event(text, members):
     """Any data is an event, or raises a `ResponseError` or the error of an error event."""
     for data in (text, json.dumps(members), json.dumps({**members, "type": "content_delta"})):
-        try:
-            decode_event(data)
-        except (ResponseError, GenerationFailedError):
-            continue
+        for name in ("content_delta", "generation_end", "error", text, None):
+            try:
+                decode_event(data if name is None else named(name, data))
+            except (ResponseError, GenerationFailedError):
+                continue

@@ -152,6 +152,20 @@ _CHUNK_ENDS = [
 ]
 
 
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_feed_data_keeps_types(step):
+    """`feed_data` keeps the types of events that have one, however the bytes are cut."""
+    stream = b"data: a\n\nevent: x\ndata: b\n\ndata: c\n\ndata: d\nevent: y\n\nevent: message\ndata: e\n\nevent: z\n\n"
+    decoder, bare = new_decoder(), new_decoder()
+
+    events = [event for piece in cut(stream, step) for event in decoder.feed(piece)]
+    data = [item for piece in cut(stream, step) for item in bare.feed_data(piece)]
+
+    assert ["message", "x", "message", "y", "message"] == [event.event for event in events]
+    assert [event.event for event in events] == [getattr(item, "event", "message") for item in data]
+    assert [event.data for event in events] == texts(data)
+
+
 @pytest.mark.parametrize("rest", _CHUNK_ENDS)
 @pytest.mark.parametrize("start", [b"data: ", b"data:", b": "])
 def test_feed_data_of_a_live_stream(start, rest):
