@@ -37,7 +37,6 @@ BROKEN_STREAMS = {
     "lone [DONE]-like": respond_once(START + b"data: [DONE\n\n"),
     "text in place of JSON": respond_once(START + b"data: never\n\n" + events("never")),
     "a known type with broken JSON": respond_once(START + b"event: content_delta\ndata: {\n\n" + events("never")),
-    "half a character": respond_once(START + event(type="content_delta", delta="\ud83d")),
 }
 
 
