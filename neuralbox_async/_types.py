@@ -383,7 +383,7 @@ class GenerationEnd:
 
 @attrs.frozen(slots=False)
 class UnknownEvent:
-    """An event of a type that this version does not know; *raw* is the whole event."""
+    """An event of a type that this version does not know; *raw*: the whole event, or its text as ``data``."""
 
     type: str
     raw: Mapping[str, Any] = attrs.field(factory=_no_extra, repr=False)

@@ -11,6 +11,8 @@ import random
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import attrs
+
 from neuralbox_async._call.executor import Call
 from neuralbox_async._clock import now, time_after
 from neuralbox_async._errors import (
@@ -68,7 +70,7 @@ async def retrieve(
     """
     Return the current state of a generation: from one documented path, after a 404 from the other.
 
-    The path that worked is tried first the next time.
+    The path that worked is tried first the next time. A response without an id describes *generation_id*.
     """
     not_found: NotFoundError | None = None
     for path in _status_paths(executor):
@@ -78,11 +80,14 @@ async def retrieve(
         except NotFoundError as error:
             not_found = not_found or error
             continue
-        except GenerationFailedError:
+        except GenerationFailedError as error:
             _prefer(executor, path)
-            raise
+            if error.generation is None or error.generation_id is not None:
+                raise
+            failed = generation_failed(attrs.evolve(error.generation, id=generation_id))
+            raise call.annotate(failed) from None
         _prefer(executor, path)
-        return generation
+        return generation if generation.id is not None else attrs.evolve(generation, id=generation_id)
     raise not_found or AssertionError  # there is always a path
 
 

@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from neuralbox_async._call.stream_interruption import interruption
-from neuralbox_async._call.stream_reader import StreamLimits, StreamReader
+from neuralbox_async._call.stream_reader import StreamLimits, StreamReader, close_threadsafe
 from neuralbox_async._call.stream_state import TRANSITIONS, StreamState
 from neuralbox_async._call.stream_timeouts import StreamTimeouts
 from neuralbox_async._clock import clock, now
@@ -59,7 +59,7 @@ class AsyncStream:
     generating. Iterate the stream for every event, or `text_stream` for the pieces of text; afterwards `generation` has
     the whole. A read that is cancelled or times out loses nothing: the next one continues. Only a terminal event of the
     API ends a stream. If it ends otherwise, each read raises the same `StreamInterruptedError`, which has the text so
-    far.
+    far. The text can always be encoded as UTF-8: surrogates in two deltas are joined, and a lone one becomes U+FFFD.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class AsyncStream:
             self._reader.close()
             raise StreamStateError(_CLOSED_WHILE_OPENING)
         self._move(StreamState.OPEN)
-        self._finalizer = weakref.finalize(self, _close_threadsafe, self._reader, asyncio.get_running_loop())
+        self._finalizer = weakref.finalize(self, close_threadsafe, self._reader, asyncio.get_running_loop())
         self._finalizer.atexit = False
         return self
 
@@ -393,8 +393,3 @@ class _TextStream(AsyncIterator[str]):
 
     def __anext__(self) -> Coroutine[Any, Any, str]:
         return self._next_text()
-
-
-def _close_threadsafe(reader: StreamReader, loop: asyncio.AbstractEventLoop) -> None:
-    with suppress(RuntimeError):  # the loop is closed, and its connections with it
-        loop.call_soon_threadsafe(reader.close)

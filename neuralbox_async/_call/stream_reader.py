@@ -20,6 +20,7 @@ from neuralbox_async._options import (
 )
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncGenerator, Awaitable
 
     from neuralbox_async._http.transport import Response
@@ -136,3 +137,9 @@ class StreamReader:
 def _first_byte(body: bytes) -> bytes:
     """Return the first byte of *body* that is neither white space nor of a byte order mark, or ``b""``."""
     return b"" if BOM_UTF8.startswith(body) else body.removeprefix(BOM_UTF8).strip()[:1]
+
+
+def close_threadsafe(reader: StreamReader, loop: asyncio.AbstractEventLoop) -> None:
+    """Close *reader* in *loop*, from any thread."""
+    with suppress(RuntimeError):  # the loop is closed, and its connections with it
+        loop.call_soon_threadsafe(reader.close)

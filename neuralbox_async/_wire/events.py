@@ -158,6 +158,8 @@ def _event_of(members: dict[str, Any], name: str | None, body: bytes) -> StreamE
     if not isinstance(event_type, str) or not event_type:
         event_type = name or ""
     cls = _EVENT_TYPES.get(event_type)
+    if cls is GenerationEnd and members.get("status") == "failed":
+        raise _error_event(members)
     if cls is None:
         return UnknownEvent(event_type, members)
     if cls is ContentDelta and members.get("delta", "") is None:

@@ -352,3 +352,23 @@ async def test_an_invalid_id_of_the_user_is_not_billed(make_client):
         with pytest.raises(InvalidParameterError) as caught:
             await client.retrieve(generation)
         assert "no" == caught.value.billed
+
+
+async def test_status_responses_without_an_id(make_client):
+    """A status response without an id describes the generation that was asked for, in results and in errors."""
+    whole = await make_client(FakeTransport({"status": "completed", "content": "Hello"})).retrieve("gen_1")
+    assert ("gen_1", "Hello") == (whole.id, whole.content)
+
+    for call in ("retrieve", "wait"):
+        with pytest.raises(GenerationFailedError) as failed:
+            await getattr(make_client(FakeTransport({"status": "failed", "error": "policy"})), call)("gen_1")
+        assert ("gen_1", "gen_1", "policy") == (
+            failed.value.generation_id,
+            failed.value.generation.id,
+            failed.value.reason,
+        )
+        assert (1, "no") == (failed.value.attempts, failed.value.billed)
+
+    with anyio.fail_after(5), pytest.raises(WaitTimeoutError) as timed_out:
+        await make_client(FakeTransport({"status": "pending"})).wait("gen_1", timeout=0.05, poll_interval=0.01)
+    assert ("gen_1", "gen_1") == (timed_out.value.generation_id, timed_out.value.generation.id)

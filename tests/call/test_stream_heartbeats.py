@@ -173,6 +173,15 @@ async def test_an_error_event_by_its_event_field(make_client, data, reason):
     assert ("Hi", reason, "unknown") == (error.text, error.reason, error.billed)
 
 
+async def test_an_end_with_the_status_failed(make_client):
+    """An end that reports a failure is an error event."""
+    end = {**END, "status": "failed", "error": "policy"}
+    _, error = await read(make_client, sse(START, delta("Hi"), end))
+
+    assert isinstance(error, StreamInterruptedError)
+    assert ("Hi", "policy", "gen_1") == (error.text, error.reason, error.generation_id)
+
+
 async def test_the_text_of_an_unknown_event(make_client):
     """The text of an event of an unknown type that is not JSON is in its *raw*."""
     events, _ = await read(make_client, sse(START), b"event: thinking\ndata: so\ndata: far\n\n" + DONE)
