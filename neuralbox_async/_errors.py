@@ -102,16 +102,10 @@ def _restore(error_type: type[NeuralBoxError], message: str, facts: dict[str, An
 
 
 class InvalidParameterError(NeuralBoxError, ValueError):
-    """
-    A parameter breaks a *rule*; nothing was sent. *parameter*: its name; *value*: its `repr`, short, no secret.
+    """A parameter breaks a *rule*; nothing was sent. *parameter*: its name; *value*: its `repr`, short, no secret."""
 
-    *billed* is ``"unknown"`` where the value is a pending generation without an id, which may be billed.
-    """
-
-    def __init__(
-        self, parameter: str, value: object, rule: str, *, show: bool = True, billed: BillingStatus = "no"
-    ) -> None:
-        self.billed = billed
+    def __init__(self, parameter: str, value: Any, rule: str, *, show: bool = True, billed: BillingStatus = "no") -> None:
+        self.billed = billed  # not "no" for a generation that is pending and cannot be waited for
         self.parameter = parameter
         self.value = _short_repr(value) if show else ""
         self.rule = rule

@@ -176,13 +176,13 @@ class TestOutput:
 
     @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
     def test_encoding(self, start, serve, encoding, monkeypatch):
-        """The output is UTF-8 whatever the locale; a lone surrogate is replaced."""
+        """The output is UTF-8 whatever the locale; a lone surrogate is U+FFFD."""
         serve(reply="Grüße ☃ \ud83d")
         monkeypatch.setenv("PYTHONIOENCODING", encoding)
 
         done = start("generate", "Hi").wait()
 
-        assert (0, "Grüße ☃ ?\n", "") == (done.status, done.out, done.err)
+        assert (0, "Grüße ☃ \N{REPLACEMENT CHARACTER}\n", "") == (done.status, done.out, done.err)
 
     def test_stdout_closed(self, start, server):
         """With stdout closed, the text is discarded without an error."""
