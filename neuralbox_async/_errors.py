@@ -104,11 +104,11 @@ def _restore(error_type: type[NeuralBoxError], message: str, facts: dict[str, An
 class InvalidParameterError(NeuralBoxError, ValueError):
     """A parameter breaks a *rule*; nothing was sent. *parameter*: its name; *value*: its `repr`, short, no secret."""
 
-    def __init__(self, parameter: str, value: Any, rule: str, *, show: bool = True, billed: BillingStatus = "no") -> None:
-        self.billed = billed  # not "no" for a generation that is pending and cannot be waited for
-        self.parameter = parameter
+    def __init__(
+        self, parameter: str, value: object, rule: str, *, show: bool = True, billed: BillingStatus = "no"
+    ) -> None:
+        self.parameter, self.rule, self.billed = parameter, rule, billed
         self.value = _short_repr(value) if show else ""
-        self.rule = rule
         super().__init__(f"{parameter} must be {rule}, not {self.value}" if show else f"{parameter} must be {rule}")
 
 
