@@ -17,7 +17,8 @@ import click
 
 from neuralbox_async import AsyncBatch, AsyncNeuralBox, BatchReport, BatchResult, BudgetReachedError, JournalError
 from neuralbox_async._cli.error_messages import error_line, printable_line
-from neuralbox_async._cli.input_rows import InputRows, InvalidRowError
+from neuralbox_async._cli.input_rows import InputRows
+from neuralbox_async._cli.input_text import InvalidRowError
 from neuralbox_async._cli.output import Output, completed_lines, result_line
 from neuralbox_async._cli.progress import ProgressDisplay, progress_display
 from neuralbox_async._cli.terminal import counted, print_error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import select
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -20,16 +22,51 @@ if TYPE_CHECKING:
 _CONTROLS: Final = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\N{REPLACEMENT CHARACTER}")
 _HARMLESS: Final = {ord("\n"): "\n", ord("\t"): "\t", ord("\r"): ""}
 _FOR_TERMINALS: Final = {**_CONTROLS, **_HARMLESS}
+_kept: Final[list[IO[str]]] = []
+
+
+class _ClosedStdout(io.TextIOBase):
+    """Stdout of a process that was started without one: what is written would be lost, so writing fails."""
+
+    encoding = "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _text: str, /) -> int:
+        raise OSError(errno.EBADF, "stdout is closed")
 
 
 def configure_streams() -> None:
-    """Make stdout and stderr encode any text as UTF-8, whatever the locale; replace a closed one by the null device."""
+    """
+    Make stdout and stderr encode any text as UTF-8, whatever the locale.
+
+    A closed stderr is replaced by the null device, and a closed stdout by a stream that fails.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, _null_device())
+            null = _null_device()  # stays open: no other file gets the descriptor
+            setattr(sys, name, null if name == "stderr" else _ClosedStdout())
+            _kept.append(null)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+def check_stdout() -> None:
+    """Raise `OSError` when stdout is closed, not open for writing, or a pipe without a reader: before money is spent."""
+    if isinstance(sys.stdout, _ClosedStdout):
+        sys.stdout.write("")
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # an object without a descriptor, as in notebooks
+        return
+    os.write(descriptor, b"")
+    if hasattr(select, "poll"):  # not on Windows
+        poll = select.poll()
+        poll.register(descriptor, 0)  # errors only
+        if poll.poll(0):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def discard_output() -> None:
