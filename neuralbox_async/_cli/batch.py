@@ -208,9 +208,7 @@ def batch(
 # ---------------------------------------------------------------------------------------------- before anything is sent
 
 
-def _open_rows(
-    run: RunOptions, stream: BinaryIO, input_format: Format | None, builder: RequestBuilder
-) -> InputRows:
+def _open_rows(run: RunOptions, stream: BinaryIO, input_format: Format | None, builder: RequestBuilder) -> InputRows:
     try:
         return InputRows(stream, input_format or choose_format(run.source, stream, builder.columns), builder)
     except InvalidRowError as error:

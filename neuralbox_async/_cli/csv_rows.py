@@ -90,8 +90,8 @@ class CSVRows:
             if read is None:
                 raise InvalidRowError("the header is missing")
             cells = read[1]
-        if error := self._lines.take_error():
-            raise InvalidRowError(f"the header is {error}")
+        if invalid := self._lines.take_error():
+            raise InvalidRowError(f"the header is {invalid}")
         columns = [self._column(cell) for cell in cells]
         self._check_columns(columns)
         self._width = len(columns)

@@ -104,7 +104,8 @@ class InputRows:
         self.errors: list[str] = []  # of the first invalid rows
         self.ignored_columns: tuple[str, ...] = ()
         self.unit = "item" if input_format == "json" else "line"
-        self._file, self._format, self._builder = file, input_format, builder
+        self._file, self._builder = file, builder
+        self._format: Format = input_format
         self._start = file.tell()
         self._lines = KeyIndex("I")  # the number of the line for each key
 

@@ -11,7 +11,9 @@ from typing import Any, BinaryIO, Final, NoReturn, TypeGuard
 from neuralbox_async._cli.input_text import InvalidRowError, Row, check_binary
 
 _PIECE: Final = 1 << 16  # bytes
-_MAX_ITEM_LENGTH: Final = 64 << 20  # characters; otherwise a string that is never closed would read the rest of the file
+_MAX_ITEM_LENGTH: Final = (
+    64 << 20
+)  # characters; otherwise a string that is never closed would read the rest of the file
 _BLANKS: Final = re.compile(r"[ \t\r\n]*")
 
 
@@ -61,7 +63,10 @@ def is_object(value: object) -> TypeGuard[dict[str, Any]]:
 
 def is_wrapped_array(value: object) -> bool:
     """Return whether *value* is an object whose only member is an array of rows, such as ``{"prompts": [...]}``."""
-    return is_object(value) and len(value) == 1 and _may_name_rows(*value) and isinstance(*value.values(), list)
+    if not is_object(value) or len(value) != 1:
+        return False
+    ((name, rows),) = value.items()
+    return _may_name_rows(name) and isinstance(rows, list)
 
 
 def _may_name_rows(name: object) -> bool:
@@ -106,7 +111,8 @@ class _JSONText:
     def next_character(self) -> str:
         """Skip blanks, and return the next character; "" at the end of the file."""
         while True:
-            self._advance(_BLANKS.match(self._text, self._position).end())  # type: ignore[union-attr]
+            blanks = _BLANKS.match(self._text, self._position)
+            self._advance(self._position if blanks is None else blanks.end())
             if self._position < len(self._text):
                 return self._text[self._position]
             if not self._read_piece():

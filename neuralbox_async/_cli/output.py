@@ -173,8 +173,13 @@ def _line(**members: Any) -> str:
     return _encode(members) + "\n"
 
 
+def escaped(line: str) -> str:
+    """Return a line of JSON in ASCII, without the line break."""
+    return json.dumps(json.loads(line))
+
+
 def _encoded(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:  # a lone surrogate, which the escapes of JSON can carry
-        return "".join(json.dumps(json.loads(line)) + "\n" for line in text.split("\n") if line).encode()
+        return "".join(f"{escaped(line)}\n" for line in text.split("\n") if line).encode()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Final, Literal
 
-from neuralbox_async._cli.error_messages import printable_line
+from neuralbox_async._cli.error_messages import error_line, printable_line, retrieve_hint
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +54,7 @@ def configure_streams() -> None:
 
 
 def check_stdout() -> None:
-    """Raise `OSError` when stdout is closed, not open for writing, or a pipe without a reader: before money is spent."""
+    """Raise `OSError` when stdout is closed, full, or a pipe without a reader: to be called before money is spent."""
     if isinstance(sys.stdout, _ClosedStdout):
         sys.stdout.write("")
     try:
@@ -67,6 +67,19 @@ def check_stdout() -> None:
         poll.register(descriptor, 0)  # errors only
         if poll.poll(0):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def finish_output() -> int:
+    """Write what is left in the buffer of stdout; return 1, after an error message, if that fails, otherwise 0."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print_error(error_line(error))
+        discard_output()
+        return 1
+    return 0
 
 
 def discard_output() -> None:
@@ -94,9 +107,10 @@ class TextWriter:
         self._in_line = False
 
     def write(self, text: str) -> None:
-        """Write *text*. Raises `BrokenPipeError` when the reader has closed the pipe."""
+        """Write *text*. Raises `OSError`, such as `BrokenPipeError` when the reader has closed the pipe."""
         if not text:
             return
+        self._in_line = False  # if this fails, there is no line to end
         sys.stdout.write(text.translate(_FOR_TERMINALS) if self._is_terminal else text)
         sys.stdout.flush()
         self._in_line = not text.endswith("\n")
@@ -105,6 +119,15 @@ class TextWriter:
         """Write a line break unless the text ends with one."""
         if self._in_line:
             self.write("\n")
+
+
+def print_unwritten(generation: Generation) -> None:
+    """Write to stderr the text of *generation*, of which stdout did not get all, or how to get it."""
+    if generation.id is not None:
+        print_error(f"neuralbox: not all of the text was written; {retrieve_hint(generation.id)}")
+    elif generation.content or generation.url:
+        print_error("neuralbox: this text was not written to stdout, or not all of it:")
+        print_error((generation.content or generation.url or "").translate(_FOR_TERMINALS))
 
 
 def console(stream: IO[str]) -> Console:
