@@ -61,7 +61,7 @@ def _parse_template(_context: click.Context, parameter: click.Parameter, text: s
     "--format",
     "input_format",
     type=click.Choice(["jsonl", "json", "csv", "tsv", "lines"]),
-    help="The format of INPUT. Default: by the file extension, otherwise by the first line.",
+    help="The format of INPUT; lines: each line is a prompt. Default: by the file extension and the first line.",
 )
 @click.option(
     "--template",
@@ -116,7 +116,8 @@ def _parse_template(_context: click.Context, parameter: click.Parameter, text: s
     "--journal",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="The journal file, from which the next run continues. Default: OUTPUT.journal.jsonl, if OUTPUT is a file.",
+    help="The journal file, from which the next run continues. Default: OUTPUT.journal.jsonl, if OUTPUT is a regular "
+    "file.",
 )
 @click.option("--no-journal", is_flag=True, help="Keep no journal: another run sends, and pays for, all rows again.")
 @click.option(
@@ -126,7 +127,12 @@ def _parse_template(_context: click.Context, parameter: click.Parameter, text: s
     type=click.Choice(["skip", "retry", "ask"]),
     help="What to do with requests of an earlier run that may have been billed but got no response.",
 )
-@click.option("--skip-invalid", is_flag=True, help="Skip invalid rows. Otherwise nothing is sent if a row is invalid.")
+@click.option(
+    "--skip-invalid",
+    is_flag=True,
+    help="Skip invalid rows. Otherwise nothing is sent if a row is invalid. A file that is invalid as a whole, or CSV "
+    "with a quote out of place, is refused in either case.",
+)
 @options.local
 @click.pass_context
 def batch(
@@ -156,10 +162,20 @@ def batch(
     """
     Generate text for each row of INPUT, many rows concurrently. Write each result as a line of JSON.
 
-    INPUT is JSONL (objects with "prompt" or "messages", optionally "key" and other fields of a request), CSV with a
-    header (a column "prompt", or any columns with --template; optionally key, model, system, temperature, max_tokens),
-    or plain text with one prompt per line. Without INPUT, rows are read from stdin. All rows are validated before the
-    first one is sent. --model, --system, --temperature and --max-tokens apply to rows that do not set them.
+    INPUT is UTF-8 text. Each row is:
+
+    \b
+      .jsonl, .ndjson  an object per line: "prompt" or "messages", optionally "key"
+                       and other fields of a request
+      .json            an item of an array: such an object, or a prompt as a string
+      .csv, .tsv       a row under a header: the column "prompt" (with --template,
+                       any columns), optionally key, model, system, temperature,
+                       max_tokens
+      .txt             a line, which is the prompt
+
+    For other names and stdin, which is read without INPUT, the first line decides. What is not understood is refused.
+    All rows are validated before the first one is sent. --model, --system, --temperature and --max-tokens apply to rows
+    that do not set them.
 
     With -o OUTPUT, a journal records the progress. Run the same command again to continue an interrupted batch:
     completed rows are not sent again. Ctrl-C waits for the requests in flight; a second Ctrl-C stops immediately.

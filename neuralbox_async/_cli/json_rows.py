@@ -46,9 +46,7 @@ def json_array_rows(file: BinaryIO) -> Iterator[Row]:
     if in_object:
         _read_member_name(text)
     if not text.take("["):
-        raise InvalidRowError(
-            "this is not an array of rows; a file with one object per line is JSONL (--format jsonl)"
-        )
+        raise InvalidRowError("this is not an array of rows; a file with one object per line is JSONL (--format jsonl)")
     yield from _items(text)
     if in_object and not text.take("}"):
         text.refuse("the object around the rows must have no other members")

@@ -59,7 +59,7 @@ class TestArrays:
     def test_any_cut(self, batch, server):
         """Where the pieces that are read end makes no difference."""
         random.seed(1)
-        texts = ["ä☃\U0001f600\\\"\n" * random.randrange(9000) + str(number) for number in range(40)]
+        texts = ['ä☃\U0001f600\\"\n' * random.randrange(9000) + str(number) for number in range(40)]
         done = batch(json.dumps(texts, ensure_ascii=False, indent=1), name="in.json")
 
         assert (0, sorted(texts)) == (done.status, prompts(server))
@@ -137,7 +137,9 @@ class TestArrays:
 
 
 class TestRecognition:
-    @pytest.mark.parametrize("data", ['["a"]', "[\n", '{"prompt": "a"}', "prompt,model\na,m\n", "prompt\tkey\n", "Prompt\n"])
+    @pytest.mark.parametrize(
+        "data", ['["a"]', "[\n", '{"prompt": "a"}', "prompt,model\na,m\n", "prompt\tkey\n", "Prompt\n"]
+    )
     def test_text_file(self, batch, server, data):
         """A text file that looks like another format is refused, and read with --format lines."""
         done = batch(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -106,10 +107,8 @@ class TestReplacement:
 
         def open_files():
             for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
-                try:
+                with contextlib.suppress(OSError):
                     yield os.stat(f"/proc/self/fd/{name}")  # noqa: PTH116
-                except OSError:
-                    pass
 
         def checked_replace(source, target):
             for path in (source, target):
@@ -202,7 +201,7 @@ class TestStreams:
         assert not os.path.exists(f"{path}.journal.jsonl")  # noqa: PTH110
         assert {"in.txt", "file"} >= {entry.name for entry in folder.iterdir()}
 
-    @pytest.mark.parametrize("command", ['-o >(cat > copy)', "-o /dev/fd/3 3> copy", "-o /dev/stderr 2> copy"])
+    @pytest.mark.parametrize("command", ["-o >(cat > copy)", "-o /dev/fd/3 3> copy", "-o /dev/stderr 2> copy"])
     def test_descriptors(self, start, server, folder, command):
         """Another open descriptor, such as that of a process substitution, is written to."""
         script = f'"$0" -m neuralbox_async batch in.txt {command} && wait $!'
