@@ -59,7 +59,7 @@ def _open_writer(path: str) -> int:
         try:
             opened = os.open(path, os.O_WRONLY | os.O_APPEND | _NONBLOCK | _BINARY)
         except OSError as error:
-            if error.errno != errno.ENXIO:
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116
                 raise
             if time.monotonic() > deadline:
                 raise OSError(errno.ENXIO, "no process reads from it", path) from None

@@ -9,7 +9,7 @@ import select
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Final, Literal
+from typing import IO, TYPE_CHECKING, Final, Literal, cast
 
 from neuralbox_async._cli.error_messages import error_line, printable_line, retrieve_hint
 
@@ -50,9 +50,10 @@ def configure_streams() -> None:
             setattr(sys, name, null if name == "stderr" else _ClosedStdout())
             _kept.append(null)
         elif isinstance(stream, io.TextIOWrapper):
-            if isinstance(stream.buffer, io.RawIOBase):
+            buffer: object = cast("io.TextIOWrapper", stream).buffer
+            if isinstance(buffer, io.FileIO):
                 # PYTHONUNBUFFERED: what the system did not write, because the disk is full, would be lost silently.
-                stream = io.TextIOWrapper(io.BufferedWriter(stream.buffer))
+                stream = io.TextIOWrapper(io.BufferedWriter(buffer))
                 setattr(sys, name, stream)
             stream.reconfigure(encoding="utf-8", errors="replace")
 
