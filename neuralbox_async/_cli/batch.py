@@ -6,18 +6,20 @@ import os
 import select
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
-from typing import Any, BinaryIO, Final, Literal, TextIO
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Final, Literal
 
 import attrs
 import click
 
 from neuralbox_async import AsyncNeuralBox, GenerateRequest, OutcomeUnknownError, RetryPolicy
-from neuralbox_async._cli import input_rows, options
+from neuralbox_async._cli import file_checks, options
 from neuralbox_async._cli.batch_run import BatchRun, RunOptions
 from neuralbox_async._cli.error_messages import printable_line
-from neuralbox_async._cli.input_rows import InputRows, InvalidRowError, RequestBuilder, Template
-from neuralbox_async._cli.output import Output, has_entries
+from neuralbox_async._cli.input_formats import Format, choose_format
+from neuralbox_async._cli.input_rows import InputRows, RequestBuilder, Template
+from neuralbox_async._cli.input_text import InvalidRowError
+from neuralbox_async._cli.output import Output
 from neuralbox_async._cli.terminal import print_error, spinner
 from neuralbox_async._options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_CONNECTIONS, DEFAULT_TIMEOUT
 
@@ -58,8 +60,8 @@ def _parse_template(_context: click.Context, parameter: click.Parameter, text: s
 @click.option(
     "--format",
     "input_format",
-    type=click.Choice(["jsonl", "csv", "lines"]),
-    help="The format of INPUT. Default: by the file extension, otherwise by the first line.",
+    type=click.Choice(["jsonl", "json", "csv", "tsv", "lines"]),
+    help="The format of INPUT; lines: each line is a prompt. Default: by the file extension and the first line.",
 )
 @click.option(
     "--template",
@@ -114,7 +116,8 @@ def _parse_template(_context: click.Context, parameter: click.Parameter, text: s
     "--journal",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="The journal file, from which the next run continues. Default: OUTPUT.journal.jsonl, if OUTPUT is a file.",
+    help="The journal file, from which the next run continues. Default: OUTPUT.journal.jsonl, if OUTPUT is a regular "
+    "file.",
 )
 @click.option("--no-journal", is_flag=True, help="Keep no journal: another run sends, and pays for, all rows again.")
 @click.option(
@@ -124,7 +127,12 @@ def _parse_template(_context: click.Context, parameter: click.Parameter, text: s
     type=click.Choice(["skip", "retry", "ask"]),
     help="What to do with requests of an earlier run that may have been billed but got no response.",
 )
-@click.option("--skip-invalid", is_flag=True, help="Skip invalid rows. Otherwise nothing is sent if a row is invalid.")
+@click.option(
+    "--skip-invalid",
+    is_flag=True,
+    help="Skip invalid rows. Otherwise nothing is sent if a row is invalid. A file that is invalid as a whole, or CSV "
+    "with a quote out of place, is refused in either case.",
+)
 @options.local
 @click.pass_context
 def batch(
@@ -132,7 +140,7 @@ def batch(
     *,
     source: str | None,
     output: str,
-    input_format: input_rows.Format | None,
+    input_format: Format | None,
     template: Template | None,
     model: str,
     system: str | None,
@@ -154,10 +162,20 @@ def batch(
     """
     Generate text for each row of INPUT, many rows concurrently. Write each result as a line of JSON.
 
-    INPUT is JSONL (objects with "prompt" or "messages", optionally "key" and other fields of a request), CSV with a
-    header (a column "prompt", or any columns with --template; optionally key, model, system, temperature, max_tokens),
-    or plain text with one prompt per line. Without INPUT, rows are read from stdin. All rows are validated before the
-    first one is sent. --model, --system, --temperature and --max-tokens apply to rows that do not set them.
+    INPUT is UTF-8 text. Each row is:
+
+    \b
+      .jsonl, .ndjson  an object per line: "prompt" or "messages", optionally "key"
+                       and other fields of a request
+      .json            an item of an array: such an object, or a prompt as a string
+      .csv, .tsv       a row under a header: the column "prompt" (with --template,
+                       any columns), optionally key, model, system, temperature,
+                       max_tokens
+      .txt             a line, which is the prompt
+
+    For other names and stdin, which is read without INPUT, the first line decides. What is not understood is refused.
+    All rows are validated before the first one is sent. --model, --system, --temperature and --max-tokens apply to rows
+    that do not set them.
 
     With -o OUTPUT, a journal records the progress. Run the same command again to continue an interrupted batch:
     completed rows are not sent again. Ctrl-C waits for the requests in flight; a second Ctrl-C stops immediately.
@@ -182,7 +200,7 @@ def batch(
     run = RunOptions(
         source=source or "-",
         output=file,
-        journal=None if no_journal else journal or _default_journal(output, file, local=local),
+        journal=None if no_journal else journal or file_checks.default_journal(output, file, local=local),
         on_unknown=on_unknown,
         max_concurrency=max_concurrency,
         max_rate=max_rate,
@@ -191,11 +209,11 @@ def batch(
         ordered=ordered,
         arguments=context.meta[_ARGUMENTS],
     )
-    _check_paths(run)
-    with _open_input(source) as stream:
-        rows = InputRows(stream, input_format or _format_of(run.source, stream), builder)
+    file_checks.check_files(run.source, file, run.journal)
+    with file_checks.open_input(source) as stream:
+        rows = _open_rows(run, stream, input_format, builder)
         _check_rows(run, rows, builder, skip_invalid=skip_invalid)
-        _check_output(run)
+        file_checks.check_content(file, run.journal)
         connections = max(DEFAULT_MAX_CONNECTIONS, max_concurrency + _RESERVED_CONNECTIONS)
         settings = {"timeout": timeout, "max_retries": max_retries, "max_connections": connections}
         with _local_server(enabled=local) as server_options:
@@ -206,65 +224,30 @@ def batch(
 # ---------------------------------------------------------------------------------------------- before anything is sent
 
 
-def _default_journal(path: str, output: Output, *, local: bool) -> str | None:
-    if not output.is_regular:
-        return None
-    # The echoes of a local server must not pass for generations of the API.
-    return f"{path}.local.journal.jsonl" if local else f"{path}.journal.jsonl"
+def _open_rows(run: RunOptions, stream: BinaryIO, input_format: Format | None, builder: RequestBuilder) -> InputRows:
+    try:
+        return InputRows(stream, input_format or choose_format(run.source, stream, builder.columns), builder)
+    except InvalidRowError as error:
+        raise click.UsageError(f"{_name_of(run.source)}: {error}") from None
 
 
-def _check_paths(run: RunOptions) -> None:
-    """Refuse to write to the input, and to write the results to the journal."""
-    if run.source != "-" and run.output.path is not None and _is_same(run.source, run.output.path):
-        raise click.UsageError("INPUT and OUTPUT are the same file.")
-    for path, name in ((run.source, "INPUT"), (run.output.path, "OUTPUT")):
-        if run.journal is not None and path not in {None, "-"} and _is_same(run.journal, path or ""):
-            raise click.UsageError(f"{name} and the journal are the same file.")
-
-
-def _is_same(one: str, other: str) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
-
-
-def _check_output(run: RunOptions) -> None:
-    """Refuse to replace a file that no journal can restore."""
-    if run.output.is_regular and not run.output.is_empty and not (run.journal and has_entries(run.journal)):
-        raise click.UsageError(f"{run.output.path} already exists, and no journal has its content: remove it first.")
-
-
-@contextmanager
-def _open_input(source: str | None) -> Generator[BinaryIO]:
-    """Yield the input as a seekable binary file."""
-    with nullcontext(_stdin(source)) if source in {None, "-"} else open(source or "", "rb") as file:  # noqa: PTH123
-        seekable = input_rows.make_seekable(file)
-        try:
-            yield seekable
-        finally:
-            if seekable is not file:
-                seekable.close()
-
-
-def _stdin(source: str | None) -> BinaryIO:
-    stdin: TextIO | None = sys.stdin  # None if the process was started with stdin closed
-    if stdin is None or (stdin.isatty() and source is None):
-        raise click.UsageError("There are no rows: pass a file, or rows on stdin.")
-    return stdin.buffer
-
-
-def _format_of(source: str, file: BinaryIO) -> input_rows.Format:
-    extension = os.path.splitext(source)[1].lower()  # noqa: PTH122 - one path, one style
-    return input_rows.FORMATS.get(extension) or input_rows.detect_format(file)
+def _name_of(source: str) -> str:
+    return "stdin" if source == "-" else source
 
 
 def _check_rows(run: RunOptions, rows: InputRows, builder: RequestBuilder, *, skip_invalid: bool) -> None:
     """Validate all rows and report the invalid ones; exit with status 2 if there are any, unless *skip_invalid*."""
-    name = "stdin" if run.source == "-" else run.source
+    name = _name_of(run.source)
     GenerateRequest.from_dict({**builder.defaults, "prompt": ""})  # an invalid option is not the fault of the rows
     try:
         with spinner(f"validating the rows of {name}"):
             rows.validate()
     except InvalidRowError as error:
         raise click.UsageError(f"{name}: {error}") from None
+    if rows.ignored_columns:
+        shown = ", ".join(map(repr, rows.ignored_columns[:_MAX_KEYS_SHOWN]))
+        more = ", ..." if len(rows.ignored_columns) > _MAX_KEYS_SHOWN else ""
+        print_error(printable_line(f"neuralbox: {name}: columns that are not used: {shown}{more}"))
     for message in rows.errors:
         print_error(printable_line(f"neuralbox: {name}, {message}"))
     if rows.invalid > len(rows.errors):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
@@ -183,13 +182,6 @@ class TestOutput:
         done = start("generate", "Hi").wait()
 
         assert (0, "Grüße ☃ \N{REPLACEMENT CHARACTER}\n", "") == (done.status, done.out, done.err)
-
-    def test_stdout_closed(self, start, server):
-        """With stdout closed, the text is discarded without an error."""
-        command = ("sh", "-c", '"$0" -m neuralbox_async generate Hi >&-', sys.executable)
-
-        assert (0, "", "") == ((done := start(command=command).wait()).status, done.out, done.err)
-        assert 1 == len(server.billed)
 
 
 class TestErrors:

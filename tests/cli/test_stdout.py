@@ -1,0 +1,211 @@
+"""Stdout that cannot be written: an error status always, and paid text is not lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import sys
+
+import pytest
+
+from neuralbox_async import ClientClosedError
+
+COMMANDS = {
+    "generate": ("generate", "Hi"),
+    "generate --stream": ("generate", "Hi", "--stream"),
+    "generate --json": ("generate", "Hi", "--json"),
+    "batch": ("batch", "in.txt"),
+    "retrieve": ("retrieve", "gen_1"),
+    "serve": ("serve", "--port", "0"),
+    "demo": ("demo", "--count", "1"),
+    "--help": ("--help",),
+    "--version": ("--version",),
+    "batch --help": ("batch", "--help"),
+    "": (),
+}
+TEXT = "word " * 300
+
+
+@pytest.fixture(autouse=True)
+def rows(folder):
+    """A file of rows, and another one, in the working directory."""
+    (folder / "in.txt").write_text("a\nb\n")
+    (folder / "other").touch()
+
+
+@pytest.fixture(params=["buffered", "unbuffered"])
+def buffering(request, monkeypatch):
+    """Run the command with and without PYTHONUNBUFFERED, as in containers."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1" if request.param == "unbuffered" else "")
+
+
+def in_shell(redirection, *arguments):
+    return ("sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "neuralbox_async", *arguments)
+
+
+@pytest.mark.usefixtures("buffering")
+@pytest.mark.parametrize("name", COMMANDS)
+class TestEveryCommand:
+    def test_closed(self, start, server, name):
+        """With stdout closed, a command that writes to it fails before anything is sent."""
+        done = start(command=in_shell(">&-", *COMMANDS[name])).wait()
+
+        assert (1, "neuralbox: stdout is closed") == (done.status, done.error_line)
+        assert () == server.requests
+
+    def test_read_only(self, start, server, name):
+        """The same with a stdout that is not open for writing."""
+        done = start(command=in_shell("1< other", *COMMANDS[name])).wait()
+
+        assert (1, "neuralbox: Bad file descriptor") == (done.status, done.error_line)
+        assert () == server.requests
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+    def test_full(self, start, server, name):
+        """The same with a stdout that is full."""
+        done = start(command=in_shell("> /dev/full", *COMMANDS[name])).wait()
+
+        assert (1, "neuralbox: No space left on device") == (done.status, done.error_line)
+        assert () == server.requests
+
+    def test_no_reader(self, start, server, name):
+        """The same with a pipe whose reader has left; that is no error message."""
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = start(*COMMANDS[name], stdout=writing).wait()
+        os.close(writing)
+
+        assert (141, "") == (done.status, done.err)
+        assert () == server.requests
+
+    def test_stderr_closed(self, start, server, name):
+        """With stderr closed as well, the status remains."""
+        assert 1 == start(command=in_shell(">&- 2>&-", *COMMANDS[name])).wait().status
+        assert () == server.requests
+
+
+def small_file(folder, size):
+    """Return a file that is open for appending, and the limit of its size: *size* bytes more."""
+    path = folder / "stdout"
+    path.write_bytes(bytes(100_000))
+    limit = 100_000 + size
+    return path.open("ab"), lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+@pytest.mark.usefixtures("buffering")
+@pytest.mark.parametrize("size", [0, 100])
+class TestFullDisk:
+    @pytest.mark.parametrize("arguments", [("--no-stream",), ("--json",), ("--stream",), ("--stream", "--json")])
+    def test_generate(self, start, serve, folder, run, arguments, size):
+        """When the disk is full after the text was paid for, stderr says how to get it."""
+        server = serve(reply=TEXT)
+        stdout, limit = small_file(folder, size)
+        with stdout:
+            done = start("generate", "Hi", *arguments, stdout=stdout, preexec_fn=limit).wait()
+        first, last = done.err.splitlines()
+
+        assert (1, "neuralbox: File too large") == (done.status, last)
+        (generation_id,) = re.findall(r"`neuralbox retrieve (\S+)` prints the whole text", first)
+        if "--stream" not in arguments:
+            assert generation_id == server.billed[0].id
+            assert f"{TEXT}\n" == run("retrieve", generation_id).out
+
+    def test_no_id(self, start, server, folder, size):
+        """Without an id, stderr has the text itself."""
+        server.fail(200, body={"status": "completed", "content": f"{TEXT}\x1b[2J\n\tend"})
+        stdout, limit = small_file(folder, size)
+        with stdout:
+            done = start("generate", "Hi", stdout=stdout, preexec_fn=limit).wait()
+
+        assert 1 == done.status
+        assert f"{TEXT}\ufffd[2J\n\tend\n" in done.err
+
+    def test_retrieve(self, start, serve, run, folder, size):
+        """Retrieving can be repeated."""
+        serve(reply=TEXT)
+        generation_id = json.loads(run("generate", "Hi", "--json").out)["id"]
+        stdout, limit = small_file(folder, size)
+        with stdout:
+            done = start("retrieve", generation_id, stdout=stdout, preexec_fn=limit).wait()
+
+        assert 1 == done.status
+        assert done.err.endswith("neuralbox: File too large\n")
+
+
+MALFORMED = {"id": "gen_1", "status": ["odd"], "content": "The text."}
+
+
+class TestTextOfErrors:
+    """Wherever an error has text, it is printed: it may have been billed."""
+
+    def test_text(self, run, server):
+        """The text of a malformed response is printed as text."""
+        server.fail(200, body=MALFORMED)
+
+        assert (1, "The text.\n") == ((done := run("generate", "Hi")).status, done.out)
+        assert "neuralbox retrieve gen_1" in done.error_line
+
+    def test_json(self, run, server):
+        """With --json, it is the content of an incomplete generation."""
+        server.fail(200, body=MALFORMED)
+        done = run("generate", "Hi", "--json")
+
+        assert 1 == done.status
+        expected = {"id": "gen_1", "status": "incomplete", "content": "The text.", "tokens_used": None}
+        assert expected.items() <= json.loads(done.out).items()
+
+    def test_no_text(self, run, server):
+        """An error without text prints nothing."""
+        server.fail(400)
+        assert (1, "") == ((done := run("generate", "Hi", "--json")).status, done.out)
+
+    @pytest.mark.parametrize("as_json", [False, True])
+    @pytest.mark.usefixtures("server")
+    def test_stream(self, run, monkeypatch, as_json):
+        """Text of a stream that no event had is printed, in JSON as an event."""
+
+        async def fail(_stream):
+            raise ClientClosedError("closed", request_sent=True, text="The text.", generation_id="gen_1")
+
+        monkeypatch.setattr("neuralbox_async.AsyncStream.__aenter__", fail)
+        done = run("generate", "Hi", "--stream", *(["--json"] if as_json else []))
+
+        assert 1 == done.status
+        assert "neuralbox retrieve gen_1" in done.error_line
+        expected = '{"type": "content_delta", "delta": "The text."}\n' if as_json else "The text.\n"
+        assert expected == done.out
+
+    @pytest.mark.parametrize("as_json", [False, True])
+    def test_retrieve(self, run, server, as_json):
+        """So has a status request."""
+        server.fail(200, body=MALFORMED, method="GET")
+        done = run("retrieve", "gen_1", *(["--json"] if as_json else []))
+
+        assert 1 == done.status
+        assert "The text." == (json.loads(done.out)["content"] if as_json else done.out.rstrip("\n"))
+
+    @pytest.mark.parametrize("arguments", [(), ("-o", "out.jsonl")])
+    def test_batch(self, run, server, folder, arguments):
+        """A line of a batch has it as `text`, beside the error."""
+        server.fail(200, body=MALFORMED)
+        done = run("batch", "in.txt", "-c", "1", *arguments)
+        out = (folder / "out.jsonl").read_text() if arguments else done.out
+        failed, completed = (json.loads(line) for line in out.splitlines())
+
+        assert 3 == done.status
+        assert ("The text.", "gen_1", "ResponseError") == (failed["text"], failed["id"], failed["error_type"])
+        assert "text" not in completed
+
+    def test_batch_without_text(self, run, server):
+        """An error without text has no such member."""
+        server.fail(400)
+        assert "text" not in json.loads(run("batch", "in.txt", "-c", "1").out.splitlines()[0])
+
+
+def test_url(run, server):
+    """The result of a model that makes files is a URL, which is printed instead of a text."""
+    server.fail(200, body={"id": 1, "status": "completed", "url": "https://example.com/a.png"})
+
+    assert (0, "https://example.com/a.png\n") == ((done := run("generate", "Hi")).status, done.out)
