@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast
 
-from neuralbox_sync._loop import EventLoop
+from neuralbox_sync._loop import EventLoop, despite_interrupt
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,11 +31,7 @@ class View(Generic[S]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self.close()
-        except BaseException:
-            self.close()  # an interrupt may arrive before anything is closed
-            raise
+        despite_interrupt(self.close)  # one may arrive before anything is closed
 
 
 class Blocking(Protocol[S, P, R_co]):

@@ -15,6 +15,7 @@ import click
 from neuralbox_async import NOT_GIVEN, AsyncNeuralBox, Generation, ImagePart, Message, NeuralBoxError, TextPart
 from neuralbox_async._cli import options
 from neuralbox_async._cli.json_output import event_line, generation_line
+from neuralbox_async._cli.pipes import read_chunks
 from neuralbox_async._cli.terminal import TextWriter, print_footer, spinner
 
 _LOCAL_EVENT_INTERVAL: Final = 0.02  # seconds between the events of a local stream at a terminal
@@ -122,7 +123,7 @@ def _read_stdin(*, even_terminal: bool) -> str:
         raise click.UsageError("There is no prompt: pass it as an argument or on stdin.")
     try:
         # Not the locale's encoding: the meaning of a prompt must not depend on the machine.
-        return stdin.buffer.read().decode("utf-8-sig").rstrip("\r\n")
+        return b"".join(read_chunks(stdin.buffer)).decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise click.UsageError(f"The prompt on stdin is not valid UTF-8: byte {error.start} is invalid.") from None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import shutil
 import string
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ import attrs
 
 from neuralbox_async import GenerateRequest, InvalidParameterError
 from neuralbox_async._batch.key_index import KeyIndex, digest_of, numbered_key
+from neuralbox_async._cli.pipes import read_chunks
 
 Format: TypeAlias = Literal["jsonl", "csv", "lines"]
 
@@ -182,7 +182,7 @@ def make_seekable(file: BinaryIO) -> BinaryIO:
     if file.seekable():
         return file
     copy: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it  # type: ignore[assignment]
-    shutil.copyfileobj(file, copy)
+    copy.writelines(read_chunks(file))
     copy.seek(0)
     return copy
 

@@ -101,10 +101,10 @@ def test_public_names():
 
 
 def test_size():
-    """The facade stays thin: under 400 lines, docstrings and comments included."""
+    """The facade stays thin: under 450 lines, docstrings and comments included."""
     files = pathlib.Path(neuralbox_sync.__file__).parent.glob("*.py")
 
-    assert 400 > sum(bool(line.strip()) for file in files for line in file.read_text().splitlines())
+    assert 450 > sum(bool(line.strip()) for file in files for line in file.read_text().splitlines())
 
 
 def test_import_is_light():
