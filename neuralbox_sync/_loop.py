@@ -56,22 +56,15 @@ class EventLoop:
         """Return the result of the coroutine *function*. An interrupt cancels it; it has 1 s to unwind."""
         call = _Call(function)
         try:
-            loop = self._running_loop()
-            try:
-                self._submit_and_wait(call, loop)
-                if call.errors:
-                    raise call.errors.pop()  # an error left there would keep this frame alive, and with it the client
-                return call.results[0]
-            except BaseException as error:
-                if not call.done:  # only this thread was interrupted, and a request that ran on would be billed
-                    despite_interrupt(functools.partial(call.abandon, loop))
-                elif generation_id := getattr(next(iter(call.results), None), "id", None):
-                    error.add_note(f"the call that it interrupted had returned generation {generation_id}")
-                raise
-        finally:
+            self._run_or_abandon(call)
+            if call.errors:
+                raise call.errors.pop()  # an error left there would keep this frame alive, and with it the client
+        except BaseException:
             if _exiting.is_set() and threading.current_thread() is not threading.main_thread():
                 # A daemon thread would print an error; it ends with the process.
                 threading.Event().wait(2 * _CLOSE_TIMEOUT)
+            raise
+        return call.results[0]
 
     def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
         """End the loop and its calls; wait for that at most *timeout* seconds. Idempotent, from any thread."""
@@ -152,6 +145,17 @@ class EventLoop:
             raise
         if self._loop is not loop:  # a signal handler made a call before this thread ran, and started another
             loop.call_soon_threadsafe(stopping.set)
+
+    def _run_or_abandon(self, call: _Call[Any]) -> None:
+        loop = self._running_loop()
+        try:
+            self._submit_and_wait(call, loop)
+        except BaseException as error:
+            if not call.done:  # only this thread was interrupted, and a request that ran on would be billed
+                despite_interrupt(functools.partial(call.abandon, loop))
+            elif generation_id := getattr(next(iter(call.results), None), "id", None):
+                error.add_note(f"the call that it interrupted had returned generation {generation_id}")
+            raise
 
     def _submit_and_wait(self, call: _Call[Any], loop: asyncio.AbstractEventLoop) -> None:
         poll = _MAIN_POLL if threading.current_thread() is threading.main_thread() else _POLL

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 import neuralbox_async
 from neuralbox_async import AsyncBatch, AsyncStream, ClientClosedError, ContentDelta, StreamStateError
-from neuralbox_sync._blocking import View, like
+from neuralbox_sync._blocking import View, blocking
 from neuralbox_sync._loop import EventLoop, despite_interrupt
 
 S = TypeVar("S", bound="AsyncStream | AsyncBatch")
@@ -84,9 +84,7 @@ class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
         """The events so far as a `Generation`; its status is ``"incomplete"`` until the end has been reached."""
         return self._subject.generation
 
-    @like(AsyncStream.get_final_generation)
-    def get_final_generation(self) -> neuralbox_async.Generation:
-        return self._here.call(self._subject.get_final_generation)
+    get_final_generation = blocking(AsyncStream.get_final_generation)
 
 
 class Batch(BulkIterator[AsyncBatch, neuralbox_async.BatchResult]):
