@@ -274,7 +274,9 @@ class _Call(Generic[T]):
                     self.done_queue.get(timeout=_UNWIND_TIMEOUT)
 
     def _cancel(self) -> None:
-        if self.task is not None and not self._cancelled:
+        if self.state is CallState.PENDING:  # an interrupted `abandon` has taken the function
+            self.finish()
+        elif self.task is not None and not self._cancelled:
             self._cancelled = True  # once: a second cancellation would interrupt its unwinding
             self.task.cancel()
 
