@@ -58,7 +58,8 @@ class EventLoop:
         try:
             self._run_or_abandon(call)
             if call.errors:
-                raise call.errors.pop()  # an error left there would keep this frame alive, and with it the client
+                # An error left there would keep this frame alive, and with it the client.
+                raise call.errors.pop()  # noqa: TRY301 - another frame would only lengthen the traceback
         except BaseException:
             if _exiting.is_set() and threading.current_thread() is not threading.main_thread():
                 # A daemon thread would print an error; it ends with the process.

@@ -26,7 +26,7 @@ def test_all_bytes():
         os.close(writing)
 
     os.write(writing, b"first")
-    with open(reading, "rb") as file:
+    with os.fdopen(reading, "rb") as file:
         chunks = read_chunks(file)
         assert b"first" == next(chunks)
         writer = threading.Thread(target=write)

@@ -1,5 +1,6 @@
 """Interrupts at the points where CPython handles signals, and loops that are blocked while one arrives."""
 
+import asyncio
 import contextlib
 import dis
 import functools
@@ -77,7 +78,7 @@ class RecordingTransport(AiohttpTransport):
 
 @contextlib.contextmanager
 def interrupted_between_task_and_first_step(monkeypatch):
-    """Interrupt the call in the block when its task has been made and has not begun; the loop goes on after the block."""
+    """Interrupt the call in the block when its task was made and has not begun; the loop goes on after the block."""
     drain, blocked, resume = EventLoop._drain_inbox, threading.Event(), threading.Event()
 
     def drain_and_block(self, loop):
@@ -103,3 +104,8 @@ def interrupted_between_task_and_first_step(monkeypatch):
         monkeypatch.setattr(EventLoop, "_drain_inbox", drain)
         resume.set()
     assert blocked.is_set()
+
+
+def settle(client):
+    """Let the event loop of *client* do what is due."""
+    client._loop.call(functools.partial(asyncio.sleep, 0.005))

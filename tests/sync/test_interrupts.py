@@ -6,131 +6,19 @@ import math
 from functools import partial
 
 import pytest
-from interrupts import RecordingTransport, interrupt_at, interrupted_between_task_and_first_step
+from interrupts import interrupt_at, settle
 
 from neuralbox_sync import ClientClosedError, NeuralBox
 from neuralbox_sync._loop import EventLoop, _Call
-from neuralbox_sync._stream import BulkIterator
 
 TEXT = "You said: one two three"
 PROMPTS = [f"text {number}" for number in range(6)]
 MAX_STEPS = 20  # of those of one call
 
-pytestmark = pytest.mark.neuralbox_server(pending_models=["slow"], pending_seconds=0)
-
-
-def settle(client):
-    """Let the event loop of *client* do what is due."""
-    client._loop.call(partial(asyncio.sleep, 0.005))
-
 
 @pytest.fixture
-def transport():
-    return RecordingTransport()
-
-
-@pytest.fixture
-def client(neuralbox_server, transport):
-    """A client with a warm connection, and a record of what it sends."""
-    with NeuralBox(**neuralbox_server.client_options, transport=transport) as client:
-        client.first = client.generate("gpt-5", "Hi")
-        transport.sent.clear()
-        yield client
-
-
-# ------------------------------------------------------------------------------------- between the task and its start
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda client: client.generate("gpt-5", "Hi"),
-        lambda client: client.generate("slow", "Hi", wait=True),
-        lambda client: client.retrieve("gen_1"),
-        lambda client: client.wait("gen_1"),
-    ],
-    ids=["generate", "generate and wait", "retrieve", "wait"],
-)
-def test_a_call_that_has_not_begun(client, transport, monkeypatch, call):
-    """A call that is interrupted between the making of its task and its first step never begins: nothing is sent."""
-    with pytest.raises(KeyboardInterrupt), interrupted_between_task_and_first_step(monkeypatch):
-        call(client)
-    settle(client)
-
-    assert [] == transport.sent
-    assert "You said: Hi" == client.generate("gpt-5", "Hi").content
-
-
-def test_entering_a_stream(client, transport, monkeypatch):
-    """A stream whose entering is interrupted before it begins was not sent, and can be entered."""
-    stream = client.stream("gpt-5", "one two three")
-    with pytest.raises(KeyboardInterrupt), interrupted_between_task_and_first_step(monkeypatch):
-        stream.__enter__()
-    settle(client)
-
-    assert [] == transport.sent
-    with stream:
-        assert TEXT == "".join(stream.text_stream)
-
-
-def test_entering_a_batch(client, transport, monkeypatch):
-    """A batch whose entering is interrupted before it begins was not sent, and can be entered."""
-    batch = client.generate_many(PROMPTS, model="gpt-5")
-    with pytest.raises(KeyboardInterrupt), interrupted_between_task_and_first_step(monkeypatch):
-        batch.__enter__()
-    settle(client)
-
-    assert [] == transport.sent
-    with batch:
-        assert len(PROMPTS) == len(list(batch))
-
-
-@pytest.mark.parametrize("read", [next, lambda stream: next(stream.text_stream), lambda s: s.get_final_generation()])
-def test_reading_a_stream(client, monkeypatch, read):
-    """A read that is interrupted before it begins takes nothing; the next read continues."""
-    with client.stream("gpt-5", "one two three") as stream:
-        with pytest.raises(KeyboardInterrupt), interrupted_between_task_and_first_step(monkeypatch):
-            read(stream)
-
-        assert TEXT == "".join(stream.text_stream)
-        assert TEXT == stream.get_final_generation().content
-
-
-def test_reading_a_batch(client, monkeypatch):
-    """The same for a batch, at each of its reads."""
-    results = []
-    with client.generate_many(PROMPTS, model="gpt-5", max_concurrency=2) as batch:
-        while len(results) < len(PROMPTS):
-            results.append(next(batch))
-            results.extend(next(batch) for _ in range(len(batch._items)))
-            with pytest.raises(KeyboardInterrupt), interrupted_between_task_and_first_step(monkeypatch):
-                next(batch)
-        assert [] == list(batch)
-
-    assert [*range(len(PROMPTS))] == sorted(result.index for result in results)
-
-
-def test_the_last_items_of_an_interrupted_read():
-    """A read that finds the end returns the items that an interrupted read has received meanwhile."""
-
-    class Subject:
-        async def read_batch(self):
-            view._items.extend(interrupted_read)
-            interrupted_read.clear()
-            return []
-
-    class Loop:
-        call = staticmethod(asyncio.run)
-
-    interrupted_read = [1, 2]
-    loop = Loop()
-    loop.call = lambda function: asyncio.run(function())
-    view = BulkIterator(Subject(), loop, None)
-
-    assert [1, 2] == list(view)
-
-
-# ---------------------------------------------------------------------------------------------------------- any step
+def client(warm_client):
+    return warm_client
 
 
 @pytest.fixture(params=["one", "two, the second at once", "two, the second while it unwinds"])
@@ -207,6 +95,11 @@ def test_a_result_that_had_arrived(client, monkeypatch):
     assert "You said: Hi" == client.retrieve(note.split()[-1]).content
 
 
+def read_into(items, read):
+    """Append the next item to *items*."""
+    items.append(read())
+
+
 READS = {
     "iterate": lambda stream: partial(next, stream),
     "text_stream": lambda stream: partial(next, stream.text_stream),
@@ -225,7 +118,7 @@ def test_reads_of_a_stream(client, transport, interrupts, read, received):
         with client.stream("gpt-5", "one two three") as stream:
             for _ in range(received):
                 next(stream)
-            interrupted = interrupts(step, lambda: pieces.append(read(stream)()))
+            interrupted = interrupts(step, partial(read_into, pieces, read(stream)))
             if read is READS["get_final_generation"]:
                 assert TEXT == stream.get_final_generation().content
             else:
@@ -248,7 +141,7 @@ def test_reads_of_a_batch(client, transport, interrupts):
         results, interrupted = [], False
         with client.generate_many(PROMPTS, model="gpt-5", max_concurrency=2) as batch:
             for number in range(len(PROMPTS)):
-                interrupted |= interrupts(step, lambda: results.append(next(batch)))
+                interrupted |= interrupts(step, partial(read_into, results, partial(next, batch)))
                 if len(results) <= number:
                     results.append(next(batch))
             assert [] == list(batch)
@@ -315,7 +208,7 @@ def test_closing_a_stream(client, interrupts):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("again", [True, False])
 def test_closing_a_client(neuralbox_server, loop_threads, again):
-    """After an interrupted `close` of a client another one ends its thread, and so does the collection of the client."""
+    """After an interrupted `close` of a client another one ends its thread, as does the collection of the client."""
     threads = set(loop_threads())
     step, interrupted = 0, True
     while interrupted:
@@ -336,7 +229,7 @@ def test_closing_a_client(neuralbox_server, loop_threads, again):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # for a loop that never ran
 def test_the_first_call(make_loop, loop_threads):
-    """After an interrupt while the loop starts, the next call starts one; no thread is left, whatever was interrupted."""
+    """After an interrupt while the loop starts, the next call starts one, and no thread is left."""
     started = []
 
     async def work():

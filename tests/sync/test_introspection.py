@@ -20,6 +20,11 @@ METHODS = [
 ]
 
 
+def without_partials(function):
+    """Return the function in a partial."""
+    return without_partials(function.func) if isinstance(function, functools.partial) else function
+
+
 @pytest.mark.parametrize("cls, name", METHODS, ids=[f"{cls.__name__}.{name}" for cls, name in METHODS])
 def test_not_a_coroutine_function(cls, name):
     """No method is a coroutine function, however a framework unwraps it: its result is not to be awaited."""
@@ -27,15 +32,14 @@ def test_not_a_coroutine_function(cls, name):
     bound = method.__get__(object.__new__(cls))
     for function in (method, bound, functools.partial(bound), functools.partial(functools.partial(bound), timeout=1)):
         # What FastAPI and Starlette do.
-        while isinstance(function, functools.partial):
-            function = function.func
-        for candidate in (function, inspect.unwrap(function), inspect.unwrap(function).__call__):
+        unwrapped = inspect.unwrap(without_partials(function))
+        for candidate in (function, unwrapped, unwrapped.__call__):
             assert not inspect.iscoroutinefunction(candidate)
             assert not inspect.isasyncgenfunction(candidate)
 
 
 def test_signature_of_a_bound_method():
-    """A bound method has a signature without `self`, with defaults, and as strings the annotations as they are written."""
+    """A bound method has a signature without `self`, with the annotations as they are written."""
     client = NeuralBox("nb_test")
     signature = inspect.signature(client.retrieve)
 
