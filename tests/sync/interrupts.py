@@ -36,11 +36,12 @@ def interrupt_at(step, function):
     def trace(frame, _event, _argument):
         if not frame.f_code.co_filename.startswith(FACADE):
             return None
+        operations, previous = _operations(frame.f_code), "RESUME"
         frame.f_trace_opcodes = True
-        operations, previous = _operations(frame.f_code), ""
 
         def trace_frame(frame, event, _argument):
             nonlocal previous
+            frame.f_trace_opcodes = True  # Python 3.13 and newer need it again
             is_point = LINES_ONLY and event == "line"
             if event == "opcode":
                 is_point, previous = _handles_signals(previous), operations[frame.f_lasti]

@@ -1,10 +1,13 @@
 """A call whose caller is interrupted between the making of its task and its first step never begins."""
 
 import asyncio
+import signal
+import threading
 
 import pytest
 from interrupts import interrupted_between_task_and_first_step, settle
 
+from neuralbox_sync import NeuralBox
 from neuralbox_sync._stream import BulkIterator
 
 TEXT = "You said: one two three"
@@ -105,3 +108,36 @@ def test_the_last_items_of_an_interrupted_read():
     view = BulkIterator(Subject(), loop, None)
 
     assert [1, 2] == list(view)
+
+
+def test_in_a_key_function(neuralbox_server, transport):
+    """A call that is interrupted in a key function, which holds up the loop, is not sent when that returns."""
+    calls, resume = [], threading.Event()
+
+    def key():
+        calls.append(1)
+        if len(calls) > 1:
+            resume.wait(10)
+        return neuralbox_server.api_key
+
+    def interrupt(*_):
+        if len(calls) > 1:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
+
+    options = {**neuralbox_server.client_options, "api_key": key}
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with NeuralBox(**options, transport=transport) as client:
+            client.generate("gpt-5", "warm up")
+            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+            with pytest.raises(KeyboardInterrupt):
+                client.generate("gpt-5", "Hi")
+            resume.set()
+            settle(client)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+        resume.set()
+
+    assert ["POST"] == transport.sent
