@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias, TypeVar, cast
 
 from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._lazy_imports import asyncio
 from neuralbox_async._options import NotGiven
 from neuralbox_async._secret import Secret, as_secret
 
@@ -60,4 +61,5 @@ async def call_key_function(key_function: Callable[[], str] | Callable[[], Await
     result = as_secret_result(key_function())
     if isinstance(result, Awaitable):
         result = as_secret_result(await result)
+    await asyncio.sleep(0)  # it may have held up the loop; a call that was cancelled meanwhile is not sent
     return check_key(result)

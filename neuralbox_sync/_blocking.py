@@ -3,10 +3,11 @@
 import functools
 import inspect
 import re
+import types
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast
 
-from neuralbox_sync._loop import EventLoop
+from neuralbox_sync._loop import EventLoop, despite_interrupt
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,6 +25,10 @@ class View(Generic[S]):
     def __init__(self, subject: S, loop: EventLoop, owner: object = None) -> None:
         self._subject, self._loop, self._owner = subject, loop, owner
 
+    @property
+    def _here(self) -> EventLoop:
+        return self._loop
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({vars(self).get('_subject')})"  # None, if the constructor failed
 
@@ -31,11 +36,7 @@ class View(Generic[S]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self.close()
-        except BaseException:
-            self.close()  # an interrupt may arrive before anything is closed
-            raise
+        despite_interrupt(self.close)  # one may arrive before anything is closed
 
 
 class Blocking(Protocol[S, P, R_co]):
@@ -46,21 +47,30 @@ class Blocking(Protocol[S, P, R_co]):
 
 def blocking(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Blocking[S, P, R]:
     """Return the blocking twin of a coroutine *method*."""
+    partial = functools.partial
 
-    @functools.wraps(method)
     def twin(self: View[S], *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._loop.call(functools.partial(method, self._subject, *args, **kwargs))  # pyright: ignore[reportPrivateUsage]
+        return self._here.call(partial(method, self._subject, *args, **kwargs))  # pyright: ignore[reportPrivateUsage]
 
-    twin.__doc__ = _blocking_docstring(method)
-    return cast("Blocking[S, P, R]", twin)
+    # Without `__wrapped__`: FastAPI and others would find a coroutine function there, and await the result. So the twin
+    # needs the globals of *method*, in which its annotations are evaluated; its own code uses none.
+    copied = types.FunctionType(twin.__code__, method.__globals__, method.__name__, None, twin.__closure__)
+    copied.__module__, copied.__qualname__ = __package__ or "", method.__qualname__.removeprefix("Async")
+    copied.__annotations__, copied.__doc__ = method.__annotations__, _blocking_docstring(method)
+    vars(copied)["__signature__"] = inspect.signature(method)
+    return cast("Blocking[S, P, R]", copied)
 
 
 def like(method: Callable[Concatenate[Any, P], Any]) -> Callable[[Callable[..., R]], Callable[Concatenate[Any, P], R]]:
     """Return a decorator that gives a twin of *method* its parameters and docstring."""
 
     def decorate(twin: Callable[..., R]) -> Callable[Concatenate[Any, P], R]:
-        signature = inspect.signature(method).replace(return_annotation=inspect.signature(twin).return_annotation)
-        vars(functools.update_wrapper(twin, method))["__signature__"] = signature
+        returned, names = twin.__annotations__["return"], (twin.__module__, twin.__qualname__)
+        vars(functools.update_wrapper(twin, method))["__signature__"] = inspect.signature(method).replace(
+            return_annotation=returned
+        )
+        twin.__module__, twin.__qualname__ = names
+        twin.__annotations__ = {**method.__annotations__, "return": returned}
         twin.__doc__ = _blocking_docstring(method)
         return twin
 

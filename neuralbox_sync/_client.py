@@ -45,6 +45,7 @@ class NeuralBox(View[AsyncNeuralBox]):
     @like(AsyncNeuralBox.with_options)
     def with_options(self, **options: Any) -> Self:
         derived = object.__new__(type(self))
+        vars(derived).update(vars(self))  # attributes of a subclass
         try:
             super(NeuralBox, derived).__init__(self._subject.with_options(**options), self._loop, self)
         finally:

@@ -10,12 +10,14 @@ import atexit
 import contextlib
 import contextvars
 import enum
+import functools
 import os
 import queue
 import select
 import selectors
 import sys
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -28,6 +30,7 @@ T = TypeVar("T")
 
 _MAIN_POLL, _POLL = 0.1, 1.0  # seconds; a signal that arrives just before the main thread waits is handled after that
 _UNWIND_TIMEOUT, _CLOSE_TIMEOUT = 1.0, 2.0  # for an interrupted call, for the end of a loop
+_JOIN_POLL = 0.01
 
 _starting = threading.RLock()  # a signal handler may make its first call within a first call
 _started: set[EventLoop] = set()
@@ -45,6 +48,7 @@ class EventLoop:
     def __init__(self, aclose: Callable[[], Awaitable[None]]) -> None:
         self._aclose = aclose
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._started_loop: asyncio.AbstractEventLoop | None = None  # the same, once no interrupt can undo its start
         self._inboxes: dict[asyncio.AbstractEventLoop, deque[_Call[Any]]] = {}  # the calls that each loop is to start
         self.closed = False
 
@@ -52,28 +56,35 @@ class EventLoop:
         """Return the result of the coroutine *function*. An interrupt cancels it; it has 1 s to unwind."""
         call = _Call(function)
         try:
-            self._submit_and_wait(call, self._running_loop())
+            self._run_or_abandon(call)
             if call.errors:
-                raise call.errors.pop()  # an error left there would keep this frame alive, and with it the client
-            return call.results.pop()
-        finally:
-            call.cancelled = True  # no effect when it is done; a second interrupt may arrive before it is cancelled
+                # An error left there would keep this frame alive, and with it the client.
+                raise call.errors.pop()  # noqa: TRY301 - another frame would only lengthen the traceback
+        except BaseException:
             if _exiting.is_set() and threading.current_thread() is not threading.main_thread():
                 # A daemon thread would print an error; it ends with the process.
                 threading.Event().wait(2 * _CLOSE_TIMEOUT)
+            raise
+        return call.results[0]
 
     def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
         """End the loop and its calls; wait for that at most *timeout* seconds. Idempotent, from any thread."""
         self.closed = True
-        if self._loop is not None:
+        deadline = time.monotonic() + timeout
+        if (loop := self._loop) is not None:
             with contextlib.suppress(RuntimeError):  # it has ended, or this is its thread
-                self._loop.call_soon_threadsafe(self._stopping.set)
+                loop.call_soon_threadsafe(self._stopping.set)
                 self._thread.join(timeout)
+                while not loop.is_closed() and time.monotonic() < deadline:
+                    time.sleep(_JOIN_POLL)  # before Python 3.13, an interrupted `join` takes the thread for ended
 
     def finalize(self) -> None:
         """Close without waiting, because the client has been garbage-collected."""
-        if self in _started and not self.closed:
+        if self in _started:
+            closed = self.closed
             self.close(timeout=0)
+            if closed:  # and that was interrupted
+                return
             warnings.warn("a client was never closed: use it in a `with` block", ResourceWarning, stacklevel=2)
 
     def reset_after_fork(self) -> None:
@@ -92,70 +103,93 @@ class EventLoop:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self.closed or _exiting.is_set():
             raise _closed("before")
-        with _starting:
-            if self._loop is None:
-                with contextlib.suppress(Exception):  # it is raised again in the call that needs the module
-                    preload()
-            if (loop := self._loop) is None or loop.is_closed() or self._stopping.is_set():
-                loop = self._start()
+        loop = self._started_loop
+        if loop is None or loop is not self._loop or not self._runs():
+            # Not for each call: since Python 3.14, an interrupt at the beginning of a `with` can leave the lock held.
+            with _starting:
+                if self._loop is None:
+                    with contextlib.suppress(Exception):  # it is raised again in the call that needs the module
+                        preload()
+                while (loop := self._loop) is None or not self._runs():
+                    self._start()
+                self._started_loop = loop
         if threading.get_ident() == self._thread.ident:
             raise RuntimeError("a call on its own event loop never returns: await there, or use asyncio.to_thread")
         return loop
 
-    def _start(self) -> asyncio.AbstractEventLoop:
+    def _runs(self) -> bool:
+        # Its thread has no identity yet: a signal handler makes a call, and the frame that starts the thread waits.
+        ends = self._loop is None or self._loop.is_closed() or self._stopping.is_set()
+        return not ends and self._thread.ident is not None
+
+    def _start(self) -> None:
         if (threading.get_ident.__module__, select.select.__module__) != ("_thread", "select"):
             patch = "monkey.patch_all(thread=False, queue=False, select=False)"
             raise RuntimeError(f"no event loop runs in gevent's threads: {patch}, or use asyncio in its threadpool")
-        stopping = self._stopping = asyncio.Event()
-        self._selector = selectors.DefaultSelector()
+        selector = selectors.DefaultSelector()
         # The one kind of loop whose selector is known, for `reset_after_fork`.
-        loop = asyncio.SelectorEventLoop(self._selector)
-        self._inboxes[loop] = deque()
+        loop = asyncio.SelectorEventLoop(selector)
+        stopping = asyncio.Event()
         context = contextvars.Context()  # since Python 3.14 a thread may inherit one, and with it "inside trio"
-        self._thread = threading.Thread(None, context.run, "neuralbox", (self._run, loop, stopping), daemon=True)
+        thread = threading.Thread(None, context.run, "neuralbox", (self._run, loop, stopping), daemon=True)
+        self._inboxes[loop] = deque()
+        self._selector, self._stopping, self._thread = selector, stopping, thread
         try:
             self._loop = loop
             _started.add(self)
-            self._thread.start()
+            thread.start()
         except BaseException:  # out of threads; since Python 3.12, the main thread has ended; or Ctrl-C
-            loop.call_soon_threadsafe(self._stopping.set)
-            _started.discard(self)
-            self._loop = None
+            if self._loop is loop:
+                self._loop = None  # first: a second interrupt may arrive
+                _started.discard(self)
+            loop.call_soon_threadsafe(stopping.set)
             raise
-        return loop
+        if self._loop is not loop:  # a signal handler made a call before this thread ran, and started another
+            loop.call_soon_threadsafe(stopping.set)
+
+    def _run_or_abandon(self, call: _Call[Any]) -> None:
+        loop = self._running_loop()
+        try:
+            self._submit_and_wait(call, loop)
+        except BaseException as error:
+            if not call.done:  # only this thread was interrupted, and a request that ran on would be billed
+                despite_interrupt(functools.partial(call.abandon, loop))
+            elif generation_id := getattr(next(iter(call.results), None), "id", None):
+                error.add_note(f"the call that it interrupted had returned generation {generation_id}")
+            raise
 
     def _submit_and_wait(self, call: _Call[Any], loop: asyncio.AbstractEventLoop) -> None:
         poll = _MAIN_POLL if threading.current_thread() is threading.main_thread() else _POLL
-        try:
-            (inbox := self._inboxes.get(loop, deque())).append(call)
-            while not call.done:
-                if (loop.is_closed() or loop is not self._loop) and not call.done:
-                    raise _closed("during")  # noqa: TRY301 - the call is cancelled as well
-                with contextlib.suppress(RuntimeError, IndexError):  # the loop has just ended; or has just started all
-                    if not (first := inbox[0]).wakeup_scheduled:  # one wake-up for all calls until the loop looks
-                        loop.call_soon_threadsafe(self._drain_inbox, loop)
-                        first.wakeup_scheduled = True
-                with contextlib.suppress(queue.Empty):
-                    call.done_queue.get(timeout=poll)
-                    return
-                with contextlib.suppress(anyio.NoEventLoopError):  # this is not a worker thread of anyio
-                    anyio.from_thread.check_cancelled()
-        except BaseException:
-            call.cancel_threadsafe(loop)  # only this thread was interrupted, and a request that ran on would be billed
-            raise
+        (inbox := self._inboxes.get(loop, deque())).append(call)
+        while not call.done:
+            if (loop.is_closed() or loop is not self._loop) and not call.done:
+                raise _closed("during" if call.take() is None else "before")
+            with contextlib.suppress(RuntimeError, IndexError):  # the loop has just ended; or has just started all
+                if not (first := inbox[0]).wakeup_scheduled:  # one wake-up for all calls until the loop looks
+                    loop.call_soon_threadsafe(self._drain_inbox, loop)
+                    first.wakeup_scheduled = True
+            with contextlib.suppress(queue.Empty):
+                call.done_queue.get(timeout=poll)
+                return
+            with contextlib.suppress(anyio.NoEventLoopError):  # this is not a worker thread of anyio
+                anyio.from_thread.check_cancelled()
 
     def _drain_inbox(self, loop: asyncio.AbstractEventLoop) -> None:
         while inbox := self._inboxes[loop]:
             call = inbox.popleft()
             if self._stopping.is_set() or loop is not self._loop:
                 call.finish(_closed("before"))
-            elif not (call.done or call.cancelled):
+            else:
                 call.task = loop.create_task(self._execute(call), context=call.context)
 
     async def _execute(self, call: _Call[Any]) -> None:
+        # Not before: an interrupt may arrive between the making of the task and its first step.
+        if (function := call.take()) is None:
+            call.finish()
+            return
         call.state = CallState.RUNNING
         try:
-            call.results.append(await call.function())
+            call.results.append(await function())
             call.finish()
         except BaseException as error:  # noqa: BLE001 - SystemExit is for this caller, and would end the loop of all
             cancelled = isinstance(error, asyncio.CancelledError)  # by the end of the loop, or by its own thread
@@ -177,7 +211,8 @@ class EventLoop:
                     await self._aclose()
         finally:
             stopping.set()  # SystemExit in a callback ends a loop too; the next call starts another
-            _started.discard(self)
+            if self._loop is asyncio.get_running_loop():
+                _started.discard(self)
 
 
 class CallState(enum.Enum):
@@ -186,10 +221,10 @@ class CallState(enum.Enum):
 
         PENDING --its task starts--> RUNNING --result or error--> DONE
            |                                                       ^
-           +--cancelled, or the loop stops, before its task starts-+
+           +--its caller is interrupted, or the loop stops---------+
 
-    A call stays PENDING, and never runs, if its loop ends first, or if its caller was interrupted twice before the loop
-    saw it.
+    A call whose caller is interrupted before its task starts never runs: each of the two takes its function, and only
+    one can have it. It stays PENDING if the loop ends before it sees it.
     """
 
     PENDING = enum.auto()
@@ -201,12 +236,12 @@ class _Call(Generic[T]):
     """A coroutine and its result; made before it is submitted, so that an interrupt always has a call to cancel."""
 
     def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
-        self.function = function
+        self._function = [function]
+        self._cancelled = False
         self.context = contextvars.copy_context()
         self.task: asyncio.Task[None] | None = None
         self.state = CallState.PENDING
         self.wakeup_scheduled = False
-        self.cancelled = False  # by the waiting thread, which does not wait any more
         self.results: list[T] = []
         self.errors: list[BaseException] = []
         # A signal cannot break it. In a Condition's wait a signal can leave its lock held, and the loop would freeze.
@@ -217,6 +252,13 @@ class _Call(Generic[T]):
         """Whether it has a result or an error."""
         return self.state is CallState.DONE
 
+    def take(self) -> Callable[[], Awaitable[T]] | None:
+        """Return the function to whoever asks first, from any thread, and None to all others."""
+        try:
+            return self._function.pop()
+        except IndexError:
+            return None
+
     def finish(self, *errors: BaseException) -> None:
         """Store the errors, if any, and wake the waiting thread."""
         self.errors.extend(errors)
@@ -224,18 +266,29 @@ class _Call(Generic[T]):
         self.state = CallState.DONE
         self.done_queue.put(None)
 
-    def cancel_threadsafe(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Cancel it, and wait at most 1 s for a running one to unwind."""
-        with contextlib.suppress(RuntimeError, queue.Empty):  # RuntimeError: the loop has ended, and the call with it
-            loop.call_soon_threadsafe(self._cancel)
-            if self.state is CallState.RUNNING:
-                self.done_queue.get(timeout=_UNWIND_TIMEOUT)
+    def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Prevent its start; if it runs, cancel it and wait at most 1 s for it to unwind. For the waiting thread."""
+        if self.take() is None:
+            with contextlib.suppress(RuntimeError, queue.Empty):  # RuntimeError: the loop has ended, and the call too
+                loop.call_soon_threadsafe(self._cancel)
+                if not self.done:
+                    self.done_queue.get(timeout=_UNWIND_TIMEOUT)
 
     def _cancel(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
-        if self.state is CallState.PENDING:
+        if self.state is CallState.PENDING:  # an interrupted `abandon` has taken the function
             self.finish()
+        elif self.task is not None and not self._cancelled:
+            self._cancelled = True  # once: a second cancellation would interrupt its unwinding
+            self.task.cancel()
+
+
+def despite_interrupt(function: Callable[[], object]) -> None:
+    """Call *function*, and once more if an interrupt, which is then raised, ends it."""
+    try:
+        function()
+    except BaseException:
+        function()
+        raise
 
 
 def _closed(when: str) -> ClientClosedError:

@@ -9,11 +9,18 @@ from typing import Any, Self, TypeVar
 
 import neuralbox_async
 from neuralbox_async import AsyncBatch, AsyncStream, ClientClosedError, ContentDelta, StreamStateError
-from neuralbox_sync._blocking import View, like
-from neuralbox_sync._loop import EventLoop
+from neuralbox_sync._blocking import View, blocking
+from neuralbox_sync._loop import EventLoop, despite_interrupt
 
 S = TypeVar("S", bound="AsyncStream | AsyncBatch")
 T = TypeVar("T")
+
+
+class Arrived(deque[T]):
+    """Items that have arrived and were not read."""
+
+    # An attribute: CPython handles signals after each call, and an interrupt there would lose the item.
+    next_item: T = property(deque[Any].popleft)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
 class BulkIterator(View[S], Iterator[T]):
@@ -21,21 +28,23 @@ class BulkIterator(View[S], Iterator[T]):
 
     def __init__(self, subject: S, loop: EventLoop, owner: object) -> None:
         super().__init__(subject, loop, owner)
-        self._items: deque[T] = deque()
+        self._items: Arrived[T] = Arrived()
+        self._entered = False
         self._pid = os.getpid()
 
     def __enter__(self) -> Self:
         try:
-            self._here.call(self._subject.__aenter__)
+            self._here.call(self._enter)
         except BaseException:
-            self.close()  # an interrupt may arrive when it has just been opened
+            if self._entered:  # an interrupt may arrive when it has just been opened
+                despite_interrupt(self.close)
             raise
         return self
 
     def __next__(self) -> T:
         while True:
             try:
-                return self._items.popleft()
+                return self._items.next_item
             except IndexError:
                 if not self._here.call(self._fill):
                     raise StopIteration from None
@@ -51,10 +60,14 @@ class BulkIterator(View[S], Iterator[T]):
             raise StreamStateError("it was opened before the fork, by another process: open one here")
         return self._loop
 
+    async def _enter(self) -> None:
+        self._entered = True
+        await self._subject.__aenter__()
+
     async def _fill(self) -> bool:
         items: list[Any] = await self._subject.read_batch()
         self._items.extend(items)  # on the loop, where no interrupt can lose them
-        return bool(items)
+        return bool(self._items)  # an interrupted read may have got the last items after this one began
 
 
 class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
@@ -71,9 +84,7 @@ class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
         """The events so far as a `Generation`; its status is ``"incomplete"`` until the end has been reached."""
         return self._subject.generation
 
-    @like(AsyncStream.get_final_generation)
-    def get_final_generation(self) -> neuralbox_async.Generation:
-        return self._here.call(self._subject.get_final_generation)
+    get_final_generation = blocking(AsyncStream.get_final_generation)
 
 
 class Batch(BulkIterator[AsyncBatch, neuralbox_async.BatchResult]):

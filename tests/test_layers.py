@@ -34,7 +34,7 @@ IMPORTS = {
     "_types": {"_errors", "_validation"},
     "_retry": {"_errors", "_validation"},
     "_options": {"_errors", "_retry", "_secret", "_validation"},
-    "_api_key": {"_errors", "_options", "_secret"},
+    "_api_key": {"_errors", "_lazy_imports", "_options", "_secret"},
     # What the API says.
     "_wire": {"_errors", "_fast_paths", "_types"},
     # One HTTP exchange.

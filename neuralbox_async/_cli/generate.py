@@ -25,6 +25,7 @@ from neuralbox_async import (
 )
 from neuralbox_async._cli import options
 from neuralbox_async._cli.json_output import event_line, print_generation
+from neuralbox_async._cli.pipes import read_chunks
 from neuralbox_async._cli.terminal import TextWriter, check_stdout, print_footer, print_unwritten, spinner
 
 _LOCAL_EVENT_INTERVAL: Final = 0.02  # seconds between the events of a local stream at a terminal
@@ -133,7 +134,7 @@ def _read_stdin(*, even_terminal: bool) -> str:
         raise click.UsageError("There is no prompt: pass it as an argument or on stdin.")
     try:
         # Not the locale's encoding: the meaning of a prompt must not depend on the machine.
-        return stdin.buffer.read().decode("utf-8-sig").rstrip("\r\n")
+        return b"".join(read_chunks(stdin.buffer)).decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise click.UsageError(f"The prompt on stdin is not valid UTF-8: byte {error.start} is invalid.") from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import string
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from neuralbox_async._batch.key_index import KeyIndex, digest_of, numbered_key
 from neuralbox_async._cli.csv_rows import PROMPT_FIELDS, REQUEST_FIELDS, CSVRows
 from neuralbox_async._cli.input_formats import Format, rows_of
 from neuralbox_async._cli.input_text import InvalidRowError
+from neuralbox_async._cli.pipes import read_chunks
 
 MAX_ERRORS: Final = 10
 _KEY_LENGTH: Final = 32  # hexadecimal digits
@@ -183,6 +183,6 @@ def make_seekable(file: BinaryIO) -> BinaryIO:
     if file.seekable():
         return file
     copy: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it  # type: ignore[assignment]
-    shutil.copyfileobj(file, copy)
+    copy.writelines(read_chunks(file))
     copy.seek(0)
     return copy

@@ -109,6 +109,23 @@ def client(neuralbox_server):
 
 
 @pytest.fixture
+def transport():
+    """Return the real transport, with a record of what it sends."""
+    from interrupts import RecordingTransport
+
+    return RecordingTransport()
+
+
+@pytest.fixture
+def warm_client(neuralbox_server, transport):
+    """Return a client that has a connection, the generation *first*, and *transport*."""
+    with NeuralBox(**neuralbox_server.client_options, transport=transport) as client:
+        client.first = client.generate("gpt-5", "Hi")
+        transport.sent.clear()
+        yield client
+
+
+@pytest.fixture
 def loop():
     """Return a private event loop."""
     loop = make_loop()

@@ -268,3 +268,38 @@ def test_interrupts_at_any_time(start):
     result = script.end()
 
     assert (0, "") == (result.status, result.errors)
+
+
+def test_interrupted_reads(start):
+    """No interrupt between two steps of a read loses an item, and none is read twice."""
+    script = start(
+        """
+        import random, signal, time
+        from neuralbox_sync._stream import BulkIterator
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        view = BulkIterator(None, None, None)
+        signal.signal(signal.SIGALRM, interrupt)
+        interrupts = last = 0
+        end = time.monotonic() + 2
+        while time.monotonic() < end and interrupts < 20_000:
+            view._items.extend(range(last + 1 + len(view._items), last + 1001))
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 2e-6)
+                for number in view:
+                    assert last + 1 == number, (last, number, interrupts)
+                    last = number
+            except KeyboardInterrupt:
+                interrupts += 1
+            except AttributeError:
+                pass  # the end of the items
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        assert interrupts > 100, interrupts
+        """,
+        measured=False,
+    )
+    result = script.end()
+
+    assert (0, "") == (result.status, result.errors)

@@ -1,0 +1,112 @@
+"""Interrupts at the points where CPython handles signals, and loops that are blocked while one arrives."""
+
+import asyncio
+import contextlib
+import dis
+import functools
+import itertools
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import neuralbox_sync
+from neuralbox_async._http.aiohttp_transport import AiohttpTransport
+from neuralbox_async._options import ConnectionOptions
+from neuralbox_sync._loop import EventLoop
+
+FACADE = str(Path(neuralbox_sync.__file__).parent)
+LINES_ONLY = sys.version_info[:2] == (3, 12)  # it reports no instructions
+
+
+@functools.cache
+def _operations(code):
+    return {instruction.offset: instruction.opname for instruction in dis.get_instructions(code)}
+
+
+def _handles_signals(operation):
+    """Return whether CPython handles signals after *operation*: at the start of functions, after calls, in loops."""
+    return operation.startswith(("RESUME", "CALL", "JUMP_BACKWARD")) and not operation.startswith("CALL_INTRINSIC")
+
+
+def interrupt_at(step, function):
+    """Call *function*; raise KeyboardInterrupt at the *step*-th point of the facade's code. Return whether it did."""
+    steps = itertools.count()
+
+    def trace(frame, _event, _argument):
+        if not frame.f_code.co_filename.startswith(FACADE):
+            return None
+        operations, previous = _operations(frame.f_code), "RESUME"
+        frame.f_trace_opcodes = True
+
+        def trace_frame(frame, event, _argument):
+            nonlocal previous
+            frame.f_trace_opcodes = True  # Python 3.13 and newer need it again
+            is_point = LINES_ONLY and event == "line"
+            if event == "opcode":
+                is_point, previous = _handles_signals(previous), operations[frame.f_lasti]
+            elif event == "exception":
+                previous = ""
+            if is_point and next(steps) == step:
+                raise KeyboardInterrupt
+            return trace_frame
+
+        return trace_frame
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+class RecordingTransport(AiohttpTransport):
+    """The real transport, with a list of the methods of the requests that it was passed."""
+
+    def __init__(self):
+        super().__init__(ConnectionOptions())
+        self.sent = []
+
+    async def send(self, request):
+        """Record the request and send it."""
+        self.sent.append(request.method)
+        return await super().send(request)
+
+
+@contextlib.contextmanager
+def interrupted_between_task_and_first_step(monkeypatch):
+    """Interrupt the call in the block when its task was made and has not begun; the loop goes on after the block."""
+    drain, blocked, resume = EventLoop._drain_inbox, threading.Event(), threading.Event()
+
+    def drain_and_block(self, loop):
+        drain(self, loop)
+        if not blocked.is_set():
+            blocked.set()
+            resume.wait(10)
+
+    def interrupt(*_):
+        if not blocked.is_set():  # another signal does it
+            return
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    monkeypatch.setattr(EventLoop, "_drain_inbox", drain_and_block)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+        monkeypatch.setattr(EventLoop, "_drain_inbox", drain)
+        resume.set()
+    assert blocked.is_set()
+
+
+def settle(client):
+    """Let the event loop of *client* do what is due."""
+    client._loop.call(functools.partial(asyncio.sleep, 0.005))
