@@ -11,10 +11,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-import attrs
-
 from neuralbox_async import _options
-from neuralbox_async._api_key import ApiKey, as_secret_key, resolve_key
+from neuralbox_async._api_key import ApiKey, as_secret_key, check_key_source, resolve_key
 from neuralbox_async._batch.batch import AsyncBatch
 from neuralbox_async._batch.inputs import RequestDefaults, Requests, check_requests
 from neuralbox_async._batch.options import BatchOptions, OnUnknown
@@ -113,8 +111,10 @@ class AsyncNeuralBox:
             headers=check_headers("default_headers", default_headers),
         )
         self._max_event_bytes = check_count("max_event_bytes", max_event_bytes, minimum=1)
+        check_flag("allow_insecure", allow_insecure)
+        base_url = _options.check_base_url(base_url, allow_insecure=allow_insecure)
         self._executor = Executor(
-            base_url=_options.check_base_url(base_url, allow_insecure=check_flag("allow_insecure", allow_insecure)),
+            base_url=base_url,
             api_key=resolve_key(api_key),
             max_response_bytes=check_count("max_response_bytes", max_response_bytes, minimum=1),
             shared=SharedState(
@@ -124,12 +124,13 @@ class AsyncNeuralBox:
                     reuse_connections=reuse_connections,
                     proxy=proxy,
                     ssl_context=ssl_context,
+                    loopback_only=_options.is_loopback_only(base_url, allow_insecure=allow_insecure),
                 ),
                 transport,
             ),
         )
-        connections = self._executor.shared.connections
-        _options.check_proxy_is_safe(connections.proxy, self._executor.base_url, allow_insecure=allow_insecure)
+        proxy = self._executor.shared.connections.proxy
+        _options.check_proxy_is_safe(proxy, base_url, allow_insecure=allow_insecure)
 
     def __repr__(self) -> str:
         executor: Executor | None = getattr(self, "_executor", None)  # None in the traceback of a failed constructor
@@ -148,13 +149,18 @@ class AsyncNeuralBox:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close it and the clients that `with_options` derived; running calls raise `ClientClosedError`. Idempotent."""
-        await self._executor.shared.aclose()
+        """
+        Close it and the clients that `with_options` derived from it; running calls raise `ClientClosedError`.
+
+        A client that is itself derived closes no connection: its requests in flight finish, and further ones raise
+        `ClientClosedError`. Idempotent.
+        """
+        await self._executor.aclose()
 
     @property
     def closed(self) -> bool:
         """Whether the client was closed; its methods then raise `ClientClosedError`."""
-        return self._executor.shared.closed
+        return self._executor.lifetime.closed
 
     def with_options(
         self,
@@ -170,7 +176,9 @@ class AsyncNeuralBox:
         """
         Return a client with some options changed, which shares this one's connections.
 
-        Cheap: make one per tenant or request. *default_headers* are added. Raises `InvalidParameterError`.
+        Cheap: make one per tenant or request. *default_headers* are added. Rate limits and retry budget belong to the
+        key: clients with the same key share them, and another *api_key* has its own. Closing the derived client leaves
+        this one open; closing this one closes both. Raises `InvalidParameterError`.
         """
         api_key, default_headers = as_secret_key(api_key), as_secret_values(default_headers)
         derived = object.__new__(type(self))
@@ -183,8 +191,8 @@ class AsyncNeuralBox:
             retry_policy=retry_policy,
             headers=check_headers("default_headers", default_headers),
         )
-        if not isinstance(api_key, NotGiven):
-            derived._executor = attrs.evolve(self._executor, api_key=resolve_key(api_key))
+        key = None if isinstance(api_key, NotGiven) else check_key_source(api_key)
+        derived._executor = self._executor.derive(key)
         return derived
 
     async def generate(

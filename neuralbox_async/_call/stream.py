@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from neuralbox_async._call.stream_interruption import interruption
 from neuralbox_async._call.stream_reader import StreamLimits, StreamReader
@@ -46,6 +46,8 @@ else:
     events = lazy_module("neuralbox_async._wire.events")
     fast_path = lazy_module("neuralbox_async._wire.fast_path")
     responses = lazy_module("neuralbox_async._wire.responses")
+
+T = TypeVar("T")
 
 _CLOSED_WHILE_OPENING = "the stream was closed while it was being opened"
 _DRAIN_TIMEOUT = 0.25  # seconds for the server to end the body after the terminal event, so that the connection is kept
@@ -301,7 +303,7 @@ class AsyncStream:
         """
         response = reader.response
         body = await reader.read_body(self._timeouts.body_deadline(self._now()))
-        whole = responses.decode_generation(response.status_code, response.headers, body)
+        whole = self._decode(responses.decode_generation, response.status_code, response.headers, body)
         self._check_not_closed()
         if not whole.finished:
             self._start = GenerationStart(whole.id, whole.model)
@@ -318,7 +320,7 @@ class AsyncStream:
                 if data == events.DONE:
                     self._move(StreamState.ENDED)
                     return
-                event = events.decode_event(data)
+                event = self._decode(events.decode_event, data)
                 take(event)
                 if isinstance(event, GenerationEnd):
                     self._move(StreamState.ENDED)
@@ -366,6 +368,9 @@ class AsyncStream:
         self._move(StreamState.INTERRUPTED)
         self._close()
         raise self._failure from without_frames(error)
+
+    def _decode(self, decode: Callable[..., T], *received: object) -> T:
+        return decode(*received) if self._call is None else self._call.decode(decode, *received)
 
     def _annotate(self, error: NeuralBoxError) -> NeuralBoxError:
         return error if self._call is None else self._call.annotate(error)

@@ -33,7 +33,7 @@ def new_connector(options: ConnectionOptions, socket_factory: Any) -> Connector:
     """Return a connector whose sockets *socket_factory* makes."""
     connector = Connector(
         limit=options.max_connections,
-        resolver=DaemonThreadResolver(options.connect_timeout),
+        resolver=DaemonThreadResolver(options.connect_timeout, loopback_only=options.loopback_only),
         socket_factory=socket_factory,
         keepalive_timeout=_KEEP_ALIVE if options.reuse_connections else None,
         force_close=not options.reuse_connections,
