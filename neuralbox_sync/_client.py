@@ -1,5 +1,6 @@
 """`NeuralBox`: the blocking client."""
 
+import contextlib
 import weakref
 from typing import Any, Self
 
@@ -54,8 +55,16 @@ class NeuralBox(View[AsyncNeuralBox]):
     @property
     def closed(self) -> bool:
         """Whether the client was closed; its methods then raise `ClientClosedError`."""
-        return self._loop.closed
+        return self._loop.closed or self._subject.closed
 
     def close(self) -> None:
-        """Close all connections, within 2 s. Running calls and streams raise `ClientClosedError`. Idempotent."""
-        self._loop.close()
+        """
+        Close all connections, within 2 s. Running calls and streams raise `ClientClosedError`. Idempotent.
+
+        A client that `with_options` derived closes no connection: its requests in flight finish.
+        """
+        if self._owner is None:
+            self._loop.close()
+            return
+        with contextlib.suppress(StopIteration):
+            self._subject.aclose().send(None)  # it awaits nothing
