@@ -17,7 +17,8 @@ from neuralbox_async._batch.batch import AsyncBatch
 from neuralbox_async._batch.inputs import RequestDefaults, Requests, check_requests
 from neuralbox_async._batch.options import BatchOptions, OnUnknown
 from neuralbox_async._batch.results import BatchProgress
-from neuralbox_async._call.executor import Call, Executor, SharedState
+from neuralbox_async._call.executor import Call, Executor
+from neuralbox_async._call.shared_state import SharedState
 from neuralbox_async._call.stream import AsyncStream
 from neuralbox_async._call.stream_reader import StreamLimits
 from neuralbox_async._clock import time_after
@@ -111,8 +112,7 @@ class AsyncNeuralBox:
             headers=check_headers("default_headers", default_headers),
         )
         self._max_event_bytes = check_count("max_event_bytes", max_event_bytes, minimum=1)
-        check_flag("allow_insecure", allow_insecure)
-        base_url = _options.check_base_url(base_url, allow_insecure=allow_insecure)
+        base_url = _options.check_base_url(base_url, allow_insecure=check_flag("allow_insecure", allow_insecure))
         self._executor = Executor(
             base_url=base_url,
             api_key=resolve_key(api_key),
@@ -124,13 +124,12 @@ class AsyncNeuralBox:
                     reuse_connections=reuse_connections,
                     proxy=proxy,
                     ssl_context=ssl_context,
-                    loopback_only=_options.is_loopback_only(base_url, allow_insecure=allow_insecure),
+                    base_url=base_url,
+                    allow_insecure=allow_insecure,
                 ),
                 transport,
             ),
         )
-        proxy = self._executor.shared.connections.proxy
-        _options.check_proxy_is_safe(proxy, base_url, allow_insecure=allow_insecure)
 
     def __repr__(self) -> str:
         executor: Executor | None = getattr(self, "_executor", None)  # None in the traceback of a failed constructor
@@ -150,10 +149,9 @@ class AsyncNeuralBox:
 
     async def aclose(self) -> None:
         """
-        Close it and the clients that `with_options` derived from it; running calls raise `ClientClosedError`.
+        Close it and the clients that `with_options` derived; running calls raise `ClientClosedError`. Idempotent.
 
-        A client that is itself derived closes no connection: its requests in flight finish, and further ones raise
-        `ClientClosedError`. Idempotent.
+        A derived client closes no connections: its requests in flight finish, and only further ones raise the error.
         """
         await self._executor.aclose()
 
@@ -176,9 +174,8 @@ class AsyncNeuralBox:
         """
         Return a client with some options changed, which shares this one's connections.
 
-        Cheap: make one per tenant or request. *default_headers* are added. Rate limits and retry budget belong to the
-        key: clients with the same key share them, and another *api_key* has its own. Closing the derived client leaves
-        this one open; closing this one closes both. Raises `InvalidParameterError`.
+        Cheap: make one per tenant or request. Another *api_key* has rate limits and a retry budget of its own;
+        *default_headers* are added. Closing it leaves this client open. Raises `InvalidParameterError`.
         """
         api_key, default_headers = as_secret_key(api_key), as_secret_values(default_headers)
         derived = object.__new__(type(self))

@@ -112,11 +112,6 @@ def _may_be_loopback(host: str) -> bool:
     return is_loopback_address(host) or f".{host.removesuffix('.')}".endswith(".localhost")
 
 
-def is_loopback_only(base_url: str, *, allow_insecure: bool) -> bool:
-    """Return whether connections for a valid *base_url* may be made to this machine only."""
-    return base_url.startswith("http:") and not allow_insecure
-
-
 def split_proxy(proxy: str | None) -> tuple[str | None, dict[str, str] | None, tuple[Secret, ...]]:
     """
     Return *proxy* without its credentials, the header that carries them, and what of them is secret.
@@ -135,10 +130,8 @@ def split_proxy(proxy: str | None) -> tuple[str | None, dict[str, str] | None, t
     return url, {"Proxy-Authorization": _basic(credentials)}, (credentials, password or user)
 
 
-def check_proxy_is_safe(proxy: str | None, base_url: str, *, allow_insecure: bool) -> None:
+def check_proxy_is_safe(proxy: str, base_url: str) -> None:
     """Raise `InvalidParameterError` when the key would leave this machine over plain http, to *proxy* or through it."""
-    if proxy is None or not is_loopback_only(base_url, allow_insecure=allow_insecure):
-        return
     if not _may_be_loopback(urlsplit(proxy).hostname or ""):
         rule = "on this machine while base_url is plain http (it would read the key; allow_insecure=True lifts this)"
         raise InvalidParameterError("proxy", None, rule, show=False)
@@ -256,10 +249,14 @@ class ConnectionOptions:
         reuse_connections: object,
         proxy: str | None,
         ssl_context: object,
-        loopback_only: bool,
+        base_url: str,
+        allow_insecure: bool,
     ) -> ConnectionOptions:
-        """Return the options for these values. Raises `InvalidParameterError`."""
+        """Return the options for these values, to connect to a valid *base_url*. Raises `InvalidParameterError`."""
         proxy_url, proxy_headers, proxy_secrets = split_proxy(proxy)
+        loopback_only = base_url.startswith("http:") and not allow_insecure
+        if proxy_url is not None and loopback_only:
+            check_proxy_is_safe(proxy_url, base_url)
         return cls(
             connect_timeout=check_seconds("connect_timeout", connect_timeout),
             max_connections=check_count("max_connections", max_connections, minimum=1),

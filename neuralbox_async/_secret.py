@@ -14,7 +14,7 @@ E = TypeVar("E", bound=BaseException)
 
 _MASK = "***"
 _SHORT = 8  # characters; a shorter secret may be part of an ordinary word
-_LONG = 20  # characters; no word of our own messages is as long
+_LONG = 16  # characters; hardly a word of our own messages is as long
 
 
 class Secret(str):
@@ -131,9 +131,20 @@ def _forms(secret: str) -> set[str]:
     text = str(secret)
     in_json = text.replace("\\", "\\\\").replace('"', '\\"')
     in_urls = {quote(text), quote(text, safe="")}
-    forms = {text, text.lower(), repr(text)[1:-1], in_json, in_json.replace("/", "\\/"), escape(text)}
+    octets = text.encode()
+    forms = {
+        text,
+        text.lower(),
+        repr(text)[1:-1],
+        repr(octets)[2:-1],
+        octets.decode("latin-1"),
+        in_json,
+        in_json.replace("/", "\\/"),
+        escape(text),
+    }
     forms |= in_urls | {re.sub("%..", lambda octet: octet[0].lower(), url) for url in in_urls}
-    return (forms | _base64_forms(text.encode(errors="replace"))) - {""}
+    forms |= {form.replace("\\", "\\\\") for form in forms}  # the `repr` of a `repr`
+    return (forms | _base64_forms(octets)) - {""}
 
 
 def _base64_forms(secret: bytes) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from typing import TYPE_CHECKING, TypeVar
@@ -10,8 +11,9 @@ from urllib.parse import urljoin, urlsplit
 import attrs
 
 from neuralbox_async._api_key import KeySource, call_key_function
-from neuralbox_async._call.account import Account, Accounts
+from neuralbox_async._call.account import Account
 from neuralbox_async._call.lifetime import Lifetime
+from neuralbox_async._call.shared_state import SharedState
 from neuralbox_async._clock import Deadline, now, time_after
 from neuralbox_async._errors import (
     APIConnectionError,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from neuralbox_async._call import masking
-    from neuralbox_async._http.transport import Response, Transport
+    from neuralbox_async._http.transport import Response
     from neuralbox_async._options import CallOptions, ConnectionOptions
     from neuralbox_async._types import GenerationId
     from neuralbox_async._wire import status_errors
@@ -52,40 +54,6 @@ _CLOSED_CHECK_INTERVAL = 0.5
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _USER_AGENT = f"neuralbox-python/{__version__} {sys.implementation.name}/{'.'.join(map(str, sys.version_info[:3]))}"
-
-
-@attrs.define(eq=False)
-class SharedState:
-    """The state that a client shares with the clients derived from it, of any account."""
-
-    connections: ConnectionOptions
-    custom_transport: Transport | None = None
-    accounts: Accounts = attrs.field(factory=Accounts)
-    status_paths: tuple[str, ...] = ()  # in the order in which to try them; none: in the documented order
-    prefers_stream_fallback: bool = False  # of the two documented endpoints of streams
-    _transports: list[Transport] = attrs.field(factory=list["Transport"], init=False)  # empty until the first request
-
-    @property
-    def transport(self) -> Transport:
-        """The transport. It is made, and aiohttp loaded, when the first request is sent."""
-        return self._transports[0] if self._transports else self._first_transport()
-
-    def _first_transport(self) -> Transport:
-        # No lock, which a fork could inherit locked: of two threads that make one at once, both use the first.
-        self._transports.append(self.custom_transport or _aiohttp_transport(self.connections))
-        return self._transports[0]
-
-    async def aclose(self) -> None:
-        """Close the connections, permanently."""
-        if self._transports or self.custom_transport is not None:
-            await self.transport.aclose()
-
-
-def _aiohttp_transport(connections: ConnectionOptions) -> Transport:
-    # Imported here: aiohttp takes longer to load than everything else together.
-    from neuralbox_async._http.aiohttp_transport import AiohttpTransport
-
-    return AiohttpTransport(connections)
 
 
 def _deadline_of(call: Call) -> float:
@@ -298,13 +266,13 @@ class Executor:
             else:
                 account.retry_budget.give_back(refund)
                 return response
-            logger.info("%s %s: retry in %.2f s", request.method, request.path, delay)
+            _log(logging.INFO, call, "retry in %.2f s", delay)
             await self.sleep(delay)
 
     def _observe(self, call: Call, response: Response) -> None:
         call.response = response
         self.account.rate_limits.observe(response.headers, counted=not call.request.idempotent)
-        logger.debug("%s %s: %d", call.request.method, call.request.path, response.status_code)
+        _log(logging.DEBUG, call, "%d", response.status_code)
 
     async def _follow_redirects(self, call: Call, response: Response) -> Response:
         """Return the response of success that *response* redirects to. Raises the error of an error status."""
@@ -328,11 +296,15 @@ class Executor:
         return response
 
     def _retry_delay(self, call: Call, error: NeuralBoxError) -> float | None:
-        logger.debug(
-            "%s %s: attempt %d: %s", call.request.method, call.request.path, call.attempts, type(error).__name__
-        )
+        _log(logging.DEBUG, call, "attempt %d: %s", call.attempts, type(error).__name__)
         remaining = call.deadline - now()
         return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
+
+
+def _log(level: int, call: Call, message: str, *facts: object) -> None:
+    if logger.isEnabledFor(level):
+        path = call.mask.apply_to_text(call.request.path)  # the id of a generation is the server's
+        logger.log(level, f"%s %s: {message}", call.request.method, path, *facts)
 
 
 def _mask_of(key: object, connections: ConnectionOptions, mask: Mask | None = None) -> Mask:

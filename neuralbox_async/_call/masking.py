@@ -112,7 +112,7 @@ def _is_foreign(error: BaseException | None) -> bool:
 
 
 def _mask_chain(error: BaseException, mask: Mask) -> None:
-    """Replace the foreign exceptions behind *error* that show a secret."""
+    """Replace the foreign exceptions behind *error* that show a secret, and remove the frames of the others."""
     seen: set[int] = set()
     while id(error) not in seen:
         seen.add(id(error))
@@ -125,7 +125,16 @@ def _mask_chain(error: BaseException, mask: Mask) -> None:
             substitute = Exception(f"{type(cause).__name__}: {mask.apply_to_text(str(cause))}")
             error.__cause__ = error.__context__ = substitute
             return
+        if _is_foreign(cause):
+            _remove_frames(cause)
         error = cause
+
+
+def _remove_frames(error: BaseException | None) -> None:
+    """Remove the frames of *error* and of those behind it, which hold received bytes."""
+    while error is not None and error.__traceback__ is not None:
+        error.with_traceback(None)
+        error = error.__cause__ or error.__context__
 
 
 def _shows_secret(error: BaseException | None, mask: Mask) -> bool:
