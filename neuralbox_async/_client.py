@@ -29,13 +29,7 @@ from neuralbox_async._options import NOT_GIVEN, CallOptions, NotGiven
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._secret import as_secret, as_secret_values
 from neuralbox_async._types import GenerateRequest, Generation, GenerationId, Messages
-from neuralbox_async._validation import (
-    check_count,
-    check_flag,
-    check_headers,
-    check_interval,
-    check_seconds,
-)
+from neuralbox_async._validation import check_count, check_flag, check_headers, check_interval, check_seconds
 
 if TYPE_CHECKING:
     import ssl

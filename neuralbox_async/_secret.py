@@ -14,7 +14,6 @@ E = TypeVar("E", bound=BaseException)
 
 _MASK = "***"
 _SHORT = 8  # characters; a shorter secret may be part of an ordinary word
-_LONG = 16  # characters; hardly a word of our own messages is as long
 
 
 class Secret(str):
@@ -90,9 +89,9 @@ class Mask:
         """Return *text* with each occurrence replaced."""
         return cast("str", self.apply(text))
 
-    def apply_to_long_secrets(self, text: str) -> str:
-        """Return *text* with each secret replaced that is too long to be one of our own words."""
-        return Mask(*(secret for secret in self._secrets if len(secret) >= _LONG)).apply_to_text(text)
+    def at_least(self, length: int) -> Mask:
+        """Return a mask for the secrets of at least *length* characters."""
+        return Mask(*(secret for secret in self._secrets if len(secret) >= length))
 
 
 def _forms_of(secrets: Iterable[str]) -> list[_Form]:
@@ -126,22 +125,15 @@ class _Form:
 def _forms(secret: str) -> set[str]:
     """Return the ways to write *secret*; none is empty."""
     from html import escape
+    from json import dumps
     from urllib.parse import quote
 
-    text = str(secret)
-    in_json = text.replace("\\", "\\\\").replace('"', '\\"')
+    text, octets = str(secret), secret.encode()
+    in_json = {dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
     in_urls = {quote(text), quote(text, safe="")}
-    octets = text.encode()
-    forms = {
-        text,
-        text.lower(),
-        repr(text)[1:-1],
-        repr(octets)[2:-1],
-        octets.decode("latin-1"),
-        in_json,
-        in_json.replace("/", "\\/"),
-        escape(text),
-    }
+    forms = {text, text.lower(), octets.decode("latin-1"), escape(text)}
+    forms |= {repr(text)[1:-1], ascii(text)[1:-1], repr(octets)[2:-1]}
+    forms |= in_json | {form.replace("/", "\\/") for form in in_json}
     forms |= in_urls | {re.sub("%..", lambda octet: octet[0].lower(), url) for url in in_urls}
     forms |= {form.replace("\\", "\\\\") for form in forms}  # the `repr` of a `repr`
     return (forms | _base64_forms(octets)) - {""}

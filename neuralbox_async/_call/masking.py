@@ -34,6 +34,8 @@ _RECEIVED = (
 )
 _GENERATIONS = ("generation", "recovered")
 _COMPOSED = ("message", "path")  # of our words and of what was received
+# Characters. No word of ours, or of aiohttp's, is taken for a secret as long as that.
+_LONGER_THAN_OUR_WORDS, _LONGER_THAN_WORDS = 16, 8
 
 
 def decode_failure(error: NeuralBoxError, decode: Callable[..., object], received: tuple[Any, ...], mask: Mask) -> None:
@@ -86,16 +88,15 @@ def mask_error(error: NeuralBoxError, mask: Mask) -> None:
     for name in _GENERATIONS:
         if facts.get(name) is not None:
             facts[name] = _mask_generation(facts[name], mask)
+    foreign_mask, composed_mask = mask.at_least(_LONGER_THAN_WORDS), mask.at_least(_LONGER_THAN_OUR_WORDS)
     if isinstance(error, APIConnectionError) and _is_foreign(error.__cause__):
         ours, colon, theirs = error.message.partition(": ")
-        error.message = ours + colon + mask.apply_to_text(theirs)
-    for name in _COMPOSED:
-        if isinstance(text := facts.get(name), str):
-            facts[name] = mask.apply_to_long_secrets(text)
-    if notes := facts.get("__notes__"):
-        facts["__notes__"] = [mask.apply_to_long_secrets(note) for note in notes]
+        error.message = ours + colon + foreign_mask.apply_to_text(theirs)
+    for name in (*_COMPOSED, "__notes__"):
+        if name in facts:
+            facts[name] = composed_mask.apply(facts[name])
     error.args = (error.message,)
-    _mask_chain(error, mask)
+    _mask_chain(error, foreign_mask)
 
 
 def _mask_generation(generation: Any, mask: Mask) -> Any:

@@ -234,3 +234,58 @@ async def test_a_token_as_the_user_of_a_proxy(serve):
     proxy = f"http://{CANARY}@127.0.0.1:{serve(script).port}"
 
     assert_no_secret(await failure_of(AsyncNeuralBox("k", base_url="https://api.example", proxy=proxy)))
+
+
+WORDS = ["k", "e", "a", "no", "the", "error", "unknown", "stream", "message", "content", "provider_error", "usage"]
+
+
+@pytest.mark.parametrize("key", WORDS)
+@pytest.mark.parametrize(
+    "body, expected",
+    [
+        ({"error": "provider_error", "message": "x"}, ("ProviderError", "no", "500")),
+        ({"error": {"code": "model_broken", "message": "x"}}, ("InternalServerError", "unknown", "500")),
+    ],
+)
+async def test_a_key_that_is_a_word_in_an_error_status(serve, key, body, expected):
+    """A key that is also a word changes neither the type of an error, nor its facts, nor our words."""
+    server = serve(respond_to_each(response(body, status="500 No")))
+    error = await failure_of(AsyncNeuralBox(key, base_url=server.url, max_retries=0))
+
+    assert expected == (type(error).__name__, error.billed, error.message[:3])
+    assert {"message", "status_code", "code", "headers", "body", "details"} <= set(vars(error))
+
+
+@pytest.mark.parametrize("key", WORDS)
+@pytest.mark.parametrize("streamed", [False, True], ids=["generate", "stream"])
+async def test_a_key_that_is_a_word_elsewhere(serve, key, streamed):
+    """Our messages and the paths of members are the same with any key."""
+    messages = {}
+    for each in (key, "nb_another_key_51d2"):
+        scripts = {
+            "cut": STREAM_HEAD + events("Hi", end=False) if streamed else response(b"{}")[:-1],
+            "wrong type": STREAM_HEAD + event(type="content_delta", delta=5)
+            if streamed
+            else response({"id": "1", "status": "completed", "content": 5}),
+            "not HTTP": b"",
+        }
+        for name, sent in scripts.items():
+            server = serve(respond_once(sent))
+            client = AsyncNeuralBox(each, base_url=server.url, max_retries=0)
+            error = await failure_of(client, streamed=streamed)
+            facts = error.message, error.billed, getattr(error, "path", None), type(error), error.text
+            assert messages.setdefault(name, facts) == facts
+            assert "***" not in error.message
+
+
+async def test_a_key_that_is_a_word_and_echoed(serve):
+    """A key that is also a word is masked where the server has sent it."""
+    body = {"error": "not_authenticated", "message": "Incorrect API key: unknown."}
+    server = serve(respond_once(response(body, "X-Key: unknown", status="401 No")))
+    error = await failure_of(AsyncNeuralBox("unknown", base_url=server.url))
+
+    assert ("401 not_authenticated: Incorrect API key: ***.", "***", "no") == (
+        error.message,
+        error.headers["x-key"],
+        error.billed,
+    )
