@@ -77,7 +77,8 @@ def check_key(key: object, origin: str = "") -> Secret:
     secret: Any = Secret(key) if isinstance(key, str) else _WrongType.of(key) if key is None else as_secret_key(key)
     del key  # no frame of a traceback may hold it
     if not isinstance(secret, Secret):
-        raise _invalid(secret.rule if isinstance(secret, _WrongType) else _WrongType.of(secret).rule)
+        rule = secret.rule if isinstance(secret, _WrongType) else _WrongType.of(secret).rule
+        raise _invalid(rule + origin)
     rule = _broken_rule(secret)
     if rule is not None:
         raise _invalid(rule + origin)

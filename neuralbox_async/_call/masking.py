@@ -49,9 +49,10 @@ def decode_failure(error: NeuralBoxError, decode: Callable[..., object], receive
         return
     facts, again = vars(error), _failure_of(decode, masked)
     for name in _COMPOSED:
-        if name in facts:
-            facts[name] = getattr(again, name, None) if again is not None else mask.apply(facts[name])
-    error.message = error.message or type(error).__name__
+        if name in facts and again is not None:
+            facts[name] = getattr(again, name, None)
+        elif name in facts:  # what is malformed has a secret as its name
+            facts[name] = mask.at_least(_LONGER_THAN_WORDS).apply(facts[name])
     error.args = (error.message,)
 
 
