@@ -59,10 +59,10 @@ def resolve_key(api_key: ApiKey | None) -> KeySource:
     del api_key
     if key is not None:
         return check_key_source(key)
-    key = as_secret(os.environ.get(_VARIABLE))
-    if not key:
-        raise _invalid(_MISSING if key is None else f"{_MISSING}, where it is empty")
-    return check_key(key, f" (it is from {_VARIABLE})")
+    of_environment = as_secret(os.environ.get(_VARIABLE))
+    if not of_environment:
+        raise _invalid(_MISSING if of_environment is None else f"{_MISSING}, where it is empty")
+    return check_key(of_environment, f" (it is from {_VARIABLE})")
 
 
 def check_key_source(api_key: ApiKey) -> KeySource:
@@ -77,8 +77,8 @@ def check_key(key: object, origin: str = "") -> Secret:
     secret: Any = Secret(key) if isinstance(key, str) else _WrongType.of(key) if key is None else as_secret_key(key)
     del key  # no frame of a traceback may hold it
     if not isinstance(secret, Secret):
-        rule = secret.rule if isinstance(secret, _WrongType) else _WrongType.of(secret).rule
-        raise _invalid(rule + origin)
+        wrong_type = secret if isinstance(secret, _WrongType) else _WrongType.of(secret)
+        raise _invalid(wrong_type.rule + origin)
     rule = _broken_rule(secret)
     if rule is not None:
         raise _invalid(rule + origin)
@@ -107,12 +107,12 @@ async def call_key_function(key_function: Callable[[], str] | Callable[[], Await
     """Return the key that a plain or async *key_function* returns. Raises `InvalidParameterError`, and its errors."""
     result = _as_secret_result(key_function())
     if isinstance(result, Awaitable):
-        result = _as_secret_result(await result)
+        result = _as_secret_result(await cast("Awaitable[object]", result))
     return check_key(result, " (the api_key function returned it)")
 
 
 def _as_secret_result(result: object) -> object:
     """Return the *result* of a key function as a `Secret`, an awaitable unchanged, a wrong type as a description."""
     if isinstance(result, Awaitable):
-        return result
+        return cast("Awaitable[object]", result)
     return Secret(result) if isinstance(result, str) else _WrongType.of(result)

@@ -38,7 +38,7 @@ IMPORTS = {
     # What the API says.
     "_wire": {"_errors", "_fast_paths", "_types"},
     # One HTTP exchange.
-    "_http": {"_clock", "_errors", "_fast_paths", "_options"},
+    "_http": {"_clock", "_errors", "_fast_paths", "_options", "_secret"},
     # One logical call.
     "_call": {
         "_api_key",

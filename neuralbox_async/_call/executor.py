@@ -364,6 +364,6 @@ async def _read_error(response: Response, call: Call) -> APIStatusError:
     finally:
         response.close()
     received = response.status_code, response.headers, response.received[:_MAX_ERROR_BYTES]
-    error = status_errors.error_from(*received)
-    masking.decode_failure(error, status_errors.error_from, received, call.mask)
-    return error
+    failure = status_errors.error_from(*received)
+    masking.decode_failure(failure, status_errors.error_from, received, call.mask)
+    return failure

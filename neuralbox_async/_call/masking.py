@@ -101,7 +101,9 @@ def mask_error(error: NeuralBoxError, mask: Mask) -> None:
 
 
 def _mask_generation(generation: Any, mask: Mask) -> Any:
-    members = {field.name: getattr(generation, field.name) for field in attrs.fields(type(generation))}
+    """Return *generation* with everything but its text masked."""
+    fields: Any = attrs.fields(generation.__class__)
+    members: dict[str, Any] = {field.name: getattr(generation, field.name) for field in fields}
     content = members.pop("content", "")
     masked = {name: mask.apply(value) for name, value in members.items()}
     if all(masked[name] is value for name, value in members.items()):
