@@ -58,11 +58,7 @@ class NeuralBox(View[AsyncNeuralBox]):
         return self._loop.closed or self._subject.closed
 
     def close(self) -> None:
-        """
-        Close all connections, within 2 s. Running calls and streams raise `ClientClosedError`. Idempotent.
-
-        A client that `with_options` derived closes no connection: its requests in flight finish.
-        """
+        """Close all connections (a derived client: none) within 2 s. Calls then raise `ClientClosedError`. Idempotent."""
         if self._owner is None:
             self._loop.close()
             return
