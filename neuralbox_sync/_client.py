@@ -58,7 +58,7 @@ class NeuralBox(View[AsyncNeuralBox]):
         return self._loop.closed or self._subject.closed
 
     def close(self) -> None:
-        """Close all connections (a derived client: none) within 2 s. Calls then raise `ClientClosedError`. Idempotent."""
+        """Close all connections (a derived client: none) within 2 s. Calls raise `ClientClosedError`. Idempotent."""
         if self._owner is None:
             self._loop.close()
             return
