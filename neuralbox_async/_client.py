@@ -11,15 +11,14 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-import attrs
-
 from neuralbox_async import _options
-from neuralbox_async._api_key import ApiKey, as_secret_key, resolve_key
+from neuralbox_async._api_key import ApiKey, as_secret_key, check_key_source, resolve_key
 from neuralbox_async._batch.batch import AsyncBatch
 from neuralbox_async._batch.inputs import RequestDefaults, Requests, check_requests
 from neuralbox_async._batch.options import BatchOptions, OnUnknown
 from neuralbox_async._batch.results import BatchProgress
-from neuralbox_async._call.executor import Call, Executor, SharedState
+from neuralbox_async._call.executor import Call, Executor
+from neuralbox_async._call.shared_state import SharedState
 from neuralbox_async._call.stream import AsyncStream
 from neuralbox_async._call.stream_reader import StreamLimits
 from neuralbox_async._clock import time_after
@@ -30,13 +29,7 @@ from neuralbox_async._options import NOT_GIVEN, CallOptions, NotGiven
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._secret import as_secret, as_secret_values
 from neuralbox_async._types import GenerateRequest, Generation, GenerationId, Messages
-from neuralbox_async._validation import (
-    check_count,
-    check_flag,
-    check_headers,
-    check_interval,
-    check_seconds,
-)
+from neuralbox_async._validation import check_count, check_flag, check_headers, check_interval, check_seconds
 
 if TYPE_CHECKING:
     import ssl
@@ -113,8 +106,9 @@ class AsyncNeuralBox:
             headers=check_headers("default_headers", default_headers),
         )
         self._max_event_bytes = check_count("max_event_bytes", max_event_bytes, minimum=1)
+        base_url = _options.check_base_url(base_url, allow_insecure=check_flag("allow_insecure", allow_insecure))
         self._executor = Executor(
-            base_url=_options.check_base_url(base_url, allow_insecure=check_flag("allow_insecure", allow_insecure)),
+            base_url=base_url,
             api_key=resolve_key(api_key),
             max_response_bytes=check_count("max_response_bytes", max_response_bytes, minimum=1),
             shared=SharedState(
@@ -124,12 +118,12 @@ class AsyncNeuralBox:
                     reuse_connections=reuse_connections,
                     proxy=proxy,
                     ssl_context=ssl_context,
+                    base_url=base_url,
+                    allow_insecure=allow_insecure,
                 ),
                 transport,
             ),
         )
-        connections = self._executor.shared.connections
-        _options.check_proxy_is_safe(connections.proxy, self._executor.base_url, allow_insecure=allow_insecure)
 
     def __repr__(self) -> str:
         executor: Executor | None = getattr(self, "_executor", None)  # None in the traceback of a failed constructor
@@ -148,13 +142,17 @@ class AsyncNeuralBox:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close it and the clients that `with_options` derived; running calls raise `ClientClosedError`. Idempotent."""
-        await self._executor.shared.aclose()
+        """
+        Close it and the clients that `with_options` derived; running calls raise `ClientClosedError`. Idempotent.
+
+        A derived client closes no connections: its requests in flight finish, and only further ones raise the error.
+        """
+        await self._executor.aclose()
 
     @property
     def closed(self) -> bool:
         """Whether the client was closed; its methods then raise `ClientClosedError`."""
-        return self._executor.shared.closed
+        return self._executor.lifetime.closed
 
     def with_options(
         self,
@@ -170,7 +168,8 @@ class AsyncNeuralBox:
         """
         Return a client with some options changed, which shares this one's connections.
 
-        Cheap: make one per tenant or request. *default_headers* are added. Raises `InvalidParameterError`.
+        Cheap: make one per tenant or request. Another *api_key* has rate limits and a retry budget of its own;
+        *default_headers* are added. Closing it leaves this client open. Raises `InvalidParameterError`.
         """
         api_key, default_headers = as_secret_key(api_key), as_secret_values(default_headers)
         derived = object.__new__(type(self))
@@ -183,8 +182,8 @@ class AsyncNeuralBox:
             retry_policy=retry_policy,
             headers=check_headers("default_headers", default_headers),
         )
-        if not isinstance(api_key, NotGiven):
-            derived._executor = attrs.evolve(self._executor, api_key=resolve_key(api_key))
+        key = None if isinstance(api_key, NotGiven) else check_key_source(api_key)
+        derived._executor = self._executor.derive(key)
         return derived
 
     async def generate(

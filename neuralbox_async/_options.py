@@ -70,8 +70,8 @@ def check_base_url(base_url: str | None, *, allow_insecure: bool) -> str:
     """
     Return *base_url*, or NEURALBOX_BASE_URL, or the API's own, without a trailing slash.
 
-    Plain http is only for loopback, unless *allow_insecure*: the key would be readable on the way. Raises
-    `InvalidParameterError`.
+    Plain http is only for loopback, unless *allow_insecure*: the key would be readable on the way. A name is checked
+    again when it is resolved. The scheme is returned in lower case. Raises `InvalidParameterError`.
     """
     url = as_secret(os.environ.get("NEURALBOX_BASE_URL") or DEFAULT_BASE_URL if base_url is None else base_url)
     del base_url
@@ -79,7 +79,8 @@ def check_base_url(base_url: str | None, *, allow_insecure: bool) -> str:
     if rule is not None:
         show = not any(mark in str(url) for mark in "@?#")  # it may hold credentials
         raise InvalidParameterError("base_url", str(url) if show else None, rule, show=show)
-    return str(url).rstrip("/")
+    scheme, colon, rest = str(url).rstrip("/").partition(":")
+    return scheme.lower() + colon + rest
 
 
 def _broken_rule(url: str, *, allow_insecure: bool) -> str | None:
@@ -90,59 +91,77 @@ def _broken_rule(url: str, *, allow_insecure: bool) -> str | None:
         return "a valid URL"
     if not usable or parts.query or parts.fragment or "@" in parts.netloc or re.search(r"[\s\x00-\x1f]", url):
         return "an http(s) URL with a host, without credentials, query or fragment"
-    if parts.scheme == "http" and not allow_insecure and not _is_loopback(parts.hostname or ""):
+    if parts.scheme == "http" and not allow_insecure and not _may_be_loopback(parts.hostname or ""):
         return "https (the key would be readable on the way; allow_insecure=True lifts this)"
     return None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback_address(host: str) -> bool:
+    """Return whether *host* is an IP address, in the usual notation, of this machine's loopback interface."""
     import ipaddress
 
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def split_proxy(proxy: str | None) -> tuple[str | None, dict[str, str] | None]:
-    """Return *proxy* without its credentials, and the header that carries them. Raises `InvalidParameterError`."""
+def _may_be_loopback(host: str) -> bool:
+    """Return whether *host* is a loopback address, or a name that should resolve to one."""
+    return is_loopback_address(host) or f".{host.removesuffix('.')}".endswith(".localhost")
+
+
+def split_proxy(proxy: str | None) -> tuple[str | None, dict[str, str] | None, tuple[Secret, ...]]:
+    """
+    Return *proxy* without its credentials, the header that carries them, and what of them is secret.
+
+    Raises `InvalidParameterError`.
+    """
     if proxy is None:
-        return None, None
-    url, headers = _split(proxy)
+        return None, None, ()
+    url, user, password = _split(proxy)
     if url is None:
         raise InvalidParameterError("proxy", None, "an http(s) URL with a host", show=False)
-    return url, headers
+    if user is None:
+        return url, None, ()
+    credentials = Secret(f"{user}:{password}")
+    # Without a password, the user is a token.
+    return url, {"Proxy-Authorization": _basic(credentials)}, (credentials, password or user)
 
 
-def check_proxy_is_safe(proxy: str | None, base_url: str, *, allow_insecure: bool) -> None:
-    """Raise `InvalidParameterError` when the key would go over plain http to a proxy that is not on this machine."""
-    if proxy is None or allow_insecure or not base_url.startswith("http:"):
-        return
-    if not _is_loopback(urlsplit(proxy).hostname or ""):
+def check_proxy_is_safe(proxy: str, base_url: str) -> None:
+    """Raise `InvalidParameterError` when the key would leave this machine over plain http, to *proxy* or through it."""
+    if not _may_be_loopback(urlsplit(proxy).hostname or ""):
         rule = "on this machine while base_url is plain http (it would read the key; allow_insecure=True lifts this)"
         raise InvalidParameterError("proxy", None, rule, show=False)
+    host = urlsplit(base_url).hostname or ""
+    if not is_loopback_address(host) and host.removesuffix(".") != "localhost":
+        rule = "localhost or a loopback address, if it is plain http and the proxy resolves its name"
+        raise InvalidParameterError("base_url", base_url, f"{rule} (allow_insecure=True lifts this)")
 
 
-def _split(proxy: str) -> tuple[str | None, dict[str, str] | None]:
+def _split(proxy: str) -> tuple[str | None, Secret | None, Secret]:
+    from urllib.parse import unquote
+
+    nothing = None, None, Secret()
     try:
         parts = urlsplit(proxy)
         host, port = parts.hostname, parts.port
     except (ValueError, AttributeError, TypeError):
-        return None, None
+        return nothing
     if parts.scheme not in {"http", "https"} or not host:
-        return None, None
+        return nothing
     host = f"[{host}]" if ":" in host else host
     url = f"{parts.scheme}://{host}" if port is None else f"{parts.scheme}://{host}:{port}"
-    if parts.username is None:
-        return url, None
-    return url, {"Proxy-Authorization": _basic(parts.username, parts.password or "")}
+    user = None if parts.username is None else Secret(unquote(parts.username))
+    return url, user, Secret(unquote(parts.password or ""))
 
 
-def _basic(user: str, password: str) -> Secret:
+def _basic(credentials: str) -> Secret:
     from base64 import b64encode
-    from urllib.parse import unquote
 
-    return Secret("Basic " + b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode())
+    return Secret("Basic " + b64encode(credentials.encode()).decode())
 
 
 _seconds = field_validator(check_seconds)
@@ -217,7 +236,9 @@ class ConnectionOptions:
     reuse_connections: bool = True
     proxy: str | None = attrs.field(default=None, repr=False)
     proxy_headers: Mapping[str, str] | None = attrs.field(default=None, repr=False)
+    proxy_secrets: tuple[Secret, ...] = attrs.field(default=(), repr=False)
     ssl_context: ssl.SSLContext | None = None
+    loopback_only: bool = False
 
     @classmethod
     def checked(
@@ -228,14 +249,21 @@ class ConnectionOptions:
         reuse_connections: object,
         proxy: str | None,
         ssl_context: object,
+        base_url: str,
+        allow_insecure: bool,
     ) -> ConnectionOptions:
-        """Return the options for these values. Raises `InvalidParameterError`."""
-        proxy_url, proxy_headers = split_proxy(proxy)
+        """Return the options for these values, to connect to a valid *base_url*. Raises `InvalidParameterError`."""
+        proxy_url, proxy_headers, proxy_secrets = split_proxy(proxy)
+        loopback_only = base_url.startswith("http:") and not allow_insecure
+        if proxy_url is not None and loopback_only:
+            check_proxy_is_safe(proxy_url, base_url)
         return cls(
             connect_timeout=check_seconds("connect_timeout", connect_timeout),
             max_connections=check_count("max_connections", max_connections, minimum=1),
             reuse_connections=check_flag("reuse_connections", reuse_connections),
             proxy=proxy_url,
             proxy_headers=proxy_headers,
+            proxy_secrets=proxy_secrets,
             ssl_context=check_ssl_context(ssl_context),
+            loopback_only=loopback_only,
         )

@@ -1,5 +1,6 @@
 """`NeuralBox`: the blocking client."""
 
+import contextlib
 import weakref
 from typing import Any, Self
 
@@ -55,8 +56,12 @@ class NeuralBox(View[AsyncNeuralBox]):
     @property
     def closed(self) -> bool:
         """Whether the client was closed; its methods then raise `ClientClosedError`."""
-        return self._loop.closed
+        return self._loop.closed or self._subject.closed
 
     def close(self) -> None:
-        """Close all connections, within 2 s. Running calls and streams raise `ClientClosedError`. Idempotent."""
-        self._loop.close()
+        """Close all connections (a derived client: none) within 2 s. Calls raise `ClientClosedError`. Idempotent."""
+        if self._owner is None:
+            self._loop.close()
+            return
+        with contextlib.suppress(StopIteration):
+            self._subject.aclose().send(None)  # it awaits nothing

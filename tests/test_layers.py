@@ -38,7 +38,7 @@ IMPORTS = {
     # What the API says.
     "_wire": {"_errors", "_fast_paths", "_types"},
     # One HTTP exchange.
-    "_http": {"_clock", "_errors", "_fast_paths", "_options"},
+    "_http": {"_clock", "_errors", "_fast_paths", "_options", "_secret"},
     # One logical call.
     "_call": {
         "_api_key",
@@ -112,8 +112,15 @@ EXCEPTIONS = {
 
 # The modules of `_http` that others import: the protocol, and where a call makes its default implementation.
 HTTP_IMPORTS = {
-    "_http.transport": {"__init__", "_call.executor", "_call.stream", "_call.stream_reader", "_client"},
-    "_http.aiohttp_transport": {"_call.executor"},
+    "_http.transport": {
+        "__init__",
+        "_call.executor",
+        "_call.shared_state",
+        "_call.stream",
+        "_call.stream_reader",
+        "_client",
+    },
+    "_http.aiohttp_transport": {"_call.shared_state"},
 }
 
 # Libraries that only some packages or modules import.

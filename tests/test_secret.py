@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import copy
+import html
+import json
 import pickle
+import re
 import time
 import tracemalloc
 from types import MappingProxyType
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
-from neuralbox_async._secret import Secret, as_secret, as_secret_values, mask
+from neuralbox_async._secret import Mask, Secret, as_secret, as_secret_values
 
 KEY = "nb_canary_key_7f3a"
 
@@ -25,10 +32,24 @@ def test_repr():
     assert ("Bearer " + KEY).encode() == ("Bearer " + secret).encode()
 
 
-def test_a_secret_cannot_be_pickled():
-    """Pickling a secret raises a `TypeError`."""
-    with pytest.raises(TypeError, match="cannot be pickled"):
-        pickle.dumps(Secret(KEY))
+def test_copies():
+    """A copy of a secret, and of headers that hold one, is the secret itself."""
+    secret = Secret(KEY)
+    headers = CIMultiDict({"Authorization": secret})
+
+    assert copy.copy(secret) is secret
+    assert copy.deepcopy(secret) is secret
+    for copied in (copy.deepcopy({"a": [secret]})["a"][0], copy.deepcopy(headers)["authorization"]):
+        assert copied is secret
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_of_a_secret(protocol):
+    """A pickle of a secret has no text of it."""
+    pickled = pickle.dumps({"a": Secret(KEY)}, protocol)
+
+    assert KEY.encode() not in pickled
+    assert {"a": "***"} == pickle.loads(pickled)
 
 
 @pytest.mark.parametrize("value", [None, 5, b"x"])
@@ -61,14 +82,68 @@ def test_values_of_headers():
 )
 def test_mask(value, masked):
     """The key is masked in text, bytes, names and values, at any depth."""
-    assert masked == mask(value, KEY)
-    assert type(masked) is type(mask(value, KEY))
+    assert masked == Mask(KEY).apply(value)
+    assert type(masked) is type(Mask(KEY).apply(value))
+
+
+SPECIAL = 'k/e"y\\+&<=%1'
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        str,
+        repr,
+        ascii,
+        json.dumps,
+        lambda key: json.dumps(key).replace("/", "\\/"),
+        html.escape,
+        quote,
+        lambda key: quote(key, safe=""),
+        lambda key: re.sub("%..", lambda octet: octet[0].lower(), quote(key, safe="")),
+        lambda key: repr(repr(key)),
+        lambda key: repr(f"a {key}".encode()),
+        str.lower,
+        lambda key: base64.b64encode(key.encode()).decode(),
+        lambda key: base64.b64encode(f"Bearer {key}\n".encode()).decode(),
+        lambda key: base64.urlsafe_b64encode(f"ab{key}".encode()).decode(),
+        lambda key: base64.b64encode(f"{{{key}}}}}".encode()).decode().rstrip("="),
+    ],
+)
+@pytest.mark.parametrize("key", [KEY, KEY.upper(), SPECIAL, SPECIAL + "x", SPECIAL + "xy", "nb/\u00e9t\u00e9/secret"])
+def test_forms(write, key):
+    """A key is masked however it is written, in text and in bytes; at most its edges in base64 are left."""
+    written = write(key)
+    masked = Mask(key).apply([f"<{written}>", f"<{written}>".encode()])
+
+    assert len(masked[0]) < 20
+    assert masked[0] == masked[1].decode()
+    assert written.strip("\"'") not in masked[0]
+
+
+def test_several_secrets():
+    """Each of several secrets is masked, the longer first."""
+    mask = Mask("user:password", "password").including("nb_key_of_one").including("password")
+
+    assert "*** *** ***" == mask.apply("user:password password nb_key_of_one")
+    assert mask is mask.including("nb_key_of_one")
+    assert "unchanged" == Mask().apply("unchanged")
+
+
+@pytest.mark.parametrize(
+    "text, masked",
+    [("unknown", "unknown"), ("key", "key"), ("bad key: k.", "bad key: ***."), ("k", "***"), ("'k' k_k", "'***' k_k")],
+)
+def test_short_keys(text, masked):
+    """A short key is masked as a whole word only."""
+    assert masked == Mask("k").apply(text)
+    assert masked.encode() == Mask("k").apply(text.encode())
 
 
 @pytest.mark.parametrize("value", [None, 5, True, 1.5, "text", b"bytes", {"a": [1, "b"]}, (1, 2), MappingProxyType({})])
 def test_values_without_the_key(value):
     """A value without the key is returned itself."""
-    assert mask(value, KEY) is value
+    assert Mask(KEY).apply(value) is value
 
 
 @given(
@@ -79,7 +154,7 @@ def test_values_without_the_key(value):
 )
 def test_any_value(value):
     """The `repr` of a masked value never has the key."""
-    masked = mask(value, KEY)
+    masked = Mask(KEY).apply(value)
 
     assert KEY not in repr(masked)
     assert (masked is value) == (KEY not in repr(value))
@@ -91,7 +166,7 @@ def test_deep_values():
     for _ in range(100_000):
         value = [value]
 
-    assert "***" == mask(value, KEY)
+    assert "***" == Mask(KEY).apply(value)
 
 
 class Body(bytes):
@@ -112,7 +187,7 @@ def test_large_bodies(end):
     tracemalloc.start()
     try:
         started = time.process_time()
-        masked = mask({"body": body}, KEY)
+        masked = Mask(KEY).apply({"body": body})
         duration = time.process_time() - started
         _, peak = tracemalloc.get_traced_memory()
     finally:

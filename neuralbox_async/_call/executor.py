@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from typing import TYPE_CHECKING, TypeVar
@@ -10,8 +11,9 @@ from urllib.parse import urljoin, urlsplit
 import attrs
 
 from neuralbox_async._api_key import KeySource, call_key_function
-from neuralbox_async._call.rate_limits import RateLimits
-from neuralbox_async._call.retry_budget import RetryBudget
+from neuralbox_async._call.account import Account
+from neuralbox_async._call.lifetime import Lifetime
+from neuralbox_async._call.shared_state import SharedState
 from neuralbox_async._clock import Deadline, now, time_after
 from neuralbox_async._errors import (
     APIConnectionError,
@@ -28,18 +30,20 @@ from neuralbox_async._errors import (
 from neuralbox_async._http.transport import CLIENT_CLOSED, HTTPRequest
 from neuralbox_async._lazy_imports import anyio, lazy_module
 from neuralbox_async._logging import logger
-from neuralbox_async._secret import Secret, mask, without_frames
+from neuralbox_async._secret import Mask, Secret, without_frames
 from neuralbox_async._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from neuralbox_async._http.transport import Response, Transport
+    from neuralbox_async._call import masking
+    from neuralbox_async._http.transport import Response
     from neuralbox_async._options import CallOptions, ConnectionOptions
     from neuralbox_async._types import GenerationId
     from neuralbox_async._wire import status_errors
     from neuralbox_async._wire.requests import Request
 else:
+    masking = lazy_module("neuralbox_async._call.masking")
     status_errors = lazy_module("neuralbox_async._wire.status_errors")
 
 T = TypeVar("T")
@@ -50,56 +54,6 @@ _CLOSED_CHECK_INTERVAL = 0.5
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _USER_AGENT = f"neuralbox-python/{__version__} {sys.implementation.name}/{'.'.join(map(str, sys.version_info[:3]))}"
-# The attributes of errors that hold text of a server, which may echo the key. Generated text is the user's.
-_SERVER_SENT = (
-    "message",
-    "body",
-    "headers",
-    "details",
-    "code",
-    "reason",
-    "plan",
-    "path",
-    "request_id",
-    "generation_id",
-)
-
-
-@attrs.define(eq=False)
-class SharedState:
-    """The state that a client shares with the clients derived from it."""
-
-    connections: ConnectionOptions
-    custom_transport: Transport | None = None
-    retry_budget: RetryBudget = attrs.field(factory=RetryBudget)
-    rate_limits: RateLimits = attrs.field(factory=RateLimits)
-    status_paths: tuple[str, ...] = ()  # in the order in which to try them; none: in the documented order
-    prefers_stream_fallback: bool = False  # of the two documented endpoints of streams
-    closed: bool = False
-    _transports: list[Transport] = attrs.field(factory=list["Transport"], init=False)  # empty until the first request
-
-    @property
-    def transport(self) -> Transport:
-        """The transport. It is made, and aiohttp loaded, when the first request is sent."""
-        return self._transports[0] if self._transports else self._first_transport()
-
-    def _first_transport(self) -> Transport:
-        # No lock, which a fork could inherit locked: of two threads that make one at once, both use the first.
-        self._transports.append(self.custom_transport or _aiohttp_transport(self.connections))
-        return self._transports[0]
-
-    async def aclose(self) -> None:
-        """Close the client and the clients derived from it, permanently."""
-        self.closed = True
-        if self._transports or self.custom_transport is not None:
-            await self.transport.aclose()
-
-
-def _aiohttp_transport(connections: ConnectionOptions) -> Transport:
-    # Imported here: aiohttp takes longer to load than everything else together.
-    from neuralbox_async._http.aiohttp_transport import AiohttpTransport
-
-    return AiohttpTransport(connections)
 
 
 def _deadline_of(call: Call) -> float:
@@ -121,7 +75,7 @@ class Call:
     previous_error: NeuralBoxError | None = None  # of the attempt before this one
     accepted: bool = False  # the API accepted it, and the generation is pending
     generation_id: GenerationId | None = None  # of the accepted generation
-    key: Secret = attrs.field(default=Secret(), repr=False)  # of the attempt
+    mask: Mask = attrs.field(factory=Mask, repr=False)  # of the key of each attempt, and of the proxy's password
 
     @property
     def request_sent(self) -> bool:
@@ -151,8 +105,7 @@ class Call:
 
         Apart from the constructors of errors, nothing else sets them.
         """
-        if self.key:
-            _mask_in_error(error, self.key)
+        masking.mask_error(error, self.mask)
         error.attempts = self.attempts
         error.elapsed = now() - self.started
         error.idempotency_key = self.request.headers.get("Idempotency-Key")
@@ -167,6 +120,15 @@ class Call:
                 error.billed = "unknown"
         return error
 
+    def decode(self, decode: Callable[..., T], *received: object) -> T:
+        """Return ``decode(*received)``. Raises its errors, without the secrets that *received* echoes."""
+        try:
+            return decode(*received)
+        except NeuralBoxError as error:
+            failure = error
+        masking.decode_failure(failure, decode, received, self.mask)
+        raise failure
+
     def timeout_error(self, phase: str) -> NeuralBoxError:
         """Return the error of this call when its deadline has expired."""
         seconds = self.deadline - self.started
@@ -175,32 +137,52 @@ class Call:
         return self.annotate(APITimeoutError(msg, phase=phase, request_sent=self.request_sent, body=received))
 
 
-def _mask_in_error(error: NeuralBoxError, key: str) -> None:
-    facts = vars(error)
-    for name in _SERVER_SENT:
-        if name in facts:
-            facts[name] = mask(facts[name], key)
-    error.args = (error.message,)
-
-
 @attrs.frozen(kw_only=True, eq=False)
 class Executor:
-    """Executes the calls of a client, with its key and base URL, over the shared connections."""
+    """Executes the calls of a client, with its key, account and base URL, over the shared connections."""
 
     shared: SharedState
     api_key: KeySource = attrs.field(repr=False)
     base_url: str
     max_response_bytes: int
+    account: Account = attrs.field(
+        default=attrs.Factory(lambda self: self.shared.accounts.of(self.api_key), takes_self=True)
+    )
+    lifetime: Lifetime = attrs.field(factory=Lifetime)
+    _mask: Mask = attrs.field(
+        default=attrs.Factory(lambda self: _mask_of(self.api_key, self.shared.connections), takes_self=True),
+        init=False,
+        repr=False,
+    )
     _key_headers: Mapping[str, str] = attrs.field(
         default=attrs.Factory(lambda self: _key_headers(self.api_key), takes_self=True), init=False, repr=False
     )
+
+    def derive(self, api_key: KeySource | None = None) -> Executor:
+        """
+        Return an executor over the same connections, which is closed on its own, or together with this one.
+
+        Another *api_key* has another account.
+        """
+        lifetime = self.lifetime.derive()
+        if api_key is None or api_key == self.api_key:
+            return attrs.evolve(self, lifetime=lifetime)
+        return attrs.evolve(self, lifetime=lifetime, api_key=api_key, account=self.shared.accounts.of(api_key))
+
+    async def aclose(self) -> None:
+        """Close it and those derived from it. The connections are closed with the one that is not derived."""
+        self.lifetime.close()
+        if self.lifetime.parent is None:
+            await self.shared.aclose()
 
     async def execute(self, call: Call, decode: Callable[[int, Mapping[str, str], bytes], T]) -> T:
         """Execute *call*, read its response to the last byte, and return the result of *decode*."""
         with Deadline(call.deadline):
             response = await self._send(call)
             try:
-                return decode(response.status_code, response.headers, await response.read(self.max_response_bytes))
+                return call.decode(
+                    decode, response.status_code, response.headers, await response.read(self.max_response_bytes)
+                )
             except NeuralBoxError as error:
                 if isinstance(error, APIConnectionError):
                     error.body = response.received
@@ -244,32 +226,32 @@ class Executor:
         """Sleep, and wake up soon after the client is closed, by any loop or thread."""
         end = now() + seconds
         # No event: that would belong to one loop, and a client to many.
-        while (left := end - now()) > 0 and not self.shared.closed:
+        while (left := end - now()) > 0 and not self.lifetime.closed:
             await anyio.sleep(min(left, _CLOSED_CHECK_INTERVAL))
 
     def check_open(self) -> None:
         """Raise `ClientClosedError` if the client is closed."""
-        if self.shared.closed:
+        if self.lifetime.closed:
             raise ClientClosedError(CLIENT_CLOSED)
 
     # ------------------------------------------------------------------------------------------------------- attempts
 
     async def _send(self, call: Call) -> Response:
         """Make attempts until a response with a status of success arrives, or a failure that is not retried."""
-        shared, request, refund = self.shared, call.request, 1
+        account, request, refund = self.account, call.request, 1
         while True:
             call.begin_attempt()
             try:
                 # A successful attempt is inlined here: a coroutine of its own would cost 3 % of a call.
                 self.check_open()
                 if isinstance(self.api_key, Secret):
-                    call.key, key_headers = self.api_key, self._key_headers
+                    call.mask, key_headers = self._mask, self._key_headers
                 else:
-                    call.key = await call_key_function(self.api_key)
-                    key_headers = _key_headers(call.key)
+                    key = await call_key_function(self.api_key)
+                    call.mask, key_headers = _mask_of(key, self.shared.connections, call.mask), _key_headers(key)
                 headers = _headers(key_headers, request)
                 call.attempt = HTTPRequest(request.method, self.base_url + request.path, headers, request.body)
-                response = await shared.transport.send(call.attempt)
+                response = await self.shared.transport.send(call.attempt)
                 self._observe(call, response)
                 if not status_errors.is_success(response.status_code):
                     response = await self._follow_redirects(call, response)
@@ -278,19 +260,19 @@ class Executor:
                 if call.previous_error is not None and _rejects_reused_key(error, call.previous_error):
                     raise call.annotate(call.previous_error) from error
                 delay = self._retry_delay(call, error)
-                if delay is None or (cost := shared.retry_budget.take(error)) is None:
+                if delay is None or (cost := account.retry_budget.take(error)) is None:
                     raise
                 refund, call.previous_error, call.attempt = cost, error, None
             else:
-                shared.retry_budget.give_back(refund)
+                account.retry_budget.give_back(refund)
                 return response
-            logger.info("%s %s: retry in %.2f s", request.method, request.path, delay)
+            _log(logging.INFO, call, "retry in %.2f s", delay)
             await self.sleep(delay)
 
     def _observe(self, call: Call, response: Response) -> None:
         call.response = response
-        self.shared.rate_limits.observe(response.headers, counted=not call.request.idempotent)
-        logger.debug("%s %s: %d", call.request.method, call.request.path, response.status_code)
+        self.account.rate_limits.observe(response.headers, counted=not call.request.idempotent)
+        _log(logging.DEBUG, call, "%d", response.status_code)
 
     async def _follow_redirects(self, call: Call, response: Response) -> Response:
         """Return the response of success that *response* redirects to. Raises the error of an error status."""
@@ -299,9 +281,9 @@ class Executor:
             attempt = call.attempt
             target = None if attempt is None else _redirect_target(attempt, response)
             if attempt is None or target is None:
-                error = await _read_error(response, call.deadline)
+                error = await _read_error(response, call)
                 if isinstance(error, RateLimitError):
-                    self.shared.rate_limits.refused(error)
+                    self.account.rate_limits.refused(error)
                 raise error
             response.close()
             redirects += 1
@@ -314,11 +296,21 @@ class Executor:
         return response
 
     def _retry_delay(self, call: Call, error: NeuralBoxError) -> float | None:
-        logger.debug(
-            "%s %s: attempt %d: %s", call.request.method, call.request.path, call.attempts, type(error).__name__
-        )
+        _log(logging.DEBUG, call, "attempt %d: %s", call.attempts, type(error).__name__)
         remaining = call.deadline - now()
         return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
+
+
+def _log(level: int, call: Call, message: str, *facts: object) -> None:
+    if logger.isEnabledFor(level):
+        path = call.mask.apply_to_text(call.request.path)  # the id of a generation is the server's
+        logger.log(level, f"%s %s: {message}", call.request.method, path, *facts)
+
+
+def _mask_of(key: object, connections: ConnectionOptions, mask: Mask | None = None) -> Mask:
+    """Return *mask* for *key* as well, unless a function returns it, and for the password of the proxy."""
+    mask = Mask(*connections.proxy_secrets) if mask is None else mask
+    return mask.including(key) if isinstance(key, Secret) else mask
 
 
 def _key_headers(key: object) -> dict[str, str]:
@@ -352,7 +344,8 @@ def _redirect_target(attempt: HTTPRequest, response: Response) -> str | None:
         here, there = urlsplit(attempt.url), urlsplit(target)
     except ValueError:
         return None
-    return target if (here.scheme, here.netloc) == (there.scheme, there.netloc) else None
+    # A secret: it may echo the key into a traceback.
+    return Secret(target) if (here.scheme, here.netloc) == (there.scheme, there.netloc) else None
 
 
 def _rejects_reused_key(error: NeuralBoxError, previous: NeuralBoxError) -> bool:
@@ -360,14 +353,17 @@ def _rejects_reused_key(error: NeuralBoxError, previous: NeuralBoxError) -> bool
     return previous.billed == "unknown" and isinstance(error, ConflictError | UnprocessableEntityError)
 
 
-async def _read_error(response: Response, deadline: float) -> APIStatusError:
+async def _read_error(response: Response, call: Call) -> APIStatusError:
     # The status has arrived and decides: a body that is late or broken must not hide it.
     started = now()
     try:
-        with Deadline(started + min(_ERROR_BODY_TIMEOUT, 0.9 * (deadline - started))):
+        with Deadline(started + min(_ERROR_BODY_TIMEOUT, 0.9 * (call.deadline - started))):
             await response.read(_MAX_ERROR_BYTES, truncate=True)
     except NeuralBoxError as error:
         logger.debug("the body of a response with status %d broke: %s", response.status_code, type(error).__name__)
     finally:
         response.close()
-    return status_errors.error_from(response.status_code, response.headers, response.received[:_MAX_ERROR_BYTES])
+    received = response.status_code, response.headers, response.received[:_MAX_ERROR_BYTES]
+    failure = status_errors.error_from(*received)
+    masking.decode_failure(failure, status_errors.error_from, received, call.mask)
+    return failure

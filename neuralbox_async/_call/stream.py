@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from neuralbox_async._call.stream_interruption import interruption
 from neuralbox_async._call.stream_reader import StreamLimits, StreamReader, close_threadsafe
@@ -46,6 +46,8 @@ else:
     events = lazy_module("neuralbox_async._wire.events")
     fast_path = lazy_module("neuralbox_async._wire.fast_path")
     responses = lazy_module("neuralbox_async._wire.responses")
+
+T = TypeVar("T")
 
 _CLOSED_WHILE_OPENING = "the stream was closed while it was being opened"
 _DRAIN_TIMEOUT = 0.25  # seconds for the server to end the body after the terminal event, so that the connection is kept
@@ -101,6 +103,7 @@ class AsyncStream:
         self._timeouts.start(self._now())
         response, self._call = await self._open_response()
         self._reader = StreamReader(response, self._limits)
+        self._decoder = events.EventDecoder(self._call.decode)  # without a reference to this stream
         if self._is_closed():
             self._reader.close()
             raise StreamStateError(_CLOSED_WHILE_OPENING)
@@ -318,7 +321,7 @@ class AsyncStream:
         self._check_not_closed()
         failure: ResponseError | GenerationFailedError
         try:
-            whole = responses.decode_generation(response.status_code, response.headers, body)
+            whole = self._decode(responses.decode_generation, response.status_code, response.headers, body)
         except (ResponseError, GenerationFailedError) as error:
             failure = error
             self._record_start(GenerationStart(error.generation_id))
@@ -382,6 +385,9 @@ class AsyncStream:
         self._move(StreamState.INTERRUPTED)
         self._close()
         raise self._failure from without_frames(error)
+
+    def _decode(self, decode: Callable[..., T], *received: object) -> T:
+        return decode(*received) if self._call is None else self._call.decode(decode, *received)
 
     def _annotate(self, error: NeuralBoxError) -> NeuralBoxError:
         return error if self._call is None else self._call.annotate(error)

@@ -12,11 +12,15 @@ import aiohttp
 import anyio
 
 from neuralbox_async._http import request_writer
+from neuralbox_async._http.hidden_headers import revealing
 from neuralbox_async._http.resolver import DaemonThreadResolver
 from neuralbox_async._http.transport import CLIENT_CLOSED
 
 if TYPE_CHECKING:
     import weakref
+    from collections.abc import Sequence
+
+    from yarl import URL
 
     from neuralbox_async._http.transport import HTTPRequest
     from neuralbox_async._options import ConnectionOptions
@@ -33,7 +37,7 @@ def new_connector(options: ConnectionOptions, socket_factory: Any) -> Connector:
     """Return a connector whose sockets *socket_factory* makes."""
     connector = Connector(
         limit=options.max_connections,
-        resolver=DaemonThreadResolver(options.connect_timeout),
+        resolver=DaemonThreadResolver(options.connect_timeout, loopback_only=options.loopback_only),
         socket_factory=socket_factory,
         keepalive_timeout=_KEEP_ALIVE if options.reuse_connections else None,
         force_close=not options.reuse_connections,
@@ -51,11 +55,16 @@ def new_http_session(options: ConnectionOptions, connector: Connector) -> aiohtt
         connector=connector,
         # The deadline is the client's own: aiohttp's total kills healthy streams and can swallow a cancellation.
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout, ceil_threshold=math.inf),
-        cookie_jar=aiohttp.DummyCookieJar(),
+        cookie_jar=_NoCookies(),
         trust_env=False,
         read_bufsize=READ_SIZE,
-        request_class=request_writer.request_class() if simple else aiohttp.ClientRequest,
+        request_class=revealing(request_writer.request_class() if simple else aiohttp.ClientRequest),
     )
+
+
+class _NoCookies(aiohttp.DummyCookieJar):
+    def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
+        """Do not even parse them: aiohttp logs malformed ones, which may echo the key."""
 
 
 class Connector(aiohttp.TCPConnector):

@@ -20,6 +20,7 @@ from neuralbox_async._errors import (
     StreamStateError,
 )
 from neuralbox_async._http.aiohttp_connector import READ_SIZE
+from neuralbox_async._http.resolver import NotLoopbackError
 from neuralbox_async._http.transport import CLOSED_DURING_CALL, CLOSED_WHILE_READING
 
 if TYPE_CHECKING:
@@ -225,6 +226,8 @@ def translate(error: Exception, stage: str) -> APIConnectionError:  # noqa: PLR0
             stage != "sent"
         ):
             return APITimeoutError("connecting timed out", phase="connect")
+        case aiohttp.ClientConnectorError(os_error=NotLoopbackError()):
+            return APIConnectionError(str(error.os_error), retryable=False)
         case aiohttp.ClientConnectorError():
             return APIConnectionError(f"connecting failed: {reason}")
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():

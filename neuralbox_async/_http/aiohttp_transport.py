@@ -32,6 +32,7 @@ from neuralbox_async._http.aiohttp_connector import (
     new_socket,
 )
 from neuralbox_async._http.aiohttp_response import AiohttpResponse, translate
+from neuralbox_async._http.hidden_headers import hide
 from neuralbox_async._http.transport import CLIENT_CLOSED, CLOSED_DURING_CALL
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class AiohttpTransport:
                 request.method,
                 request.url,
                 data=io.BytesIO(body) if body is not None and len(body) > _LARGE_BODY else body,
-                headers=headers,
+                headers=hide(headers),
                 allow_redirects=False,
                 proxy=self._options.proxy,
                 proxy_headers=proxy_headers,

@@ -17,21 +17,38 @@ from typing import TYPE_CHECKING, Any
 import aiohttp.abc
 import anyio
 
+from neuralbox_async._options import is_loopback_address
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class DaemonThreadResolver(aiohttp.abc.AbstractResolver):
-    """Resolves each name in a daemon thread of its own, within *timeout* seconds (None: no limit)."""
+class NotLoopbackError(OSError):
+    """A name that must be this machine's resolves to another."""
 
-    def __init__(self, timeout: float | None) -> None:
+
+class DaemonThreadResolver(aiohttp.abc.AbstractResolver):
+    """
+    Resolves each name in a daemon thread of its own, within *timeout* seconds (None: no limit).
+
+    *loopback_only*: to addresses of this machine only. Otherwise raises `NotLoopbackError`.
+    """
+
+    def __init__(self, timeout: float | None, *, loopback_only: bool = False) -> None:
         self._timeout = timeout
+        self._loopback_only = loopback_only
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[aiohttp.abc.ResolveResult]:
         with anyio.fail_after(self._timeout):
             addresses = await _run_in_daemon_thread(partial(_getaddrinfo, host, port, family))
+        if self._loopback_only:
+            # Only the system knows what a name means: not every resolver keeps names in .localhost on this machine.
+            addresses = [address for address in addresses if is_loopback_address(address[4][0])]
+            if not addresses:
+                msg = f"{host} is not this machine, and plain http would show the key (allow_insecure=True lifts this)"
+                raise NotLoopbackError(msg)
         return [
             aiohttp.abc.ResolveResult(
                 hostname=host,

@@ -27,7 +27,7 @@ from neuralbox_async._wire.surrogates import SurrogateJoiner
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _ERROR: Final = "error"
 _EVENT_TYPES: dict[str, type[Any]] = {
@@ -49,10 +49,12 @@ class EventDecoder:
 
     *ended* is true after the terminal event; what follows it is ignored. Surrogate pairs that are cut between two
     deltas are joined, and the text never has a lone surrogate: it becomes U+FFFD (the event's *raw* keeps it).
+    *decode* calls a decoder with what was received, and may change its errors.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, decode: Callable[..., Any] = lambda decoder, *received: decoder(*received)) -> None:
         self.ended = False
+        self._call_decoder = decode
         self._joiner = SurrogateJoiner()
         self._has_text = False
         self._unfinished: str | None = None  # the status of a generation that an event has described
@@ -81,7 +83,7 @@ class EventDecoder:
                 raise ResponseError(msg, body=data.encode())
             self._end(pending)
             return
-        event = decode_event(data)
+        event: StreamEvent | None = self._call_decoder(decode_event, data)
         if isinstance(event, ContentDelta):
             self._has_text = self._has_text or event.delta != ""
             pending.append(ContentDelta(self._joiner.feed(event.delta), raw=event.raw))

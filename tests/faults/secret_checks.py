@@ -50,12 +50,12 @@ def new_client(url, **options):
     return AsyncNeuralBox(CANARY, **options)
 
 
-async def failure_of(client, *, streamed=False, text=PROMPT):
+async def failure_of(client, *, streamed=False, recover=False, text=PROMPT):
     """Return the error of a call that fails."""
     async with client:
         try:
             if streamed:
-                async with client.stream("gpt-5", text, recover=False) as stream:
+                async with client.stream("gpt-5", text, recover=recover) as stream:
                     await stream.get_final_generation()
             else:
                 await client.generate("gpt-5", text)

@@ -1,0 +1,153 @@
+"""
+Errors without secrets: a server, a proxy, or whatever responds at their address, may echo the key or a password.
+
+Only what was received is masked, never our own words: `decode_failure` masks what an error is made of, `mask_error` the
+attributes that are received as they are, and the exceptions behind an error.
+"""
+
+from __future__ import annotations
+
+from json import dumps
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from neuralbox_async._errors import APIConnectionError, NeuralBoxError
+from neuralbox_async._wire import json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from neuralbox_async._secret import Mask
+
+_MAX_JSON = 1024 * 1024  # bytes of a body that is parsed for the mask; a larger one is masked as it is
+# The attributes that are received. Text that was generated is the user's.
+_RECEIVED = (
+    "body",
+    "headers",
+    "details",
+    "code",
+    "reason",
+    "plan",
+    "request_id",
+    "generation_id",
+)
+_GENERATIONS = ("generation", "recovered")
+_COMPOSED = ("message", "path")  # of our words and of what was received
+# Characters. No word of ours, or of aiohttp's, is taken for a secret as long as that.
+_LONGER_THAN_OUR_WORDS, _LONGER_THAN_WORDS = 16, 8
+
+
+def decode_failure(error: NeuralBoxError, decode: Callable[..., object], received: tuple[Any, ...], mask: Mask) -> None:
+    """
+    Mask *error*, which is the result of ``decode(*received)``.
+
+    Its type and its facts are those of what was received; its texts become those of the same with the secrets masked.
+    """
+    masked = tuple(_mask_received(value, mask) for value in received)
+    if all(new is old for new, old in zip(masked, received, strict=True)):
+        return
+    facts, again = vars(error), _failure_of(decode, masked)
+    for name in _COMPOSED:
+        if name in facts and again is not None:
+            facts[name] = getattr(again, name, None)
+        elif name in facts:  # what is malformed has a secret as its name
+            facts[name] = mask.at_least(_LONGER_THAN_WORDS).apply(facts[name])
+    error.args = (error.message,)
+
+
+def _failure_of(decode: Callable[..., object], received: tuple[Any, ...]) -> object:
+    try:
+        result = decode(*received)
+    except NeuralBoxError as error:
+        return error
+    return result if isinstance(result, NeuralBoxError) else None
+
+
+def _mask_received(value: Any, mask: Mask) -> Any:
+    if not isinstance(value, str | bytes):
+        return mask.apply(value)
+    if len(value) <= _MAX_JSON:
+        # Any character of a JSON string may be escaped.
+        try:
+            parsed = json.loads(value)
+            masked = mask.apply(parsed)
+            if masked is not parsed:
+                encoded = dumps(masked)
+                return encoded.encode() if isinstance(value, bytes) else encoded
+        except (ValueError, RecursionError):
+            pass
+    return mask.apply(value)
+
+
+def mask_error(error: NeuralBoxError, mask: Mask) -> None:
+    """Mask what *error* has received, in its attributes, notes, cause and context."""
+    facts = vars(error)
+    for name in _RECEIVED:
+        if name in facts:
+            facts[name] = mask.apply(_mask_received(facts[name], mask) if name == "body" else facts[name])
+    for name in _GENERATIONS:
+        if facts.get(name) is not None:
+            facts[name] = _mask_generation(facts[name], mask)
+    foreign_mask, composed_mask = mask.at_least(_LONGER_THAN_WORDS), mask.at_least(_LONGER_THAN_OUR_WORDS)
+    if isinstance(error, APIConnectionError) and _is_foreign(error.__cause__):
+        ours, colon, theirs = error.message.partition(": ")
+        error.message = ours + colon + foreign_mask.apply_to_text(theirs)
+    for name in (*_COMPOSED, "__notes__"):
+        if name in facts:
+            facts[name] = composed_mask.apply(facts[name])
+    error.args = (error.message,)
+    _mask_chain(error, foreign_mask)
+
+
+def _mask_generation(generation: Any, mask: Mask) -> Any:
+    """Return *generation* with everything but its text masked."""
+    fields: Any = attrs.fields(generation.__class__)
+    members: dict[str, Any] = {field.name: getattr(generation, field.name) for field in fields}
+    content = members.pop("content", "")
+    masked = {name: mask.apply(value) for name, value in members.items()}
+    if all(masked[name] is value for name, value in members.items()):
+        return generation
+    return type(generation)(content=content, **masked)
+
+
+def _is_foreign(error: BaseException | None) -> bool:
+    return error is not None and not isinstance(error, NeuralBoxError)
+
+
+def _mask_chain(error: BaseException, mask: Mask) -> None:
+    """Replace the foreign exceptions behind *error* that show a secret, and remove the frames of the others."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        cause, context = error.__cause__, error.__context__
+        if _is_foreign(context) and context is not cause and _shows_secret(context, mask):
+            error.__context__ = None
+        if cause is None:
+            return
+        if _is_foreign(cause) and _shows_secret(cause, mask):
+            substitute = Exception(f"{type(cause).__name__}: {mask.apply_to_text(str(cause))}")
+            error.__cause__ = error.__context__ = substitute
+            return
+        if _is_foreign(cause):
+            _remove_frames(cause)
+        error = cause
+
+
+def _remove_frames(error: BaseException | None) -> None:
+    """Remove the frames of *error* and of those behind it, which hold received bytes."""
+    while error is not None and error.__traceback__ is not None:
+        error.with_traceback(None)
+        error = error.__cause__ or error.__context__
+
+
+def _shows_secret(error: BaseException | None, mask: Mask) -> bool:
+    """Return whether *error*, or an exception behind it, shows a secret."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        texts = [str(error), repr(error), repr(error.args), repr(vars(error))]
+        if mask.apply(texts) is not texts:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
