@@ -63,7 +63,7 @@ async def retrieve(
     """
     not_found: NotFoundError | None = None
     for path in _status_paths(executor):
-        call = Call(endpoints.retrieve(generation_id, path, headers), options, deadline)
+        call = Call(endpoints.retrieve(generation_id, path, headers), options, deadline, generation_id=generation_id)
         try:
             generation = await executor.execute(call, decode_generation)
         except NotFoundError as error:
@@ -109,7 +109,6 @@ async def wait(
         if not immediately:
             pause = max(retry_after, interval * 2**failures / _allowed_pace(executor))
             await executor.sleep(_pause(state, pause, deadline))
-            executor.check_open()
         immediately = False
         try:
             # A timeout for each: a status request without a response must not use up all the time.

@@ -204,6 +204,7 @@ class AsyncStream:
             tokens_used=self._end.tokens_used,
             balance_remaining=self._end.balance_remaining,
             usage=self._end.usage,
+            problems=self._start.problems + self._end.problems,
             raw=self._end.raw,
         )
 
@@ -333,8 +334,8 @@ class AsyncStream:
         rest = whole.content[len(so_far) :]
         if rest:
             self._pending.append(ContentDelta(rest, raw=whole.raw))
-        end = GenerationEnd(whole.id, whole.tokens_used, whole.balance_remaining, whole.usage, raw=whole.raw)
-        self._pending.append(end)
+        counts = (whole.id, whole.tokens_used, whole.balance_remaining, whole.usage)
+        self._pending.append(GenerationEnd(*counts, problems=whole.problems, raw=whole.raw))
 
     async def _drain(self, reader: StreamReader) -> None:
         """Read the rest of the body after the terminal event, for a moment, so that the connection is reused."""

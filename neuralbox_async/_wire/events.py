@@ -11,8 +11,9 @@ from typing import Any, Final, cast
 from neuralbox_async._errors import GenerationFailedError, ResponseError
 from neuralbox_async._types import ContentDelta, GenerationEnd, GenerationStart, StreamEvent, UnknownEvent
 from neuralbox_async._wire import json
-from neuralbox_async._wire.responses import structure
+from neuralbox_async._wire.partial_json import without_deep_members
 from neuralbox_async._wire.status_errors import MAX_MESSAGE_LENGTH, message_in
+from neuralbox_async._wire.structuring import structure
 
 DONE: Final = "[DONE]"
 """The data of the other documented terminal event, which is not JSON."""
@@ -32,7 +33,8 @@ def decode_event(data: str) -> StreamEvent:
     """
     body = data.encode(errors="replace")
     try:
-        members = json.loads(data)
+        shallow, too_deep = without_deep_members(data)
+        members = json.loads(shallow)
     except (ValueError, RecursionError) as error:
         msg = f"an event of the stream is not JSON ({json.one_line(str(error))}): {json.excerpt(body)}"
         raise ResponseError(msg, body=body) from None
@@ -45,7 +47,7 @@ def decode_event(data: str) -> StreamEvent:
     cls = _EVENT_TYPES.get(event_type) if isinstance(event_type, str) else None
     if cls is None:
         return UnknownEvent(event_type if isinstance(event_type, str) else "", members)
-    return cast("StreamEvent", structure(members, cls, body))
+    return cast("StreamEvent", structure(members, cls, body, too_deep))
 
 
 def _error_event(members: dict[str, Any]) -> GenerationFailedError:
