@@ -76,7 +76,7 @@ class RetryPolicy:
             return None
         return wait
 
-    def _is_retryable(self, error: NeuralBoxError, *, idempotent: bool) -> bool:
+    def _is_retryable(self, error: NeuralBoxError, *, idempotent: bool) -> bool:  # noqa: PLR0911 - a table
         match error:
             case APIStatusError(headers={"x-should-retry": "false"}):
                 return False
@@ -84,9 +84,9 @@ class RetryPolicy:
                 return self.retry_rate_limits
             case ProviderError() | ModelUnavailableError():
                 return True
+            case APIStatusError() if idempotent:
+                return is_transient(error)
             case APIStatusError(status_code=status_code):
-                if idempotent:
-                    return is_transient(error)
                 return status_code == _TOO_EARLY or (self.retry_unknown and status_code in _MAYBE_TRANSIENT)
             case APIConnectionError():
                 return error.retryable and (not error.request_sent or idempotent or self.retry_unknown)

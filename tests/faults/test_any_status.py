@@ -301,7 +301,7 @@ WAITS = {
     "header with decimals": (["Retry-After: 3600.0"], {}, LARGE, 1),
     "header before body": (["Retry-After: 3600"], {"retry_after": 1}, LARGE, 1),
     "date": ([lambda: f"Retry-After: {http_date(3600)}"], {}, LARGE, 1),
-    "date, both clocks an hour slow": (
+    "date, a slow clock": (
         [lambda: f"Date: {http_date(-3600)}\r\nRetry-After: {http_date(0)}"],
         {},
         LARGE,
