@@ -69,24 +69,23 @@ def structure(members: Mapping[str, Any], cls: type[T], body: bytes, too_deep: C
         pass
     malformed = {f"$.{name[:_MAX_NAME_LENGTH]}": "nested too deeply" for name in too_deep}
     readable = dict(members)
-    while not (essential := _ESSENTIAL.intersection(path.removeprefix("$.") for path in malformed)):
+    path = _essential_in(malformed)
+    while path is None:
         try:
             value = converter(detailed=True).structure(readable, cls)
         except Exception as error:  # noqa: BLE001 - as above
             found = _explain(readable, error)
             malformed |= found
-            if not _remove(readable, found):
-                break
+            path = _essential_in(found) or (None if _remove(readable, found) else "$")
         else:
             return _with_problems(value, members, tuple(malformed))
-    path = next((path for path in malformed if path.removeprefix("$.") in essential), "$")
-    raise ResponseError(
-        f"{malformed.get(path, 'malformed')} @ {path}",
-        path=path,
-        body=body,
-        text=text_in(members),
-        generation_id=id_in(members),
-    )
+    reason = malformed.get(path, "malformed")
+    generation_id, text = id_in(members), text_in(members)
+    raise ResponseError(f"{reason} @ {path}", path=path, body=body, text=text, generation_id=generation_id)
+
+
+def _essential_in(paths: Iterable[str]) -> str | None:
+    return next((path for path in paths if path.removeprefix("$.") in _ESSENTIAL), None)
 
 
 def _explain(members: Mapping[str, Any], error: Exception) -> dict[str, str]:

@@ -97,6 +97,7 @@ def test_wait_timeout(run, pending):
     assert str(generation_id) in done.error_line
 
 
+@pytest.mark.usefixtures("server")
 @pytest.mark.parametrize("body", [b'{"id": 1, "status": "completed", "content": 5}', b"<html>"])
 def test_malformed(run, body, monkeypatch):
     """A response that cannot be read does not make the generation free."""
