@@ -35,15 +35,11 @@ FAILURES = {
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 @pytest.mark.parametrize("call", ["retrieve", "wait"])
 async def test_an_error_of_a_status_request(make_client, call, failure):
-    """An error of a status request says nothing of the generation's bill, and has its id; one of a balance is free."""
+    """An error of a status request says nothing of the generation's bill, and has its id."""
     client = make_client(FakeTransport(*(failure() for _ in range(9))), max_retries=0)
     with pytest.raises(NeuralBoxError) as caught:
         await getattr(client, call)("gen_1", timeout=0.2)
     assert ("unknown", "gen_1") == (caught.value.billed, caught.value.generation_id)
-
-    with pytest.raises(NeuralBoxError) as caught:
-        await client.balance()
-    assert ("no", None) == (caught.value.billed, caught.value.generation_id)
 
 
 async def test_a_failed_generation_is_free(make_client):
