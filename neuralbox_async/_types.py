@@ -317,9 +317,7 @@ class Generation:
     * *url*, *thumbnail_url*, *metadata*: of generations that make files. *error*: why it failed.
     * *progress* (percent), *eta_seconds*: of pending ones. *processing_ms*: milliseconds of work.
     * *problems*: the places of malformed values, such as ``"$.usage.total_tokens"``, whose attributes are None.
-    * *raw*: the JSON object as it arrived, with every member (null if it is nested more than 128 levels deep).
-
-    Neither *problems* nor *raw* is part of comparisons.
+    * *raw*: the JSON object as it arrived (null for members nested over 128 levels). Neither is part of comparisons.
 
     Source: the vendor's pages "Text Generation", "Generation status" and "History".
     """
