@@ -165,7 +165,7 @@ class WaitTimeoutError(APITimeoutError):
     def __init__(self, message: str, *, generation: Any = None, elapsed: float = 0.0) -> None:
         super().__init__(message, phase="wait", request_sent=True)
         self.generation = generation
-        self.generation_id = getattr(generation, "id", None)
+        self.generation_id, self.text = getattr(generation, "id", None), getattr(generation, "content", "")
         self.elapsed = elapsed
 
 
@@ -315,7 +315,7 @@ class GenerationFailedError(NeuralBoxError):
         super().__init__(message)
         self.reason = reason
         self.generation = generation
-        self.generation_id = getattr(generation, "id", None)
+        self.generation_id, self.text = getattr(generation, "id", None), getattr(generation, "content", "")
         self.request_sent = True
 
 

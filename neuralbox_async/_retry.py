@@ -23,9 +23,9 @@ from neuralbox_async._errors import (
 from neuralbox_async._validation import check_backoff, check_count, check_flag, field_validator
 
 _TOO_EARLY = 425
-TRANSIENT_STATUSES = frozenset({408, _TOO_EARLY, 429, 500, 502, 503, 504, 529})
-"""Statuses after which the same GET may succeed."""
-
+_MAYBE_TRANSIENT = frozenset({408, _TOO_EARLY, 429, 500, 502, 503, 504, 529})
+_PERMANENT = frozenset({501, 505})  # of the server errors: the method or the version of HTTP is not supported
+_SERVER_ERRORS = range(500, 600)
 _MARGIN = 1.0  # seconds before the deadline in which no attempt is started
 _seconds = field_validator(check_backoff)
 _flag = field_validator(check_flag)
@@ -48,7 +48,7 @@ class RetryPolicy:
 
     Retried by default: a request that never left the machine; 429, 500 ``provider_error`` and 503
     ``model_unavailable``, which the vendor documents as never charged; and each transient failure of a GET, which costs
-    nothing.
+    nothing: no response, 408, 425, 429, and any 5xx but 501 and 505.
     """
 
     max_retries: int = attrs.field(default=2, validator=field_validator(check_count, minimum=0))
@@ -76,8 +76,7 @@ class RetryPolicy:
             return None
         return wait
 
-    def _is_retryable(self, error: NeuralBoxError, *, idempotent: bool) -> bool:
-        repeatable = idempotent or self.retry_unknown
+    def _is_retryable(self, error: NeuralBoxError, *, idempotent: bool) -> bool:  # noqa: PLR0911 - a table
         match error:
             case APIStatusError(headers={"x-should-retry": "false"}):
                 return False
@@ -85,10 +84,12 @@ class RetryPolicy:
                 return self.retry_rate_limits
             case ProviderError() | ModelUnavailableError():
                 return True
-            case APIStatusError():
-                return error.status_code == _TOO_EARLY or (repeatable and error.status_code in TRANSIENT_STATUSES)
+            case APIStatusError() if idempotent:
+                return is_transient(error)
+            case APIStatusError(status_code=status_code):
+                return status_code == _TOO_EARLY or (self.retry_unknown and status_code in _MAYBE_TRANSIENT)
             case APIConnectionError():
-                return error.retryable and (not error.request_sent or repeatable)
+                return error.retryable and (not error.request_sent or idempotent or self.retry_unknown)
             case _:
                 return False
 
@@ -112,5 +113,6 @@ def is_throttled(error: NeuralBoxError) -> bool:
 def is_transient(error: NeuralBoxError) -> bool:
     """Return whether the same GET may succeed later."""
     if isinstance(error, APIStatusError):
-        return error.status_code in TRANSIENT_STATUSES
+        status_code = error.status_code
+        return status_code in _MAYBE_TRANSIENT or (status_code in _SERVER_ERRORS and status_code not in _PERMANENT)
     return isinstance(error, APIConnectionError) and error.retryable

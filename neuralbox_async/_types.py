@@ -316,7 +316,8 @@ class Generation:
     * *created_at*, *completed_at*: aware datetimes.
     * *url*, *thumbnail_url*, *metadata*: of generations that make files. *error*: why it failed.
     * *progress* (percent), *eta_seconds*: of pending ones. *processing_ms*: milliseconds of work.
-    * *raw*: the JSON object as it arrived, with every member; not part of comparisons.
+    * *problems*: the places of malformed values, such as ``"$.usage.total_tokens"``, whose attributes are None.
+    * *raw*: the JSON object as it arrived (null for members nested over 128 levels). Neither is part of comparisons.
 
     Source: the vendor's pages "Text Generation", "Generation status" and "History".
     """
@@ -337,7 +338,12 @@ class Generation:
     progress: float | None = None
     eta_seconds: float | None = None
     processing_ms: float | None = None
+    problems: tuple[str, ...] = attrs.field(default=(), eq=False)
     raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False)
+
+    def __repr__(self) -> str:
+        shown = [field.name for field in attrs.fields(Generation) if field.repr and (self.problems or field.eq)]
+        return f"Generation({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     @property
     def completed(self) -> bool:
@@ -355,10 +361,11 @@ class Generation:
 
 @attrs.frozen(slots=False)
 class GenerationStart:
-    """The generation began; its *id* identifies it when the stream breaks."""
+    """The generation began; its *id* identifies it when the stream breaks. *problems*: see `Generation`."""
 
     id: GenerationId | None = None
     model: str | None = None
+    problems: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False, kw_only=True)
     raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False, kw_only=True)
 
 
@@ -372,12 +379,13 @@ class ContentDelta:
 
 @attrs.frozen(slots=False)
 class GenerationEnd:
-    """The generation is complete. *tokens_used*: its cost in NeuralBox tokens; *balance_remaining*: afterwards."""
+    """The generation is complete. *tokens_used*, *balance_remaining*, *problems*: see `Generation`."""
 
     id: GenerationId | None = None
     tokens_used: int | None = None
     balance_remaining: int | None = None
     usage: Usage | None = None
+    problems: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False, kw_only=True)
     raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False, kw_only=True)
 
 

@@ -126,7 +126,7 @@ HTTP_IMPORTS = {
 # Libraries that only some packages or modules import.
 LIBRARIES = {
     "aiohttp": {"_http", "testing"},
-    "cattrs": {"_wire.responses"},
+    "cattrs": {"_wire.structuring"},
     "orjson": {"_wire.json"},
     "click": {"_cli"},
     "rich": {"_cli"},

@@ -74,7 +74,7 @@ class Call:
     response: Response | None = None
     previous_error: NeuralBoxError | None = None  # of the attempt before this one
     accepted: bool = False  # the API accepted it, and the generation is pending
-    generation_id: GenerationId | None = None  # of the accepted generation
+    generation_id: GenerationId | None = None  # of the accepted generation, or of the one that a status request is for
     mask: Mask = attrs.field(factory=Mask, repr=False)  # of the key of each attempt, and of the proxy's password
 
     @property
@@ -110,10 +110,13 @@ class Call:
         error.elapsed = now() - self.started
         error.idempotency_key = self.request.headers.get("Idempotency-Key")
         if self.accepted and not isinstance(error, GenerationFailedError):
-            # An error of status requests, which cost nothing, does not show what the generation costs.
             error.billed, error.request_sent, error.generation_id = "unknown", True, self.generation_id
         elif self.request.idempotent:
-            error.billed = "no"
+            if self.generation_id is None:
+                error.billed = "no"
+            elif not isinstance(error, GenerationFailedError):
+                # An error of a status request does not show what the generation costs.
+                error.billed, error.generation_id = "unknown", self.generation_id
         elif self.previous_error is not None:
             error.request_sent = error.request_sent or self.previous_error.request_sent
             if self.previous_error.billed == "unknown" and error.billed == "no":

@@ -74,7 +74,7 @@ async def retrieve(
     """
     not_found: NotFoundError | None = None
     for path in _status_paths(executor):
-        call = Call(endpoints.retrieve(generation_id, path, headers), options, deadline)
+        call = Call(endpoints.retrieve(generation_id, path, headers), options, deadline, generation_id=generation_id)
         try:
             generation = await executor.execute(call, decode_generation)
         except NotFoundError as error:
@@ -127,7 +127,6 @@ async def wait(
             pause = max(retry_after, (interval or default_interval) * 2**failures / _allowed_pace(executor))
             eta = min(_MAX_ETA, state.eta_seconds or 0.0) if interval is None else 0.0
             await executor.sleep(_pause(max(pause, eta), deadline))
-            executor.check_open()
         immediately = False
         try:
             # A timeout for each: a status request without a response must not use up all the time.

@@ -208,6 +208,7 @@ class AsyncStream:
             tokens_used=self._end.tokens_used,
             balance_remaining=self._end.balance_remaining,
             usage=self._end.usage,
+            problems=self._start.problems + self._end.problems,
             raw=self._end.raw,
         )
 
@@ -245,7 +246,9 @@ class AsyncStream:
         """Record the first id and the first model; a repeated start changes neither."""
         known = self._start
         self._start = GenerationStart(
-            start.id if known.id is None else known.id, start.model if known.model is None else known.model
+            start.id if known.id is None else known.id,
+            start.model if known.model is None else known.model,
+            problems=known.problems or start.problems,
         )
 
     async def _fill(self) -> bool:
@@ -331,7 +334,7 @@ class AsyncStream:
                 return
             msg = f"the response is not an event stream, and its generation is {whole.status}"
             failure = ResponseError(msg, body=body, text=whole.content, generation_id=whole.id)
-            self._record_start(GenerationStart(whole.id, whole.model))
+            self._record_start(GenerationStart(whole.id, whole.model, problems=whole.problems))
         if failure.text:
             self._pending.append(ContentDelta(failure.text))
         self._pending_failure = without_frames(failure)
@@ -352,8 +355,8 @@ class AsyncStream:
         rest = whole.content[len(so_far) :]
         if rest:
             self._pending.append(ContentDelta(rest, raw=whole.raw))
-        end = GenerationEnd(whole.id, whole.tokens_used, whole.balance_remaining, whole.usage, raw=whole.raw)
-        self._pending.append(end)
+        counts = (whole.id, whole.tokens_used, whole.balance_remaining, whole.usage)
+        self._pending.append(GenerationEnd(*counts, problems=whole.problems, raw=whole.raw))
 
     async def _drain(self, reader: StreamReader) -> None:
         """Read the rest of the body after the terminal event, for a moment, so that the connection is reused."""

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from neuralbox_async import APIStatusError, InvalidParameterError, NeuralBoxError
+from neuralbox_async import APIStatusError, InvalidParameterError, NeuralBoxError, NotFoundError
 
 _ERROR, _USAGE_ERROR = 1, 2
 _MIN_KEY_LENGTH = 6  # a shorter key would be replaced inside ordinary words
@@ -64,7 +64,7 @@ def _facts(error: NeuralBoxError) -> list[str]:
         facts.extend([] if generation_id is None else [f"generation {shlex.quote(str(generation_id))} was not billed"])
     elif generation_id is None:
         facts.append("it may have been billed")
-    else:
+    elif not isinstance(error, NotFoundError):
         facts.append(retrieve_hint(generation_id))
     return facts
 

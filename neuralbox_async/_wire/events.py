@@ -20,14 +20,16 @@ from neuralbox_async._types import (
     UnknownEvent,
 )
 from neuralbox_async._wire import fast_path, json
-from neuralbox_async._wire.responses import generation_failed, structure
+from neuralbox_async._wire.partial_json import without_deep_members
+from neuralbox_async._wire.responses import generation_failed
 from neuralbox_async._wire.sse import NamedData
 from neuralbox_async._wire.status_errors import MAX_MESSAGE_LENGTH, message_in
+from neuralbox_async._wire.structuring import structure
 from neuralbox_async._wire.surrogates import SurrogateJoiner
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 _ERROR: Final = "error"
 _EVENT_TYPES: dict[str, type[Any]] = {
@@ -109,14 +111,14 @@ class EventDecoder:
             raise generation_failed(generation)
         if not generation.finished:
             self._unfinished = generation.status
-            pending.append(GenerationStart(generation.id, generation.model, raw=raw))
+            pending.append(GenerationStart(generation.id, generation.model, raw=raw, problems=generation.problems))
         elif self._has_text:
             pending.append(event)
         else:
             self.ended = True
             pending.append(ContentDelta(generation.content, raw=raw))
             end = (generation.id, generation.tokens_used, generation.balance_remaining, generation.usage)
-            pending.append(GenerationEnd(*end, raw=raw))
+            pending.append(GenerationEnd(*end, raw=raw, problems=generation.problems))
 
 
 def decode_event(data: str) -> StreamEvent | None:
@@ -135,7 +137,8 @@ def decode_event(data: str) -> StreamEvent | None:
     body = data.encode(errors="replace")
     members: Any
     try:
-        members = {} if word in _EMPTY else json.loads(data.lstrip(_BOM))
+        shallow, too_deep = without_deep_members(data.lstrip(_BOM))
+        members = {} if word in _EMPTY else json.loads(shallow)
     except (ValueError, RecursionError) as error:
         if name == _ERROR:
             raise _error_event({"message": data}) from None
@@ -150,10 +153,12 @@ def decode_event(data: str) -> StreamEvent | None:
             return UnknownEvent(name or "", {"data": str(data)})
         msg = f"expected a JSON object @ $ in an event of the stream, got {json.type_name(members)}"
         raise ResponseError(msg, path="$", body=body)
-    return _event_of(members, name, body)
+    return _event_of(members, name, body, too_deep)
 
 
-def _event_of(members: dict[str, Any], name: str | None, body: bytes) -> StreamEvent:
+def _event_of(
+    members: dict[str, Any], name: str | None, body: bytes, too_deep: Collection[str] = ()
+) -> StreamEvent:
     event_type = members.get("type")
     if event_type == _ERROR or (event_type is None and (name == _ERROR or members.get("error") is not None)):
         raise _error_event(members)
@@ -166,7 +171,7 @@ def _event_of(members: dict[str, Any], name: str | None, body: bytes) -> StreamE
         return UnknownEvent(event_type, members)
     if cls is ContentDelta and members.get("delta", "") is None:
         return ContentDelta("", raw=members)  # an explicit null is no text; a missing member may be text elsewhere
-    return cast("StreamEvent", structure(members, cls, body))
+    return cast("StreamEvent", structure(members, cls, body, too_deep))
 
 
 def _word(data: str) -> str:

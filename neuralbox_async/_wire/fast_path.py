@@ -130,6 +130,8 @@ def plain_generation(members: Any) -> Generation | None:  # noqa: PLR0911 - each
         return None
     if len(members) != _PLAIN_MEMBERS or len(usage) != _PLAIN_COUNTS:
         return None
+    if not 0 <= min(used, balance, prompt, completion, total) <= max(used, balance, prompt, completion, total) < 2**63:
+        return None
     try:
         created = datetime.fromisoformat(created_at)
     except ValueError:

@@ -73,7 +73,7 @@ def _parameter_to_blame(request: GenerateRequest) -> str:
 
 @functools.cache
 def _unstructure_hook() -> Callable[[GenerateRequest], dict[str, Any]]:
-    from neuralbox_async._wire.responses import converter  # it loads cattrs, with the first call
+    from neuralbox_async._wire.structuring import converter  # it loads cattrs, with the first call
 
     return converter().get_unstructure_hook(GenerateRequest)
 

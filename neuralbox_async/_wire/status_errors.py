@@ -28,9 +28,10 @@ from neuralbox_async._errors import (
     UnprocessableEntityError,
 )
 from neuralbox_async._wire import json
+from neuralbox_async._wire.partial_json import without_deep_members
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 MAX_MESSAGE_LENGTH: Final = 500
 """Characters of a server's message that an error's message quotes."""
@@ -41,6 +42,7 @@ _CLIENT_ERROR = 400
 _REQUEST_TIMEOUT = 408
 _SERVER_ERROR = 500
 _MAX_WAIT = 1e9  # seconds
+_MAX_ENVELOPES = 8  # objects of a body that may describe the error
 
 _ERROR_BY_STATUS: dict[int, type[APIStatusError]] = {
     400: BadRequestError,
@@ -68,11 +70,13 @@ def error_from(status_code: int, headers: Mapping[str, str], body: bytes) -> API
     """
     Return the error of a response with an error status; *headers* have lower-case names.
 
-    Reads the documented envelope ``{"error", "message", "details"}``, the flat 429 body, and the usual bodies of
-    frameworks and gateways: ``{"error": {"code", "message"}}``, ``{"detail": ...}``, text, HTML, nothing.
+    Reads the documented envelope ``{"error", "message", "details"}``, the flat 429 body, either of them inside of
+    ``error`` or ``detail``, and the usual bodies of frameworks and gateways: ``{"error": {"code", "message"}}``,
+    ``{"detail": ...}``, ``{"title", "detail"}`` (RFC 9457), text, HTML, nothing.
     """
     members = _members_of(body)
-    code = _code_in(members)
+    envelopes = _envelopes_in(members)
+    code = _code_in(envelopes)
     cls = _ERROR_BY_CODE.get((status_code, code or "")) or _ERROR_BY_STATUS.get(status_code)
     if cls is None:
         cls = InternalServerError if status_code >= _SERVER_ERROR else APIStatusError
@@ -85,10 +89,10 @@ def error_from(status_code: int, headers: Mapping[str, str], body: bytes) -> API
         code=code,
         headers=headers,
         body=body,
-        details=members.get("details", members.get("detail")),
-        retry_after=_retry_after(headers, members),
+        details=_first(envelopes, "details", lambda value: value is not None) or members.get("detail"),
+        retry_after=_retry_after(headers, envelopes),
         billed="unknown" if unknown else None,
-        **(_limits_in(members) if cls is RateLimitError else {}),
+        **(_limits_in(envelopes) if cls is RateLimitError else {}),
     )
 
 
@@ -106,28 +110,46 @@ def _phrase(status_code: int, headers: Mapping[str, str]) -> str:
 
 def _members_of(body: bytes) -> dict[str, Any]:
     try:
-        members = json.loads(body)
+        members = json.loads(without_deep_members(body)[0])
     except (ValueError, RecursionError):
         return {}
     return members if json.is_object(members) else {}
 
 
-def _code_in(members: Mapping[str, Any]) -> str | None:
-    error = members.get("error")
-    code = error.get("code") or error.get("type") if json.is_object(error) else error
-    # A code is one word; free text in "error" is a message.
-    return code if isinstance(code, str) and re.fullmatch(r"[\w.\-]{1,64}", code) else None
+def _envelopes_in(members: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return *members* and the objects in its ``error`` and ``detail``, which may describe the error as well."""
+    found = [members]
+    for outer in found:
+        inner = [outer.get(name) for name in ("error", "detail")]
+        found += [value for value in inner if json.is_object(value)][: _MAX_ENVELOPES - len(found)]
+    return found
+
+
+def _first(envelopes: Iterable[Mapping[str, Any]], name: str, accept: Callable[[Any], bool]) -> Any:
+    return next((members[name] for members in envelopes if name in members and accept(members[name])), None)
+
+
+def _code_in(envelopes: Iterable[Mapping[str, Any]]) -> str | None:
+    for depth, members in enumerate(envelopes):
+        # At the top, "type" is a URL (RFC 9457) or the type of an event.
+        for name in ("error", "code", "type")[: 2 if depth == 0 else 3]:
+            code = members.get(name)
+            # A code is one word; free text in "error" is a message.
+            if isinstance(code, str) and re.fullmatch(r"[\w.\-]{1,64}", code):
+                return code
+    return None
 
 
 def message_in(members: Mapping[str, Any]) -> str:
     """Return the message for people in a JSON error object of any known shape, or ``""``."""
-    error = members.get("error")
-    inner = error.get("message") if json.is_object(error) else None
-    for value in (members.get("message"), inner, members.get("detail"), error):
-        if isinstance(value, str) and value:
-            return value
-        if json.is_array(value) and value:
-            return "; ".join(_detail_line(item) for item in value[:5])
+    envelopes = _envelopes_in(members)
+    for name in ("message", "detail", "error", "errors", "title"):
+        for envelope in envelopes:
+            value = envelope.get(name)
+            if isinstance(value, str) and value:
+                return value
+            if json.is_array(value) and value:
+                return "; ".join(_detail_line(item) for item in value[:5])
     return ""
 
 
@@ -136,7 +158,7 @@ def _detail_line(item: object) -> str:
         return _scalar(item)
     place = item.get("loc")
     where = ".".join(_scalar(step) for step in place[:10]) if json.is_array(place) else ""
-    return f"{where}: {_scalar(item.get('msg'))}".strip(": ")
+    return f"{where}: {_scalar(item.get('msg', item.get('message')))}".strip(": ")
 
 
 def _scalar(value: object) -> str:
@@ -144,22 +166,26 @@ def _scalar(value: object) -> str:
     return str(value)[:MAX_MESSAGE_LENGTH] if isinstance(value, str | int | float) else ""
 
 
-def _limits_in(members: Mapping[str, Any]) -> dict[str, Any]:
-    plan, hour, day = members.get("plan"), members.get("limit_hour"), members.get("limit_day")
+def _limits_in(envelopes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {
-        "plan": plan if isinstance(plan, str) else None,
-        "limit_hour": hour if isinstance(hour, int) else None,
-        "limit_day": day if isinstance(day, int) else None,
+        "plan": _first(envelopes, "plan", lambda value: isinstance(value, str)),
+        "limit_hour": _first(envelopes, "limit_hour", json.is_count),
+        "limit_day": _first(envelopes, "limit_day", json.is_count),
     }
 
 
-def _retry_after(headers: Mapping[str, str], members: Mapping[str, Any]) -> float | None:
-    """Return the seconds that the server requests to wait: the header before the body's ``retry_after``."""
-    from_header = parse_retry_after(headers.get("retry-after", ""))
+def _retry_after(headers: Mapping[str, str], envelopes: Iterable[Mapping[str, Any]]) -> float | None:
+    """
+    Return the seconds that the server requests to wait: the header before the body's ``retry_after``.
+
+    A date is relative to the response's own ``Date``, because the two clocks may differ.
+    """
+    sent_at = _http_date(headers.get("date", ""))
+    from_header = parse_retry_after(headers.get("retry-after", ""), now=sent_at)
     if from_header is not None:
         return from_header
-    value = members.get("retry_after")
-    return None if value is None or isinstance(value, bool) else parse_retry_after(_scalar(value))
+    value = _first(envelopes, "retry_after", lambda value: not isinstance(value, bool) and _scalar(value) != "")
+    return None if value is None else parse_retry_after(_scalar(value), now=sent_at)
 
 
 def parse_retry_after(value: str, *, now: float | None = None) -> float | None:
@@ -174,12 +200,19 @@ def parse_retry_after(value: str, *, now: float | None = None) -> float | None:
     if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{0,12})?", text):
         seconds = float(text)
     else:
-        from email.utils import parsedate_to_datetime
-
-        try:
-            date = parsedate_to_datetime(text)
-        except (ValueError, IndexError, TypeError, OverflowError):
+        date = _http_date(text)
+        if date is None:
             return None
-        aware = date if date.tzinfo else date.replace(tzinfo=UTC)
-        seconds = max(0.0, aware.timestamp() - (time.time() if now is None else now))
+        seconds = max(0.0, date - (time.time() if now is None else now))
     return seconds if math.isfinite(seconds) and seconds <= _MAX_WAIT else None
+
+
+def _http_date(value: str) -> float | None:
+    """Return the Unix time of an HTTP date in any of the three formats, or None when it is malformed."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        date = parsedate_to_datetime(value)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, IndexError, TypeError, OverflowError):
+        return None

@@ -196,7 +196,12 @@ async def test_an_echoed_key_is_masked(make_client, status):
 
 @pytest.mark.parametrize(
     "body",
-    [f'{{"id": "{KEY}"', f'["{KEY}"]', f'{{"id": 1, "content": ["{KEY}"]}}', f'{{"status": "{KEY}", "progress": "x"}}'],
+    [
+        f'{{"id": "{KEY}"',
+        f'["{KEY}"]',
+        f'{{"id": 1, "content": ["{KEY}"]}}',
+        f'{{"status": ["{KEY}"], "progress": "x"}}',
+    ],
 )
 async def test_frames_without_the_body(make_client, body):
     """No frame of an error or its context holds the body, which may echo the key."""

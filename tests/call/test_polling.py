@@ -56,11 +56,11 @@ async def test_retrieve(make_client):
 
 
 async def test_retrieve_an_unknown_generation(make_client):
-    """When neither path has the generation, the first 404 is raised; nothing was billed."""
+    """When neither path has the generation, the first 404 is raised, which says nothing of its bill."""
     transport = FakeTransport(FakeResponse(b"first", status_code=404), FakeResponse(b"second", status_code=404))
     with pytest.raises(NotFoundError, match="first") as caught:
         await make_client(transport).retrieve("gen_1")
-    assert "no" == caught.value.billed
+    assert ("unknown", "gen_1") == (caught.value.billed, caught.value.generation_id)
 
 
 async def test_retrieve_a_failed_generation(make_client):

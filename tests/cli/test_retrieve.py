@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import threading
 
 import pytest
 
@@ -45,6 +47,7 @@ def test_unknown_id(run):
     assert (1, "") == (done.status, done.out)
     assert "404 not_found" in done.error_line
     assert "billed" not in done.error_line
+    assert "neuralbox retrieve" not in done.error_line
 
 
 @pytest.fixture
@@ -92,6 +95,40 @@ def test_wait_timeout(run, pending):
 
     assert (1, "") == (done.status, done.out)
     assert str(generation_id) in done.error_line
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("body", [b'{"id": 1, "status": "completed", "content": 5}', b"<html>"])
+def test_malformed(run, body, monkeypatch):
+    """A response that cannot be read does not make the generation free."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), handler_of(body))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("NEURALBOX_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    try:
+        done = run("retrieve", "gen_1")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+    assert (1, "") == (done.status, done.out)
+    assert "billed" not in done.error_line
+    assert "`neuralbox retrieve gen_1`" in done.error_line
+
+
+def handler_of(body):
+    """Return a request handler that responds to each GET with *body*."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_args):
+            pass
+
+    return Handler
 
 
 def test_no_connection(run, server):

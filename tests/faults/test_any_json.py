@@ -18,7 +18,7 @@ from neuralbox_async import (
     RetryPolicy,
     StreamInterruptedError,
 )
-from neuralbox_async._wire import events, responses, status_errors
+from neuralbox_async._wire import events, responses, status_errors, structuring
 from neuralbox_async._wire.sse import SSEDecoder
 from neuralbox_async.testing import FakeResponse, FakeTransport
 
@@ -30,7 +30,7 @@ SOME = settings(
 )
 
 GENERATION_FIELDS = sorted(
-    {name for names in responses._GENERATION_NAMES.values() for name in names} | {"message", "detail"}
+    {name for names in structuring.GENERATION_NAMES.values() for name in names} | {"message", "detail"}
 )
 EVENT_FIELDS = [
     "type",

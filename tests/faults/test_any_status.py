@@ -76,7 +76,9 @@ BY_STATUS = {
     502: Expected(InternalServerError, **UNKNOWN),
     503: Expected(InternalServerError, **UNKNOWN),
     504: Expected(InternalServerError, **UNKNOWN),
-    520: Expected(InternalServerError, billed="unknown"),
+    505: Expected(InternalServerError, billed="unknown"),
+    520: Expected(InternalServerError, billed="unknown", get_requests=3),
+    530: Expected(InternalServerError, billed="unknown", get_requests=3),
     529: Expected(InternalServerError, **UNKNOWN),
 }
 BY_CODE = {
@@ -205,7 +207,7 @@ async def test_status(responder, connect, status, code):
         error = await failure_of(client.retrieve("gen_1"))
 
         assert_is(error, status, shape, expected)
-        assert "no" == error.billed  # a GET costs nothing
+        assert ("unknown", "gen_1") == (error.billed, error.generation_id)  # it does not show what the generation costs
         assert expected.get_requests == len(responder.server.requests), name
 
 
@@ -220,7 +222,6 @@ NOT_A_GENERATION = {
     "cut": response(generation()).partition(b"\r\n\r\n")[2][:-1],
     "other charset": '{"id": 1, "status": "completed", "content": "Hé"}'.encode("latin-1"),
     "UTF-16": json.dumps(generation()).encode("utf-16"),
-    "NaN": b'{"id": 1, "status": "completed", "content": "x", "tokens_used": NaN}',
     "error": b'{"error": "provider_error", "message": "no"}',
     "nested error": b'{"error": {"code": "x", "message": "no"}}',
     "error beside nulls": b'{"id": null, "status": null, "error": "no"}',
@@ -228,8 +229,8 @@ NOT_A_GENERATION = {
     "a greeting": b'{"message": "hello"}',
     "all null": b'{"id": null, "status": null, "content": null}',
     "content is a list": b'{"id": 1, "status": "completed", "content": ["x"]}',
-    "tokens are a string": b'{"id": 1, "status": "completed", "content": "x", "tokens_used": "3"}',
-    "usage has a string": b'{"id": 1, "status": "completed", "content": "x", "usage": {"total_tokens": "3"}}',
+    "id is a list": b'{"id": [1], "status": "completed", "content": "x"}',
+    "status is null in a list": b'{"id": 1, "status": [null], "content": "x"}',
 }
 
 
@@ -300,6 +301,14 @@ WAITS = {
     "header with decimals": (["Retry-After: 3600.0"], {}, LARGE, 1),
     "header before body": (["Retry-After: 3600"], {"retry_after": 1}, LARGE, 1),
     "date": ([lambda: f"Retry-After: {http_date(3600)}"], {}, LARGE, 1),
+    "date, a slow clock": (
+        [lambda: f"Date: {http_date(-3600)}\r\nRetry-After: {http_date(0)}"],
+        {},
+        LARGE,
+        1,
+    ),
+    "date, clocks an hour apart": ([lambda: f"Date: {http_date(3590)}\r\nRetry-After: {http_date(3590)}"], {}, 0.0, 3),
+    "date beside a malformed Date": ([lambda: f"Date: now\r\nRetry-After: {http_date(3600)}"], {}, LARGE, 1),
     "date in the past": ([lambda: f"Retry-After: {http_date(-3600)}"], {}, 0.0, 3),
     "zero": (["Retry-After: 0"], {}, 0.0, 3),
     "body": ([], {"retry_after": 3600}, LARGE, 1),

@@ -95,7 +95,8 @@ def test_the_reason_of_an_error_event_is_bounded():
         ("5", "got a number"),
         ('{"type": "content_delta", "delta": 5}', r"expected a string, got a number @ \$.delta"),
         ('{"type": "content_delta"}', r"required member is missing @ \$.delta"),
-        ('{"type": "generation_end", "tokens_spent": "3"}', r"expected an integer, got a string @ \$.tokens_spent"),
+        ('{"type": "generation_end", "id": [3]}', r"expected a string or an integer, got an array @ \$.id"),
+        ('{"type": "generation_start", "id": 1.5, "model": 5}', r"expected a string or an integer, .* @ \$.id"),
     ],
 )
 def test_malformed_events(data, message):

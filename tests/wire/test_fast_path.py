@@ -30,7 +30,8 @@ from neuralbox_async._wire.fast_path import (
     take_deltas,
 )
 from neuralbox_async._wire.requests import encode_request
-from neuralbox_async._wire.responses import decode_generation, structure
+from neuralbox_async._wire.responses import decode_generation
+from neuralbox_async._wire.structuring import structure
 
 pytestmark = pytest.mark.usefixtures("json_library", "fast_paths_on")
 

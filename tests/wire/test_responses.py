@@ -1,4 +1,4 @@
-"""The decoder of generations is strict about types and tolerant about dialects, with orjson and without it."""
+"""The decoder of generations is strict about essential members and tolerant about dialects, with orjson and without."""
 
 from __future__ import annotations
 
@@ -122,19 +122,11 @@ def test_unknown_members_are_kept():
         ({"status": 5}, "$.status", "a string"),
         ({"content": ["a"]}, "$.content", "a string"),
         ({"content": None, "result_text": 5}, "$.result_text", "a string"),
-        ({"tokens_used": "3"}, "$.tokens_used", "an integer"),
-        ({"tokens_spent": 3.5}, "$.tokens_spent", "an integer"),
-        ({"tokens_used": False}, "$.tokens_used", "an integer"),
-        ({"usage": [1]}, "$.usage", "an object"),
-        ({"usage": {"total_tokens": "x"}}, "$.usage.total_tokens", "an integer"),
-        ({"created_at": 1709903600}, "$.created_at", "an ISO 8601 time"),
-        ({"created_at": "yesterday"}, "$.created_at", "an ISO 8601 time"),
-        ({"result_metadata": "x"}, "$.result_metadata", "an object"),
-        ({"progress": "45"}, "$.progress", "a finite number"),
-        ({"progress": 10**400}, "$.progress", "a finite number"),
+        ({"id": float("nan"), "progress": "x"}, "$.id", "a string or an integer"),
+        ({"status": [], "usage": {"total_tokens": "x"}}, "$.status", "a string"),
     ],
 )
-def test_wrong_types(members, path, expected):
+def test_wrong_types_of_essential_members(members, path, expected):
     """A wrong type raises an error that names the path and keeps body, text and id; no value is coerced."""
     body = json.dumps({"content": "paid for", "id": 7, **members}).encode()
     with pytest.raises(ResponseError, match=f"expected {expected}") as caught:
@@ -157,13 +149,10 @@ def test_wrong_types(members, path, expected):
         (b"12", "got a number"),
         (b"<html>\n<b>Oops</b></html>", "not JSON .*<html> <b>Oops"),
         (b'{"content": "trunc', "not JSON"),
-        (b'{"id": NaN}', "NaN is not JSON"),
-        (b'{"id": -Infinity}', "-Infinity is not JSON"),
         (b'{"content": "\xff\xfe"}', "utf-8"),
         ('{"content": "Привет"}'.encode("cp1251"), "utf-8"),
         ('{"content": "Hi"}'.encode("utf-16"), "not JSON"),
         (b"[" * 200_000, "nested too deeply"),
-        (b'{"id": ' + b"9" * 10_000 + b"}", "not JSON"),
         (b'{"a": 1} {"b": 2}', "not JSON"),
     ],
 )
@@ -208,20 +197,21 @@ def test_a_body_is_parsed_once(parses, members, space):
 def test_wrong_types_are_parsed_once(parses):
     """A wrong type is reported without a second look at the body."""
     with pytest.raises(ResponseError):
-        decode_generation(200, {}, json.dumps({**FIRST_DIALECT, "usage": 5}).encode())
+        decode_generation(200, {}, json.dumps({**FIRST_DIALECT, "status": 5}).encode())
+    decode_generation(200, {}, json.dumps({**FIRST_DIALECT, "usage": 5}).encode())
 
-    assert 1 == len(parses)
+    assert 2 == len(parses)
 
 
 @pytest.mark.parametrize("content", ["Hello", "1234567890123456789"])
 @pytest.mark.parametrize("tokens", [10**19, 2**64, 10**30])
 def test_long_numbers_are_exact(parses, content, tokens):
     """A body with a number of 19 digits or more is parsed again by the standard library, which reads it exactly."""
-    members = {**FIRST_DIALECT, "content": content, "balance_remaining": tokens}
+    members = {**FIRST_DIALECT, "content": content, "id": tokens, "seed": tokens}
 
     generation = decode_generation(200, {}, json.dumps(members).encode())
 
-    assert tokens == generation.balance_remaining == generation.raw["balance_remaining"]
+    assert tokens == generation.id == generation.raw["seed"]
     assert len(parses) <= 2
     assert "standard library" == parses[-1] or tokens < 2**64
 

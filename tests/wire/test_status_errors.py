@@ -64,6 +64,17 @@ SHAPES = {
         "body.messages.0: field required; x",
     ),
     "code only": ({"error": "{code}"}, "{code}"),
+    "nested in detail": ({"detail": {"code": "{code}", "message": "What happened"}}, "What happened"),
+    "envelope in detail": ({"detail": {"error": "{code}", "message": "What happened"}}, "What happened"),
+    "typed in detail": ({"detail": {"type": "{code}", "message": "What happened"}}, "What happened"),
+    "nested twice": ({"detail": {"error": {"code": "{code}", "message": "What happened"}}}, "What happened"),
+    "code and message": ({"code": "{code}", "message": "What happened"}, "What happened"),
+    "problem details": (
+        {"type": "https://api.example/{code}", "title": "Oops", "detail": "What happened", "code": "{code}"},
+        "What happened",
+    ),
+    "title": ({"title": "What happened", "code": "{code}"}, "What happened"),
+    "list of errors": ({"error": "{code}", "errors": [{"message": "What happened"}]}, "{code}"),
 }
 
 
@@ -109,10 +120,15 @@ def test_details():
     assert {"field": "model"} == error_from(422, {}, b'{"details": {"field": "model"}}').details
     assert [{"msg": "x"}] == error_from(422, {}, b'{"detail": [{"msg": "x"}]}').details
     assert {} == error_from(422, {}, b"").details
+    for name in ("error", "detail"):
+        body = json.dumps({name: {"code": "x", "details": {"field": "model"}}}).encode()
+        assert {"field": "model"} == error_from(422, {}, body).details
+    assert {"code": "x"} == error_from(422, {}, b'{"detail": {"code": "x"}}').details
 
 
-def test_rate_limit():
-    """The flat 429 body has the seconds to wait, the plan and its limits."""
+@pytest.mark.parametrize("within", [None, "error", "detail"])
+def test_rate_limit(within):
+    """The flat 429 body has the seconds to wait, the plan and its limits, also inside of ``error`` or ``detail``."""
     body = {
         "error": "rate_limit_exceeded",
         "message": "Hourly limit reached",
@@ -121,9 +137,10 @@ def test_rate_limit():
         "limit_hour": 100,
         "limit_day": 1000,
     }
-    error = error_from(429, {}, json.dumps(body).encode())
+    error = error_from(429, {}, json.dumps(body if within is None else {within: body}).encode())
 
     assert isinstance(error, RateLimitError)
+    assert ("rate_limit_exceeded", "429 rate_limit_exceeded: Hourly limit reached") == (error.code, str(error))
     assert (847.0, "vip", 100, 1000) == (error.retry_after, error.plan, error.limit_hour, error.limit_day)
 
 
@@ -156,6 +173,22 @@ NOW = datetime(2026, 3, 8, 12, tzinfo=UTC).timestamp()
 def test_retry_after(value, seconds):
     """The value is seconds or an HTTP date; any other value is None."""
     assert seconds == parse_retry_after(value, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "date, seconds",
+    [
+        ("Sun, 08 Mar 2026 12:00:00 GMT", 10.0),
+        ("Sun, 08 Mar 2026 11:00:00 GMT", 3610.0),
+        ("Sun, 08 Mar 2026 13:00:00 GMT", 0.0),
+    ],
+)
+def test_retry_after_is_relative_to_the_date_of_the_response(date, seconds):
+    """The server's clock decides how long to wait until a date, in the header and in the body."""
+    until = "Sun, 08 Mar 2026 12:00:10 GMT"
+
+    assert seconds == error_from(429, {"retry-after": until, "date": date}, b"").retry_after
+    assert seconds == error_from(429, {"date": date}, json.dumps({"retry_after": until}).encode()).retry_after
 
 
 @given(st.text())
