@@ -268,7 +268,8 @@ class Executor:
                     call.key = await call_key_function(self.api_key)
                     key_headers = _key_headers(call.key)
                 headers = _headers(key_headers, request)
-                call.attempt = HTTPRequest(request.method, self.base_url + request.path, headers, request.body)
+                url, deadline = self.base_url + request.path, call.deadline
+                call.attempt = HTTPRequest(request.method, url, headers, request.body, deadline=deadline)
                 response = await shared.transport.send(call.attempt)
                 self._observe(call, response)
                 if not status_errors.is_success(response.status_code):
@@ -308,7 +309,9 @@ class Executor:
             if redirects > _MAX_REDIRECTS:
                 msg = f"more than {_MAX_REDIRECTS} redirects"
                 raise APIConnectionError(msg, request_sent=True, retryable=False)
-            call.attempt = HTTPRequest(attempt.method, target, attempt.headers, attempt.body)
+            call.attempt = HTTPRequest(
+                attempt.method, target, attempt.headers, attempt.body, deadline=attempt.deadline
+            )
             response = await self.shared.transport.send(call.attempt)
             self._observe(call, response)
         return response

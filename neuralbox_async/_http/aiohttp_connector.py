@@ -99,6 +99,11 @@ class Connector(aiohttp.TCPConnector):
                 # the response.
                 connection.close()
                 connection = await connect(*args, **kwargs)
+            if exchange.request.deadline <= self._loop.time():
+                # The loop was blocked, or the process stopped. Sent now, the request would be billed, and cancelled.
+                connection.close()
+                msg = "the deadline expired before the request was sent"
+                raise aiohttp.ConnectionTimeoutError(msg)
         except asyncio.CancelledError:
             # A connector that closes cancels the tasks that wait for a connection, as if their callers had done it.
             if self.closed and not _is_cancelled():
