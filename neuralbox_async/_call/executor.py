@@ -309,9 +309,7 @@ class Executor:
             if redirects > _MAX_REDIRECTS:
                 msg = f"more than {_MAX_REDIRECTS} redirects"
                 raise APIConnectionError(msg, request_sent=True, retryable=False)
-            call.attempt = HTTPRequest(
-                attempt.method, target, attempt.headers, attempt.body, deadline=attempt.deadline
-            )
+            call.attempt = HTTPRequest(attempt.method, target, attempt.headers, attempt.body, deadline=attempt.deadline)
             response = await self.shared.transport.send(call.attempt)
             self._observe(call, response)
         return response

@@ -1,7 +1,7 @@
 """
 The protocol of a connection, around aiohttp's: it notices bytes that nobody expects, and keeps those of a bad response.
 
-`asyncio.BaseTransport.set_protocol` puts it there. aiohttp goes on with its own protocol, to which everything is passed.
+`asyncio.BaseTransport.set_protocol` puts it there. aiohttp uses its own protocol as before, and everything reaches it.
 """
 
 from __future__ import annotations
@@ -78,8 +78,10 @@ class WatchedProtocol(asyncio.Protocol):
         """Record the head of the response: aiohttp has read it. It may have released the connection already."""
         self._kept = None
         length = headers.get("content-length")
-        known = length is not None and length.isdecimal() and self._body_size >= 0
-        self._surplus_from = int(length) if known else math.inf
+        if length is not None and length.isdecimal() and self._body_size >= 0:
+            self._surplus_from = int(length)
+        else:
+            self._surplus_from = math.inf
         if not self._in_use:
             self._close_on_surplus()
 

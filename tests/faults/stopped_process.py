@@ -1,7 +1,7 @@
 """
 A process that is stopped while it waits for a response: run with the arguments of one call as JSON.
 
-It prints the text of the generation, or the type, phase and billing status of the error.
+It writes the text of the generation, or the type, phase and billing status of the error.
 """
 
 import asyncio
@@ -51,10 +51,10 @@ def main():
             text = uvloop.run(call(arguments["call"], options))
         else:
             text = asyncio.run(call(arguments["call"], options))
-        print(json.dumps({"text": text}))
+        sys.stdout.write(json.dumps({"text": text}))
     except NeuralBoxError as error:
         facts = {"error": type(error).__name__, "billed": error.billed, "message": str(error)}
-        print(json.dumps(facts))
+        sys.stdout.write(json.dumps(facts))
 
 
 if __name__ == "__main__":

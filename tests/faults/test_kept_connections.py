@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from fault_server import STREAM_HEAD, eventually, events, generation, respond_to_each, response
+from fault_server import STREAM_HEAD, events, eventually, generation, respond_to_each, response
 from outcomes import COMPLETE, HEAD, assert_unknown, generate, stream
 
 
@@ -54,7 +54,6 @@ async def test_connection_closed_after_the_request(serve, connect, how, call):
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 async def test_connection_closed_while_the_loop_is_blocked(serve, connect, tls, trusting, how, secure):
     """A call does not use a connection that the server closed while the loop was blocked."""
-
     received, closed = threading.Event(), threading.Event()
 
     async def script(connection):

@@ -38,7 +38,7 @@ CALLS = {
 
 
 class Stopped:
-    """A process that runs *call* and is stopped after its request arrived; its server responds when *respond* is set."""
+    """A process that is stopped when its request has arrived, and a server that responds then."""
 
     def __init__(self, serve, before, after, tls=None):
         self.respond, self.waiting = threading.Event(), threading.Event()
