@@ -61,7 +61,7 @@ class AsyncNeuralBox:
     * *connect_timeout*: seconds for a new connection: name resolution, TCP and TLS.
     * *max_retries*: how often a call that was certainly not billed is retried; *retry_policy* has the details.
     * *max_connections*: connections at the same time, at least 1; further calls wait. *reuse_connections*: False opens
-      one for each call.
+      one for each call, for a gateway that sends surplus responses.
     * *proxy*: ``http://[user:password@]host:port``; the proxies of the environment are not used.
       *ssl_context*: for certificates of your own.
     * *default_headers*: sent with every request.

@@ -57,8 +57,9 @@ class Timer:
     """
     Calls `fire` at the time *when* (of `now`), unless it was cancelled before.
 
-    A timer that is late, because the loop was blocked or the process was stopped, fires one iteration of the loop
-    later: first the loop reads the data that has arrived, and its reader may cancel the timer.
+    It fires a few iterations of the loop later: first the loop reads the data that has arrived, and its reader may
+    cancel the timer. They are more when it is late, because the loop was blocked or the process was stopped: what is in
+    the sockets may take many reads. See `_Grace`.
     """
 
     __slots__ = ("_handle", "_queue", "when")
@@ -78,10 +79,14 @@ class Timer:
             loop = loop or asyncio.get_running_loop()
             self._queue = _TimerQueue.of(loop) if _fast_paths.enabled() else None
             if self._queue is None or not self._queue.add(self, loop):
-                self._queue, self._handle = None, loop.call_at(self.when, self._fire_soon, loop)
+                self._queue, self._handle = None, loop.call_at(self.when, self._fire_after_reads, loop)
 
-    def _fire_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._handle = loop.call_soon(self.fire)
+    def _fire_after_reads(self, loop: asyncio.AbstractEventLoop, grace: _Grace | None = None) -> None:
+        grace = grace or _Grace(loop, self.when)
+        if grace.is_over():
+            self._handle = loop.call_soon(self.fire)
+        else:
+            self._handle = loop.call_soon(self._fire_after_reads, loop, grace)
 
     def cancel(self) -> None:
         """Do not fire any more. Idempotent."""
@@ -142,6 +147,37 @@ def _has_result(task: asyncio.Task[object]) -> bool:
     return waiter is not None and waiter.done() and not waiter.cancelled()
 
 
+class _Grace:
+    """
+    The iterations of *loop* in which it reads what has arrived, before a timer of the time *when* fires.
+
+    It is bounded, also where the loop never stops reading: to a few iterations for a timer that is on time, and for a
+    late one to a quarter of a second (at least those few).
+    """
+
+    __slots__ = ("_ends_at", "_iterations", "_time")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        self._time = loop.time
+        time = loop.time()
+        self._ends_at = time + _LATE_GRACE if time - when > _LATE else time
+        self._iterations = 0
+
+    def is_over(self) -> bool:
+        """Count an iteration, and return whether it was the last."""
+        self._iterations += 1
+        if self._iterations < _MIN_ITERATIONS:
+            return False
+        return self._iterations >= _MAX_ITERATIONS or self._time() >= self._ends_at
+
+
+_LATE = 0.02  # seconds
+_LATE_GRACE = 0.25  # seconds
+# uvloop runs timers and callbacks before it reads. One iteration reads the response, and the next wakes its reader.
+_MIN_ITERATIONS = 5
+_MAX_ITERATIONS = 1000  # those without data take 10 us each; each of the others reads 64 KiB or more
+
+
 class _TimerQueue:
     """
     The timers of one loop that were started in the order of their times: one `loop.call_at` does for all of them.
@@ -188,11 +224,24 @@ class _TimerQueue:
 
     def _fire(self) -> None:
         loop = asyncio.get_running_loop()
-        due = max(self._fires_at, loop.time())  # the loop may have been busy, and may call a little too early
+        # The loop may have been busy, and may call a little too early.
+        due, first = max(self._fires_at, loop.time()), next(iter(self.waiting), None)
         self._fires_at, self._handle = math.inf, None
+        if first is None:
+            return
+        if first.when <= due:
+            self._fire_after_reads(loop, due, _Grace(loop, first.when))
+        else:
+            self._fire_at(first.when, loop)
+
+    def _fire_after_reads(self, loop: asyncio.AbstractEventLoop, due: float, grace: _Grace) -> None:
+        if not grace.is_over():
+            loop.call_soon(self._fire_after_reads, loop, due, grace)
+            return
         for timer in self.waiting:
             if timer.when > due:
-                self._fire_at(timer.when, loop)
+                if timer.when < self._fires_at:
+                    self._fire_at(timer.when, loop)
                 break
             loop.call_soon(self._fire_one, timer)  # each in a callback of its own: an exception stops no other timer
 

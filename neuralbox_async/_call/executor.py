@@ -253,7 +253,8 @@ class Executor:
                     key = await call_key_function(self.api_key)
                     call.mask, key_headers = _mask_of(key, self.shared.connections, call.mask), _key_headers(key)
                 headers = _headers(key_headers, request)
-                call.attempt = HTTPRequest(request.method, self.base_url + request.path, headers, request.body)
+                url, deadline = self.base_url + request.path, call.deadline
+                call.attempt = HTTPRequest(request.method, url, headers, request.body, deadline=deadline)
                 response = await self.shared.transport.send(call.attempt)
                 self._observe(call, response)
                 if not status_errors.is_success(response.status_code):
@@ -293,7 +294,7 @@ class Executor:
             if redirects > _MAX_REDIRECTS:
                 msg = f"more than {_MAX_REDIRECTS} redirects"
                 raise APIConnectionError(msg, request_sent=True, retryable=False)
-            call.attempt = HTTPRequest(attempt.method, target, attempt.headers, attempt.body)
+            call.attempt = HTTPRequest(attempt.method, target, attempt.headers, attempt.body, deadline=attempt.deadline)
             response = await self.shared.transport.send(call.attempt)
             self._observe(call, response)
         return response

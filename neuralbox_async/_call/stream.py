@@ -287,7 +287,7 @@ class AsyncStream:
     async def _read(self, reader: StreamReader) -> None:
         # The timeouts count only while a read waits: a slow reader is not a stalled server.
         started, timeouts = self._now(), self._timeouts
-        if started >= timeouts.total:
+        if timeouts.total_has_expired(started):
             msg = "the stream exceeded its timeout"
             raise APITimeoutError(msg, phase="total", request_sent=True)
         deadline = timeouts.read_deadline(started)

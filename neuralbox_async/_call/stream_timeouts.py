@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from neuralbox_async._types import StreamEvent
 
 
+_LATE_READS = 0.25  # seconds
+
+
 class StreamTimeouts:
     """Deadlines (times of the event loop), and the seconds of waiting without content that are left."""
 
     def __init__(self, limits: StreamLimits) -> None:
         self._limits = limits
         self.total = math.inf
+        self._expires = math.inf  # from the first read after *total*
         self._first_event: float | None = math.inf  # None once an event with content has arrived
         self._content = math.inf
         self._stall_budget = self._stall_timeout = _or_infinity(limits.stall_timeout)
@@ -28,6 +32,17 @@ class StreamTimeouts:
         """Start the timeouts at the time *now*."""
         self.total = now + _or_infinity(self._limits.timeout)
         self._first_event = now + _or_infinity(self._limits.first_event_timeout)
+
+    def total_has_expired(self, now: float) -> bool:
+        """
+        Return whether a read that starts at *now* is too late for the total timeout.
+
+        It is not at once: what had arrived before, while the process was stopped, say, is read first, for a moment.
+        """
+        if now < self.total:
+            return False
+        self._expires = min(self._expires, now + _LATE_READS)
+        return now >= self._expires
 
     def read_deadline(self, now: float) -> float:
         """Return the deadline of a read that starts at *now*."""

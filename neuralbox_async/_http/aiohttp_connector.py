@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import anyio
+import attrs
 
+from neuralbox_async._clock import now
 from neuralbox_async._http import request_writer
 from neuralbox_async._http.hidden_headers import revealing
 from neuralbox_async._http.resolver import DaemonThreadResolver
 from neuralbox_async._http.transport import CLIENT_CLOSED
+from neuralbox_async._http.watched_protocol import WatchedProtocol
 
 if TYPE_CHECKING:
     import weakref
@@ -29,8 +32,21 @@ READ_SIZE = 64 * 1024  # bytes
 # Seconds. Common servers close idle connections after 5, and a POST on a closed one cannot be retried.
 _KEEP_ALIVE = 4.0
 
-# The attempt of the running task: aiohttp passes nothing from a request to the connector.
-current_request: ContextVar[HTTPRequest] = ContextVar("neuralbox_request")
+# Generous bounds: a response whose head is larger is lost, and it may be paid for.
+_MAX_HEADER_BYTES = 64 * 1024  # of each field
+_MAX_HEADERS = 1000
+
+
+@attrs.define(eq=False)
+class Exchange:
+    """The attempt of the running task, and the protocol of the connection that took it."""
+
+    request: HTTPRequest
+    protocol: WatchedProtocol | None = None  # None: no connection took it, or the session is a mock
+
+
+# aiohttp passes nothing from a request to the connector.
+current_exchange: ContextVar[Exchange] = ContextVar("neuralbox_exchange")
 
 
 def new_connector(options: ConnectionOptions, socket_factory: Any) -> Connector:
@@ -58,6 +74,9 @@ def new_http_session(options: ConnectionOptions, connector: Connector) -> aiohtt
         cookie_jar=_NoCookies(),
         trust_env=False,
         read_bufsize=READ_SIZE,
+        max_line_size=_MAX_HEADER_BYTES,
+        max_field_size=_MAX_HEADER_BYTES,
+        max_headers=_MAX_HEADERS,
         request_class=revealing(request_writer.request_class() if simple else aiohttp.ClientRequest),
     )
 
@@ -79,21 +98,29 @@ class Connector(aiohttp.TCPConnector):
         self.writes = request_writer.WriteBatch()
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        request = current_request.get()
-        request.stage = "connecting"
+        exchange = current_exchange.get()
+        exchange.request.stage = "connecting"
+        exchange.protocol = None
         connect = super().connect if self.proxy_timeout is None else self._connect_to_proxy
         try:
             connection = await connect(*args, **kwargs)
-            while connection.protocol is not None and connection.protocol.should_close:
-                # Data arrived while it was idle (a gateway's 408, say): it would be read as the response.
+            while (protocol := WatchedProtocol.of(connection)) is None:
+                # The server closed it, or data arrived while it was idle (a gateway's 408, say), which would be read as
+                # the response.
                 connection.close()
                 connection = await connect(*args, **kwargs)
+            if exchange.request.deadline <= now():
+                # The loop was blocked, or the process stopped. Sent now, the request would be billed, and cancelled.
+                connection.close()
+                msg = "the deadline expired before the request was sent"
+                raise aiohttp.ConnectionTimeoutError(msg)
         except asyncio.CancelledError:
             # A connector that closes cancels the tasks that wait for a connection, as if their callers had done it.
             if self.closed and not _is_cancelled():
                 raise aiohttp.ClientConnectionError(CLIENT_CLOSED) from None
             raise
-        request.stage = "sent"
+        exchange.protocol = protocol
+        exchange.request.stage = "sent"
         return connection
 
     async def _connect_to_proxy(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:

@@ -17,6 +17,7 @@ import threading
 import weakref
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -26,7 +27,8 @@ import attrs
 from neuralbox_async._errors import ClientClosedError, NeuralBoxError
 from neuralbox_async._http.aiohttp_connector import (
     Connector,
-    current_request,
+    Exchange,
+    current_exchange,
     new_connector,
     new_http_session,
     new_socket,
@@ -73,7 +75,8 @@ class AiohttpTransport:
         headers, body, proxy_headers = request.headers, request.body, self._options.proxy_headers
         if proxy_headers and request.url.startswith("http:"):
             headers = {**headers, **proxy_headers}  # aiohttp sends them with CONNECT only
-        current_request.set(request)
+        exchange = Exchange(request)
+        current_exchange.set(exchange)
         session.connector.writes.request_started()
         try:
             raw = await session.http.request(
@@ -87,10 +90,15 @@ class AiohttpTransport:
                 ssl=self._options.ssl_context or True,
             )
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
-            raise self._translate(error, request) from error.with_traceback(None)
+            raise self._translate(error, exchange) from error.with_traceback(None)
         finally:
             session.connector.writes.request_ended()
         request.stage = "sent"
+        if exchange.protocol is not None:
+            exchange.protocol.response_began(raw.headers)
+            if raw.status == HTTPStatus.REQUEST_TIMEOUT:
+                # It may be the response to an idle connection, and another one may follow for this request.
+                exchange.protocol.close_after_response()
         return AiohttpResponse(raw, session.unread)
 
     async def aclose(self) -> None:
@@ -141,10 +149,14 @@ class AiohttpTransport:
             self._sessions[loop] = session
         return session
 
-    def _translate(self, error: Exception, request: HTTPRequest) -> NeuralBoxError:
+    def _translate(self, error: Exception, exchange: Exchange) -> NeuralBoxError:
+        request = exchange.request
         if self.closed:
             return ClientClosedError(CLOSED_DURING_CALL, request_sent=request.sent)
-        return translate(error, request.stage)
+        translated = translate(error, request.stage)
+        if exchange.protocol is not None:
+            translated.body = exchange.protocol.received
+        return translated
 
 
 _transports: weakref.WeakSet[AiohttpTransport] = weakref.WeakSet()

@@ -25,6 +25,7 @@ class HTTPRequest:
     * *method*, *url* (absolute), *headers* (with the API key), *body* (bytes or None).
     * *stage*: how far the attempt got. A transport sets it to ``"connecting"`` when it begins to connect, and to
       ``"sent"`` as soon as the request may have left this machine. It decides whether the request may have been billed.
+    * *deadline*: a time of the running event loop; after it the request is not sent any more.
     """
 
     method: str
@@ -32,6 +33,7 @@ class HTTPRequest:
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes | None = attrs.field(default=None, repr=False)
     stage: Literal["new", "connecting", "sent"] = "new"
+    deadline: float = math.inf
 
     @property
     def sent(self) -> bool:

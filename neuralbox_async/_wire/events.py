@@ -156,9 +156,7 @@ def decode_event(data: str) -> StreamEvent | None:
     return _event_of(members, name, body, too_deep)
 
 
-def _event_of(
-    members: dict[str, Any], name: str | None, body: bytes, too_deep: Collection[str] = ()
-) -> StreamEvent:
+def _event_of(members: dict[str, Any], name: str | None, body: bytes, too_deep: Collection[str] = ()) -> StreamEvent:
     event_type = members.get("type")
     if event_type == _ERROR or (event_type is None and (name == _ERROR or members.get("error") is not None)):
         raise _error_event(members)

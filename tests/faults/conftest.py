@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 import sys
 from pathlib import Path
 
 import pytest
+import trustme
 
 # Test folders are not packages: the tests import the helper modules beside them by this path.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -69,3 +71,25 @@ def no_secret_in_logs(caplog, capfd, monkeypatch):
         assert CANARY not in text
         assert PROMPT not in text
         assert "Hello world" not in text
+
+
+@pytest.fixture(scope="session")
+def authority():
+    """A certificate authority that is not trusted by default."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def tls(authority):
+    """The TLS context of a server on 127.0.0.1."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def trusting(authority):
+    """The TLS context of a client that trusts the authority."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context

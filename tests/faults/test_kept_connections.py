@@ -1,13 +1,13 @@
 """Kept connections: stale ones, and unexpected bytes on them."""
 
 import asyncio
+import json
+import threading
 import time
 
 import pytest
-from fault_server import STREAM_HEAD, events, generation, respond_to_each, response
+from fault_server import STREAM_HEAD, events, eventually, generation, respond_to_each, response
 from outcomes import COMPLETE, HEAD, assert_unknown, generate, stream
-
-from neuralbox_async import APIConnectionError
 
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
@@ -51,27 +51,60 @@ async def test_connection_closed_after_the_request(serve, connect, how, call):
 
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
-@pytest.mark.parametrize("reuse", [True, False])
-async def test_connection_closed_while_the_loop_is_blocked(serve, connect, how, reuse):
-    """A call on a connection that closed while the loop was blocked may fail, but never posts twice."""
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_connection_closed_while_the_loop_is_blocked(serve, connect, tls, trusting, how, secure):
+    """A call does not use a connection that the server closed while the loop was blocked."""
+    received, closed = threading.Event(), threading.Event()
 
     async def script(connection):
         await connection.request()
         await connection.send(COMPLETE)
-        await asyncio.sleep(0.02)
-        connection.finish() if how == "closed" else connection.reset()
+        while not received.is_set():
+            await asyncio.sleep(0.001)
+        connection.writer.close() if how == "closed" else connection.reset()
+        asyncio.get_running_loop().call_later(0.1, closed.set)  # it takes up to 40 ms to arrive
+
+    server = serve(script, tls=tls if secure else None)
+    client = connect(server, ssl_context=trusting)
+    for calls in range(1, 11):
+        assert "Hello" == (await client.generate("gpt-5", "Hi")).content
+        assert calls == server.posts == len(server.connections)
+        received.set()
+        assert closed.wait(5)
+        received.clear()
+        closed.clear()
+
+
+async def test_connections_closed_while_the_loop_is_blocked(serve, connect):
+    """Of many calls at once, none uses a connection that the server closed while the loop was blocked."""
+
+    async def script(connection):
+        await connection.request()
+        await connection.send(COMPLETE)
+        await asyncio.sleep(0.1)
+        connection.finish()
 
     server = serve(script)
-    client = connect(server, reuse_connections=reuse)
-    for calls in range(1, 6):
-        try:
-            await client.generate("gpt-5", "Hi")
-        except APIConnectionError as error:
-            assert reuse
-            assert_unknown(error)
-        assert server.posts <= calls
-        assert len(server.connections) <= calls
-        time.sleep(0.05)
+    client = connect(server)
+    for rounds in range(1, 4):
+        calls = [client.generate("gpt-5", "Hi") for _ in range(40)]
+        assert 40 * ["Hello"] == [generation.content for generation in await asyncio.gather(*calls)]
+        assert 40 * rounds == server.posts
+        time.sleep(0.3)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_idle_connections_are_kept(serve, connect, tls, trusting, secure):
+    """A connection that the server keeps is used again, also after the loop was blocked, and with session tickets."""
+    server = serve(respond_to_each(COMPLETE), tls=tls if secure else None)
+    client = connect(server, ssl_context=trusting)
+    for pause in (0, 0.05, 0.2, 0):
+        await client.generate("gpt-5", "Hi")
+        time.sleep(pause)
+        await client.generate("gpt-5", "Hi")
+        await asyncio.sleep(pause)
+    assert 8 == server.posts
+    assert 1 == len(server.connections)
 
 
 @pytest.mark.parametrize(
@@ -82,11 +115,24 @@ async def test_connection_closed_while_the_loop_is_blocked(serve, connect, how, 
         (response(b"", status="408 Request Timeout"), 0.05),
         (response(b"", "Connection: close", status="408 Request Timeout"), 0.05),
         (HEAD, 0.05),
+        (HEAD, 0.0),
         (b"garbage", 0.05),
+        (b"\n", 0.05),
     ],
-    ids=["a response at once", "a response", "an error", "an error and close", "half a response", "garbage"],
+    ids=[
+        "a response at once",
+        "a response",
+        "an error",
+        "an error and close",
+        "half a response",
+        "half a response at once",
+        "garbage",
+        "an empty line",
+    ],
 )
-async def test_unsolicited_bytes(serve, connect, late, pause):
+@pytest.mark.parametrize("blocked", [False, True], ids=["idle loop", "blocked loop"])
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_unsolicited_bytes(serve, connect, tls, trusting, late, pause, blocked, secure):
     """Bytes after a response, at once or later, are never read as the response to the next request."""
 
     async def script(connection):
@@ -99,14 +145,52 @@ async def test_unsolicited_bytes(serve, connect, late, pause):
             await connection.send(response(generation("2")))
 
     second = respond_to_each(response(generation("2")))
-    server = serve(script, second)
-    client = connect(server)
+    server = serve(script, second, tls=tls if secure else None)
+    client = connect(server, ssl_context=trusting)
 
     assert "1" == (await client.generate("gpt-5", "Hi")).content
-    await asyncio.sleep(0.1)
+    time.sleep(0.1) if blocked else await asyncio.sleep(0.1)
     assert "2" == (await client.generate("gpt-5", "Hi")).content
     assert "2" == (await client.generate("gpt-5", "Hi")).content
-    assert 3 == server.posts
+    assert [1, 2] == [len(connection.requests) for connection in server.connections]
+
+
+async def test_responses_that_are_one_ahead(serve, connect):
+    """After a surplus response, no caller gets the response of the caller before."""
+
+    async def script(connection):
+        first = await connection.request()
+        await connection.send(echo(first) + response(generation("Unsolicited")))
+        while True:
+            await connection.send(echo(await connection.request()))
+
+    def echo(request):
+        return response(generation(json.loads(request.body)["messages"][0]["content"]))
+
+    server = serve(script)
+    client = connect(server)
+    for number in range(10):
+        texts = [f"{number} {index}" for index in range(5)]
+        answers = await asyncio.gather(*(client.generate("gpt-5", text) for text in texts))
+        assert texts == [answer.content for answer in answers]
+
+
+@pytest.mark.parametrize("head", ["408 Request Timeout", "408 Slow"])
+async def test_connection_after_a_408(serve, connect, head):
+    """The connection of a 408 is not used again: the response to the request itself may follow."""
+
+    async def script(connection):
+        await connection.request()
+        await connection.send(response({"error": "timeout"}, status=head), response(generation("late")), every=0.02)
+        await connection.request()
+
+    server = serve(script, respond_to_each(response(generation("2"))))
+    client = connect(server)
+
+    assert_unknown((await generate(client)).error)
+    assert "2" == (await client.generate("gpt-5", "Hi")).content
+    assert [1, 1] == [len(connection.requests) for connection in server.connections]
+    assert await eventually(lambda: server.ends[0] is not None)
 
 
 async def test_response_read_to_its_end_frees_the_connection(serve, connect):

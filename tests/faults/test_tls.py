@@ -5,33 +5,10 @@ import socket
 import ssl
 
 import pytest
-import trustme
 from fault_server import respond_to_each, response
 from outcomes import COMPLETE, LONG, START, assert_never_sent, generate, stream
 
 from neuralbox_async import APIConnectionError, StreamInterruptedError
-
-
-@pytest.fixture(scope="module")
-def authority():
-    """A certificate authority that is not trusted by default."""
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def tls(authority):
-    """The TLS context of a server on 127.0.0.1."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return context
-
-
-@pytest.fixture
-def trusting(authority):
-    """The TLS context of a client that trusts the authority."""
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
 
 
 @pytest.mark.parametrize("call", [generate, stream])

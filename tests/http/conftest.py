@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from neuralbox_async import AsyncNeuralBox, RetryPolicy
+from neuralbox_async import AsyncNeuralBox, RetryPolicy, preload
 from neuralbox_async.testing import NeuralBoxServer
+
+preload()  # the first call would load aiohttp, which takes longer than the shortest timeouts of these tests
 
 WITHOUT_DELAY = RetryPolicy(jitter=lambda low, _high: low)
 
