@@ -30,11 +30,11 @@ def _check_journal(_options: Any, field: attrs.Attribute[Any], value: Any) -> No
 
 
 def _is_path(value: object) -> bool:
-    return isinstance(value, str | os.PathLike) and value != ""
+    return isinstance(value, os.PathLike) or (isinstance(value, str) and value != "")
 
 
 def _check_on_unknown(_options: Any, field: attrs.Attribute[Any], value: Any) -> None:
-    if not callable(value) and value not in ("retry", "skip", "raise"):
+    if not callable(value) and not (isinstance(value, str) and value in {"retry", "skip", "raise"}):
         raise InvalidParameterError(field.name, value, "'retry', 'skip', 'raise' or a function of the key")
 
 
