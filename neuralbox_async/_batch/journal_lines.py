@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any, Final
 
 from neuralbox_async._call import polling
@@ -76,10 +75,9 @@ def _response_in(error: NeuralBoxError) -> dict[str, str]:
 
 
 def _generation(generation: Generation, body: bytes) -> bytes:
-    """Return the JSON object of *generation* as one line: the bytes of *body* if possible."""
-    if body[:1] != b"{" or b"\n" in body or body[-1:] != b"}":
-        body = body.removeprefix(BOM_UTF8).strip().replace(b"\n", b" ")  # in JSON, only white space has line breaks
-    if body and (body.count(b"{") + body.count(b"[") <= _MAX_DEPTH or not _is_deeper(generation.raw, _MAX_DEPTH)):
+    """Return the JSON object of *generation* as one line: the bytes of *body* if they are one."""
+    is_line = body[:1] == b"{" and b"\n" not in body and body[-1:] == b"}"
+    if is_line and (body.count(b"{") + body.count(b"[") <= _MAX_DEPTH or not _is_deeper(generation.raw, _MAX_DEPTH)):
         return body
     try:
         if generation.raw:

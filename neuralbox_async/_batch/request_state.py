@@ -52,9 +52,9 @@ class RequestStatus(enum.IntEnum):  # integers, because their hashes are fast
            |              +--429--> REFUSED --sent again--> SENT
            +--pending since an earlier run--> ACCEPTED
 
-    CLAIMED and REFUSED become FAILED when the journal cannot record that the request is sent: then it is not sent.
-    SENT and ACCEPTED become UNRESOLVED when the outcome stays unknown: the request may be billed. CLAIMED, SENT and
-    REFUSED become WITHDRAWN when the batch ends before the request leaves this machine (again).
+    SENT becomes FAILED as well when the journal cannot record it: then nothing is sent. SENT and ACCEPTED become
+    UNRESOLVED when the outcome stays unknown: the request may be billed. CLAIMED, SENT and REFUSED become WITHDRAWN
+    when the batch ends before the request leaves this machine (again).
     """
 
     CLAIMED = enum.auto()
@@ -72,10 +72,10 @@ _CLAIMED, _SENT, _ACCEPTED, _REFUSED, _COMPLETED, _FAILED, _UNRESOLVED, _WITHDRA
 _ADMITTED = ServerSignal.ADMITTED
 
 TRANSITIONS: dict[RequestStatus, frozenset[RequestStatus]] = {
-    _CLAIMED: frozenset({_SENT, _ACCEPTED, _FAILED, _WITHDRAWN}),
+    _CLAIMED: frozenset({_SENT, _ACCEPTED, _WITHDRAWN}),
     _SENT: frozenset({_ACCEPTED, _REFUSED, _COMPLETED, _FAILED, _UNRESOLVED, _WITHDRAWN}),
     _ACCEPTED: frozenset({_COMPLETED, _FAILED, _UNRESOLVED}),
-    _REFUSED: frozenset({_SENT, _FAILED, _WITHDRAWN}),
+    _REFUSED: frozenset({_SENT, _WITHDRAWN}),
 }
 """The states that may follow each state; none follows the others."""
 
@@ -197,11 +197,11 @@ class RequestState:
         self.status = status
 
     async def _send(self, coordinator: Coordinator) -> None:
+        self._move(_SENT)
         try:
             await coordinator.sent(self.claim, self.wire.headers["Idempotency-Key"], self.reserved)
         except JournalError as error:
             raise _NotRecordedError(error) from None
-        self._move(_SENT)
 
     async def _accept(self, call: Call, generation: Generation, coordinator: Coordinator) -> None:
         self._move(_ACCEPTED)
