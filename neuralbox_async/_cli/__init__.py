@@ -57,12 +57,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     terminal.configure_streams()
     try:
         status = _run(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()
+        return terminal.finish_output() or status
     except BrokenPipeError:
         # Such as `| head`: the reader needs no more.
         terminal.discard_output()
         return _BROKEN_PIPE
-    return status
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -6,18 +6,20 @@ import os
 import select
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
-from typing import Any, BinaryIO, Final, Literal, TextIO
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Final, Literal
 
 import attrs
 import click
 
 from neuralbox_async import AsyncNeuralBox, GenerateRequest, OutcomeUnknownError, RetryPolicy
-from neuralbox_async._cli import input_rows, options
+from neuralbox_async._cli import file_checks, options
 from neuralbox_async._cli.batch_run import BatchRun, RunOptions
 from neuralbox_async._cli.error_messages import printable_line
-from neuralbox_async._cli.input_rows import InputRows, InvalidRowError, RequestBuilder, Template
-from neuralbox_async._cli.output import Output, has_entries
+from neuralbox_async._cli.input_formats import Format, choose_format
+from neuralbox_async._cli.input_rows import InputRows, RequestBuilder, Template
+from neuralbox_async._cli.input_text import InvalidRowError
+from neuralbox_async._cli.output import Output
 from neuralbox_async._cli.terminal import print_error, spinner
 from neuralbox_async._options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_CONNECTIONS, DEFAULT_TIMEOUT
 
@@ -58,7 +60,7 @@ def _parse_template(_context: click.Context, parameter: click.Parameter, text: s
 @click.option(
     "--format",
     "input_format",
-    type=click.Choice(["jsonl", "csv", "lines"]),
+    type=click.Choice(["jsonl", "json", "csv", "tsv", "lines"]),
     help="The format of INPUT. Default: by the file extension, otherwise by the first line.",
 )
 @click.option(
@@ -132,7 +134,7 @@ def batch(
     *,
     source: str | None,
     output: str,
-    input_format: input_rows.Format | None,
+    input_format: Format | None,
     template: Template | None,
     model: str,
     system: str | None,
@@ -182,7 +184,7 @@ def batch(
     run = RunOptions(
         source=source or "-",
         output=file,
-        journal=None if no_journal else journal or _default_journal(output, file, local=local),
+        journal=None if no_journal else journal or file_checks.default_journal(output, file, local=local),
         on_unknown=on_unknown,
         max_concurrency=max_concurrency,
         max_rate=max_rate,
@@ -191,11 +193,11 @@ def batch(
         ordered=ordered,
         arguments=context.meta[_ARGUMENTS],
     )
-    _check_paths(run)
-    with _open_input(source) as stream:
-        rows = InputRows(stream, input_format or _format_of(run.source, stream), builder)
+    file_checks.check_files(run.source, file, run.journal)
+    with file_checks.open_input(source) as stream:
+        rows = _open_rows(run, stream, input_format, builder)
         _check_rows(run, rows, builder, skip_invalid=skip_invalid)
-        _check_output(run)
+        file_checks.check_content(file, run.journal)
         connections = max(DEFAULT_MAX_CONNECTIONS, max_concurrency + _RESERVED_CONNECTIONS)
         settings = {"timeout": timeout, "max_retries": max_retries, "max_connections": connections}
         with _local_server(enabled=local) as server_options:
@@ -206,65 +208,30 @@ def batch(
 # ---------------------------------------------------------------------------------------------- before anything is sent
 
 
-def _default_journal(path: str, output: Output, *, local: bool) -> str | None:
-    if not output.is_regular:
-        return None
-    # The echoes of a local server must not pass for generations of the API.
-    return f"{path}.local.journal.jsonl" if local else f"{path}.journal.jsonl"
+def _open_rows(run: RunOptions, stream: BinaryIO, input_format: Format | None, builder: RequestBuilder) -> InputRows:
+    try:
+        return InputRows(stream, input_format or choose_format(run.source, stream, builder.columns), builder)
+    except InvalidRowError as error:
+        raise click.UsageError(f"{_name_of(run.source)}: {error}") from None
 
 
-def _check_paths(run: RunOptions) -> None:
-    """Refuse to write to the input, and to write the results to the journal."""
-    if run.source != "-" and run.output.path is not None and _is_same(run.source, run.output.path):
-        raise click.UsageError("INPUT and OUTPUT are the same file.")
-    for path, name in ((run.source, "INPUT"), (run.output.path, "OUTPUT")):
-        if run.journal is not None and path not in {None, "-"} and _is_same(run.journal, path or ""):
-            raise click.UsageError(f"{name} and the journal are the same file.")
-
-
-def _is_same(one: str, other: str) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
-
-
-def _check_output(run: RunOptions) -> None:
-    """Refuse to replace a file that no journal can restore."""
-    if run.output.is_regular and not run.output.is_empty and not (run.journal and has_entries(run.journal)):
-        raise click.UsageError(f"{run.output.path} already exists, and no journal has its content: remove it first.")
-
-
-@contextmanager
-def _open_input(source: str | None) -> Generator[BinaryIO]:
-    """Yield the input as a seekable binary file."""
-    with nullcontext(_stdin(source)) if source in {None, "-"} else open(source or "", "rb") as file:  # noqa: PTH123
-        seekable = input_rows.make_seekable(file)
-        try:
-            yield seekable
-        finally:
-            if seekable is not file:
-                seekable.close()
-
-
-def _stdin(source: str | None) -> BinaryIO:
-    stdin: TextIO | None = sys.stdin  # None if the process was started with stdin closed
-    if stdin is None or (stdin.isatty() and source is None):
-        raise click.UsageError("There are no rows: pass a file, or rows on stdin.")
-    return stdin.buffer
-
-
-def _format_of(source: str, file: BinaryIO) -> input_rows.Format:
-    extension = os.path.splitext(source)[1].lower()  # noqa: PTH122 - one path, one style
-    return input_rows.FORMATS.get(extension) or input_rows.detect_format(file)
+def _name_of(source: str) -> str:
+    return "stdin" if source == "-" else source
 
 
 def _check_rows(run: RunOptions, rows: InputRows, builder: RequestBuilder, *, skip_invalid: bool) -> None:
     """Validate all rows and report the invalid ones; exit with status 2 if there are any, unless *skip_invalid*."""
-    name = "stdin" if run.source == "-" else run.source
+    name = _name_of(run.source)
     GenerateRequest.from_dict({**builder.defaults, "prompt": ""})  # an invalid option is not the fault of the rows
     try:
         with spinner(f"validating the rows of {name}"):
             rows.validate()
     except InvalidRowError as error:
         raise click.UsageError(f"{name}: {error}") from None
+    if rows.ignored_columns:
+        shown = ", ".join(map(repr, rows.ignored_columns[:_MAX_KEYS_SHOWN]))
+        more = ", ..." if len(rows.ignored_columns) > _MAX_KEYS_SHOWN else ""
+        print_error(printable_line(f"neuralbox: {name}: columns that are not used: {shown}{more}"))
     for message in rows.errors:
         print_error(printable_line(f"neuralbox: {name}, {message}"))
     if rows.invalid > len(rows.errors):

@@ -17,8 +17,9 @@ import click
 
 from neuralbox_async import AsyncBatch, AsyncNeuralBox, BatchReport, BatchResult, BudgetReachedError, JournalError
 from neuralbox_async._cli.error_messages import error_line, printable_line
-from neuralbox_async._cli.input_rows import InputRows, InvalidRowError
-from neuralbox_async._cli.output import Output, completed_lines, result_line
+from neuralbox_async._cli.input_rows import InputRows
+from neuralbox_async._cli.input_text import InvalidRowError
+from neuralbox_async._cli.output import Output, completed_lines, escaped, result_line
 from neuralbox_async._cli.progress import ProgressDisplay, progress_display
 from neuralbox_async._cli.terminal import counted, print_error
 
@@ -52,7 +53,9 @@ class BatchRun:
         self._report: BatchReport | None = None
         self._first_failure: BatchResult | None = None
         self._signal: int | None = None
-        self._error: OSError | InvalidRowError | None = None
+        self._error: OSError | InvalidRowError | None = None  # the first, of reading rows or of writing results
+        self._output_failed = False
+        self._unwritten: list[str] = []  # lines that neither the output nor a journal has
 
     def execute(self) -> int:
         """
@@ -62,8 +65,10 @@ class BatchRun:
         `OSError` or `click.ClickException` when rows could not be read or results could not be written.
         """
         anyio.run(self._run)
-        if isinstance(self._error, BrokenPipeError):
-            raise self._error
+        if self._unwritten:
+            print_error("neuralbox: these results were not written, or not completely, and there is no journal:")
+            for line in self._unwritten:
+                print_error(line)
         if self._report is not None:
             self._print_summary(self._report)
         if isinstance(self._error, InvalidRowError):
@@ -124,18 +129,18 @@ class BatchRun:
                 self._write_lines(batch, [result_line(result, self._rows) for result in results])
                 failures = (result for result in results if result.error is not None)
                 self._first_failure = self._first_failure or next(failures, None)
-                if self._error is not None and self._options.journal is None:
-                    return  # the results of requests in flight could not be kept anywhere
         except (InvalidRowError, OSError) as error:  # from reading the rows a second time
             self._error = self._error or error
 
     def _write_lines(self, batch: AsyncBatch, lines: list[str]) -> None:
-        if self._error is None:
+        if not self._output_failed:
             try:
                 self._options.output.write(lines)
             except OSError as error:
-                self._error = error
-                batch.stop()  # requests in flight are paid for: the journal keeps their results for the next run
+                self._error, self._output_failed = self._error or error, True
+                batch.stop()  # requests in flight are paid for
+        if self._output_failed and self._options.journal is None:
+            self._unwritten += map(escaped, lines)  # otherwise the journal keeps them for the next run
 
     def _stop(self, number: int, scope: anyio.CancelScope, display: ProgressDisplay) -> None:
         """Handle the signal *number*: let requests in flight finish; at the second signal, stop immediately."""
@@ -174,7 +179,7 @@ class BatchRun:
         """Return the command line that continues the batch, if there is something left to do."""
         left = report.failed - report.failed_by_type.get("OutcomeUnknownError", 0)
         left += len(report.cancelled_keys) + (report.not_started or 0)
-        left += isinstance(self._error, OSError)  # results are in the journal, but not in the output
+        left += self._output_failed  # results are in the journal, but not in the output
         if not left and not report.unknown:
             return ""
         if self._options.journal is None:

@@ -59,14 +59,20 @@ def _facts(error: NeuralBoxError) -> list[str]:
     facts = [error.message]
     if isinstance(error, APIStatusError) and error.retry_after is not None:
         facts.append(f"try again in {error.retry_after:g} s")
-    generation_id = None if error.generation_id is None else shlex.quote(str(error.generation_id))
+    generation_id = error.generation_id
     if error.billed == "no":
-        facts.extend([] if generation_id is None else [f"generation {generation_id} was not billed"])
+        facts.extend([] if generation_id is None else [f"generation {shlex.quote(str(generation_id))} was not billed"])
     elif generation_id is None:
         facts.append("it may have been billed")
     else:
-        facts.append(f"`neuralbox retrieve {generation_id}` prints the whole text if the generation was completed")
+        facts.append(retrieve_hint(generation_id))
     return facts
+
+
+def retrieve_hint(generation_id: str | int) -> str:
+    """Return the sentence that says how to get the text of a generation."""
+    command = f"neuralbox retrieve {shlex.quote(str(generation_id))}"
+    return f"`{command}` prints the whole text if the generation was completed"
 
 
 def _system_error(error: OSError) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Final, TextIO
 
@@ -12,10 +12,20 @@ import anyio
 import attrs
 import click
 
-from neuralbox_async import NOT_GIVEN, AsyncNeuralBox, Generation, ImagePart, Message, NeuralBoxError, TextPart
+from neuralbox_async import (
+    NOT_GIVEN,
+    AsyncNeuralBox,
+    AsyncStream,
+    ContentDelta,
+    Generation,
+    ImagePart,
+    Message,
+    NeuralBoxError,
+    TextPart,
+)
 from neuralbox_async._cli import options
-from neuralbox_async._cli.json_output import event_line, generation_line
-from neuralbox_async._cli.terminal import TextWriter, print_footer, spinner
+from neuralbox_async._cli.json_output import event_line, print_generation
+from neuralbox_async._cli.terminal import TextWriter, check_stdout, print_footer, print_unwritten, spinner
 
 _LOCAL_EVENT_INTERVAL: Final = 0.02  # seconds between the events of a local stream at a terminal
 
@@ -93,6 +103,7 @@ def generate(
       neuralbox generate "Count to ten" --json --stream
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
     text = _resolve_prompt(prompt)
+    check_stdout()
     call = _Call(
         parameters={
             "model": model,
@@ -152,26 +163,41 @@ async def _generate(client: AsyncNeuralBox, call: _Call) -> None:
 
 
 async def _print_stream(client: AsyncNeuralBox, call: _Call, writer: TextWriter) -> Generation:
-    with spinner(f"waiting for {call.parameters['model']}") as stop_spinner:
-        async with client.stream(**call.parameters) as stream:
-            if call.as_json:
-                async for event in stream:
-                    stop_spinner()
-                    writer.write(event_line(event))
-            else:
-                async for text in stream.text_stream:
-                    stop_spinner()
-                    writer.write(text)
+    stream = client.stream(**call.parameters)
+    try:
+        with spinner(f"waiting for {call.parameters['model']}") as stop_spinner:
+            await _print_events(stream, call, writer, stop_spinner)
+    except NeuralBoxError as error:
+        # Text that arrived in another way than by events is billed, too.
+        rest = error.text.removeprefix(stream.generation.content)
+        writer.write(event_line(ContentDelta(rest)) if call.as_json and rest else rest)
+        raise
+    except OSError:
+        print_unwritten(stream.generation)
+        raise
     return stream.generation
 
 
+async def _print_events(stream: AsyncStream, call: _Call, writer: TextWriter, stop_spinner: Callable[[], None]) -> None:
+    async with stream:
+        if call.as_json:
+            async for event in stream:
+                stop_spinner()
+                writer.write(event_line(event))
+        else:
+            async for text in stream.text_stream:
+                stop_spinner()
+                writer.write(text)
+
+
 async def _print_generation(client: AsyncNeuralBox, call: _Call, writer: TextWriter) -> Generation:
-    try:
-        with spinner(f"waiting for {call.parameters['model']}"):
+    with spinner(f"waiting for {call.parameters['model']}") as stop_spinner:
+        try:
             generation = await client.generate(**call.parameters, wait=True)
-    except NeuralBoxError as error:
-        # The text of a malformed response is billed, too.
-        writer.write("" if call.as_json else error.text)
-        raise
-    writer.write(generation_line(generation) if call.as_json else generation.content)
+        except NeuralBoxError as error:
+            stop_spinner()
+            # The text of a malformed response is billed, too.
+            print_generation(error, writer, as_json=call.as_json)
+            raise
+    print_generation(generation, writer, as_json=call.as_json)
     return generation

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import shutil
 import string
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO, Final, Literal, TypeAlias, TypeGuard
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO, Final
 
 import attrs
 
 from neuralbox_async import GenerateRequest, InvalidParameterError
 from neuralbox_async._batch.key_index import KeyIndex, digest_of, numbered_key
+from neuralbox_async._cli.csv_rows import PROMPT_FIELDS, REQUEST_FIELDS, CSVRows
+from neuralbox_async._cli.input_formats import Format, rows_of
+from neuralbox_async._cli.input_text import InvalidRowError
 
-Format: TypeAlias = Literal["jsonl", "csv", "lines"]
-
-FORMATS: Final[dict[str, Format]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "lines"}
-"""The formats by file extension."""
 MAX_ERRORS: Final = 10
-_REQUEST_FIELDS: Final = ("key", "model", "system", "temperature", "max_tokens")
-_PROMPT_FIELDS: Final = ("prompt", "messages")
-_NUMBERS: Final[dict[str, Callable[[str], float]]] = {"temperature": float, "max_tokens": int}
-_BOM: Final = b"\xef\xbb\xbf"
-_MAX_CELL_LENGTH: Final = 64 << 20  # otherwise a quote that is never closed would read the rest of the file
 _KEY_LENGTH: Final = 32  # hexadecimal digits
-
-
-class InvalidRowError(Exception):
-    """A row that cannot be sent, or a file without valid rows; the text is for people."""
 
 
 class Template:
@@ -67,20 +56,35 @@ class RequestBuilder:
     defaults: dict[str, Any]
     template: Template | None = None
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that make the prompt."""
+        return frozenset({"prompt"}) if self.template is None else self.template.columns
+
     def members(self, row: dict[str, Any], *, is_json: bool) -> dict[str, Any]:
         """Return the members of *row* that describe the request, with the defaults. Raises `InvalidRowError`."""
         if self.template is not None:
-            members = {**_only(_REQUEST_FIELDS, row), "prompt": self.template.fill(row)}
+            members = {**_only(REQUEST_FIELDS, row), "prompt": self.template.fill(row)}
         else:
             # The other columns of a CSV file are the user's notes; the other members of a JSON object are sent.
-            members = row if is_json else _only(_REQUEST_FIELDS + _PROMPT_FIELDS, row)
+            if is_json:
+                _check_names(row)
+            members = row if is_json else _only(REQUEST_FIELDS + PROMPT_FIELDS, row)
         members = {**self.defaults, **{name: value for name, value in members.items() if value is not None}}
-        if members.keys().isdisjoint(_PROMPT_FIELDS):
+        if members.keys().isdisjoint(PROMPT_FIELDS):
             raise InvalidRowError("'prompt' is missing")
         prompt = members.get("prompt")
         if isinstance(prompt, str) and (not prompt or prompt.isspace()):
             raise InvalidRowError("the prompt is empty")
         return members
+
+
+def _check_names(row: dict[str, Any]) -> None:
+    """Refuse a member such as "Max_Tokens" or " model": the API would ignore it."""
+    for name in row:
+        field = name.strip().lower()
+        if field != name and field in REQUEST_FIELDS + PROMPT_FIELDS:
+            raise InvalidRowError(f"the member {name!r} must be {field!r}")
 
 
 def _only(names: Iterable[str], row: dict[str, Any]) -> dict[str, Any]:
@@ -92,13 +96,16 @@ class InputRows:
     The rows of *file*, which must be seekable, as requests; each iteration reads the file again.
 
     Call `validate` first. Each request has a key: its own, or a hash of the row with the defaults; repeated hashes are
-    numbered.
+    numbered. *unit*: what the numbers of the rows count, "line" or, in a JSON array, "item".
     """
 
     def __init__(self, file: BinaryIO, input_format: Format, builder: RequestBuilder) -> None:
         self.invalid = 0
         self.errors: list[str] = []  # of the first invalid rows
-        self._file, self._format, self._builder = file, input_format, builder
+        self.ignored_columns: tuple[str, ...] = ()
+        self.unit = "item" if input_format == "json" else "line"
+        self._file, self._builder = file, builder
+        self._format: Format = input_format
         self._start = file.tell()
         self._lines = KeyIndex("I")  # the number of the line for each key
 
@@ -110,7 +117,7 @@ class InputRows:
             else:
                 self.invalid += 1
                 if len(self.errors) < MAX_ERRORS:
-                    self.errors.append(f"line {line}: {request}")
+                    self.errors.append(f"{self.unit} {line}: {request}")
 
     def __len__(self) -> int:
         """Return the number of valid rows."""
@@ -121,7 +128,7 @@ class InputRows:
         for line, request in self._requests():
             if isinstance(request, GenerateRequest):
                 if self.line_of(request.key or "") != line:
-                    raise InvalidRowError(f"line {line} has changed since it was validated")
+                    raise InvalidRowError(f"{self.unit} {line} has changed since it was validated")
                 yield request
 
     def line_of(self, key: str) -> int | None:
@@ -130,7 +137,8 @@ class InputRows:
 
     def _requests(self) -> Iterator[tuple[int, GenerateRequest | InvalidRowError]]:
         self._file.seek(self._start)
-        for line, row in self._rows():
+        rows = rows_of(self._file, self._format, self._builder.columns)
+        for line, row in rows:
             if isinstance(row, InvalidRowError):
                 yield line, row
                 continue
@@ -140,22 +148,18 @@ class InputRows:
                 yield line, error
             except InvalidParameterError as error:
                 yield line, InvalidRowError(error.message)
-
-    def _rows(self) -> Iterator[tuple[int, dict[str, Any] | InvalidRowError]]:
-        if self._format == "csv":
-            template = self._builder.template
-            return _csv_rows(self._file, frozenset({"prompt"}) if template is None else template.columns)
-        return _line_rows(self._file, _json_row if self._format == "jsonl" else _text_row)
+        if isinstance(rows, CSVRows):
+            self.ignored_columns = rows.ignored
 
     def _request(self, row: dict[str, Any], line: int) -> GenerateRequest:
-        members = self._builder.members(row, is_json=self._format == "jsonl")
+        members = self._builder.members(row, is_json=self._format in {"jsonl", "json"})
         if "key" not in members:
             members["key"] = self._content_key(members, line)
             return GenerateRequest.from_dict(members)
         request = GenerateRequest.from_dict(members)
         first = self.line_of(request.key or "")
         if first is not None and first != line:
-            raise InvalidRowError(f"the key {request.key!r} is already used in line {first}")
+            raise InvalidRowError(f"the key {request.key!r} is already used in {self.unit} {first}")
         return request
 
     def _content_key(self, members: dict[str, Any], line: int) -> str:
@@ -174,9 +178,6 @@ def _digest(key: str) -> int:
     return digest_of(key.encode(errors="replace"))
 
 
-# ------------------------------------------------------------------------------------------------------------- formats
-
-
 def make_seekable(file: BinaryIO) -> BinaryIO:
     """Return *file* if it is seekable, otherwise a copy in a temporary file that is deleted when it is closed."""
     if file.seekable():
@@ -185,119 +186,3 @@ def make_seekable(file: BinaryIO) -> BinaryIO:
     shutil.copyfileobj(file, copy)
     copy.seek(0)
     return copy
-
-
-def detect_format(file: BinaryIO) -> Format:
-    """Return the format of *file*, which must be seekable, by its first line: JSONL if that is a JSON object."""
-    start = file.tell()
-    first = next((line for line in file if line.removeprefix(_BOM).strip()), b"")
-    file.seek(start)
-    return "jsonl" if _is_object(_json_row(first.decode(errors="replace").removeprefix("\ufeff"))) else "lines"
-
-
-class _DecodedLines:
-    """The lines of a file as text. Raises `InvalidRowError` for a line that is not UTF-8, and continues after it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._lines = enumerate(file, 1)
-        self.number = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        self.number, line = next(self._lines)
-        try:
-            # Not the locale's encoding: the meaning of a prompt must not depend on the machine.
-            return (line.removeprefix(_BOM) if self.number == 1 else line).decode()
-        except UnicodeDecodeError as error:
-            raise InvalidRowError(f"not valid UTF-8: byte {error.start} of the line is invalid") from None
-
-
-def _line_rows(
-    file: BinaryIO, parse: Callable[[str], dict[str, Any] | InvalidRowError]
-) -> Iterator[tuple[int, dict[str, Any] | InvalidRowError]]:
-    lines = _DecodedLines(file)
-    while True:
-        try:
-            line = next(lines)
-        except StopIteration:
-            return
-        except InvalidRowError as error:
-            yield lines.number, error
-            continue
-        if not line.isspace():
-            yield lines.number, parse(line)
-
-
-def _text_row(line: str) -> dict[str, Any]:
-    return {"prompt": line.rstrip("\r\n")}
-
-
-def _json_row(line: str) -> dict[str, Any] | InvalidRowError:
-    try:
-        row: object = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        reason = f" ({error.msg}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        return InvalidRowError(f"not valid JSON{reason}")
-    return row if _is_object(row) else InvalidRowError("not a JSON object")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)  # NaN and the infinities are not JSON
-
-
-def _csv_rows(file: BinaryIO, required: frozenset[str]) -> Iterator[tuple[int, dict[str, Any] | InvalidRowError]]:
-    csv.field_size_limit(_MAX_CELL_LENGTH)
-    reader = csv.reader(_DecodedLines(file), strict=True)
-    columns = _read_header(reader, required)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield line, InvalidRowError(f"not valid CSV ({error})")
-            continue
-        except InvalidRowError as error:
-            yield line, error
-            continue
-        if len(cells) == len(columns):
-            yield line, _csv_row(zip(columns, cells, strict=True))
-        elif cells:
-            yield line, InvalidRowError(f"{len(cells)} cells for {len(columns)} columns")
-
-
-def _read_header(reader: Iterator[list[str]], required: frozenset[str]) -> list[str]:
-    columns: list[str] = []
-    try:
-        columns = next((cells for cells in reader if cells), columns)
-    except csv.Error as error:
-        raise InvalidRowError(f"the header is not valid CSV ({error})") from None
-    if not columns:
-        raise InvalidRowError("the header is missing")
-    if repeated := sorted({column for column in columns if columns.count(column) > 1}):
-        raise InvalidRowError(f"the header has the column {repeated[0]!r} twice")
-    if missing := sorted(required - set(columns)):
-        known = ", ".join(map(repr, columns))
-        raise InvalidRowError(
-            f"the column {missing[0]!r} is missing (columns: {known}); --template makes prompts from any columns"
-        )
-    return columns
-
-
-def _csv_row(cells: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    # An empty cell of a request field sets nothing; a template may use an empty cell.
-    return {name: _parse_number(name, text) for name, text in cells if text or name not in _REQUEST_FIELDS}
-
-
-def _parse_number(column: str, text: str) -> str | float:
-    try:
-        return _NUMBERS[column](text)
-    except (KeyError, ValueError):
-        return text  # if the field must be a number, the request refuses it
-
-
-def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict)

@@ -1,4 +1,4 @@
-"""Generations and stream events as lines of JSON; the members are named like the attributes."""
+"""Generations as text or JSON, and stream events as JSON: lines with members named like the attributes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,39 @@ from typing import Any, Final
 
 import attrs
 
-from neuralbox_async import ContentDelta, Generation, GenerationEnd, GenerationStart, StreamEvent, UnknownEvent
+from neuralbox_async import (
+    ContentDelta,
+    Generation,
+    GenerationEnd,
+    GenerationStart,
+    NeuralBoxError,
+    StreamEvent,
+    UnknownEvent,
+)
+from neuralbox_async._cli.terminal import TextWriter, print_unwritten
 
 _EVENT_TYPES: Final = {
     GenerationStart: "generation_start",
     ContentDelta: "content_delta",
     GenerationEnd: "generation_end",
 }
+
+
+def print_generation(result: Generation | NeuralBoxError, writer: TextWriter, *, as_json: bool) -> None:
+    """
+    Print the text or URL of a generation, or the text that arrived before an error, or a line of JSON with it.
+
+    If stdout fails, stderr gets the text or how to get it. Raises `OSError`.
+    """
+    if isinstance(result, NeuralBoxError):
+        if not result.text:
+            return
+        result = Generation(id=result.generation_id, status="incomplete", content=result.text)
+    try:
+        writer.write(generation_line(result) if as_json else result.content or result.url or "")
+    except OSError:
+        print_unwritten(result)
+        raise
 
 
 def generation_line(generation: Generation) -> str:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import shutil
-import stat
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import Any, BinaryIO, Final
 
 from neuralbox_async import BatchResult, Generation, JournalEntry, read_journal
+from neuralbox_async._cli import output_file
 from neuralbox_async._cli.error_messages import printable_line
 from neuralbox_async._cli.input_rows import InputRows
 from neuralbox_async._cli.terminal import TextWriter
 
 _LINES_PER_WRITE: Final = 500
+_STDOUT: Final = 1  # its descriptor
 _OFFSET_BITS: Final = 48
 _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -25,12 +25,15 @@ class Output:
     """
     The lines of the file *path*, or of stdout for None.
 
-    `open` replaces a regular file atomically; then lines are only appended.
+    `open` replaces a regular file atomically; then lines are only appended. Other files are written to.
     """
 
     def __init__(self, path: str | None) -> None:
-        # A symbolic link stays; its target is replaced.
-        self.path = None if path is None else os.path.realpath(path)
+        if path is not None and output_file.descriptor_of(path) == _STDOUT:
+            path = None
+        self.is_regular = path is not None and output_file.is_replaceable(path)
+        # A symbolic link to a file stays; its target is replaced. The target of other links may have no path.
+        self.path = os.path.realpath(path) if path is not None and self.is_regular else path
         self._file: BinaryIO | None = None
         self._stdout = TextWriter() if path is None else None
 
@@ -40,28 +43,29 @@ class Output:
         return self.path is None and sys.stdout.isatty()
 
     @property
-    def is_regular(self) -> bool:
-        """Whether it is, or will be, a file that can be replaced: not stdout, a pipe or a device."""
-        if self.path is None:
-            return False
-        try:
-            return stat.S_ISREG(os.stat(self.path).st_mode)  # noqa: PTH116 - one path, one style
-        except FileNotFoundError:
-            return True
-
-    @property
     def is_empty(self) -> bool:
         """Whether replacing it would lose nothing."""
         return self.path is None or not os.path.exists(self.path) or os.path.getsize(self.path) == 0  # noqa: PTH110, PTH202
 
+    def check(self) -> None:
+        """Raise `OSError` when the file cannot be written. A file that is not regular is opened here."""
+        if self.path is None:
+            return
+        if not self.is_regular:
+            self._file = self._file or output_file.open_stream(self.path)
+            return
+        folder = os.path.dirname(self.path)  # noqa: PTH120
+        if not os.path.isdir(folder):  # noqa: PTH112
+            raise FileNotFoundError(errno.ENOENT, "there is no such folder", folder)
+        if os.path.exists(self.path) and not os.access(self.path, os.W_OK):  # noqa: PTH110
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self.path)
+
     def open(self, lines: Iterable[str]) -> None:
         """Replace the content by *lines*."""
-        if self.path is None:
-            self._write_all(lines)
-        elif self.is_regular:
-            self._replace(self.path, lines)
+        if self.path is not None and self.is_regular:
+            self._replace(self.path, output_file.write_temporary(self.path, map(_encoded, lines)))
         else:
-            self._file = open(self.path, "wb", buffering=0)  # noqa: PTH123, SIM115 - open until `close`
+            self.check()
             self._write_all(lines)
 
     def write(self, lines: Iterable[str]) -> None:
@@ -79,27 +83,16 @@ class Output:
         if self.path is not None and self.is_regular:
             self.close()
             with open(self.path, "rb") as file:  # noqa: PTH123
-                self._replace(self.path, _in_order(file))
+                temporary = output_file.write_temporary(self.path, _in_order(file))
+            self._replace(self.path, temporary)
 
     def close(self) -> None:
         """Close the file. Idempotent."""
         if self._file is not None:
             self._file.close()
 
-    def _replace(self, path: str, lines: Iterable[str | bytes]) -> None:
-        temporary = f"{path}.new"
-        try:
-            with open(temporary, "wb") as file:  # noqa: PTH123
-                file.writelines(line if isinstance(line, bytes) else _encoded(line) for line in lines)
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileNotFoundError):
-                shutil.copymode(path, temporary)
-            os.replace(temporary, path)  # noqa: PTH105
-        except BaseException:
-            with suppress(OSError):
-                os.remove(temporary)  # noqa: PTH107
-            raise
+    def _replace(self, path: str, temporary: str) -> None:
+        output_file.replace(temporary, path)
         self._file = open(path, "ab", buffering=0)  # noqa: PTH123, SIM115 - open until `close`
 
     def _write_all(self, lines: Iterable[str]) -> None:
@@ -145,11 +138,13 @@ def result_line(result: BatchResult, rows: InputRows) -> str:
     if result.generation is not None:
         return _completed_line(result, result.generation, line)
     error = result.error
+    text = {"text": error.text} if error is not None and error.text else {}
     return _line(
         key=result.key,
         line=line,
         error_type=type(error).__name__,
         message="" if error is None else printable_line(error.message),
+        **text,
         billed=None if error is None else error.billed,
         model=None if result.request is None else result.request.model,
         id=None if error is None else error.generation_id,
@@ -178,8 +173,13 @@ def _line(**members: Any) -> str:
     return _encode(members) + "\n"
 
 
+def escaped(line: str) -> str:
+    """Return a line of JSON in ASCII, without the line break."""
+    return json.dumps(json.loads(line))
+
+
 def _encoded(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:  # a lone surrogate, which the escapes of JSON can carry
-        return "".join(json.dumps(json.loads(line)) + "\n" for line in text.split("\n") if line).encode()
+        return "".join(f"{escaped(line)}\n" for line in text.split("\n") if line).encode()

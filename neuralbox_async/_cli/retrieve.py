@@ -7,10 +7,10 @@ import time
 import anyio
 import click
 
-from neuralbox_async import NOT_GIVEN, AsyncNeuralBox, Generation
+from neuralbox_async import NOT_GIVEN, AsyncNeuralBox, Generation, NeuralBoxError
 from neuralbox_async._cli import options
-from neuralbox_async._cli.json_output import generation_line
-from neuralbox_async._cli.terminal import TextWriter, print_footer, spinner
+from neuralbox_async._cli.json_output import print_generation
+from neuralbox_async._cli.terminal import TextWriter, check_stdout, print_footer, spinner
 from neuralbox_async._options import DEFAULT_WAIT_TIMEOUT
 
 
@@ -32,12 +32,18 @@ def retrieve(*, generation_id: str, wait: bool, as_json: bool, timeout: float | 
       neuralbox retrieve gen_01j9x2abc123
       neuralbox retrieve gen_01j9x2abc123 --wait --timeout 60
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
+    check_stdout()
     started = time.monotonic()
-    generation = anyio.run(_retrieve, generation_id, wait, timeout)
+    writer = TextWriter()
+    try:
+        generation = anyio.run(_retrieve, generation_id, wait, timeout)
+    except NeuralBoxError as error:
+        print_generation(error, writer, as_json=as_json)
+        writer.end_line()
+        raise
     if not as_json and not generation.completed:
         raise click.ClickException(_status(generation, generation_id))
-    writer = TextWriter()
-    writer.write(generation_line(generation) if as_json else generation.content or generation.url or "")
+    print_generation(generation, writer, as_json=as_json)
     writer.end_line()
     print_footer(generation, time.monotonic() - started)
 

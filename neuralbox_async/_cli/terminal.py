@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import select
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Final, Literal
 
-from neuralbox_async._cli.error_messages import printable_line
+from neuralbox_async._cli.error_messages import error_line, printable_line, retrieve_hint
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,16 +22,64 @@ if TYPE_CHECKING:
 _CONTROLS: Final = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\N{REPLACEMENT CHARACTER}")
 _HARMLESS: Final = {ord("\n"): "\n", ord("\t"): "\t", ord("\r"): ""}
 _FOR_TERMINALS: Final = {**_CONTROLS, **_HARMLESS}
+_kept: Final[list[IO[str]]] = []
+
+
+class _ClosedStdout(io.TextIOBase):
+    """Stdout of a process that was started without one: what is written would be lost, so writing fails."""
+
+    encoding = "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _text: str, /) -> int:
+        raise OSError(errno.EBADF, "stdout is closed")
 
 
 def configure_streams() -> None:
-    """Make stdout and stderr encode any text as UTF-8, whatever the locale; replace a closed one by the null device."""
+    """
+    Make stdout and stderr encode any text as UTF-8, whatever the locale.
+
+    A closed stderr is replaced by the null device, and a closed stdout by a stream that fails.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, _null_device())
+            null = _null_device()  # stays open: no other file gets the descriptor
+            setattr(sys, name, null if name == "stderr" else _ClosedStdout())
+            _kept.append(null)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+def check_stdout() -> None:
+    """Raise `OSError` when stdout is closed, full, or a pipe without a reader: to be called before money is spent."""
+    if isinstance(sys.stdout, _ClosedStdout):
+        sys.stdout.write("")
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # an object without a descriptor, as in notebooks
+        return
+    os.write(descriptor, b"")
+    if hasattr(select, "poll"):  # not on Windows
+        poll = select.poll()
+        poll.register(descriptor, 0)  # errors only
+        if poll.poll(0):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def finish_output() -> int:
+    """Write what is left in the buffer of stdout; return 1, after an error message, if that fails, otherwise 0."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print_error(error_line(error))
+        discard_output()
+        return 1
+    return 0
 
 
 def discard_output() -> None:
@@ -57,9 +107,10 @@ class TextWriter:
         self._in_line = False
 
     def write(self, text: str) -> None:
-        """Write *text*. Raises `BrokenPipeError` when the reader has closed the pipe."""
+        """Write *text*. Raises `OSError`, such as `BrokenPipeError` when the reader has closed the pipe."""
         if not text:
             return
+        self._in_line = False  # if this fails, there is no line to end
         sys.stdout.write(text.translate(_FOR_TERMINALS) if self._is_terminal else text)
         sys.stdout.flush()
         self._in_line = not text.endswith("\n")
@@ -68,6 +119,15 @@ class TextWriter:
         """Write a line break unless the text ends with one."""
         if self._in_line:
             self.write("\n")
+
+
+def print_unwritten(generation: Generation) -> None:
+    """Write to stderr the text of *generation*, of which stdout did not get all, or how to get it."""
+    if generation.id is not None:
+        print_error(f"neuralbox: not all of the text was written; {retrieve_hint(generation.id)}")
+    elif generation.content or generation.url:
+        print_error("neuralbox: this text was not written to stdout, or not all of it:")
+        print_error((generation.content or generation.url or "").translate(_FOR_TERMINALS))
 
 
 def console(stream: IO[str]) -> Console:

@@ -1,0 +1,149 @@
+"""Rows in CSV or TSV: the header, and the cells under it."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, Final
+
+from neuralbox_async._cli.input_text import DecodedLines, InvalidRowError, Row
+
+REQUEST_FIELDS: Final = ("key", "model", "system", "temperature", "max_tokens")
+PROMPT_FIELDS: Final = ("prompt", "messages")
+_FIELDS: Final = frozenset({*REQUEST_FIELDS, "prompt"})
+_STRIPPED: Final = frozenset({"model", "temperature", "max_tokens"})  # a prompt keeps its blanks, and so does a key
+_NUMBERS: Final[dict[str, Callable[[str], float]]] = {"temperature": float, "max_tokens": int}
+_NUMBER: Final = re.compile(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?")
+_MAX_CELL_LENGTH: Final = 64 << 20  # otherwise a quote that is never closed would read the rest of the file
+_SIMILAR: Final = 0.88  # of two names, by difflib: "temprature" and "temperature" have 0.95, "keys" and "key" 0.86
+_CELL: Final = r'(?:"[^"]*(?:""[^"]*)*"|[^",\r\n]*)'
+_WELL_FORMED: Final = re.compile(rf"{_CELL}(?:,{_CELL})*[\r\n]*")
+
+
+class CSVRows:
+    """
+    The rows of *file*, with cells that *delimiter* separates; *required*: the columns of the prompt.
+
+    Column names are stripped of blanks, and those of request fields may have any case. After iteration, *ignored* has
+    the columns that nothing reads. Raises `InvalidRowError` when the header is invalid, and at a quote that is out of
+    place: where the next row begins is then unknown, and the rest of a cell could pass for prompts.
+    """
+
+    def __init__(self, file: BinaryIO, delimiter: str, required: frozenset[str]) -> None:
+        csv.field_size_limit(_MAX_CELL_LENGTH)
+        self._lines = DecodedLines(file)
+        self._raw: list[str] = []  # the lines of the row that is being read
+        self._reader = csv.reader(self._recorded_lines(), strict=True, delimiter=delimiter)
+        self._delimiter, self._required = delimiter, required
+        self._width = 0  # the number of columns; 0 until it is known
+        self.ignored: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Row]:
+        columns = self._read_header()
+        while (read := self._read_cells()) is not None:
+            line, cells = read
+            if error := self._lines.take_error():
+                yield line, error
+            elif len(cells) == len(columns):
+                yield line, _row(zip(columns, cells, strict=True))
+            elif cells:
+                yield line, InvalidRowError(f"{len(cells)} cells for {len(columns)} columns")
+
+    def _recorded_lines(self) -> Iterator[str]:
+        for line in self._lines:
+            self._raw.append(line)
+            yield line
+
+    def _read_cells(self) -> tuple[int, list[str]] | None:
+        """Return the number of the line where the next row begins, and its cells; None at the end."""
+        self._raw.clear()
+        line = self._lines.number + 1
+        try:
+            cells = next(self._reader, None)
+        except csv.Error as error:
+            raise InvalidRowError(f"line {line}: not valid CSV ({error})") from None
+        if cells is None:
+            return None
+        if any('"' in cell for cell in cells) and self._is_out_of_place(cells):
+            raise InvalidRowError(
+                f"line {line}: not valid CSV (a quote inside a cell; "
+                'write the whole cell in quotes, without blanks before them, and "" for a quote)'
+            )
+        return line, cells
+
+    def _is_out_of_place(self, cells: list[str]) -> bool:
+        """Return whether one of the quotes in *cells* may belong to a cell that was to go on in the next line."""
+        if self._delimiter == ",":
+            return not _WELL_FORMED.fullmatch("".join(self._raw))
+        return self._width not in {0, len(cells)}  # files with tabs often have no quoting at all
+
+    # -------------------------------------------------------------------------------------------------------- header
+
+    def _read_header(self) -> list[str]:
+        cells: list[str] = []
+        while not cells:
+            try:
+                read = self._read_cells()
+            except InvalidRowError as error:
+                raise InvalidRowError(f"the header is not valid CSV: {error}") from None
+            if read is None:
+                raise InvalidRowError("the header is missing")
+            cells = read[1]
+        if invalid := self._lines.take_error():
+            raise InvalidRowError(f"the header is {invalid}")
+        columns = [self._column(cell) for cell in cells]
+        self._check_columns(columns)
+        self._width = len(columns)
+        used = self._required.union(_FIELDS, PROMPT_FIELDS)
+        self.ignored = tuple(column for column in columns if column and column not in used)
+        for column in self.ignored:
+            if field := _intended_field(column):
+                raise InvalidRowError(f"the column {column!r} is unknown; is it {field!r}? Rename or remove it")
+        return columns
+
+    def _column(self, cell: str) -> str:
+        name = cell.strip().strip("\ufeff\u200b").strip()
+        return name.lower() if name not in self._required and name.lower() in _FIELDS else name
+
+    def _check_columns(self, columns: list[str]) -> None:
+        if repeated := sorted({column for column in columns if column and columns.count(column) > 1}):
+            raise InvalidRowError(f"the header has the column {repeated[0]!r} twice")
+        if missing := sorted(self._required - set(columns)):
+            known = ", ".join(map(repr, columns))
+            raise InvalidRowError(
+                f"the column {missing[0]!r} is missing (columns: {known}); --template makes prompts from any columns"
+            )
+
+
+def _intended_field(column: str) -> str | None:
+    """Return the field that *column* is probably meant to be, such as "max_tokens" for "Max tokens"."""
+    import difflib  # not above: most runs do not need it
+
+    name = re.sub(r"[\W_]+", "_", column.lower())
+    for field in sorted(_FIELDS):
+        same_letters = sorted(name.replace("_", "")) == sorted(field.replace("_", ""))
+        if same_letters or difflib.SequenceMatcher(None, name, field).ratio() >= _SIMILAR:
+            return field
+    return None
+
+
+# --------------------------------------------------------------------------------------------------------------- cells
+
+
+def _row(cells: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for column, cell in cells:
+        text = cell.strip() if column in _STRIPPED else cell
+        # An empty cell of a request field sets nothing; a template may use an empty cell.
+        if text or column not in REQUEST_FIELDS:
+            row[column] = _number(column, text) if column in _NUMBERS else text
+    return row
+
+
+def _number(column: str, text: str) -> str | float:
+    try:
+        # Not Python's notations, such as 1_000: if the field must be a number, the request refuses the text.
+        return _NUMBERS[column](text) if _NUMBER.fullmatch(text) else text
+    except ValueError:
+        return text

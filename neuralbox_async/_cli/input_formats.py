@@ -1,0 +1,116 @@
+"""The formats of the input of a batch: which one a file has, by its name and its beginning."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Final, Literal, TypeAlias
+
+from neuralbox_async._cli.csv_rows import CSVRows
+from neuralbox_async._cli.input_text import BOM, DecodedLines, InvalidRowError, Row, check_signature
+from neuralbox_async._cli.json_rows import is_object, is_wrapped_array, json_array_rows, json_line_row
+
+Format: TypeAlias = Literal["jsonl", "json", "csv", "tsv", "lines"]
+
+FORMATS: Final[dict[str, Format]] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".txt": "lines",
+}
+"""The formats by file extension."""
+DELIMITERS: Final[dict[Format, str]] = {"csv": ",", "tsv": "\t"}
+_HEAD: Final = 1 << 16  # bytes
+_MAX_LINE: Final = 64 << 20  # bytes
+# Prose may begin with a bracket or brace: "[1] First question", "{name} is ...".
+_JSON_START: Final = re.compile(r'\{\s*(?:"|$)|\[\s*(?:["{]|$)')
+_MARKUP: Final = re.compile(r"<\?xml|<!doctype|<[a-z][\w:.-]*(?:\s[^<>]*)?>\s*$", re.IGNORECASE)
+
+
+def choose_format(name: str, file: BinaryIO, columns: frozenset[str]) -> Format:
+    """
+    Return the format of *file*, which must be seekable: by the extension of *name*, and by the first line.
+
+    *columns*: those that make the prompt. Raises `InvalidRowError` when the extension and the first line disagree, or
+    neither is known: each line would be sent as a prompt.
+    """
+    start = file.tell()
+    check_signature(file.read(_HEAD))
+    file.seek(start)
+    extension = os.path.splitext(name)[1].lower()  # noqa: PTH122 - one path, one style
+    by_name = FORMATS.get(extension)
+    if by_name is not None and by_name in DELIMITERS:
+        return by_name
+    first, more = _first_line(file)
+    file.seek(start)
+    by_content = _format_of_line(first, columns)
+    if by_name == "json":
+        return "jsonl" if by_content == "jsonl" and more else "json"
+    if by_name == "jsonl":
+        # An invalid first row must not hide the others; an object that begins here and is not on one line must.
+        return "json" if by_content == "json" and first[-1] in "[{,:]}" else "jsonl"
+    if by_content is None and (by_name == "lines" or not extension):
+        return "lines"
+    if by_content is None:
+        raise InvalidRowError(f"the extension {extension} is unknown: choose the --format")
+    if by_name == "lines":
+        raise InvalidRowError(
+            f"this looks like {by_content.upper()}: choose --format {by_content}, "
+            "or --format lines for one prompt per line"
+        )
+    return by_content
+
+
+def _first_line(file: BinaryIO) -> tuple[str, bool]:
+    """Return the first line that is not blank, without blanks around it, and whether there is another."""
+    lines = (line for line in iter(lambda: file.readline(_MAX_LINE), b"") if line.removeprefix(BOM).strip())
+    first = next(lines, b"").decode(errors="replace").removeprefix("\ufeff").strip()
+    return first, next(lines, None) is not None
+
+
+def _format_of_line(text: str, columns: frozenset[str]) -> Format | None:
+    """Return the format of which *text* is a typical first line; None for prose. Raises `InvalidRowError` for XML."""
+    if _MARKUP.match(text):
+        raise InvalidRowError("this looks like XML or HTML: choose --format lines for one prompt per line")
+    value = _parsed(text) if text[:1] in {"[", "{"} else None
+    if is_object(value) and not is_wrapped_array(value):
+        return "jsonl"
+    if isinstance(value, dict | list) or _JSON_START.match(text):
+        return "json"
+    for file_format, delimiter in DELIMITERS.items():
+        cells = {cell.strip().strip('"') for cell in text.split(delimiter)}
+        if "prompt" in {cell.lower() for cell in cells} or (len(cells) > 1 and columns <= cells):
+            return file_format
+    return None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def rows_of(file: BinaryIO, file_format: Format, columns: frozenset[str]) -> Iterator[Row] | CSVRows:
+    """Return the rows of *file*; *columns*: those that make the prompt."""
+    if file_format in DELIMITERS:
+        return CSVRows(file, DELIMITERS[file_format], columns)
+    return json_array_rows(file) if file_format == "json" else _line_rows(file, file_format)
+
+
+def _line_rows(file: BinaryIO, file_format: Format) -> Iterator[Row]:
+    lines = DecodedLines(file)
+    for line in lines:
+        error = lines.take_error()
+        if not line.isspace():
+            yield lines.number, error or (json_line_row(line) if file_format == "jsonl" else _text_row(line))
+
+
+def _text_row(line: str) -> dict[str, Any] | InvalidRowError:
+    prompt = line.rstrip("\r\n")
+    return InvalidRowError("a carriage return within the line") if "\r" in prompt else {"prompt": prompt}
