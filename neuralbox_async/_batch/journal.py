@@ -217,6 +217,11 @@ class Journal:
             return "", b""
         return text, body.encode(errors="replace")
 
+    def has_response(self, key: str) -> bool:
+        """Whether there is a part of the response to *key*, which this run has not claimed."""
+        one = self._unresolved.get(digest_of(key.encode(errors="surrogatepass")))
+        return one is not None and one.offset is not None
+
     def status_of(self, key: str) -> KeyStatus:
         """Return the state in which earlier runs left *key*, without claiming it."""
         return KeyStatus(self._index[digest_of(key.encode(errors="surrogatepass"))] & ~_CLAIMED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -96,7 +97,9 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 
 def _pruned(value: Any, levels: int) -> Any:
-    """Return *value* with None instead of arrays and objects below so many *levels*."""
+    """Return *value* with None instead of arrays and objects below so many *levels*, and of numbers that JSON lacks."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if not isinstance(value, dict | list):
         return value
     if levels == 0:
