@@ -56,8 +56,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     terminal.configure_streams()
     try:
-        status = _run(sys.argv[1:] if arguments is None else arguments)
-        return terminal.finish_output() or status
+        return terminal.finish_output(_run(sys.argv[1:] if arguments is None else arguments))
     except BrokenPipeError:
         # Such as `| head`: the reader needs no more.
         terminal.discard_output()

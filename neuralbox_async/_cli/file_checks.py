@@ -36,7 +36,6 @@ def check_files(source: str, output: Output, journal: str | None) -> None:
     if input_id is not None and input_id == output_id:
         raise click.UsageError(f"{input_name} and {output_name} are the same file.")
     if journal is not None:
-        _check_journal(journal)
         journal_id = _identity(journal)
         for name, file_id in ((input_name, input_id), (output_name, output_id)):
             if file_id == journal_id:
@@ -45,6 +44,8 @@ def check_files(source: str, output: Output, journal: str | None) -> None:
         check_stdout()
     else:
         output.check()
+    if journal is not None:
+        _check_journal(journal)
 
 
 def check_content(output: Output, journal: str | None) -> None:

@@ -47,7 +47,7 @@ def json_array_rows(file: BinaryIO) -> Iterator[Row]:
         _read_member_name(text)
     if not text.take("["):
         raise InvalidRowError(
-            f"line {text.line}: this is not an array of rows; a file with one object per line is JSONL (--format jsonl)"
+            "this is not an array of rows; a file with one object per line is JSONL (--format jsonl)"
         )
     yield from _items(text)
     if in_object and not text.take("}"):

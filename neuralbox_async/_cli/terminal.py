@@ -50,6 +50,10 @@ def configure_streams() -> None:
             setattr(sys, name, null if name == "stderr" else _ClosedStdout())
             _kept.append(null)
         elif isinstance(stream, io.TextIOWrapper):
+            if isinstance(stream.buffer, io.RawIOBase):
+                # PYTHONUNBUFFERED: what the system did not write, because the disk is full, would be lost silently.
+                stream = io.TextIOWrapper(io.BufferedWriter(stream.buffer))
+                setattr(sys, name, stream)
             stream.reconfigure(encoding="utf-8", errors="replace")
 
 
@@ -69,17 +73,18 @@ def check_stdout() -> None:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-def finish_output() -> int:
-    """Write what is left in the buffer of stdout; return 1, after an error message, if that fails, otherwise 0."""
+def finish_output(status: int) -> int:
+    """Write what is left in the buffer of stdout; return *status*, or 1 if that is 0 and stdout cannot be written."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        print_error(error_line(error))
+        if status == 0:  # otherwise the error is known
+            print_error(error_line(error))
         discard_output()
-        return 1
-    return 0
+        return status or 1
+    return status
 
 
 def discard_output() -> None:

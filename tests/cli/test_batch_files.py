@@ -7,8 +7,6 @@ import os
 import pytest
 from batch_files import by_key, file_lines, lines, prompts
 
-from neuralbox_async import read_journal
-
 pytestmark = pytest.mark.usefixtures("folder")
 
 
@@ -55,17 +53,6 @@ class TestFiles:
         assert not os.path.isfile("/dev/null")  # noqa: PTH113
         assert 1 == len(server.billed)
 
-    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
-    def test_disk_full(self, batch, server):
-        """An output that cannot be written ends the run; the journal keeps all results."""
-        done = batch("a\nb\n", "-o", "/dev/full", "--journal", "journal")
-
-        assert 1 == done.status
-        assert "No space left on device" in done.err
-        assert "To continue: neuralbox batch in.txt -o /dev/full --journal journal\n" in done.err
-        assert {entry.key for entry in read_journal("journal") if entry.event == "done"}
-        assert len(server.billed) == sum(entry.event == "done" for entry in read_journal("journal"))
-
     def test_journal_without_output(self, batch, server):
         """With a journal and no OUTPUT, each run writes the results of all runs to stdout."""
         first = batch("a\nb\n", "--journal", "journal")
@@ -106,15 +93,6 @@ class TestFiles:
         assert "in.txt: line" in done.err.splitlines()[-1]
         assert "has changed since it was validated" in done.err
         assert not [prompt for prompt in prompts(server) if "something" in prompt]
-
-    def test_output_not_writable(self, batch, server):
-        """An output that cannot be created is reported in one line before anything is sent."""
-        os.mkdir("out.jsonl.new")  # noqa: PTH102
-        done = batch("a\n", "-o", "out.jsonl")
-
-        assert 1 == done.status
-        assert "Is a directory" in done.error_line
-        assert () == server.requests
 
     def test_not_a_journal(self, batch, server):
         """A file that is not a journal is not written to."""

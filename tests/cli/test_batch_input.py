@@ -237,7 +237,7 @@ class TestInvalidRows:
 
     def test_many(self, batch, server):
         """The first ten invalid rows are reported, the others are counted."""
-        done = batch("{\n" * 1012, name="in.jsonl")
+        done = batch("{]\n" * 1012, name="in.jsonl")
         messages = done.err.splitlines()
 
         assert (2, 12) == (done.status, len(messages))
