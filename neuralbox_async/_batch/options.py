@@ -24,6 +24,9 @@ OnUnknown: TypeAlias = Literal["retry", "skip", "raise"] | Callable[[str], bool]
 """The treatment of requests that may have been billed without a response; a function is called with the key."""
 
 
+_POLICIES = frozenset({"retry", "skip", "raise"})
+
+
 def _check_journal(_options: Any, field: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and not _is_path(value):
         raise InvalidParameterError(field.name, value, "a path, or None")
@@ -34,7 +37,7 @@ def _is_path(value: object) -> bool:
 
 
 def _check_on_unknown(_options: Any, field: attrs.Attribute[Any], value: Any) -> None:
-    if not callable(value) and not (isinstance(value, str) and value in {"retry", "skip", "raise"}):
+    if not callable(value) and not (isinstance(value, str) and str.__str__(value) in _POLICIES):
         raise InvalidParameterError(field.name, value, "'retry', 'skip', 'raise' or a function of the key")
 
 
