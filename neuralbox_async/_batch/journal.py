@@ -264,9 +264,7 @@ class Journal:
         self, key: str, generation: Generation, body: bytes, *, attempts: int, elapsed: float, tokens_used: int | None
     ) -> None:
         """Write the *generation* of *key*: the bytes of the response in *body* if there are any."""
-        line = journal_lines.done(
-            key, generation, body, attempts=attempts, elapsed=elapsed, tokens_used=tokens_used
-        )
+        line = journal_lines.done(key, generation, body, attempts=attempts, elapsed=elapsed, tokens_used=tokens_used)
         self._file.write(line, retry=True)
 
     def write_failed(

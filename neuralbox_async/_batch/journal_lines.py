@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from neuralbox_async._call import polling
 from neuralbox_async._errors import APIConnectionError, InvalidParameterError, ResponseError
+from neuralbox_async._wire.json import is_array, is_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,23 +91,20 @@ def _generation(generation: Generation, body: bytes) -> bytes:
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    items: Any = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_is_deeper(item, levels - 1) for item in items)
+    if is_object(value):
+        return levels == 0 or any(_is_deeper(item, levels - 1) for item in value.values())
+    return is_array(value) and (levels == 0 or any(_is_deeper(item, levels - 1) for item in value))
 
 
 def _pruned(value: Any, levels: int) -> Any:
     """Return *value* with None instead of arrays and objects below so many *levels*, and of numbers that JSON lacks."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if not isinstance(value, dict | list):
-        return value
-    if levels == 0:
-        return None
-    if isinstance(value, list):
-        return [_pruned(item, levels - 1) for item in value]
-    return {name: _pruned(item, levels - 1) for name, item in value.items()}
+    if is_object(value):
+        return {name: _pruned(item, levels - 1) for name, item in value.items()} if levels else None
+    if is_array(value):
+        return [_pruned(item, levels - 1) for item in value] if levels else None
+    return value
 
 
 def _encoded(members: Mapping[str, object]) -> bytes:

@@ -155,13 +155,13 @@ class BatchRun:
     async def _write_results(self, batch: AsyncBatch) -> None:
         try:
             while results := await batch.read_batch():
-                self._write_lines(batch, [result_line(result, self._rows) for result in results])
+                self._write_lines([result_line(result, self._rows) for result in results])
                 failures = (result for result in results if result.error is not None)
                 self._first_failure = self._first_failure or next(failures, None)
         except (InvalidRowError, OSError) as error:  # from reading the rows a second time
             self._error = self._error or error
 
-    def _write_lines(self, batch: AsyncBatch, lines: list[str]) -> None:
+    def _write_lines(self, lines: list[str]) -> None:
         if not self._output_failed:
             try:
                 self._options.output.write(lines)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeGuard
 
 from neuralbox_async import Generation, JournalEntry
 
@@ -25,12 +26,13 @@ def saved_results(path: str | None) -> Iterator[JournalEntry]:
         return
     with file:
         for line in file:
-            try:
-                members = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(members, dict) and isinstance(members.get("key"), str):
-                yield from _result(members)
+            with suppress(ValueError, RecursionError):
+                if _is_result(members := json.loads(line)):
+                    yield from _result(members)
+
+
+def _is_result(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping) and isinstance(value.get("key"), str)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _result(members: Mapping[str, Any]) -> Iterator[JournalEntry]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import subprocess
+
+_MOUNT, _UNMOUNT = shutil.which("mount") or "mount", shutil.which("umount") or "umount"
 
 
 @contextlib.contextmanager
@@ -21,21 +24,21 @@ def file_size_limit(size):
 
 def mount(folder, size):
     """Mount a file system of *size* at *folder*; return whether that is allowed here."""
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    command = [_MOUNT, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     return os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def resize(folder, size):
     """Give the file system at *folder* another *size*."""
-    subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+    subprocess.run([_MOUNT, "-o", f"remount,size={size}", str(folder)], check=True)
 
 
 def make_read_only(folder):
     """Remount the file system at *folder* read-only; return whether that is possible with its open files."""
-    command = ["mount", "-o", "remount,ro", str(folder)]
+    command = [_MOUNT, "-o", "remount,ro", str(folder)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def unmount(folder):
     """Unmount the file system at *folder*."""
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    subprocess.run([_UNMOUNT, "-l", str(folder)], check=True)

@@ -1,4 +1,4 @@
-"""Journals that cannot be written: the outcomes of requests in flight, which are paid for, are delivered all the same."""
+"""Journals that cannot be written: the outcomes of requests in flight, which are paid for, are delivered."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def refuse_writes(monkeypatch, journal, event, number=errno.ENOSPC):
     write = os.write
 
     def refuse(fd, data):
-        if bytes(data).startswith(b'{"event":"%b"' % event.encode()) and os.path.samestat(
-            os.fstat(fd), journal.stat()
-        ):
+        if bytes(data).startswith(b'{"event":"%b"' % event.encode()) and os.path.samestat(os.fstat(fd), journal.stat()):
             raise OSError(number, os.strerror(number))
         return write(fd, data)
 
@@ -69,7 +67,7 @@ async def test_a_read_only_disk(make, small_disk):
     if not disks.make_read_only(small_disk):
         pytest.skip("the disk cannot be remounted")
     client, transport = make()
-    with pytest.raises(JournalError, match="[Rr]ead-only"):
+    with pytest.raises(JournalError, match=r"[Rr]ead-only"):
         await results_of(client.generate_many(["a"], model="m", journal=journal))
     assert [] == transport.requests
 

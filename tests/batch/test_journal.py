@@ -124,9 +124,9 @@ def test_malformed_generations(journal, generation):
 def test_odd_facts(journal, name, value):
     """A fact that is of another type or beyond any range is unknown; the text, which is paid for, is there."""
     generation = b'{"id":1,"content":"paid"}'
-    journal.write_bytes(HEADER + b'{"event":"done","key":"a","%b":%b,"generation":%b}\n' % (
-        name.encode(), value, generation
-    ))
+    journal.write_bytes(
+        HEADER + b'{"event":"done","key":"a","%b":%b,"generation":%b}\n' % (name.encode(), value, generation)
+    )
     (entry,) = entries(journal)
     assert ("paid", 1) == (entry.generation.content, entry.generation_id)
     assert getattr(entry, name) in {None, 0}

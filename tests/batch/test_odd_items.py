@@ -126,7 +126,6 @@ async def test_what_is_no_error(make):
 # ------------------------------------------------------------------------------------------------------------- options
 
 
-
 def respond(request):
     """Respond to any request."""
     return {"token_balance": 50} if request["method"] == "GET" else without_price(request)

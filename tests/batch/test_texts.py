@@ -21,7 +21,7 @@ from neuralbox_async.testing import FakeResponse
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
 REQUESTS = [{"key": "a", "prompt": "x"}]
-TEXT = "A paid text\u2028 with \U0001f600, \"quotes\"\nand lines."
+TEXT = 'A paid text\u2028 with \U0001f600, "quotes"\nand lines.'
 INCOMPLETE = Generation(id=None, status="incomplete", content=TEXT)
 ERRORS = {
     "response": ResponseError("odd", text=TEXT, body=b"{}"),
@@ -111,7 +111,10 @@ async def test_a_long_body(make, journal):
 
 async def test_an_edited_text(make, journal):
     """A text of another type is none."""
-    lines = [{"event": "start", "key": "a"}, {"event": "failed", "key": "a", "billed": "unknown", "text": 5, "body": []}]
+    lines = [
+        {"event": "start", "key": "a"},
+        {"event": "failed", "key": "a", "billed": "unknown", "text": 5, "body": []},
+    ]
     journal.write_bytes(HEADER + b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     client, _ = make()
     (result,) = await results_of(client.generate_many(REQUESTS, model="m", journal=journal))
