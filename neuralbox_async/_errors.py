@@ -113,7 +113,10 @@ class InvalidParameterError(NeuralBoxError, ValueError):
 
 
 def _short_repr(value: object) -> str:
-    text = ascii(value) if isinstance(value, str) else repr(value)
+    try:
+        text = ascii(value) if isinstance(value, str) else repr(value)
+    except Exception:  # noqa: BLE001 - of the user's own code, or of a number with too many digits
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}..."
 
 
@@ -164,9 +167,8 @@ class WaitTimeoutError(APITimeoutError):
 
     def __init__(self, message: str, *, generation: Any = None, elapsed: float = 0.0) -> None:
         super().__init__(message, phase="wait", request_sent=True)
-        self.generation = generation
+        self.generation, self.elapsed = generation, elapsed
         self.generation_id, self.text = getattr(generation, "id", None), getattr(generation, "content", "")
-        self.elapsed = elapsed
 
 
 class APIStatusError(NeuralBoxError):
@@ -249,9 +251,7 @@ class RateLimitError(APIStatusError):
         **response: Any,
     ) -> None:
         super().__init__(message, **response)
-        self.plan = plan
-        self.limit_hour = limit_hour
-        self.limit_day = limit_day
+        self.plan, self.limit_hour, self.limit_day = plan, limit_hour, limit_day
 
 
 class InternalServerError(APIStatusError):
@@ -313,8 +313,7 @@ class GenerationFailedError(NeuralBoxError):
 
     def __init__(self, message: str, *, reason: str | None = None, generation: Any = None) -> None:
         super().__init__(message)
-        self.reason = reason
-        self.generation = generation
+        self.reason, self.generation = reason, generation
         self.generation_id, self.text = getattr(generation, "id", None), getattr(generation, "content", "")
         self.request_sent = True
 
@@ -373,19 +372,20 @@ class BudgetReachedError(NeuralBoxError):
 
     def __init__(self, message: str, *, budget: int = 0, spent: int = 0, model: str | None = None) -> None:
         super().__init__(message)
-        self.budget = budget
-        self.spent = spent
-        self.model = model
+        self.budget, self.spent, self.model = budget, spent, model
 
 
 class OutcomeUnknownError(NeuralBoxError):
-    """A journal has requests, named by *keys*, that were sent and have no outcome; they may have been billed."""
+    """
+    A journal has requests, named by *keys*, that were sent and have no outcome; they may have been billed.
 
-    def __init__(self, message: str, *, keys: tuple[str, ...] = ()) -> None:
+    As the result of one request: *text* or *body* (bytes) is the part of its response that had arrived.
+    """
+
+    def __init__(self, message: str, *, keys: tuple[str, ...] = (), text: str = "", body: bytes = b"") -> None:
         super().__init__(message)
-        self.keys = keys
-        self.request_sent = True
-        self.billed = "unknown"
+        self.keys, self.text, self.body = keys, text, body
+        self.request_sent, self.billed = True, "unknown"
 
 
 class JournalError(NeuralBoxError):

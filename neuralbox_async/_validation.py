@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
@@ -12,6 +11,7 @@ import attrs
 from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._secret import as_secret
 
+_MAX_INTEGER = 2**63 - 1  # of 64 bits, which any language and any file of numbers can hold
 _MAX_SECONDS = 1e12
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110, section 5.6.2
 _HEADER_VALUE_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -55,7 +55,7 @@ def check_seconds(parameter: str, value: object) -> float | None:
 
 def check_backoff(parameter: str, value: object) -> float:
     """Return *value* as a time in seconds, 0 included and infinity allowed."""
-    if not is_number(value) or not value >= 0:
+    if not is_number(value) or not value >= 0 or (isinstance(value, int) and value > _MAX_INTEGER):
         raise InvalidParameterError(parameter, value, "a number of seconds of at least 0")
     return float(value)
 
@@ -72,7 +72,7 @@ def check_rate(parameter: str, value: object) -> float | None:
     """Return *value* as a number of requests per second, above 0, or None."""
     if value is None:
         return None
-    if not is_number(value) or not math.isfinite(value) or value <= 0:
+    if not is_number(value) or not 0 < value <= _MAX_INTEGER:
         raise InvalidParameterError(parameter, value, "a number of requests per second above 0, or None")
     return float(value)
 
@@ -88,14 +88,18 @@ def check_count(parameter: str, value: object, *, minimum: int) -> int:
     """Return *value*, an integer of at least *minimum*."""
     if not is_integer(value) or value < minimum:
         raise InvalidParameterError(parameter, value, f"an integer of at least {minimum}")
+    if value > _MAX_INTEGER:
+        raise InvalidParameterError(parameter, value, "an integer of at most 64 bits")
     return value
 
 
 def check_optional_count(parameter: str, value: object, *, minimum: int) -> int | None:
     """Return *value*, an integer of at least *minimum*, or None."""
-    if value is not None and (not is_integer(value) or value < minimum):
+    if value is None:
+        return None
+    if not is_integer(value) or value < minimum:
         raise InvalidParameterError(parameter, value, f"an integer of at least {minimum}, or None")
-    return value
+    return check_count(parameter, value, minimum=minimum)
 
 
 def check_text(parameter: str, value: object, rule: str = "a string") -> str:

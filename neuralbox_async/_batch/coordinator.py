@@ -82,9 +82,16 @@ class Coordinator:
         self._changed = Notifier()
         self._sending = True
         self.postponed = 0  # requests that wait to be sent again; they go first
+        self._journal_error: JournalError | None = None
         self._rate_limited = 0
 
     # ---------------------------------------------------------------------------------------------------------- claim
+
+    async def response_of(self, claim: Claim) -> tuple[str, bytes]:
+        """Return what had arrived of a response to *claim* in earlier runs: a text, or else a part of its body."""
+        if self._journal is None or claim.unresolved is None:
+            return "", b""
+        return self._journal.response_of(claim.unresolved)
 
     async def claim(self, key: str, model: str, *, may_number: bool) -> Claim:
         """
@@ -201,16 +208,20 @@ class Coordinator:
                 self._pacer.dropped()
         self._changed.notify_all()
 
-    async def accepted(self, claim: Claim, generation_id: GenerationId) -> None:
-        """Record in the journal that the API accepted the request of *claim*. Raises `JournalError`."""
+    async def accepted(self, claim: Claim, generation_id: GenerationId) -> JournalError | None:
+        """Record in the journal that the API accepted the request of *claim*. Returns the error of the journal."""
         if self._journal is not None:
-            self._journal.write_pending(claim.key, generation_id)
+            try:
+                self._journal.write_pending(claim.key, generation_id)
+            except JournalError as error:
+                return self._lost(error)
+        return None
 
     async def completed(self, claim: Claim, result: BatchResult, body: bytes) -> JournalError | None:
         """Record the generation of *result*, with the *body* of its response. Returns the error of the journal."""
         error = None if self._journal is None else _write_done(self._journal, claim, result, body)
         self._settle(claim, result.tokens_used)
-        return error
+        return self._lost(error)
 
     async def failed(
         self, claim: Claim, result: BatchResult, generation_id: GenerationId | None
@@ -218,14 +229,15 @@ class Coordinator:
         """Record the error of *result*; *generation_id* if it was accepted. Returns the error of the journal."""
         error = None if self._journal is None else _write_failed(self._journal, claim, result, generation_id)
         self._settle(claim, result.tokens_used)
-        return error
+        return self._lost(error)
 
     async def refused(
         self, claim: Claim, result: BatchResult, generation_id: GenerationId | None
     ) -> JournalError | None:
         """Record a 429, after which the request is sent again: its reservation stays. Returns the journal's error."""
         self._rate_limited += 1
-        return None if self._journal is None else _write_failed(self._journal, claim, result, generation_id)
+        error = None if self._journal is None else _write_failed(self._journal, claim, result, generation_id)
+        return self._lost(error)
 
     async def unresolved(self, claim: Claim) -> None:
         """Record that the request ended without a response and may be billed. The journal has its start."""
@@ -234,6 +246,11 @@ class Coordinator:
     async def withdrawn(self, claim: Claim) -> None:
         """Record that the request, which is new or was refused, will not be sent. The journal has its state."""
         self._settle(claim, 0)
+
+    def _lost(self, error: JournalError | None) -> JournalError | None:
+        """Remember the first *error* with which the journal refused an outcome, and return *error*."""
+        self._journal_error = self._journal_error or error
+        return error
 
     def _settle(self, claim: Claim, tokens_used: int | None) -> None:
         """Record in the budget that *tokens_used* were billed, None when that is unknown."""
@@ -268,14 +285,21 @@ class Coordinator:
         self._changed.notify_all()
 
     @property
-    def unsynced(self) -> bool:
-        """Whether the journal has lines that the disk may not have."""
-        return self._journal is not None and self._journal.unsynced
+    def has_journal(self) -> bool:
+        """Whether there is a journal to be synced."""
+        return self._journal is not None
 
     def sync(self) -> None:
-        """Wait until the disk has every line of the journal. Blocks; from any thread. Raises `JournalError`."""
+        """
+        Wait until the disk has every line of the journal, and check that its file is still there.
+
+        Blocks; from any thread. Raises `JournalError`, also one with which the journal refused an outcome.
+        """
         if self._journal is not None:
+            self._journal.check()
             self._journal.sync()
+        if self._journal_error is not None:
+            raise self._journal_error
 
     def finish(self) -> None:
         """End the pace: nothing more will start. Idempotent."""

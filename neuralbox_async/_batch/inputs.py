@@ -173,9 +173,15 @@ def content_key(body: bytes) -> str:
 
 def key_of(item: object) -> str | None:
     """Return the key in *item*, which is not a valid request, if there is one."""
-    if isinstance(item, GenerateRequest):
-        return item.key
-    key = item.get("key") if is_mapping(item) else None
-    if not (is_integer(key) or isinstance(key, str)) or key == "":
+    try:
+        key = item.key if isinstance(item, GenerateRequest) else item.get("key") if is_mapping(item) else None
+        if is_integer(key):
+            return int.__repr__(key)
+        return plain(key).encode(errors="replace").decode() or None if isinstance(key, str) else None
+    except Exception:  # noqa: BLE001 - of methods of the user's own values; the key may make the request invalid
         return None
-    return str(key).encode(errors="replace").decode()  # the key may be what makes the request invalid
+
+
+def plain(text: str) -> str:
+    """Return *text* as a `str`: a class derived from that may have other methods, which do not work."""
+    return text if type(text) is str else str.__str__(text)

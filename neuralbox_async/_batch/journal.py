@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import enum
 import itertools
-import json
 import os
 import re
-import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from neuralbox_async._batch.journal_entries import HEADER, check_header, members_of
+from neuralbox_async._batch import journal_lines
+from neuralbox_async._batch.journal_entries import HEADER, check_header, count, malformed, members_of
 from neuralbox_async._batch.journal_file import JournalFile
+from neuralbox_async._batch.journal_lines import usable_id
 from neuralbox_async._batch.key_index import KeyIndex, digest_of, numbered_key
+from neuralbox_async._errors import JournalError
 from neuralbox_async._types import Generation, GenerationId
 
 if TYPE_CHECKING:
     from neuralbox_async._errors import NeuralBoxError
 
 _CACHED_NUMBERS: Final = 1000
-_dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: it is costly
-_quoted: Final = json.encoder.encode_basestring
+_MAX_DIGITS: Final = 19  # of a number of 64 bits
 
 # The most frequent lines are recognised by their beginning; all others, and lines that a user edited, are parsed.
 _START: Final = re.compile(
@@ -61,6 +61,7 @@ class Unresolved:
     generation_id: GenerationId | None = None
     model: str = ""
     reserved: int | None = None  # tokens
+    offset: int | None = None  # in the journal, of the line with the part of a response that had arrived
     earlier: Unresolved | None = None  # of the same key, which was sent again nevertheless: both may be billed
 
     @property
@@ -70,7 +71,7 @@ class Unresolved:
 
 
 class Journal:
-    """The journal that one batch writes. Not thread-safe, except for `sync`."""
+    """The journal that one batch writes. Not thread-safe, except for `check` and `sync`."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = JournalFile(path, HEADER, self._read_line)
@@ -96,6 +97,10 @@ class Journal:
         """Whether there are lines that the disk may not have."""
         return self._file.unsynced
 
+    def check(self) -> None:
+        """Raise `JournalError` unless the file is still there; see `JournalFile.check`."""
+        self._file.check()
+
     def sync(self) -> None:
         """Wait until the disk has every line; see `JournalFile.sync`."""
         self._file.sync()
@@ -106,8 +111,12 @@ class Journal:
         if number == 1:
             check_header(line, self._file.path)
         elif match := _START.match(line) if line.endswith(b"}\n") else None:
-            key, idempotency_key, model, reserved = match.groups()
-            self._on_start(key, Unresolved("", idempotency_key.decode(), None, model.decode(), _tokens(reserved)))
+            key, *facts, reserved = match.groups()
+            try:
+                idempotency_key, model = (fact.decode() for fact in facts)
+            except UnicodeDecodeError:
+                raise malformed(self._file.path, number) from None
+            self._on_start(key, Unresolved("", idempotency_key, None, model, _tokens(reserved)))
         elif match := _DONE.match(line) if line.endswith(b"}\n") else None:
             self._on_done(match[1], _tokens(match[2]))
         else:
@@ -117,25 +126,33 @@ class Journal:
         key = members["key"].encode(errors="surrogatepass")
         match members["event"], members.get("billed"):
             case "start", _:
-                model, reserved = str(members.get("model") or ""), _count(members.get("reserved"))
-                self._on_start(key, Unresolved("", members.get("idempotency_key"), None, model, reserved))
+                model, idempotency_key = members.get("model"), members.get("idempotency_key")
+                unresolved = Unresolved("", idempotency_key, None, model if isinstance(model, str) else "")
+                unresolved.reserved = count(members.get("reserved"))
+                self._on_start(key, unresolved)
             case "done", _:
-                self._on_done(key, _count(members.get("tokens_used")))
+                self._on_done(key, count(members.get("tokens_used")))
             case "failed", "no":
                 self._on_not_billed(key)
             case (("failed" | "pending"), _):
-                self._on_unresolved(key, members.get("id"))
+                self._on_unresolved(key, usable_id(members.get("id")), has_response=bool(_response_in(members)))
             case _:
                 pass  # of a later version
 
+    # A key is done once: what a damaged or edited file has after that cannot make it one that is sent again.
+
     def _on_start(self, key: bytes, unresolved: Unresolved) -> None:
         digest = digest_of(key)
+        if self._index[digest] == KeyStatus.DONE:
+            return
         unresolved.key, unresolved.earlier = _text(key), self._unresolved.get(digest)
         self._index[digest] = KeyStatus.UNRESOLVED
         self._unresolved[digest] = unresolved
 
     def _on_done(self, key: bytes, tokens: int | None) -> None:
         digest = digest_of(key)
+        if self._index[digest] == KeyStatus.DONE:
+            return
         self._index[digest] = KeyStatus.DONE
         self.done_left += 1
         unresolved = self._unresolved.pop(digest, None)
@@ -152,6 +169,8 @@ class Journal:
     def _on_not_billed(self, key: bytes) -> None:
         """Record that *key* was not billed the last time it was sent, which settles no earlier time."""
         digest = digest_of(key)
+        if self._index[digest] == KeyStatus.DONE:
+            return
         unresolved = self._unresolved.pop(digest, None)
         if unresolved is None or unresolved.earlier is None:
             self._index[digest] = KeyStatus.FAILED
@@ -159,10 +178,14 @@ class Journal:
             self._unresolved[digest] = unresolved.earlier
             self._index[digest] = unresolved.earlier.status
 
-    def _on_unresolved(self, key: bytes, generation_id: GenerationId | None) -> None:
+    def _on_unresolved(self, key: bytes, generation_id: GenerationId | None, *, has_response: bool) -> None:
         digest = digest_of(key)
+        if self._index[digest] == KeyStatus.DONE:
+            return
         unresolved = self._unresolved.setdefault(digest, Unresolved(_text(key)))
         unresolved.generation_id = generation_id
+        if has_response:
+            unresolved.offset = self._file.offset
         self._index[digest] = unresolved.status
 
     # ----------------------------------------------------------------------------------------------------------- keys
@@ -180,6 +203,28 @@ class Journal:
             while one is not None:
                 yield one
                 one = one.earlier
+
+    def response_of(self, unresolved: Unresolved) -> tuple[str, bytes]:
+        """Return what had arrived of the response of *unresolved*: a text, or else a part of its body."""
+        one: Unresolved | None = unresolved
+        while one is not None and one.offset is None:
+            one = one.earlier
+        if one is None or one.offset is None:
+            return "", b""
+        try:
+            text, body = _response_in(members_of(self._file.line_at(one.offset), self._file.path, 0)) or ("", "")
+        except JournalError:  # it was readable when the journal was opened
+            return "", b""
+        return text, body.encode(errors="replace")
+
+    def has_response(self, key: str) -> bool:
+        """Whether there is a part of the response to *key*, which this run has not claimed."""
+        one = self._unresolved.get(digest_of(key.encode(errors="surrogatepass")))
+        return one is not None and one.offset is not None
+
+    def status_of(self, key: str) -> KeyStatus:
+        """Return the state in which earlier runs left *key*, without claiming it."""
+        return KeyStatus(self._index[digest_of(key.encode(errors="surrogatepass"))] & ~_CLAIMED)
 
     def number(self, key: str) -> str:
         """Return *key*, which this run has claimed already, with a number appended."""
@@ -205,56 +250,40 @@ class Journal:
 
     # -------------------------------------------------------------------------------------------------------- writing
 
+    # A line that the disk refuses is tried again later, except for a start: then the request is not sent.
+
     def write_start(self, key: str, idempotency_key: str, model: str, reserved: int | None) -> None:
         """Write that *key* is about to be sent, for *reserved* tokens. Like all methods that write: `JournalError`."""
-        request = f'"idempotency_key":{_quoted(idempotency_key)},"model":{_quoted(model)}'
-        facts = f'"reserved":{"null" if reserved is None else reserved},"at":{_now()}'
-        self._file.write(f'{{"event":"start","key":{_quoted(key)},{request},{facts}}}\n'.encode())
+        self._file.write(journal_lines.start(key, idempotency_key, model, reserved))
 
     def write_pending(self, key: str, generation_id: GenerationId) -> None:
         """Write that the API accepted *key* and has not finished it."""
-        self._file.write(_encoded({"event": "pending", "key": key, "at": _now(), "id": generation_id}) + b"\n")
+        self._file.write(journal_lines.pending(key, generation_id), retry=True)
 
     def write_done(
         self, key: str, generation: Generation, body: bytes, *, attempts: int, elapsed: float, tokens_used: int | None
     ) -> None:
-        """Write the *generation* of *key*: the bytes of the response in *body* if they are one line."""
-        tokens = "null" if tokens_used is None else tokens_used
-        facts = f'"at":{_now()},"attempts":{attempts},"elapsed":{elapsed:.3f},"tokens_used":{tokens}'
-        beginning = f'{{"event":"done","key":{_quoted(key)},{facts},"generation":'.encode()
-        if body[:1] != b"{" or b"\n" in body or body[-1:] != b"}":
-            body = _encoded(generation.raw)
-        self._file.write(b"%b%b}\n" % (beginning, body))
+        """Write the *generation* of *key*: the bytes of the response in *body* if there are any."""
+        line = journal_lines.done(key, generation, body, attempts=attempts, elapsed=elapsed, tokens_used=tokens_used)
+        self._file.write(line, retry=True)
 
     def write_failed(
         self, key: str, error: NeuralBoxError, generation_id: GenerationId | None, *, attempts: int, elapsed: float
     ) -> None:
-        """Write why *key* has no generation; *generation_id* identifies it if it was accepted."""
-        facts = {"event": "failed", "key": key, "at": _now(), "attempts": attempts, "elapsed": round(elapsed, 3)}
-        failure = {"error_type": type(error).__name__, "message": error.message, "billed": error.billed}
-        accepted = {} if generation_id is None else {"id": generation_id}
-        self._file.write(_encoded({**facts, **failure, **accepted}) + b"\n")
+        """Write why *key* has no generation, and what had arrived of it; *generation_id* if it was accepted."""
+        line = journal_lines.failed(key, error, generation_id, attempts=attempts, elapsed=elapsed)
+        self._file.write(line, retry=True)
 
 
-def _encoded(members: Mapping[str, object]) -> bytes:
-    try:
-        return _dumps(members).encode()
-    except UnicodeEncodeError:  # a lone surrogate, which JSON's escapes can carry
-        return json.dumps(members).encode()
+def _response_in(members: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the text and the body in the *members* of a failure, if there are any."""
+    text, body = (value if isinstance(value, str) else "" for value in (members.get("text"), members.get("body")))
+    return (text, body) if text or body else None
 
 
 def _tokens(digits: bytes) -> int | None:
-    return None if digits == b"null" else int(digits)
-
-
-def _count(value: Any) -> int | None:
-    """Return *value*, which a user may have edited, if it counts tokens."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return None if digits == b"null" or len(digits) > _MAX_DIGITS else count(int(digits))
 
 
 def _text(key: bytes) -> str:
     return key.decode(errors="replace")
-
-
-def _now() -> float:
-    return round(time.time(), 3)

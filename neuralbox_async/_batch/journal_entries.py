@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -13,15 +12,18 @@ import attrs
 from neuralbox_async._errors import JournalError, ResponseError
 from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._types import Generation, GenerationId
-from neuralbox_async._validation import is_mapping
+from neuralbox_async._validation import is_integer, is_mapping, is_number
 
 if TYPE_CHECKING:
-    from neuralbox_async._wire import responses
+    from neuralbox_async._wire import json, responses
 else:
+    json = lazy_module("neuralbox_async._wire.json")
     responses = lazy_module("neuralbox_async._wire.responses")
 
 HEADER: Final = b'{"event":"journal","version":1}\n'
 _VERSION: Final = 1
+_MAX_COUNT: Final = 2**63 - 1
+_MAX_SECONDS: Final = 250_000_000_000  # in the year 9892: later times cannot be represented
 
 
 @attrs.frozen(kw_only=True)
@@ -33,7 +35,8 @@ class JournalEntry:
       ``"failed"``. The last entry of a key has its state; a key is done once.
     * *key*; *at*: the time.
     * *generation*: of ``"done"``. *generation_id*: if it is known.
-    * *error_type* (the name of the class), *message*, *billed*: of ``"failed"``.
+    * *error_type* (the name of the class), *message*, *billed*: of ``"failed"``. *text*: generated text that had
+      arrived. *body*: the part of a response that had arrived, if no text could be read from it; at most 1 MiB.
     * *attempts*, *elapsed*, *tokens_used*: as in `BatchResult`.
     * *idempotency_key*: of ``"start"``; the header that was sent. *model*, *reserved*: of ``"start"``; the model, and
       the tokens that the budget reserved.
@@ -47,6 +50,8 @@ class JournalEntry:
     error_type: str | None = None
     message: str | None = None
     billed: str | None = None
+    text: str | None = None
+    body: str | None = None
     attempts: int = 0
     elapsed: float = 0.0
     tokens_used: int | None = None
@@ -59,9 +64,10 @@ def read_journal(path: str | os.PathLike[str]) -> Iterator[JournalEntry]:
     """
     Read the journal at *path*, entry by entry, also while a batch writes it; a torn last line is left out.
 
-    Raises `JournalError` when it cannot be read or is not a journal.
+    Facts that are malformed, such as a time that is a word, are None in the entry. Raises `JournalError` when the file
+    cannot be read, is not a journal, or has a line without event and key or with a malformed generation.
     """
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     try:
         with open(name, "rb") as lines:  # noqa: PTH123 - a path may be bytes-like to os, and pathlib adds nothing
             for number, line in enumerate(lines, 1):
@@ -71,11 +77,14 @@ def read_journal(path: str | os.PathLike[str]) -> Iterator[JournalEntry]:
                     yield _entry(members_of(line, name, number), name, number)
     except OSError as error:
         raise unusable(name, error) from error
+    except ValueError as error:  # the path cannot be one
+        raise unusable(name, error) from error
 
 
-def unusable(path: str, error: OSError) -> JournalError:
+def unusable(path: str, error: OSError | ValueError) -> JournalError:
     """Return the error of a journal that the operating system refuses."""
-    return JournalError(f"the journal cannot be used: {path}: {error.strerror}", path=path)
+    reason = getattr(error, "strerror", None) or error
+    return JournalError(f"the journal cannot be used: {path}: {reason}", path=path)
 
 
 def not_a_journal(path: str) -> JournalError:
@@ -83,50 +92,90 @@ def not_a_journal(path: str) -> JournalError:
     return JournalError(f"the file is not a journal of a batch: {path}", path=path, line=1)
 
 
+def malformed(path: str, number: int) -> JournalError:
+    """Return the error of a line that is not an entry."""
+    return JournalError(f"line {number} of the journal is malformed: {path}", path=path, line=number)
+
+
 def check_header(line: bytes, path: str) -> None:
     """Raise `JournalError` unless *line* begins a journal: another file is neither read nor written."""
     if line == HEADER or HEADER.startswith(line):
         return
-    try:
-        members = json.loads(line)
-    except ValueError:
-        members = None
-    if not is_mapping(members) or members.get("event") != "journal":
+    members = _object(line)
+    if members is None or members.get("event") != "journal":
         raise not_a_journal(path)
     if members.get("version") != _VERSION:
         raise JournalError(f"the journal was written by a later version: {path}", path=path, line=1)
 
 
 def members_of(line: bytes, path: str, number: int) -> Mapping[str, Any]:
+    """Return the members of the entry in *line*. Raises `JournalError`, with the *number* of the line."""
+    members = _object(line)
+    if members is None or not isinstance(members.get("event"), str) or not isinstance(members.get("key"), str):
+        raise malformed(path, number)
+    return members
+
+
+def _object(line: bytes) -> Mapping[str, Any] | None:
     try:
         members = json.loads(line)
     except (ValueError, RecursionError):
-        members = None
-    if is_mapping(members) and isinstance(members.get("event"), str) and isinstance(members.get("key"), str):
-        return members
-    raise JournalError(f"line {number} of the journal is malformed: {path}", path=path, line=number)
+        return None
+    return members if is_mapping(members) else None
 
 
 def _entry(members: Mapping[str, Any], path: str, number: int) -> JournalEntry:
+    raw = members.get("generation")
+    generation = None if raw is None else _generation(raw, path, number)
+    return JournalEntry(
+        event=members["event"],
+        key=members["key"],
+        at=_time(members.get("at")),
+        generation=generation,
+        generation_id=_id(members.get("id")) if generation is None else generation.id,
+        error_type=_text(members.get("error_type")),
+        message=_text(members.get("message")),
+        billed=_text(members.get("billed")),
+        text=_text(members.get("text")),
+        body=_text(members.get("body")),
+        attempts=count(members.get("attempts")) or 0,
+        elapsed=_seconds(members.get("elapsed")) or 0.0,
+        tokens_used=count(members.get("tokens_used")),
+        idempotency_key=_text(members.get("idempotency_key")),
+        model=_text(members.get("model")),
+        reserved=count(members.get("reserved")),
+    )
+
+
+def _generation(raw: object, path: str, number: int) -> Generation:
+    if not is_mapping(raw):
+        raise malformed(path, number)
     try:
-        raw = members.get("generation")
-        generation = None if raw is None else responses.structure_generation(raw)
-        at = members.get("at")
-        return JournalEntry(
-            event=members["event"],
-            key=members["key"],
-            at=None if at is None else datetime.fromtimestamp(at, UTC),
-            generation=generation,
-            generation_id=members.get("id") if generation is None else generation.id,
-            error_type=members.get("error_type"),
-            message=members.get("message"),
-            billed=members.get("billed"),
-            attempts=members.get("attempts", 0),
-            elapsed=members.get("elapsed", 0.0),
-            tokens_used=members.get("tokens_used"),
-            idempotency_key=members.get("idempotency_key"),
-            model=members.get("model"),
-            reserved=members.get("reserved"),
-        )
-    except (ResponseError, TypeError, ValueError, OverflowError, OSError) as error:
-        raise JournalError(f"line {number} of the journal is malformed: {path}", path=path, line=number) from error
+        return responses.structure_generation(raw)
+    except (ResponseError, RecursionError) as error:
+        raise malformed(path, number) from error
+
+
+# A file may be damaged, and a user may have edited it: a fact of another type than ours is unknown.
+
+
+def count(value: object) -> int | None:
+    """Return *value* if it is a number of tokens or attempts, at most of 64 bits."""
+    return value if is_integer(value) and 0 <= value <= _MAX_COUNT else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _id(value: object) -> GenerationId | None:
+    return value if isinstance(value, str) or is_integer(value) else None
+
+
+def _seconds(value: object) -> float | None:
+    return float(value) if is_number(value) and 0 <= value <= _MAX_SECONDS else None
+
+
+def _time(value: object) -> datetime | None:
+    seconds = _seconds(value)
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -24,17 +24,20 @@ OnUnknown: TypeAlias = Literal["retry", "skip", "raise"] | Callable[[str], bool]
 """The treatment of requests that may have been billed without a response; a function is called with the key."""
 
 
+_POLICIES = frozenset({"retry", "skip", "raise"})
+
+
 def _check_journal(_options: Any, field: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and not _is_path(value):
         raise InvalidParameterError(field.name, value, "a path, or None")
 
 
 def _is_path(value: object) -> bool:
-    return isinstance(value, str | os.PathLike) and value != ""
+    return isinstance(value, os.PathLike) or (isinstance(value, str) and value != "")
 
 
 def _check_on_unknown(_options: Any, field: attrs.Attribute[Any], value: Any) -> None:
-    if not callable(value) and value not in ("retry", "skip", "raise"):
+    if not callable(value) and not (isinstance(value, str) and str.__str__(value) in _POLICIES):
         raise InvalidParameterError(field.name, value, "'retry', 'skip', 'raise' or a function of the key")
 
 

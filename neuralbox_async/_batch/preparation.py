@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from neuralbox_async._batch.inputs import content_key, key_of
+from neuralbox_async._batch.inputs import content_key, key_of, plain
 from neuralbox_async._batch.journal import KeyStatus
 from neuralbox_async._batch.request_state import RequestState
 from neuralbox_async._batch.results import BatchResult
@@ -12,6 +13,7 @@ from neuralbox_async._call.executor import Call
 from neuralbox_async._clock import time_after
 from neuralbox_async._errors import InvalidParameterError, NeuralBoxError, OutcomeUnknownError
 from neuralbox_async._logging import logger
+from neuralbox_async._validation import check_idempotency_key
 from neuralbox_async._wire import endpoints
 from neuralbox_async._wire.responses import decode_price
 
@@ -61,18 +63,20 @@ class RequestPreparer:
         try:
             request = self._defaults.request(item)
             wire = endpoints.generate(request, headers)
-        except InvalidParameterError as error:
-            return BatchResult(index=index, key=key_of(item) or f"#{index}", error=error, tokens_used=0)
-        key = request.key or content_key(wire.body or b"")
+        except Exception as error:  # noqa: BLE001 - of methods of the user's own values
+            refused = error if isinstance(error, InvalidParameterError) else _unusable(item, error)
+            return BatchResult(index=index, key=key_of(item) or f"#{index}", error=refused, tokens_used=0)
+        key = content_key(wire.body or b"") if request.key is None else plain(request.key)
         try:
-            claim = await self._coordinator.claim(key, request.model, may_number=request.key is None)
+            claim = await self._coordinator.claim(key, plain(request.model), may_number=request.key is None)
         except InvalidParameterError as error:
             return BatchResult(index=index, key=key, request=request, error=error, tokens_used=0)
         if claim.status is not KeyStatus.NEW:
             if claim.status is KeyStatus.DONE:
                 return None
             if claim.status is KeyStatus.UNRESOLVED and not self._sends_again(claim, headers):
-                unknown = OutcomeUnknownError(_UNRESOLVED, keys=(claim.key,))
+                text, body = await self._coordinator.response_of(claim)
+                unknown = OutcomeUnknownError(_UNRESOLVED, keys=(claim.key,), text=text, body=body)
                 return BatchResult(index=index, key=claim.key, request=request, error=unknown)
         if self._has_budget and not claim.is_pending:
             await self._quote_prices(claim.model)
@@ -84,7 +88,8 @@ class RequestPreparer:
             return True  # it will not be admitted: no decision is needed
         if claim.unresolved is not None:
             # Should the API honour this header after all, it will not bill a second time.
-            headers["Idempotency-Key"] = claim.unresolved.idempotency_key or headers["Idempotency-Key"]
+            with suppress(InvalidParameterError):  # the journal may have none, or one that a user has edited
+                headers["Idempotency-Key"] = check_idempotency_key(claim.unresolved.idempotency_key)
         return self._choose_retry(claim.key)
 
     async def _quote_prices(self, model: str) -> None:
@@ -104,3 +109,9 @@ class RequestPreparer:
             logger.info("the price of %s is unknown (%s): its first bill sets it", model, type(error).__name__)
         else:
             await self._coordinator.quote(model, price)
+
+
+def _unusable(item: object, error: Exception) -> InvalidParameterError:
+    refused = InvalidParameterError("requests[]", item, "a request of plain values")
+    refused.__cause__ = error
+    return refused

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from neuralbox_async._batch.coordinator import NotAdmittedError, ServerSignal
+from neuralbox_async._batch.journal_lines import usable_id
 from neuralbox_async._batch.results import BatchResult
 from neuralbox_async._call import polling
 from neuralbox_async._call.executor import Call
@@ -26,6 +27,7 @@ from neuralbox_async._errors import (
     NeuralBoxError,
     NotFoundError,
     RateLimitError,
+    ResponseError,
 )
 from neuralbox_async._lazy_imports import anyio
 from neuralbox_async._types import Generation
@@ -93,7 +95,7 @@ class RequestState:
     reserved: int | None = None
     status: RequestStatus = _CLAIMED
     cancelled_in_flight: bool = False  # after it had been recorded as sent, and before an outcome
-    journal_error: JournalError | None = None  # the outcome could not be written
+    journal_error: JournalError | None = None  # the journal does not have all that is known
     _call: Call | None = None  # the one that runs or ran last
     _body: bytes = b""  # of the response with the generation
     _attempts: int = 0
@@ -103,6 +105,11 @@ class RequestState:
     def possibly_billed(self) -> bool:
         """Whether it may be billed if it ends now."""
         return self.status is _ACCEPTED or (self._call is not None and self._call.possibly_billed)
+
+    @property
+    def generation_id(self) -> GenerationId | None:
+        """The id of its generation, once the API has accepted it."""
+        return None if self._call is None else self._call.generation_id
 
     async def run(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> BatchResult:
         """
@@ -118,6 +125,8 @@ class RequestState:
                     if self.status is not _SENT or error.headers.get("x-should-retry") == "false":
                         return await self._fail(error, coordinator)
                     await self._refuse(error, coordinator)
+                except _NotRecordedError as error:
+                    return await self._give_back(error.journal_error, coordinator)
                 except NeuralBoxError as error:
                     return await self._fail(error, coordinator)
                 else:
@@ -143,8 +152,11 @@ class RequestState:
             await self._accept(call, generation, coordinator)
             return await self._wait(executor, generation, call, immediately=True)
         generation = await self._post(executor, call, coordinator)
-        if generation.finished or generation.id is None:
+        if generation.finished:
             return generation
+        if usable_id(generation.id) is None:
+            msg = "a pending generation without an id cannot be waited for"
+            raise call.annotate(ResponseError(msg, path="$.id", body=self._body, text=generation.content))
         await self._accept(call, generation, coordinator)
         return await self._wait(executor, generation, call)
 
@@ -186,36 +198,48 @@ class RequestState:
 
     async def _send(self, coordinator: Coordinator) -> None:
         self._move(_SENT)
-        idempotency_key = self.wire.headers["Idempotency-Key"]
-        await coordinator.sent(self.claim, idempotency_key, self.reserved)
+        try:
+            await coordinator.sent(self.claim, self.wire.headers["Idempotency-Key"], self.reserved)
+        except JournalError as error:
+            raise _NotRecordedError(error) from None
 
     async def _accept(self, call: Call, generation: Generation, coordinator: Coordinator) -> None:
         self._move(_ACCEPTED)
         self._body = b""
         call.accept(generation.id)
         if generation.id is not None and not self.claim.is_pending:
-            await coordinator.accepted(self.claim, generation.id)
+            # It is paid for: it is waited for even if the journal cannot be written.
+            self.journal_error = await coordinator.accepted(self.claim, generation.id)
 
     async def _complete(self, generation: Generation, coordinator: Coordinator) -> BatchResult:
         self._move(_COMPLETED)
         used = generation.tokens_used
-        tokens_used = None if used is None or used < 0 else used  # a negative number is not a number of tokens
+        # A negative number is not a number of tokens, and one that needs more than 64 bits is a mistake.
+        tokens_used = None if used is None or not 0 <= used < 2**63 else used
         result = self._result(generation, None, tokens_used)
-        self.journal_error = await coordinator.completed(self.claim, result, self._body)
+        self._note(await coordinator.completed(self.claim, result, self._body))
         return result
 
     async def _fail(self, error: NeuralBoxError, coordinator: Coordinator) -> BatchResult:
         not_billed = error.billed == "no"
         self._move(_FAILED if not_billed else _UNRESOLVED)
         result = self._result(None, error, 0 if not_billed else None)
-        self.journal_error = await coordinator.failed(self.claim, result, self._generation_id(error))
+        self._note(await coordinator.failed(self.claim, result, self._generation_id(error)))
         return result
+
+    async def _give_back(self, error: JournalError, coordinator: Coordinator) -> BatchResult:
+        """Return the result of a request that is not sent because the journal could not record that: with *error*."""
+        self._move(_FAILED)
+        self._note(error)
+        # No line in the journal: it would settle an earlier run's request with the same key.
+        await coordinator.withdrawn(self.claim)
+        return self._result(None, error, 0)
 
     async def _refuse(self, error: RateLimitError, coordinator: Coordinator) -> None:
         # It will be sent again, perhaps in hours: until then it is not unresolved.
         self._move(_REFUSED)
         generation_id, self._call = self._generation_id(error), None
-        self.journal_error = await coordinator.refused(self.claim, self._result(None, error, 0), generation_id)
+        self._note(await coordinator.refused(self.claim, self._result(None, error, 0), generation_id))
 
     async def _withdraw(self, coordinator: Coordinator) -> None:
         """Record that the request will not be sent; the journal knows nothing of it, or that it was refused."""
@@ -233,15 +257,17 @@ class RequestState:
         elif self.cancelled_in_flight:
             self._move(_WITHDRAWN)
             unsent = APIConnectionError("the request was cancelled before it was sent")
-            self.journal_error = await coordinator.failed(self.claim, self._result(None, unsent, 0), None)
+            self._note(await coordinator.failed(self.claim, self._result(None, unsent, 0), None))
         else:
             await self._withdraw(coordinator)
+
+    def _note(self, error: JournalError | None) -> None:
+        self.journal_error = self.journal_error or error
 
     # --------------------------------------------------------------------------------------------------------- result
 
     def _generation_id(self, error: NeuralBoxError) -> GenerationId | None:
-        accepted_id = None if self._call is None else self._call.generation_id
-        return accepted_id or error.generation_id
+        return error.generation_id if self.generation_id is None else self.generation_id
 
     def _result(
         self, generation: Generation | None, error: NeuralBoxError | None, tokens_used: int | None
@@ -258,12 +284,20 @@ class RequestState:
         )
 
 
+class _NotRecordedError(Exception):
+    """The journal could not record that a request is sent, because of *journal_error*."""
+
+    def __init__(self, journal_error: JournalError) -> None:
+        super().__init__(journal_error)
+        self.journal_error = journal_error
+
+
 def _signal_of(error: BaseException) -> ServerSignal:
     """Return the information about the server in the *error* that ended a request."""
     if isinstance(error, RateLimitError):
         return ServerSignal.PUSHED_BACK
     if isinstance(error, APIConnectionError | ModelUnavailableError):
         return ServerSignal.FAILED
-    if not isinstance(error, NeuralBoxError) or isinstance(error, JournalError | ClientClosedError):
+    if not isinstance(error, NeuralBoxError) or isinstance(error, ClientClosedError):
         return ServerSignal.NONE
     return ServerSignal.ADMITTED

@@ -9,7 +9,7 @@ from datetime import datetime
 import attrs
 
 from neuralbox_async._errors import NeuralBoxError
-from neuralbox_async._types import GenerateRequest, Generation
+from neuralbox_async._types import GenerateRequest, Generation, GenerationId
 
 
 @attrs.frozen(kw_only=True, slots=False)  # without slots it is made in half the time
@@ -68,7 +68,8 @@ class BatchReport:
 
     * *completed*: requests with a generation. *failed*: requests with an error; *failed_by_type*: by the name of its
       class. *skipped*: requests that the journal has as done.
-    * *unknown*: requests that may have been billed without a response; *unknown_keys*: their keys, the first 10,000.
+    * *unknown*: requests that may have been billed without a response; *unknown_keys*: their keys, the first 10,000;
+      *unknown_ids*: the ids of their generations by key, as far as they are known, to `retrieve` them.
     * *cancelled_keys*: requests in flight when the batch was closed; part of *unknown* unless they were never sent.
     * *not_started*: requests that were not sent; None when their number is unknown.
     * *stopped_by*: the error after which nothing more was sent, or None.
@@ -85,6 +86,7 @@ class BatchReport:
     skipped: int
     unknown: int
     unknown_keys: tuple[str, ...]
+    unknown_ids: Mapping[str, GenerationId]
     cancelled_keys: tuple[str, ...]
     not_started: int | None
     stopped_by: NeuralBoxError | None

@@ -152,7 +152,7 @@ class BatchRunner:
         self._results_changed.notify_all()
 
     async def _run_periodically(self) -> None:
-        """Check every half second for a closed client; every second, fsync the journal and report progress."""
+        """Check every half second for a closed client; every second, check and fsync the journal, report progress."""
         polls = 0
         while True:
             await anyio.sleep(_POLL_INTERVAL)
@@ -167,7 +167,7 @@ class BatchRunner:
                 self.stats.report_progress()
 
     async def _sync(self) -> None:
-        if not self._coordinator.unsynced:
+        if not self._coordinator.has_journal:
             return
         with anyio.move_on_after(_SYNC_TIMEOUT, shield=True):
             try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from neuralbox_async._batch.request_state import RequestState
     from neuralbox_async._batch.results import BatchResult
     from neuralbox_async._errors import NeuralBoxError
+    from neuralbox_async._types import GenerationId
 
 _MAX_KEYS = 10_000  # in a report; there can be a million
 _PROGRESS_INTERVAL = 0.1
@@ -34,6 +35,7 @@ class BatchStats:
         self._in_progress = 0  # requests that workers have now
         self._failed_by_type: Counter[str] = Counter()
         self._unknown_keys: list[str] = []
+        self._unknown_ids: dict[str, GenerationId] = {}
         self._cancelled_keys: list[str] = []
         self._stopped_by: NeuralBoxError | None = None
         self._waiting_until: datetime | None = None
@@ -61,7 +63,7 @@ class BatchStats:
         if state.cancelled_in_flight:
             self._cancelled_keys.append(state.claim.key)
             if state.possibly_billed:
-                self._add_unknown(state.claim.key)
+                self._add_unknown(state.claim.key, state.generation_id)
 
     def add(self, result: BatchResult) -> None:
         """Count *result*."""
@@ -71,7 +73,7 @@ class BatchStats:
             return
         self._failed_by_type[type(result.error).__name__] += 1
         if result.error.billed != "no":
-            self._add_unknown(result.key)
+            self._add_unknown(result.key, result.error.generation_id)
 
     def add_skipped(self) -> None:
         """Count a request that is done since an earlier run."""
@@ -86,10 +88,12 @@ class BatchStats:
         self._ended = time.monotonic()
         self.report_progress(force=True)
 
-    def _add_unknown(self, key: str) -> None:
+    def _add_unknown(self, key: str, generation_id: GenerationId | None) -> None:
         self._unknown += 1
         if len(self._unknown_keys) < _MAX_KEYS:
             self._unknown_keys.append(key)
+            if generation_id is not None:
+                self._unknown_ids[key] = generation_id
 
     # ------------------------------------------------------------------------------------------------------ reporting
 
@@ -147,6 +151,7 @@ class BatchStats:
             skipped=self._skipped,
             unknown=self._unknown,
             unknown_keys=tuple(self._unknown_keys),
+            unknown_ids=dict(self._unknown_ids),
             cancelled_keys=tuple(self._cancelled_keys),
             not_started=None if total is None else total - others,
             stopped_by=self._stopped_by,

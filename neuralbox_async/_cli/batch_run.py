@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import signal
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final, Literal
 
@@ -15,16 +16,27 @@ import anyio
 import attrs
 import click
 
-from neuralbox_async import AsyncBatch, AsyncNeuralBox, BatchReport, BatchResult, BudgetReachedError, JournalError
+from neuralbox_async import (
+    AsyncBatch,
+    AsyncNeuralBox,
+    BatchProgress,
+    BatchReport,
+    BatchResult,
+    BudgetReachedError,
+    JournalError,
+)
+from neuralbox_async._batch.journal_import import import_results
 from neuralbox_async._cli.error_messages import error_line, printable_line
 from neuralbox_async._cli.input_rows import InputRows
 from neuralbox_async._cli.input_text import InvalidRowError
 from neuralbox_async._cli.output import Output, completed_lines, escaped, result_line
 from neuralbox_async._cli.progress import ProgressDisplay, progress_display
+from neuralbox_async._cli.saved_results import saved_results
 from neuralbox_async._cli.terminal import counted, print_error
 
 _COMPLETED, _ERROR, _SOME_FAILED, _STOPPED, _SIGNALLED = 0, 1, 3, 4, 128
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none
+_STDERR: Final = 2  # its descriptor
 _MAX_KEYS_SHOWN: Final = 5
 
 
@@ -55,7 +67,7 @@ class BatchRun:
         self._signal: int | None = None
         self._error: OSError | InvalidRowError | None = None  # the first, of reading rows or of writing results
         self._output_failed = False
-        self._unwritten: list[str] = []  # lines that neither the output nor a journal has
+        self._unwritten: list[str] = []  # lines that the output does not have
 
     def execute(self) -> int:
         """
@@ -65,8 +77,8 @@ class BatchRun:
         `OSError` or `click.ClickException` when rows could not be read or results could not be written.
         """
         anyio.run(self._run)
-        if self._unwritten:
-            print_error("neuralbox: these results were not written, or not completely, and there is no journal:")
+        if self._unwritten and not self._is_journaled:
+            print_error("neuralbox: these results were not written, or not completely, and no journal has them:")
             for line in self._unwritten:
                 print_error(line)
         if self._report is not None:
@@ -98,8 +110,11 @@ class BatchRun:
             budget=options.budget,
             limit_to_balance=options.limit_to_balance,
             max_rate=options.max_rate,
-            on_progress=display.update,
+            on_progress=lambda progress: self._on_progress(progress, display),
         )
+        if options.journal is not None and options.output.is_regular:
+            # It had no room for some of the results, perhaps.
+            import_results(options.journal, lambda: saved_results(options.output.path))
         try:
             async with batch:
                 # Nothing is sent before the first await: the journal has the results of earlier runs, and no others.
@@ -113,45 +128,74 @@ class BatchRun:
                 await self._write_results(batch)  # those that arrived before the batch was closed
             self._finish_output()
 
+    def _on_progress(self, progress: BatchProgress, display: ProgressDisplay) -> None:
+        try:
+            self._options.output.check_in_place()
+        except OSError as error:
+            self._fail_output(error)
+        try:
+            display.update(progress)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            _discard_stderr()
+
     def _finish_output(self) -> None:
         options, report = self._options, self._report
         try:
+            if not self._output_failed:
+                options.output.check_in_place()
             if options.ordered and report is not None and report.skipped and self._error is None:
                 options.output.sort()  # the lines of earlier runs are in the order of their completion
         except OSError as error:
-            self._error = error
+            self._error = self._error or error
         finally:
             options.output.close()
 
     async def _write_results(self, batch: AsyncBatch) -> None:
         try:
             while results := await batch.read_batch():
-                self._write_lines(batch, [result_line(result, self._rows) for result in results])
+                self._write_lines([result_line(result, self._rows) for result in results])
                 failures = (result for result in results if result.error is not None)
                 self._first_failure = self._first_failure or next(failures, None)
         except (InvalidRowError, OSError) as error:  # from reading the rows a second time
             self._error = self._error or error
 
-    def _write_lines(self, batch: AsyncBatch, lines: list[str]) -> None:
+    def _write_lines(self, lines: list[str]) -> None:
         if not self._output_failed:
             try:
                 self._options.output.write(lines)
             except OSError as error:
-                self._error, self._output_failed = self._error or error, True
-                batch.stop()  # requests in flight are paid for
-        if self._output_failed and self._options.journal is None:
-            self._unwritten += map(escaped, lines)  # otherwise the journal keeps them for the next run
+                self._fail_output(error)
+        if self._output_failed:
+            self._unwritten += map(escaped, lines)  # few: only requests in flight, which are paid for
+
+    def _fail_output(self, error: OSError) -> None:
+        self._error, self._output_failed = self._error or error, True
+        if self._batch is not None:
+            self._batch.stop()
+
+    @property
+    def _is_journaled(self) -> bool:
+        """Whether the journal has the results for the next run."""
+        lost = self._report is not None and isinstance(self._report.stopped_by, JournalError)
+        return self._options.journal is not None and not lost
 
     def _stop(self, number: int, scope: anyio.CancelScope, display: ProgressDisplay) -> None:
         """Handle the signal *number*: let requests in flight finish; at the second signal, stop immediately."""
-        if self._signal is not None or self._batch is None:
+        first, self._signal = self._signal, self._signal or number
+        if number == first == _SIGHUP:
+            return  # the system and the shell may both report that the terminal was closed
+        if first is not None or self._batch is None:
             scope.cancel()
-        else:
-            self._batch.stop()
-            in_flight = self._batch.progress.in_flight
-            state = f"waiting for {counted(in_flight, 'request')} in flight" if in_flight else "stopping"
+            return
+        self._batch.stop()
+        in_flight = self._batch.progress.in_flight
+        state = f"waiting for {counted(in_flight, 'request')} in flight" if in_flight else "stopping"
+        try:
             display.message(f"neuralbox: {state}; press Ctrl-C again to stop immediately")
-        self._signal = self._signal or number
+        except OSError:
+            _discard_stderr()
 
     # ------------------------------------------------------------------------------------------------------ the summary
 
@@ -233,7 +277,7 @@ def _unknown_fact(report: BatchReport) -> str:
 
 @contextmanager
 def _signals_to(handle: Callable[[int], None]) -> Generator[None]:
-    """Call *handle* in the event loop with the number of each SIGINT and SIGTERM."""
+    """Call *handle* in the event loop with the number of each SIGINT, SIGTERM and SIGHUP."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can handle signals
         return
@@ -243,9 +287,20 @@ def _signals_to(handle: Callable[[int], None]) -> Generator[None]:
     def call_in_loop(number: int, _frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(handle, number)
 
-    previous = {number: signal.signal(number, call_in_loop) for number in _SIGNALS}
+    numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
+    if _SIGHUP is not None and signal.getsignal(_SIGHUP) is not signal.SIG_IGN:  # as `nohup` wants it
+        numbers.append(_SIGHUP)
+    previous = {number: signal.signal(number, call_in_loop) for number in numbers}
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _discard_stderr() -> None:
+    """Discard what is written to stderr from now on: its terminal is gone."""
+    with suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, _STDERR)
+        os.close(null)

@@ -74,9 +74,21 @@ class Output:
         if self._stdout is not None:
             self._stdout.write(text)
         elif self._file is not None:
+            self.check_in_place()
             rest = memoryview(_encoded(text))
             while rest:  # a pipe may accept a part only
                 rest = rest[self._file.write(rest) :]
+
+    def check_in_place(self) -> None:
+        """Raise `OSError` when the path no longer names the file that is open: it was removed or replaced."""
+        if self.path is None or not self.is_regular or self._file is None or self._file.closed:
+            return
+        try:
+            if os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):  # noqa: PTH116
+                return
+        except FileNotFoundError:
+            pass
+        raise FileNotFoundError(errno.ENOENT, "the output was removed or replaced while it was written", self.path)
 
     def sort(self) -> None:
         """Sort the lines of a regular file in the order of the rows. Keeps only the offsets of lines in memory."""

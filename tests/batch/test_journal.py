@@ -6,7 +6,7 @@ import json
 import os
 
 import pytest
-from journals import HEADER, entries, opened, written
+from journals import HEADER, entries, opened, opened_and_closed, written
 from transports import results_of
 
 from neuralbox_async import JournalEntry, JournalError
@@ -108,19 +108,29 @@ def test_a_malformed_line_in_the_middle(journal, line):
         assert 4 == caught.value.line
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        b'{"event":"done","key":"a","at":"noon"}\n',
-        b'{"event":"done","key":"a","at":1e300}\n',
-        b'{"event":"done","key":"a","generation":{"id":{}}}\n',
-    ],
-)
-def test_malformed_members(journal, line):
-    """A malformed member of an entry raises an error with its line."""
-    journal.write_bytes(HEADER + line)
-    with pytest.raises(JournalError, match="line 2"):
+@pytest.mark.parametrize("generation", [b'{"id":{}}', b"5", b'"text"', b"[1]", b"true"])
+def test_malformed_generations(journal, generation):
+    """A malformed generation raises an error with its line."""
+    journal.write_bytes(HEADER + b'{"event":"done","key":"a","generation":%b}\n' % generation)
+    with pytest.raises(JournalError, match="line 2") as caught:
         entries(journal)
+    assert (str(journal), 2) == (caught.value.path, caught.value.line)
+
+
+@pytest.mark.parametrize(
+    "value", [b'"noon"', b"1e300", b"[]", b"{}", b"true", b"-1", b"9" * 400, b'"\\ud800"', b"null"]
+)
+@pytest.mark.parametrize("name", ["at", "attempts", "elapsed", "tokens_used", "reserved"])
+def test_odd_facts(journal, name, value):
+    """A fact that is of another type or beyond any range is unknown; the text, which is paid for, is there."""
+    generation = b'{"id":1,"content":"paid"}'
+    journal.write_bytes(
+        HEADER + b'{"event":"done","key":"a","%b":%b,"generation":%b}\n' % (name.encode(), value, generation)
+    )
+    (entry,) = entries(journal)
+    assert ("paid", 1) == (entry.generation.content, entry.generation_id)
+    assert getattr(entry, name) in {None, 0}
+    opened_and_closed(journal)
 
 
 def test_edited_by_hand(journal):

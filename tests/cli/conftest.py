@@ -108,12 +108,18 @@ class Terminal:
         """The output without colours and cursor movements."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.screen).replace("\r\n", "\n")
 
+    def hang_up(self):
+        """Close the terminal while the process runs."""
+        os.close(self._master)
+        self._master = None
+
     def close(self):
         """Kill the process if it still runs, and close the terminal."""
         if self.popen.poll() is None:
             self.popen.kill()
             self.popen.wait()
-        os.close(self._master)
+        if self._master is not None:
+            os.close(self._master)
 
     def _read(self):
         if not select.select([self._master], [], [], TIMEOUT)[0]:

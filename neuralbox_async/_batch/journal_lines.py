@@ -1,0 +1,118 @@
+"""The lines that a journal writes: bytes that one JSON object fits, without I/O."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from neuralbox_async._call import polling
+from neuralbox_async._errors import APIConnectionError, InvalidParameterError, ResponseError
+from neuralbox_async._wire.json import is_array, is_object
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from neuralbox_async._errors import NeuralBoxError
+    from neuralbox_async._types import Generation, GenerationId
+
+_MAX_BODY: Final = 1024 * 1024  # bytes of a response without a text
+_MAX_ID: Final = 2**63 - 1
+# What is nested deeper than this in a response is left out: not every program could read the line.
+_MAX_DEPTH: Final = 100
+_dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: it is costly
+_quoted: Final = json.encoder.encode_basestring
+
+
+def start(key: str, idempotency_key: str, model: str, reserved: int | None) -> bytes:
+    """Return the line for a *key* that is about to be sent, for *reserved* tokens."""
+    request = f'"idempotency_key":{_quoted(idempotency_key)},"model":{_quoted(model)}'
+    facts = f'"reserved":{"null" if reserved is None else reserved},"at":{_now()}'
+    return f'{{"event":"start","key":{_quoted(key)},{request},{facts}}}\n'.encode()
+
+
+def pending(key: str, generation_id: GenerationId) -> bytes:
+    """Return the line for a *key* that the API accepted and has not finished."""
+    return _encoded({"event": "pending", "key": key, "at": _now(), "id": generation_id}) + b"\n"
+
+
+def done(
+    key: str, generation: Generation, body: bytes, *, attempts: int, elapsed: float, tokens_used: int | None
+) -> bytes:
+    """Return the line for the *generation* of *key*: with the *body* of its response, as it arrived, if it has one."""
+    tokens = "null" if tokens_used is None else tokens_used
+    facts = f'"at":{_now()},"attempts":{attempts},"elapsed":{elapsed:.3f},"tokens_used":{tokens}'
+    beginning = f'{{"event":"done","key":{_quoted(key)},{facts},"generation":'.encode()
+    return b"%b%b}\n" % (beginning, _generation(generation, body))
+
+
+def failed(
+    key: str, error: NeuralBoxError, generation_id: GenerationId | None, *, attempts: int, elapsed: float
+) -> bytes:
+    """Return the line for a *key* without a generation, with the text that had arrived; *generation_id* if known."""
+    facts = {"event": "failed", "key": key, "at": _now(), "attempts": attempts, "elapsed": round(elapsed, 3)}
+    failure = {"error_type": type(error).__name__, "message": error.message, "billed": error.billed}
+    accepted = {} if (known := usable_id(generation_id)) is None else {"id": known}
+    return _encoded({**facts, **failure, **accepted, **_response_in(error)}) + b"\n"
+
+
+def usable_id(value: Any) -> GenerationId | None:
+    """Return *value* if a generation can be retrieved by it, otherwise None."""
+    if isinstance(value, int) and not -_MAX_ID <= value <= _MAX_ID:
+        return None
+    try:
+        return polling.id_of(value)
+    except InvalidParameterError:
+        return None
+
+
+def _response_in(error: NeuralBoxError) -> dict[str, str]:
+    """Return what *error* has of a response that is paid for, or may be: its text, or else its body."""
+    if error.text:
+        return {"text": error.text}
+    if error.billed != "no" and isinstance(error, ResponseError | APIConnectionError) and error.body:
+        return {"body": error.body[:_MAX_BODY].decode(errors="replace")}
+    return {}
+
+
+def _generation(generation: Generation, body: bytes) -> bytes:
+    """Return the JSON object of *generation* as one line: the bytes of *body* if they are one."""
+    is_line = body[:1] == b"{" and b"\n" not in body and body[-1:] == b"}"
+    if is_line and (body.count(b"{") + body.count(b"[") <= _MAX_DEPTH or not _is_deeper(generation.raw, _MAX_DEPTH)):
+        return body
+    try:
+        if generation.raw:
+            return _encoded(_pruned(generation.raw, _MAX_DEPTH))
+    except (TypeError, ValueError, RecursionError):  # such as a number of thousands of digits
+        pass
+    essential = {"id": usable_id(generation.id), "status": generation.status, "content": generation.content}
+    return _encoded({**essential, "model": generation.model, "url": generation.url})
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if is_object(value):
+        return levels == 0 or any(_is_deeper(item, levels - 1) for item in value.values())
+    return is_array(value) and (levels == 0 or any(_is_deeper(item, levels - 1) for item in value))
+
+
+def _pruned(value: Any, levels: int) -> Any:
+    """Return *value* with None instead of arrays and objects below so many *levels*, and of numbers that JSON lacks."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if is_object(value):
+        return {name: _pruned(item, levels - 1) for name, item in value.items()} if levels else None
+    if is_array(value):
+        return [_pruned(item, levels - 1) for item in value] if levels else None
+    return value
+
+
+def _encoded(members: Mapping[str, object]) -> bytes:
+    try:
+        return _dumps(members).encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON's escapes can carry
+        return json.dumps(members).encode()
+
+
+def _now() -> float:
+    return round(time.time(), 3)

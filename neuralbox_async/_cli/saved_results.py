@@ -1,0 +1,54 @@
+"""The results in an output file of an earlier run, as entries of a journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, TypeGuard
+
+from neuralbox_async import Generation, JournalEntry
+
+_GENERATION = ("id", "model", "content", "url", "thumbnail_url", "tokens_used")
+
+
+def saved_results(path: str | None) -> Iterator[JournalEntry]:
+    """
+    Yield the results with text in the output at *path*, which may not exist.
+
+    Other lines are left out: failures without text, and what a crash has left of the last line.
+    """
+    if path is None:
+        return
+    try:
+        file = open(path, "rb")  # noqa: PTH123, SIM115 - one path, one style
+    except FileNotFoundError:
+        return
+    with file:
+        for line in file:
+            with suppress(ValueError, RecursionError):
+                if _is_result(members := json.loads(line)):
+                    yield from _result(members)
+
+
+def _is_result(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping) and isinstance(value.get("key"), str)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _result(members: Mapping[str, Any]) -> Iterator[JournalEntry]:
+    facts: dict[str, Any] = {"key": members["key"], "attempts": _count(members.get("attempts"))}
+    if isinstance(members.get("content"), str):
+        raw = {name: members[name] for name in _GENERATION if members.get(name) is not None}
+        tokens_used = members.get("tokens_used")
+        yield JournalEntry(
+            event="done",
+            generation=Generation(content=members["content"], raw={"status": "completed", **raw}),
+            tokens_used=None if tokens_used is None else _count(tokens_used),
+            **facts,
+        )
+    elif isinstance(members.get("text"), str) and members.get("billed") != "no":
+        yield JournalEntry(event="failed", text=members["text"], message=str(members.get("message")), **facts)
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0
