@@ -12,7 +12,9 @@ PROJECT = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["pro
 
 def main() -> None:
     """Print one line per package, such as "aiohttp==3.14"."""
-    requirements = PROJECT["dependencies"] + [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    requirements = PROJECT["dependencies"] + [
+        line for extra in PROJECT["optional-dependencies"].values() for line in extra
+    ]
     for requirement in requirements:
         match = re.match(r"([\w-]+)>=([\w.]+)", requirement)
         if match is None:
