@@ -10,7 +10,7 @@ BENCH_ARGS ?=
 # Other SDKs and HTTP clients to measure, each in a virtual environment of its own.
 OTHER_SDKS := requests httpx openai anthropic
 
-.PHONY: help demo test test-general test-oldest test-next test-all lint format bench bench-other-sdks dist clean
+.PHONY: help demo test test-general test-oldest test-next test-all lint format bench bench-other-sdks docs dist clean
 # Otherwise make removes this stamp at the end, as an intermediate file of a pattern rule.
 .PRECIOUS: .venv-%/.test
 
@@ -64,6 +64,9 @@ bench: .venv/.bench ## run the benchmarks, some ten minutes (BENCH_ARGS="--only 
 
 bench-other-sdks: .venv/.bench $(OTHER_SDKS:%=.venv-sdk-%/.sdk) ## run the benchmarks with other SDKs, each in a virtual environment of its own
 	.venv/bin/python -m benchmarks --other-sdks $(BENCH_ARGS)
+
+docs: .venv/.dev ## build the documentation site in build/docs; open build/docs/index.html
+	.venv/bin/python -m sphinx --fresh-env --quiet --fail-on-warning --keep-going --builder html docs build/docs
 
 dist: .venv/.dev ## build sdist and wheel, and test the wheel in a clean environment
 	rm -rf dist
