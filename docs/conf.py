@@ -31,7 +31,7 @@ myst_enable_extensions = ["colon_fence", "fieldlist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
+maximum_signature_line_length = 100
 python_use_unqualified_type_names = True
 
 html_theme = "furo"
