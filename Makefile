@@ -10,7 +10,7 @@ BENCH_ARGS ?=
 # Other SDKs and HTTP clients to measure, each in a virtual environment of its own.
 OTHER_SDKS := requests httpx openai anthropic
 
-.PHONY: help demo test test-general test-all lint format bench bench-other-sdks dist clean
+.PHONY: help demo test test-general test-oldest test-next test-all lint format bench bench-other-sdks docs dist clean
 # Otherwise make removes this stamp at the end, as an intermediate file of a pattern rule.
 .PRECIOUS: .venv-%/.test
 
@@ -36,6 +36,12 @@ test-general: .venv/.dev ## run the tests of the packages without the fast paths
 	NEURALBOX_FAST_PATHS=off .venv/bin/python -m pytest $(PYTEST_ARGS) \
 		$(foreach folder,benchmarks cli docs hosts packaging testing,--ignore=tests/$(folder))
 
+test-oldest: .venv-oldest/.test ## run the tests with the lowest versions that pyproject.toml allows, without coverage
+	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS)
+
+test-next: .venv-next/.test ## run the tests with pre-releases of the required packages, without coverage; may fail
+	.venv-next/bin/python -m pytest $(PYTEST_ARGS)
+
 test-%: .venv-%/.test ## run the tests on another CPython of this machine, without coverage: make test-3.12
 	.venv-$*/bin/python -m pytest $(PYTEST_ARGS)
 
@@ -43,9 +49,9 @@ test-all: .venv/.dev ## run the tests on every CPython of this machine, from 3.1
 	@others=$$(.ci/interpreters | sed "/^$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') /d; s/ .*//; s/^/test-/"); \
 	$(MAKE) --no-print-directory --keep-going test $$others
 
-lint: .venv/.dev ## check style, format and types
+lint: .venv/.dev ## check style, format, types and workflows
 	@status=0; \
-	for check in 'ruff check' 'ruff format --check' mypy 'pyright --pythonpath .venv/bin/python'; do \
+	for check in 'ruff check' 'ruff format --check' mypy 'pyright --pythonpath .venv/bin/python' 'zizmor --offline --quiet .github'; do \
 		echo "$$check"; .venv/bin/$$check || status=1; \
 	done; exit $$status
 
@@ -58,6 +64,9 @@ bench: .venv/.bench ## run the benchmarks, some ten minutes (BENCH_ARGS="--only 
 
 bench-other-sdks: .venv/.bench $(OTHER_SDKS:%=.venv-sdk-%/.sdk) ## run the benchmarks with other SDKs, each in a virtual environment of its own
 	.venv/bin/python -m benchmarks --other-sdks $(BENCH_ARGS)
+
+docs: .venv/.dev ## build the documentation site in build/docs; open build/docs/index.html
+	.venv/bin/python -m sphinx --fresh-env --quiet --fail-on-warning --keep-going --builder html docs build/docs
 
 dist: .venv/.dev ## build sdist and wheel, and test the wheel in a clean environment
 	rm -rf dist
@@ -73,7 +82,7 @@ clean: ## remove all files that these targets made
 # The requirements of development include those of the demo.
 .venv/.dev: $(METADATA) | .venv/bin/python
 	@echo 'installing the requirements of tests and linters into .venv'
-	@.venv/$(PIP) --editable '.[dev]'
+	@.venv/$(PIP) --editable '.[cli,speed]' --group dev
 	@touch .venv/.demo $@
 
 .venv/.demo: $(METADATA) | .venv/bin/python
@@ -92,10 +101,25 @@ clean: ## remove all files that these targets made
 	@$(@D)/$(PIP) $*
 	@touch $@
 
+.venv-oldest/.test: $(METADATA) .ci/lowest_versions.py | .venv/bin/python
+	@[ -x .venv-oldest/bin/python ] || .ci/make-venv .venv/bin/python .venv-oldest
+	@echo 'installing the lowest versions and the requirements of the tests into .venv-oldest'
+	@.venv-oldest/bin/python .ci/lowest_versions.py >.venv-oldest/constraints.txt
+	@.venv-oldest/$(PIP) --constraint .venv-oldest/constraints.txt --editable '.[cli,speed]' --group test
+	@touch $@
+
+# pip's --pre would apply to the test tools as well.
+.venv-next/.test: $(METADATA) | .venv/bin/python
+	@[ -x .venv-next/bin/python ] || .ci/make-venv .venv/bin/python .venv-next
+	@echo 'installing pre-releases and the requirements of the tests into .venv-next'
+	@.venv-next/$(PIP) --editable '.[cli,speed]' --group test
+	@.venv-next/$(PIP) --upgrade --pre aiohttp anyio attrs cattrs
+	@touch $@
+
 # Without the requirements of the linters: they run only in .venv.
 .venv-%/.test: $(METADATA)
 	@python=$$(.ci/interpreters | sed -n 's/^$* //p') && [ "$$python" ] || { echo 'there is no CPython $* on this machine' >&2; exit 1; }; \
 	[ -x .venv-$*/bin/python ] || .ci/make-venv "$$python" .venv-$*
 	@echo 'installing the requirements of the tests into .venv-$*'
-	@.venv-$*/$(PIP) --editable '.[cli,speed,test]'
+	@.venv-$*/$(PIP) --editable '.[cli,speed]' --group test
 	@touch $@

@@ -56,6 +56,17 @@ def check_contents(dist: Path) -> tuple[Path, str]:
     return wheel, version
 
 
+def check_reproducible(wheel: Path) -> None:
+    """Build the wheel once more, from the same sources. Exit if its bytes are not those of *wheel*."""
+    with tempfile.TemporaryDirectory() as directory:
+        run(sys.executable, "-m", "build", "--wheel", "--quiet", "--outdir", directory, str(ROOT), cwd=directory)
+        fail_if(
+            "a second build differs",
+            {wheel.name} if Path(directory, wheel.name).read_bytes() != wheel.read_bytes() else set(),
+        )
+    print(f"{wheel.name} has the same bytes when it is built again")
+
+
 def check_wheel(wheel: Path, version: str) -> None:
     """Use *wheel* in a clean environment, without extras and then with the extra `cli`. Exit if that fails."""
     with tempfile.TemporaryDirectory() as directory:
@@ -110,4 +121,6 @@ def fail_if(problem: str, items: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    check_wheel(*check_contents(Path(sys.argv[1]).resolve()))
+    built, its_version = check_contents(Path(sys.argv[1]).resolve())
+    check_reproducible(built)
+    check_wheel(built, its_version)

@@ -21,7 +21,8 @@ _POLL_SECONDS: Final = 0.002
 
 
 class NeuralBoxServer(Lifecycle, FaultInjector):
-    """A local NeuralBox API with real sockets, in a daemon thread with its own event loop.
+    """
+    A local NeuralBox API with real sockets, in a daemon thread with its own event loop.
 
     One server can be used by async code, blocking code and any number of event loops at the same time. Use it as a
     context manager (``with`` or ``async with``), or call `start` and `close`. It behaves as the vendor documents.
@@ -32,43 +33,41 @@ class NeuralBoxServer(Lifecycle, FaultInjector):
     *stop_on_disconnect* is true. A stream stops when its client disconnects, and is billed just before its
     `generation_end` is sent.
 
-    Args:
-        api_key: The valid API key. It can be changed while the server runs.
-        host: The address to listen on.
-        port: The port to listen on; 0 selects a free port.
-        balance: The initial balance, in NeuralBox tokens.
-        plan: The plan named in response bodies (`free`, `basic`, `pro`, `vip`, `elite`).
-        dialect: The form of the response to a request with `messages`: "a" (string ids, `content`) or "b" (integer
-            ids, `result_text`). Requests with `prompt`, or to /generate/stream, get a response in "b". The request
-            header `X-NeuralBox-Dialect: a` or `b` overrides both.
-        status_paths: The status endpoints that exist: "a" for /generate/status/{id}, "b" for /generate/{id}.
-        reply: The text of every generation, or a function that takes the JSON of the request and returns the text, as
-            a string or as an iterable of tokens (which may be infinite for streams). The function runs on the server's
-            event loop. The default is an echo of the last user message.
-        prices: Prices by model, in NeuralBox tokens per generation. They override the vendor's price list. Other
-            models cost 1.
-        restricted_models: Models for which the response is a 403 `insufficient_plan`.
-        failing_models: Models whose generations end with status `failed`.
-        pending_models: Models whose generations, unless streamed, are `pending` at first and complete after
-            *pending_seconds*. A member ``"background": true`` in a request has the same effect.
-        pending_seconds: Seconds until a pending generation completes.
-        latency: Seconds before the response to a generation request, or before the headers of a stream.
-        event_interval: Seconds between the events of a stream; 0 sends them as fast as the client reads.
-        heartbeat: Seconds between comment lines while a stream is idle; None sends none.
-        limit_hour: Generation requests per hour; None sets no limit and sends no headers about it.
-        limit_day: Generation requests per day; None as for *limit_hour*.
-        hour_seconds: Length of an hour, in seconds. The hour starts with the first counted request.
-        day_seconds: Length of a day, in seconds. The day starts with the first counted request.
-        retry_after_header: Whether a 429 has the (undocumented) `Retry-After` header besides `retry_after` in the body.
-        honour_idempotency_key: Whether a repeated `Idempotency-Key` returns the first generation again, unbilled. The
-            vendor documents no such feature, so by default each request creates a new generation.
-        stop_on_disconnect: Whether a generation that is not streamed stops, unbilled, when its client disconnects.
-        keepalive_timeout: Seconds after which an idle connection is closed.
-        max_body_size: Maximum size of a request body, in bytes. The response to a larger one is a 413.
-        history: Number of requests, generations and bills to keep, the newest; None keeps all.
+    * *api_key*: The valid API key. It can be changed while the server runs.
+    * *host*: The address to listen on.
+    * *port*: The port to listen on; 0 selects a free port.
+    * *balance*: The initial balance, in NeuralBox tokens.
+    * *plan*: The plan named in response bodies (`free`, `basic`, `pro`, `vip`, `elite`).
+    * *dialect*: The form of the response to a request with `messages`: "a" (string ids, `content`) or "b" (integer ids,
+      `result_text`). Requests with `prompt`, or to /generate/stream, get a response in "b". The request header
+      `X-NeuralBox-Dialect: a` or `b` overrides both.
+    * *status_paths*: The status endpoints that exist: "a" for /generate/status/{id}, "b" for /generate/{id}.
+    * *reply*: The text of every generation, or a function that takes the JSON of the request and returns the text, as a
+      string or as an iterable of tokens (which may be infinite for streams). The function runs on the server's event
+      loop. The default is an echo of the last user message.
+    * *prices*: Prices by model, in NeuralBox tokens per generation. They override the vendor's price list. Other models
+      cost 1.
+    * *restricted_models*: Models for which the response is a 403 `insufficient_plan`.
+    * *failing_models*: Models whose generations end with status `failed`.
+    * *pending_models*: Models whose generations, unless streamed, are `pending` at first and complete after
+      *pending_seconds*. A member ``"background": true`` in a request has the same effect.
+    * *pending_seconds*: Seconds until a pending generation completes.
+    * *latency*: Seconds before the response to a generation request, or before the headers of a stream.
+    * *event_interval*: Seconds between the events of a stream; 0 sends them as fast as the client reads.
+    * *heartbeat*: Seconds between comment lines while a stream is idle; None sends none.
+    * *limit_hour*: Generation requests per hour; None sets no limit and sends no headers about it.
+    * *limit_day*: Generation requests per day; None as for *limit_hour*.
+    * *hour_seconds*: Length of an hour, in seconds. The hour starts with the first counted request.
+    * *day_seconds*: Length of a day, in seconds. The day starts with the first counted request.
+    * *retry_after_header*: Whether a 429 has the (undocumented) `Retry-After` header besides `retry_after` in the body.
+    * *honour_idempotency_key*: Whether a repeated `Idempotency-Key` returns the first generation again, unbilled. The
+      vendor documents no such feature, so by default each request creates a new generation.
+    * *stop_on_disconnect*: Whether a generation that is not streamed stops, unbilled, when its client disconnects.
+    * *keepalive_timeout*: Seconds after which an idle connection is closed.
+    * *max_body_size*: Maximum size of a request body, in bytes. The response to a larger one is a 413.
+    * *history*: Number of requests, generations and bills to keep, the newest; None keeps all.
 
-    Raises:
-        ValueError: if an option is out of range.
+    Raises `ValueError` if an option is out of range.
     """
 
     def __init__(

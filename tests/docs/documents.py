@@ -10,9 +10,11 @@ import attrs
 TIMEOUT = 20.0  # seconds
 ROOT = Path(__file__).resolve().parents[2]
 FOR_CONTRIBUTORS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
+# The site takes their text from other files.
+COPIED_PAGES = ("changelog", "contributing", "security", "benchmarks")
 PAGES = [
     ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.stem not in COPIED_PAGES),
     *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
 ]
 

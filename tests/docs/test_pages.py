@@ -12,6 +12,7 @@ import pytest
 from documents import FOR_CONTRIBUTORS, PAGES, ROOT, anchors, blocks, code_in, links, prose, read, table
 
 import neuralbox_async
+import neuralbox_sync
 from neuralbox_async import (
     APIStatusError,
     AsyncNeuralBox,
@@ -58,11 +59,22 @@ def test_links(page):
 
 
 def test_every_page_is_linked():
-    """The README names every page and every example."""
+    """The README names every guide and every example; the index of the site names every page (Sphinx checks that)."""
     text = read(README)
-    everything = [*PAGES, *(ROOT / "examples").glob("*.py"), ROOT / "LICENSE"]
+    guides = [page for page in PAGES if page.parent == ROOT / "docs" and page.stem != "index"]
+    everything = [*guides, *(ROOT / "examples").glob("*.py"), ROOT / "LICENSE"]
 
     assert [] == [file.name for file in everything if file != README and file.relative_to(ROOT).as_posix() not in text]
+
+
+def test_reference():
+    """The reference documents every public name, each once."""
+    pages = [page for page in PAGES if page.parent == ROOT / "docs" / "reference"]
+    directive = re.compile(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)", re.MULTILINE)
+    documented = [name for page in pages for name in directive.findall(read(page))]
+    public = {*neuralbox_async.__all__, *neuralbox_sync.__all__, *testing.__all__} - {"__version__"}
+
+    assert sorted(public) == sorted(documented)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

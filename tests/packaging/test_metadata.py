@@ -11,7 +11,8 @@ import pytest
 import neuralbox_async
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 
 
 def names(requirements):
@@ -39,8 +40,9 @@ def test_installed_requirements():
 
 
 def test_extras():
-    """The extras that the documentation names exist."""
-    assert {"cli", "speed", "dev"} <= set(PROJECT["optional-dependencies"])
+    """The extras are those for users; what the development needs is not published."""
+    assert {"cli", "speed"} == set(PROJECT["optional-dependencies"])
+    assert {"test", "dev"} <= set(PYPROJECT["dependency-groups"])
 
 
 @pytest.mark.parametrize("group", ["console_scripts", "pytest11"])
