@@ -8,12 +8,13 @@ two reads (PEP 789).
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from neuralbox_async._call.stream_interruption import interruption
 from neuralbox_async._call.stream_reader import StreamLimits, StreamReader, close_threadsafe
@@ -47,7 +48,6 @@ else:
     fast_path = lazy_module("neuralbox_async._wire.fast_path")
     responses = lazy_module("neuralbox_async._wire.responses")
 
-T = TypeVar("T")
 
 _CLOSED_WHILE_OPENING = "the stream was closed while it was being opened"
 _DRAIN_TIMEOUT = 0.25  # seconds for the server to end the body after the terminal event, so that the connection is kept
@@ -88,7 +88,8 @@ class AsyncStream:
         self._whole: Generation | None = None  # the generation as the API describes it, if it does
         self._failure: NeuralBoxError | None = None
         self._timeouts = StreamTimeouts(limits)
-        self._decoder = events.EventDecoder()
+        self._decode: Callable[..., Any] = operator.call
+        self._decoder = events.EventDecoder(self._decode)
         self._now: Callable[[], float] = now  # until it is entered; then its loop's clock, at a third of the cost
 
     # -------------------------------------------------------------------------------------------- opening and closing
@@ -103,7 +104,8 @@ class AsyncStream:
         self._timeouts.start(self._now())
         response, self._call = await self._open_response()
         self._reader = StreamReader(response, self._limits)
-        self._decoder = events.EventDecoder(self._call.decode)  # without a reference to this stream
+        self._decode = self._call.decode
+        self._decoder = events.EventDecoder(self._decode)  # without a reference to this stream
         if self._is_closed():
             self._reader.close()
             raise StreamStateError(_CLOSED_WHILE_OPENING)
@@ -305,12 +307,10 @@ class AsyncStream:
         if not is_stream:
             await self._read_unstreamed(reader)
         elif received is None:
-            msg = "the connection was closed"
-            raise APIConnectionError(msg, request_sent=True)
+            raise APIConnectionError("the connection was closed", request_sent=True)
         elif late and timeouts.has_expired(self._now()) and self._state is StreamState.OPEN:
             # A read that finds data never waits: without this, a flood of heartbeats would have no timeout.
-            msg = "no content arrived in time"
-            timeout = APITimeoutError(msg, phase=timeouts.phase, request_sent=True)
+            timeout = APITimeoutError("no content arrived in time", phase=timeouts.phase, request_sent=True)
             self._pending_failure = self._pending_failure or timeout
 
     async def _read_unstreamed(self, reader: StreamReader) -> None:
@@ -324,7 +324,7 @@ class AsyncStream:
         self._check_not_closed()
         failure: ResponseError | GenerationFailedError
         try:
-            whole = self._decode(responses.decode_generation, response.status_code, response.headers, body)
+            whole: Generation = self._decode(responses.decode_generation, response.status_code, response.headers, body)
         except (ResponseError, GenerationFailedError) as error:
             failure = error
             self._record_start(GenerationStart(error.generation_id))
@@ -352,8 +352,7 @@ class AsyncStream:
         """Make pending the part of *whole*, a completed generation, beyond the text *so_far*."""
         self._whole = whole
         self._move(StreamState.ENDED)
-        rest = whole.content[len(so_far) :]
-        if rest:
+        if rest := whole.content[len(so_far) :]:
             self._pending.append(ContentDelta(rest, raw=whole.raw))
         counts = (whole.id, whole.tokens_used, whole.balance_remaining, whole.usage)
         self._pending.append(GenerationEnd(*counts, problems=whole.problems, raw=whole.raw))
@@ -388,9 +387,6 @@ class AsyncStream:
         self._move(StreamState.INTERRUPTED)
         self._close()
         raise self._failure from without_frames(error)
-
-    def _decode(self, decode: Callable[..., T], *received: object) -> T:
-        return decode(*received) if self._call is None else self._call.decode(decode, *received)
 
     def _annotate(self, error: NeuralBoxError) -> NeuralBoxError:
         return error if self._call is None else self._call.annotate(error)

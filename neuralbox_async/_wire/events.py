@@ -54,7 +54,7 @@ class EventDecoder:
     *decode* calls a decoder with what was received, and may change its errors.
     """
 
-    def __init__(self, decode: Callable[..., Any] = lambda decoder, *received: decoder(*received)) -> None:
+    def __init__(self, decode: Callable[..., Any]) -> None:
         self.ended = False
         self._call_decoder = decode
         self._joiner = SurrogateJoiner()
