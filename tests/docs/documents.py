@@ -21,6 +21,7 @@ PAGES = [
 _BLOCK = re.compile(
     r"(?:<!-- (?P<source>\S+) -->\n\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
 )
+_PROGRAM = re.compile(r"# ([\w/]+\.py)\n\n")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _ROW = re.compile(r"^\|(.+)\|$")
 
@@ -51,6 +52,18 @@ def blocks(page, *languages):
         for match in _BLOCK.finditer(text)
     )
     return [block for block in found if block.language in languages]
+
+
+def program_name(block):
+    """Return the file name in the first line of *block*, if it is a program; a page may have several of them."""
+    match = _PROGRAM.match(block.code)
+    return match and match[1]
+
+
+def programs(page):
+    """Return the programs of *page* by their file names. They run in their hosts, side by side in one folder."""
+    named = {program_name(block): block.code for block in blocks(page, "python")}
+    return {name: code for name, code in named.items() if name is not None}
 
 
 def prose(page):
