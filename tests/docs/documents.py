@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import attrs
@@ -64,6 +65,12 @@ def programs(page):
     """Return the programs of *page* by their file names. They run in their hosts, side by side in one folder."""
     named = {program_name(block): block.code for block in blocks(page, "python")}
     return {name: code for name, code in named.items() if name is not None}
+
+
+def command(page, name):
+    """Return the words of the command *name* on *page*. It is shown without a prompt, in a block of plain text."""
+    lines = (line for block in blocks(page, "text") for line in block.code.splitlines())
+    return next(words for line in lines if (words := shlex.split(line))[:1] == [name])
 
 
 def prose(page):
