@@ -155,9 +155,8 @@ def test_fastapi(folder, server):
 
 
 def _kind_and_outcome(response):
-    return response.headers["Content-Type"].partition(";")[0], re.findall(
-        r"^event: (\w+)$", response.text, re.MULTILINE
-    )[-1]
+    events = re.findall(r"^event: (\w+)$", response.text, re.MULTILINE)
+    return response.headers["Content-Type"].partition(";")[0], events[-1]
 
 
 def _text_of(response):
