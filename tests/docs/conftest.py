@@ -8,20 +8,22 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 
 from neuralbox_async.testing import NeuralBoxServer
 
 # Test folders are not packages; this one has a module besides its tests.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from documents import ROOT, TIMEOUT
+from documents import ROOT, TIMEOUT, programs
 
+COMPANY_CA = trustme.CA().cert_pem.bytes()
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, tmp_path):
-    """An invalid key, an address where no server listens, and a folder of its own with an image."""
+    """An invalid key, an address where no server listens, and a folder of its own with an image and a certificate."""
     for name in list(os.environ):
         if name.startswith("NEURALBOX_") or name in {"FORCE_COLOR", "NO_COLOR"}:
             monkeypatch.delenv(name)
@@ -32,6 +34,7 @@ def environment(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photo.jpg").write_bytes(JPEG)
+    (tmp_path / "company-ca.pem").write_bytes(COMPANY_CA)
 
 
 @pytest.fixture
@@ -41,6 +44,20 @@ def server(monkeypatch):
         monkeypatch.setenv("NEURALBOX_API_KEY", server.api_key)
         monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
         yield server
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a function that writes the programs of a page into a folder, which it returns."""
+
+    def write(page):
+        for name, code in programs(ROOT / "docs" / page).items():
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(code, encoding="utf-8")
+        return tmp_path
+
+    return write
 
 
 @pytest.fixture

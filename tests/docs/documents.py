@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import attrs
@@ -21,6 +22,7 @@ PAGES = [
 _BLOCK = re.compile(
     r"(?:<!-- (?P<source>\S+) -->\n\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
 )
+_PROGRAM = re.compile(r"# ([\w/]+\.py)\n\n")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _ROW = re.compile(r"^\|(.+)\|$")
 
@@ -51,6 +53,24 @@ def blocks(page, *languages):
         for match in _BLOCK.finditer(text)
     )
     return [block for block in found if block.language in languages]
+
+
+def program_name(block):
+    """Return the file name in the first line of *block*, if it is a program; a page may have several of them."""
+    match = _PROGRAM.match(block.code)
+    return match and match[1]
+
+
+def programs(page):
+    """Return the programs of *page* by their file names. They run in their hosts, side by side in one folder."""
+    named = {program_name(block): block.code for block in blocks(page, "python")}
+    return {name: code for name, code in named.items() if name is not None}
+
+
+def command(page, name):
+    """Return the words of the command *name* on *page*. It is shown without a prompt, in a block of plain text."""
+    lines = (line for block in blocks(page, "text") for line in block.code.splitlines())
+    return next(words for line in lines if (words := shlex.split(line))[:1] == [name])
 
 
 def prose(page):

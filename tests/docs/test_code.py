@@ -10,14 +10,17 @@ import re
 import sys
 
 import pytest
-from documents import PAGES, ROOT, blocks
+from documents import PAGES, ROOT, blocks, program_name
 
 from neuralbox_async import AsyncNeuralBox
 
 BLOCKS = [block for page in PAGES for block in blocks(page, "python")]
 COPIES = [block for block in BLOCKS if block.source is not None]
-TESTS = [block for block in BLOCKS if re.search(r"^(async )?def test_", block.code, re.MULTILINE)]
-PIECES = [block for block in BLOCKS if block not in COPIES and block not in TESTS]
+# Tested by test_programs.py and test_web_programs.py.
+PROGRAMS = [block for block in BLOCKS if program_name(block) is not None]
+OTHERS = [block for block in BLOCKS if block not in COPIES and block not in PROGRAMS]
+TESTS = [block for block in OTHERS if re.search(r"^(async )?def test_", block.code, re.MULTILINE)]
+PIECES = [block for block in OTHERS if block not in TESTS]
 
 SETTINGS = """\
 [pytest]

@@ -72,6 +72,9 @@ def test_other(line):
             name, _, extra = requirement.rstrip("]").partition("[")
             assert project["name"] == name
             assert extra in {"", *project["optional-dependencies"]}
+        case ["pip", "install", *packages]:
+            tested = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["test"]
+            assert set(packages) <= {re.match(r"[\w-]+", requirement)[0] for requirement in tested}
         case ["curl", *_, "localhost:8080/chat"]:
             assert f"``{line.replace('Tell a story', 'Hi')}``" in (ROOT / "examples/web_backend.py").read_text(
                 encoding="utf-8"

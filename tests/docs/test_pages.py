@@ -43,7 +43,11 @@ KINDS = {
 }
 SOURCES = [source for package in ("neuralbox_async", "neuralbox_sync") for source in (ROOT / package).rglob("*.py")]
 # Classes and constants of other packages.
-FOREIGN_NAMES = {"ClientSession", "ClientResponse", "ClientConnectorError", "StreamingResponse"}
+FOREIGN_NAMES = {"ClientSession", "ClientResponse", "ClientConnectorError", "StreamingResponse", "TestClient"}
+FOREIGN_NAMES |= {"AsyncOpenAI", "EventSource", "OpenAI", "OpenAIError"}
+FOREIGN_OPTIONS = {"--no-buffer", "--data", "--check"}
+# Of uvicorn, gunicorn and Celery.
+FOREIGN_OPTIONS |= {"--app", "--concurrency", "--preload", "--threads", "--worker-class", "--workers"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -114,7 +118,7 @@ def test_options_of_the_command():
     """Every option that a page names exists in the command, in make, or in a tool that the page uses."""
     from neuralbox_async._cli import cli
 
-    options = {"--help", "--version", "--no-buffer", "--data", "--format", "--check"}
+    options = {"--help", "--version", *FOREIGN_OPTIONS}
     for command in cli.commands.values():
         options |= {option for parameter in command.params for option in parameter.opts}
     named = {option for page in PAGES for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", _without_old_names(page))}

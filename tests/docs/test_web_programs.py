@@ -1,0 +1,244 @@
+"""The web applications on the pages are served as their pages describe, and called."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import re
+import sys
+
+import attrs
+import pytest
+from documents import ROOT, TIMEOUT, command, programs
+from web_server import serve
+
+from neuralbox_async.testing import NeuralBoxServer
+
+DJANGO = {
+    "mysite/settings.py": """\
+SECRET_KEY = "only for tests"
+ROOT_URLCONF = "mysite.urls"
+ALLOWED_HOSTS = ["127.0.0.1"]
+""",
+    "mysite/wsgi.py": """\
+from django.core.wsgi import get_wsgi_application
+
+application = get_wsgi_application()
+""",
+}
+
+
+@attrs.frozen
+class Application:
+    """A page with an application, the package and the command that serve it, and the path that streams a reply."""
+
+    page: str
+    package: str
+    server: str = "uvicorn"
+    path: str = "/chat"
+    limited: int = 503  # the status for a rate limit
+    as_json: bool = False
+
+    @property
+    def headers(self):
+        return {"Content-Type": "application/json" if self.as_json else "text/plain"}
+
+    def body(self, prompt):
+        """Return the body of a request."""
+        turns = {"messages": [{"role": "user", "content": prompt}]}
+        return json.dumps(turns) if self.as_json else prompt
+
+
+APPLICATIONS = {
+    "tutorial": Application("tutorials/chat-backend.md", "fastapi", as_json=True),
+    "starlette": Application("how-to/starlette.md", "starlette"),
+    "django": Application("how-to/django.md", "django", limited=502),
+    "django, blocking": Application("how-to/django.md", "django", "gunicorn", "/blocking-chat", limited=502),
+    "flask": Application("how-to/flask.md", "flask", "gunicorn"),
+}
+
+
+def _reply(body):
+    """Return the reply to the request *body*: endless for the prompt "endless"."""
+    prompt = body["messages"][-1]["content"]
+    return itertools.repeat("x ") if prompt == "endless" else f"You said: {prompt}"
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server whose address and key are in the environment, and that can reply without end."""
+    with NeuralBoxServer(reply=_reply, event_interval=0.002) as server:
+        monkeypatch.setenv("NEURALBOX_API_KEY", server.api_key)
+        monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
+        yield server
+
+
+@pytest.fixture(params=APPLICATIONS)
+def application(request):
+    application = APPLICATIONS[request.param]
+    pytest.importorskip(application.package)
+    pytest.importorskip(application.server)
+    return application
+
+
+@pytest.fixture
+def site(application, folder, server):
+    """The running application."""
+    path = folder(application.page)
+    if application.package == "django":
+        for name, code in DJANGO.items():
+            (path / name).write_text(code, encoding="utf-8")
+    with serve(command(ROOT / "docs" / application.page, application.server), path, server) as site:
+        yield site
+
+
+@pytest.fixture
+def chat(application, site):
+    """Return a function that sends a prompt and returns the response."""
+    headers = application.headers
+    return lambda prompt="Tell a story": site.send("POST", application.path, application.body(prompt), **headers)
+
+
+def test_reply(chat, site):
+    """The reply is streamed whole, and billed once; the application stops without a warning."""
+    response = chat()
+
+    assert (200, "You said: Tell a story", True) == (response.status, response.text, response.complete)
+    assert response.headers["Content-Type"].startswith("text/plain")
+    assert 1 == len(site.server.billed)
+    # Of ours: the servers and frameworks may have warnings of their own.
+    assert not re.search(r"Traceback|Unclosed|ResourceWarning", site.log.read_text())
+
+
+def test_errors(chat, application, site):
+    """An error before the first piece is a status; one after it breaks the connection off."""
+    site.server.fail(429, retry_after=847)
+    response = chat()
+    assert application.limited == response.status
+    if application.limited == 503:
+        assert "847" == response.headers["Retry-After"]
+
+    site.server.fail(401)
+    assert 502 == chat().status
+
+    site.server.cut(3)
+    response = chat()
+    assert (200, "You said: ", False) == (response.status, response.text, response.complete)
+
+
+def test_disconnect(application, site):
+    """A browser that disconnects ends the generation: at once in ASGI, with the next piece in a blocking server."""
+    prompt = "endless" if application.server == "gunicorn" else "Tell a story"
+    if application.server != "gunicorn":
+        site.server.stall(3)
+    body = application.body(prompt)
+    with contextlib.closing(site.open("POST", application.path, body, **application.headers)) as connection:
+        assert connection.getresponse().read(2) in {b"x ", b"Yo"}
+
+    site.server.wait_for_disconnect(timeout=TIMEOUT)
+    assert () == site.server.billed
+
+
+def test_flask_summary(folder, server):
+    """The Flask application returns a whole text with its cost."""
+    pytest.importorskip("flask")
+    with serve(command(ROOT / "docs/how-to/flask.md", "gunicorn"), folder("how-to/flask.md"), server) as site:
+        reply = json.loads(site.send("POST", "/summaries", "A long text").text)
+
+    assert {"summary": "You said: Summarise: A long text", "tokens_used": 1} == reply
+
+
+def test_fastapi(folder, server):
+    """The FastAPI application returns a whole text, and streams events that end with the outcome."""
+    pytest.importorskip("fastapi")
+    with serve(command(ROOT / "docs/how-to/fastapi.md", "uvicorn"), folder("how-to/fastapi.md"), server) as site:
+        reply = json.loads(site.send("POST", "/summaries?text=A%20text").text)
+        assert {"summary": "You said: Summarise: A text", "tokens_used": 1} == reply
+
+        stream = site.send("GET", "/stories?topic=rivers")
+        assert ("text/event-stream", "complete") == _kind_and_outcome(stream)
+        assert "You said: Tell a story about rivers" == _text_of(stream)
+
+        server.cut(3)
+        stream = site.send("GET", "/stories?topic=rivers")
+        assert ("text/event-stream", "failed") == _kind_and_outcome(stream)
+        assert "You said: " == _text_of(stream)
+
+        server.fail(500, code="internal")
+        failed = site.send("POST", "/summaries?text=A%20text")
+        assert (502, "unknown") == (failed.status, json.loads(failed.text)["billed"])
+
+
+def _kind_and_outcome(response):
+    events = re.findall(r"^event: (\w+)$", response.text, re.MULTILINE)
+    return response.headers["Content-Type"].partition(";")[0], events[-1]
+
+
+def _text_of(response):
+    pieces = re.findall(r"^data: (\".*)$", response.text, re.MULTILINE)
+    return "".join(json.loads(piece) for piece in pieces)
+
+
+@pytest.mark.parametrize("page", ["tutorials/chat-backend.md", "how-to/fastapi.md"])
+def test_tests_of_fastapi(folder, run, page):
+    """The tests on a page about FastAPI pass."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("httpx")
+    plugins = ("-p", "neuralbox_async.testing._pytest_plugin", "-p", "no:cacheprovider")
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONWARNINGS": "default"}
+    path = folder(page)
+    (path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    done = run(sys.executable, "-m", "pytest", "-q", *plugins, cwd=path, env=environment)
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    (name,) = (name for name in programs(ROOT / "docs" / page) if name.startswith("test_"))
+    assert f"{(path / name).read_text().count('def test_')} passed" in done.stdout
+
+
+def test_tests_of_django(folder, run):
+    """The tests on the page about Django pass."""
+    pytest.importorskip("django")
+    path = folder("how-to/django.md")
+    for name, code in DJANGO.items():
+        (path / name).write_text(code, encoding="utf-8")
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "mysite.settings", "PYTHONWARNINGS": "default"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(path), environment["PYTHONPATH"]])
+    done = run(sys.executable, "-m", "django", "test", "chat", cwd=path, env=environment)
+
+    assert 0 == done.returncode, done.stderr
+    assert "Ran 1 test" in done.stderr
+
+
+async def test_aiohttp_web(server):
+    """The WebSocket of the aiohttp application sends each text in pieces, then its outcome; a disconnect ends it."""
+    from aiohttp.test_utils import TestClient, TestServer
+
+    (code,) = programs(ROOT / "docs/how-to/aiohttp-web.md").values()
+    names = {"__name__": "app"}
+    exec(code, names)  # noqa: S102 - the page is our own
+    async with TestClient(TestServer(names["app"])) as browser, browser.ws_connect("/chat") as socket:
+        await socket.send_str("Tell a story")
+        *pieces, last = await _until_last(socket)
+        assert "You said: Tell a story" == "".join(piece["text"] for piece in pieces)
+        assert {"complete": True, "tokens_used": 2} == last
+
+        server.fail(401)
+        await socket.send_str("Tell a story")
+        assert [{"failed": "AuthenticationError", "billed": "no"}] == await _until_last(socket)
+
+        server.stall(3)
+        await socket.send_str("Tell a story")
+        assert {"text": "You "} == await socket.receive_json()
+        await socket.close()
+        await asyncio.to_thread(server.wait_for_disconnect, timeout=TIMEOUT)
+    assert 1 == len(server.billed)
+
+
+async def _until_last(socket):
+    messages = [await socket.receive_json()]
+    while "text" in messages[-1]:
+        messages.append(await socket.receive_json())
+    return messages
