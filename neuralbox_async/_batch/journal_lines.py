@@ -79,7 +79,11 @@ def _response_in(error: NeuralBoxError) -> dict[str, str]:
 def _generation(generation: Generation, body: bytes) -> bytes:
     """Return the JSON object of *generation* as one line: the bytes of *body* if they are one."""
     is_line = body[:1] == b"{" and b"\n" not in body and body[-1:] == b"}"
-    if is_line and (body.count(b"{") + body.count(b"[") <= _MAX_DEPTH or not _is_deeper(generation.raw, _MAX_DEPTH)):
+    is_deep = body.count(b"{") + body.count(b"[") > _MAX_DEPTH and (
+        bool(generation.problems)  # perhaps of a member that `raw` has no more, because it is nested too deeply
+        or _is_deeper(generation.raw, _MAX_DEPTH)
+    )
+    if is_line and not is_deep:
         return body
     try:
         if generation.raw:

@@ -52,11 +52,12 @@ async def test_a_response_of_several_lines(make, journal, body):
 
 
 async def test_a_lone_surrogate(make, journal):
-    """Text that UTF-8 cannot encode is kept as JSON escapes."""
+    """Text that UTF-8 cannot encode has U+FFFD in its place; the line keeps the escapes of the response."""
     client, _ = make(lambda _request: FakeResponse(b'{\n"id": 1, "content": "\\ud800"}'))
     await results_of(client.generate_many(["Hi"], model="gpt-5", journal=journal))
 
-    assert ["\ud800"] == [entry.generation.content for entry in entries(journal, "done")]
+    assert ["\ufffd"] == [entry.generation.content for entry in entries(journal, "done")]
+    assert b"\\ud800" in journal.read_bytes()
 
 
 async def test_failures_are_written(client, neuralbox_server, journal):
