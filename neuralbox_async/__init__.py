@@ -12,6 +12,13 @@ Blocking code uses `neuralbox_sync`; tests use `neuralbox_async.testing`.
 
 from neuralbox_async._api_key import ApiKey
 from neuralbox_async._batch.batch import AsyncBatch
+from neuralbox_async._batch.errors import (
+    BatchStateError,
+    BudgetReachedError,
+    JournalError,
+    JournalLockedError,
+    OutcomeUnknownError,
+)
 from neuralbox_async._batch.inputs import RequestLike
 from neuralbox_async._batch.journal_entries import JournalEntry, read_journal
 from neuralbox_async._batch.options import OnUnknown
@@ -24,21 +31,16 @@ from neuralbox_async._errors import (
     APITimeoutError,
     AuthenticationError,
     BadRequestError,
-    BatchStateError,
     BillingStatus,
-    BudgetReachedError,
     ClientClosedError,
     ConflictError,
     GenerationFailedError,
     InsufficientTokensError,
     InternalServerError,
     InvalidParameterError,
-    JournalError,
-    JournalLockedError,
     ModelUnavailableError,
     NeuralBoxError,
     NotFoundError,
-    OutcomeUnknownError,
     PermissionDeniedError,
     ProviderError,
     RateLimitError,

@@ -77,7 +77,7 @@ class NeuralBoxError(Exception):
 
     def __init__(self, message: str) -> None:
         # A server may have sent it: its line breaks and escape sequences must not get into a log or a terminal.
-        self.message = message if message.isprintable() else _printable(message)
+        self.message: str = message if message.isprintable() else _printable(message)
         super().__init__(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -107,8 +107,10 @@ class InvalidParameterError(NeuralBoxError, ValueError):
     def __init__(
         self, parameter: str, value: object, rule: str, *, show: bool = True, billed: BillingStatus = "no"
     ) -> None:
-        self.parameter, self.rule, self.billed = parameter, rule, billed
-        self.value = _short_repr(value) if show else ""
+        self.parameter: str = parameter
+        self.rule: str = rule
+        self.billed: BillingStatus = billed
+        self.value: str = _short_repr(value) if show else ""
         super().__init__(f"{parameter} must be {rule}, not {self.value}" if show else f"{parameter} must be {rule}")
 
 
@@ -128,9 +130,9 @@ class ClientClosedError(NeuralBoxError):
     ) -> None:
         super().__init__(message)
         self.request_sent = request_sent
-        self.billed = "unknown" if request_sent else "no"
-        self.text = text
-        self.generation_id = generation_id
+        self.billed: BillingStatus = "unknown" if request_sent else "no"
+        self.text: str = text
+        self.generation_id: str | int | None = generation_id
 
 
 class UnsupportedEventLoopError(NeuralBoxError):
@@ -148,10 +150,10 @@ class APIConnectionError(NeuralBoxError):
     def __init__(self, message: str, *, request_sent: bool = False, retryable: bool = True, body: bytes = b"") -> None:
         super().__init__(message)
         self.request_sent = request_sent
-        self.retryable = retryable
-        self.body = body
+        self.retryable: bool = retryable
+        self.body: bytes = body
         if request_sent:
-            self.billed = "unknown"
+            self.billed: BillingStatus = "unknown"
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
@@ -167,8 +169,10 @@ class WaitTimeoutError(APITimeoutError):
 
     def __init__(self, message: str, *, generation: Any = None, elapsed: float = 0.0) -> None:
         super().__init__(message, phase="wait", request_sent=True)
-        self.generation, self.elapsed = generation, elapsed
-        self.generation_id, self.text = getattr(generation, "id", None), getattr(generation, "content", "")
+        self.generation: Any = generation
+        self.elapsed = elapsed
+        self.generation_id: str | int | None = getattr(generation, "id", None)
+        self.text: str = getattr(generation, "content", "")
 
 
 class APIStatusError(NeuralBoxError):
@@ -197,13 +201,13 @@ class APIStatusError(NeuralBoxError):
         super().__init__(message)
         self.status_code = status_code
         self.code = code
-        self.headers = _lower_case(headers)
+        self.headers: Mapping[str, str] = _lower_case(headers)
         self.body = body
         self.details: Any = {} if details is None else details
         self.retry_after = retry_after
-        self.request_id = self.headers.get("x-request-id")
+        self.request_id: str | None = self.headers.get("x-request-id")
         self.request_sent = True
-        self.billed = billed or self.default_billed
+        self.billed: BillingStatus = billed or self.default_billed
 
 
 class BadRequestError(APIStatusError):
@@ -251,7 +255,9 @@ class RateLimitError(APIStatusError):
         **response: Any,
     ) -> None:
         super().__init__(message, **response)
-        self.plan, self.limit_hour, self.limit_day = plan, limit_hour, limit_day
+        self.plan: str | None = plan
+        self.limit_hour: int | None = limit_hour
+        self.limit_day: int | None = limit_day
 
 
 class InternalServerError(APIStatusError):
@@ -296,11 +302,11 @@ class ResponseError(NeuralBoxError):
         self.path = path
         self.body = body
         self.status_code = status_code
-        self.headers = _lower_case(headers)
-        self.request_id = self.headers.get("x-request-id")
-        self.text = text
-        self.generation_id = generation_id
-        self.billed = billed
+        self.headers: Mapping[str, str] = _lower_case(headers)
+        self.request_id: str | None = self.headers.get("x-request-id")
+        self.text: str = text
+        self.generation_id: str | int | None = generation_id
+        self.billed: BillingStatus = billed
         self.request_sent = True
 
 
@@ -313,8 +319,10 @@ class GenerationFailedError(NeuralBoxError):
 
     def __init__(self, message: str, *, reason: str | None = None, generation: Any = None) -> None:
         super().__init__(message)
-        self.reason, self.generation = reason, generation
-        self.generation_id, self.text = getattr(generation, "id", None), getattr(generation, "content", "")
+        self.reason: str | None = reason
+        self.generation: Any = generation
+        self.generation_id: str | int | None = getattr(generation, "id", None)
+        self.text: str = getattr(generation, "content", "")
         self.request_sent = True
 
 
@@ -338,12 +346,12 @@ class StreamInterruptedError(NeuralBoxError):
     ) -> None:
         super().__init__(message)
         self.request_sent = True
-        self.billed = billed if recovered is None else "yes"
+        self.billed: BillingStatus = billed if recovered is None else "yes"
         self.reason = reason
         self.recovered = recovered
         self.generation = generation
-        self.generation_id = getattr(generation, "id", None)
-        self.text = getattr(generation, "content", "")
+        self.generation_id: str | int | None = getattr(generation, "id", None)
+        self.text: str = getattr(generation, "content", "")
 
 
 class StreamTimeoutError(StreamInterruptedError, APITimeoutError):
@@ -357,44 +365,3 @@ class StreamTimeoutError(StreamInterruptedError, APITimeoutError):
 
 class StreamStateError(NeuralBoxError):
     """The stream cannot be read now: not opened yet, being read by another task, or closed by the user."""
-
-
-class BatchStateError(NeuralBoxError):
-    """The batch cannot be used now: not entered yet, or entered a second time."""
-
-
-class BudgetReachedError(NeuralBoxError):
-    """
-    The next request of a batch, for *model*, could cost more than its budget has left; it was not sent.
-
-    *budget*, *spent*: NeuralBox tokens; *spent* includes the price of requests that may have been billed unseen.
-    """
-
-    def __init__(self, message: str, *, budget: int = 0, spent: int = 0, model: str | None = None) -> None:
-        super().__init__(message)
-        self.budget, self.spent, self.model = budget, spent, model
-
-
-class OutcomeUnknownError(NeuralBoxError):
-    """
-    A journal has requests, named by *keys*, that were sent and have no outcome; they may have been billed.
-
-    As the result of one request: *text* or *body* (bytes) is the part of its response that had arrived.
-    """
-
-    def __init__(self, message: str, *, keys: tuple[str, ...] = (), text: str = "", body: bytes = b"") -> None:
-        super().__init__(message)
-        self.keys, self.text, self.body = keys, text, body
-        self.request_sent, self.billed = True, "unknown"
-
-
-class JournalError(NeuralBoxError):
-    """A journal cannot be read or written, or is malformed, at *path* and *line* (from 1, or None)."""
-
-    def __init__(self, message: str, *, path: str = "", line: int | None = None) -> None:
-        super().__init__(message)
-        self.path, self.line = path, line
-
-
-class JournalLockedError(JournalError):
-    """The journal is in use by another batch, of this process or of another."""

@@ -50,7 +50,7 @@ class EventLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started_loop: asyncio.AbstractEventLoop | None = None  # the same, once no interrupt can undo its start
         self._inboxes: dict[asyncio.AbstractEventLoop, deque[_Call[Any]]] = {}  # the calls that each loop is to start
-        self.closed = False
+        self.closed: bool = False
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Return the result of the coroutine *function*. An interrupt cancels it; it has 1 s to unwind."""

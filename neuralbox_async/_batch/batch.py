@@ -5,9 +5,9 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Self
 
+from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._batch.inputs import InputReader
 from neuralbox_async._batch.results import BatchProgress, BatchReport, BatchResult
-from neuralbox_async._errors import BatchStateError
 from neuralbox_async._lazy_imports import asyncio, lazy_module
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from neuralbox_async._batch.errors import BudgetReachedError, JournalError
 from neuralbox_async._batch.journal import KeyStatus, Unresolved
 from neuralbox_async._batch.notifier import Notifier
-from neuralbox_async._errors import BudgetReachedError, InvalidParameterError, JournalError
+from neuralbox_async._errors import InvalidParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from neuralbox_async._batch import journal_lines
+from neuralbox_async._batch.errors import JournalError
 from neuralbox_async._batch.journal_entries import HEADER, check_header, count, malformed, members_of
 from neuralbox_async._batch.journal_file import JournalFile
 from neuralbox_async._batch.journal_lines import usable_id
 from neuralbox_async._batch.key_index import KeyIndex, digest_of, numbered_key
-from neuralbox_async._errors import JournalError
 from neuralbox_async._types import Generation, GenerationId
 
 if TYPE_CHECKING:

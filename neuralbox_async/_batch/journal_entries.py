@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from neuralbox_async._errors import JournalError, ResponseError
+from neuralbox_async._batch.errors import JournalError
+from neuralbox_async._errors import ResponseError
 from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._types import Generation, GenerationId
 from neuralbox_async._validation import is_integer, is_mapping, is_number

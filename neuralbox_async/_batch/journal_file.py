@@ -13,8 +13,8 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Final
 
+from neuralbox_async._batch.errors import JournalError, JournalLockedError
 from neuralbox_async._batch.journal_entries import not_a_journal, unusable
-from neuralbox_async._errors import JournalError, JournalLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from neuralbox_async._batch.errors import JournalError, OutcomeUnknownError
 from neuralbox_async._batch.journal import Journal, KeyStatus
-from neuralbox_async._errors import JournalError, OutcomeUnknownError
 
 if TYPE_CHECKING:
     import os

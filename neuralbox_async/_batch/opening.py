@@ -13,6 +13,7 @@ import attrs
 
 from neuralbox_async._batch.budget import Budget
 from neuralbox_async._batch.coordinator import Coordinator
+from neuralbox_async._batch.errors import OutcomeUnknownError
 from neuralbox_async._batch.journal import Journal
 from neuralbox_async._batch.pacer import Pacer
 from neuralbox_async._batch.preparation import RequestPreparer
@@ -21,7 +22,6 @@ from neuralbox_async._batch.runner import BatchRunner
 from neuralbox_async._batch.stats import BatchStats
 from neuralbox_async._call.executor import Call
 from neuralbox_async._clock import time_after
-from neuralbox_async._errors import OutcomeUnknownError
 from neuralbox_async._lazy_imports import anyio, asyncio
 from neuralbox_async._wire import endpoints
 from neuralbox_async._wire.responses import decode_balance

@@ -5,13 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from neuralbox_async._batch.errors import OutcomeUnknownError
 from neuralbox_async._batch.inputs import content_key, key_of, plain
 from neuralbox_async._batch.journal import KeyStatus
 from neuralbox_async._batch.request_state import RequestState
 from neuralbox_async._batch.results import BatchResult
 from neuralbox_async._call.executor import Call
 from neuralbox_async._clock import time_after
-from neuralbox_async._errors import InvalidParameterError, NeuralBoxError, OutcomeUnknownError
+from neuralbox_async._errors import InvalidParameterError, NeuralBoxError
 from neuralbox_async._logging import logger
 from neuralbox_async._validation import check_idempotency_key
 from neuralbox_async._wire import endpoints

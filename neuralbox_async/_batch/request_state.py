@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from neuralbox_async._batch.coordinator import NotAdmittedError, ServerSignal
+from neuralbox_async._batch.errors import JournalError
 from neuralbox_async._batch.journal_lines import usable_id
 from neuralbox_async._batch.results import BatchResult
 from neuralbox_async._call import polling
@@ -22,7 +23,6 @@ from neuralbox_async._errors import (
     APIConnectionError,
     ClientClosedError,
     GenerationFailedError,
-    JournalError,
     ModelUnavailableError,
     NeuralBoxError,
     NotFoundError,

@@ -11,15 +11,14 @@ import enum
 from typing import TYPE_CHECKING
 
 from neuralbox_async._batch.coordinator import NotAdmittedError
+from neuralbox_async._batch.errors import BudgetReachedError, JournalError
 from neuralbox_async._batch.inputs import END
 from neuralbox_async._batch.notifier import Notifier
 from neuralbox_async._batch.request_state import RequestState
 from neuralbox_async._errors import (
     AuthenticationError,
-    BudgetReachedError,
     ClientClosedError,
     InsufficientTokensError,
-    JournalError,
     NeuralBoxError,
     PermissionDeniedError,
     UnsupportedEventLoopError,

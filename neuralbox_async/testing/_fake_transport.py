@@ -43,9 +43,9 @@ class FakeResponse:
 
     def __init__(self, *chunks: object, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self.status_code = status_code
-        self.headers = {"content-type": "application/json", **(headers or {})}
-        self.closed = False
-        self.received = b""
+        self.headers: dict[str, str] = {"content-type": "application/json", **(headers or {})}
+        self.closed: bool = False
+        self.received: bytes = b""
         self._chunks = deque(chunks)
         self._closing = anyio.Event()
 
@@ -89,7 +89,7 @@ class FakeTransport:
     def __init__(self, *responses: FakeResponse | Mapping[str, Any] | BaseException) -> None:
         self.requests: list[FakeRequest] = []
         self.responses: list[FakeResponse] = []
-        self.closed = False
+        self.closed: bool = False
         self._queue = deque(responses)
 
     async def send(self, request: HTTPRequest) -> FakeResponse:

@@ -1,0 +1,52 @@
+"""The errors of batches and journals; the tree of all errors is in `neuralbox_async._errors`."""
+
+from __future__ import annotations
+
+from neuralbox_async._errors import BillingStatus, NeuralBoxError
+
+
+class BatchStateError(NeuralBoxError):
+    """The batch cannot be used now: not entered yet, or entered a second time."""
+
+
+class BudgetReachedError(NeuralBoxError):
+    """
+    The next request of a batch, for *model*, could cost more than its budget has left; it was not sent.
+
+    *budget*, *spent*: NeuralBox tokens; *spent* includes the price of requests that may have been billed unseen.
+    """
+
+    def __init__(self, message: str, *, budget: int = 0, spent: int = 0, model: str | None = None) -> None:
+        super().__init__(message)
+        self.budget: int = budget
+        self.spent: int = spent
+        self.model: str | None = model
+
+
+class OutcomeUnknownError(NeuralBoxError):
+    """
+    A journal has requests, named by *keys*, that were sent and have no outcome; they may have been billed.
+
+    As the result of one request: *text* or *body* (bytes) is the part of its response that had arrived.
+    """
+
+    def __init__(self, message: str, *, keys: tuple[str, ...] = (), text: str = "", body: bytes = b"") -> None:
+        super().__init__(message)
+        self.keys: tuple[str, ...] = keys
+        self.text: str = text
+        self.body: bytes = body
+        self.request_sent = True
+        self.billed: BillingStatus = "unknown"
+
+
+class JournalError(NeuralBoxError):
+    """A journal cannot be read or written, or is malformed, at *path* and *line* (from 1, or None)."""
+
+    def __init__(self, message: str, *, path: str = "", line: int | None = None) -> None:
+        super().__init__(message)
+        self.path: str = path
+        self.line: int | None = line
+
+
+class JournalLockedError(JournalError):
+    """The journal is in use by another batch, of this process or of another."""
