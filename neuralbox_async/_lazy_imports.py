@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 MODULES = (
     "neuralbox_async._batch.opening",
+    "neuralbox_async._call.masking",
     "neuralbox_async._call.polling",
     "neuralbox_async._http.aiohttp_transport",
     "neuralbox_async._wire.endpoints",
@@ -21,6 +22,7 @@ MODULES = (
     "anyio._backends._asyncio",
     "cattrs.gen",
     "encodings.idna",
+    "html",
 )
 """The modules that calls, streams and batches need."""
 _IMPORT_THREAD = "neuralbox-import"

@@ -369,21 +369,21 @@ class AsyncStream:
         """Get the rest of a generation whose stream broke with *error* from the API, or raise the interruption."""
         self._check_not_closed()
         reader.close()
-        generation_id, whole = self._start.id, None
+        whole: Generation | None = None
         hopeless = isinstance(error, GenerationFailedError | ClientClosedError)
-        if self._recover is not None and generation_id is not None and not hopeless:
+        if self._recover is not None and self._start.id is not None and not hopeless:
             try:
-                whole = await self._recover(generation_id, self._timeouts.total)
+                whole = await self._recover(self._start.id, self._timeouts.total)
             except GenerationFailedError as failure:
                 error = failure
             except NeuralBoxError as failure:
-                error.add_note(f"recovering generation {generation_id} failed: {failure}")
+                error.add_note(f"recovering generation {self._start.id} failed: {failure}")
             self._check_not_closed()
-        so_far = self.generation
-        if whole is not None and whole.content.startswith(so_far.content):
-            self._take_whole(whole, so_far.content)
+        if whole is not None and whole.content.startswith(so_far := self.generation.content):
+            self._take_whole(whole, so_far)
             return
-        self._failure = self._annotate(interruption(self._annotate(error), so_far, whole))
+        self._failure = self._annotate(interruption(self._annotate(error), self.generation, whole))
+        whole = None  # a traceback with locals would show a key that the API echoes in it
         self._move(StreamState.INTERRUPTED)
         self._close()
         raise self._failure from without_frames(error)

@@ -44,7 +44,11 @@ def print_generation(result: Generation | NeuralBoxError, writer: TextWriter, *,
 
 
 def generation_line(generation: Generation) -> str:
-    """Return *generation* as one line: every attribute except *raw*, null for what the API did not send."""
+    """
+    Return *generation* as one line: every attribute except *raw*, null for what the API did not send.
+
+    *problems* only if there are any.
+    """
     return _line(_members(generation))
 
 
@@ -56,7 +60,11 @@ def event_line(event: StreamEvent) -> str:
 
 
 def _members(value: Generation | StreamEvent) -> dict[str, Any]:
-    return attrs.asdict(value, filter=lambda attribute, _: attribute.name != "raw")
+    return attrs.asdict(value, filter=_is_shown)
+
+
+def _is_shown(attribute: attrs.Attribute[Any], value: Any) -> bool:
+    return attribute.name != "raw" and (attribute.name != "problems" or bool(value))
 
 
 def _line(members: dict[str, Any]) -> str:

@@ -237,6 +237,8 @@ def translate(error: Exception, stage: str) -> APIConnectionError:  # noqa: PLR0
             # (Or for a proxy's malformed response to CONNECT: then nothing has been forwarded.)
             sent = stage != "connecting"
             return APIConnectionError(f"the response is not HTTP: {error.message}", request_sent=sent)
+        case aiohttp.ServerDisconnectedError() if not isinstance(error.message, str):
+            reason = "its head was cut off"  # the message is what of it has been parsed
         case _:
             pass
     # A mocked session never connects: then the request counts as sent.

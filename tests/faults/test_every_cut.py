@@ -132,7 +132,11 @@ async def test_every_cut_of_a_response(serve, connect, framing, then):
         try:
             reply = await client.generate("gpt-5", "Hi", idempotency_key=str(length))
         except (APIConnectionError, ResponseError) as error:
-            assert (payload or b"") == error.body
+            if payload is None:  # a reset may discard what the client has not read
+                head, _ = cut(sent, length)
+                assert error.body == head or (then == "reset" and error.body == b"")
+            else:
+                assert payload == error.body
             assert "unknown" == error.billed
         else:
             assert "Hé€" == reply.content

@@ -107,7 +107,7 @@ def frames_of(error, package):
 
 
 def test_traceback(neuralbox_server):
-    """The traceback of an error starts at the caller's line and has at most three frames of the facade."""
+    """The traceback of an error starts at the caller's line and has at most four frames of the facade."""
     with NeuralBox("nb_wrong", base_url=neuralbox_server.base_url) as client:
         with pytest.raises(AuthenticationError) as rejected:
             client.generate("gpt-5", "Hi")
@@ -125,7 +125,7 @@ def test_traceback(neuralbox_server):
     for caught in (rejected, not_opened, unreachable):
         frames = traceback.extract_tb(caught.value.__traceback__)
         assert __file__ == frames[0].filename
-        assert 1 <= len(frames_of(caught.value, "neuralbox_sync")) <= 3
+        assert 1 <= len(frames_of(caught.value, "neuralbox_sync")) <= 4
         assert frames_of(caught.value, "neuralbox_async")
         assert not frames_of(caught.value, "anyio")
     assert isinstance(unreachable.value.__cause__, OSError)
