@@ -6,11 +6,17 @@ PIP := bin/python -m pip install --quiet --quiet --no-input --disable-pip-versio
 # An editable install keeps the version and the requirements of the moment when it was made.
 METADATA := pyproject.toml neuralbox_async/_version.py
 PYTEST_ARGS ?=
+# Processes that run tests at the same time. Most tests wait more than they compute.
+WORKERS ?= 4
+PYTEST := -m pytest --numprocesses=$(WORKERS)
+# The tests of the packages. The command, the local server, the hosts, the pages and the benchmarks add nothing to them
+# where the fast paths, the interpreter or the versions of the required packages differ.
+PACKAGE_TESTS := $(foreach folder,benchmarks cli docs hosts packaging testing,--ignore=tests/$(folder))
 BENCH_ARGS ?=
 # Other SDKs and HTTP clients to measure, each in a virtual environment of its own.
 OTHER_SDKS := requests httpx openai anthropic
 
-.PHONY: help demo test test-general test-oldest test-next test-all lint format bench bench-other-sdks docs dist clean
+.PHONY: help demo test test-general test-oldest test-next test-others test-all lint format bench bench-other-sdks docs dist clean
 # Otherwise make removes this stamp at the end, as an intermediate file of a pattern rule.
 .PRECIOUS: .venv-%/.test
 
@@ -23,31 +29,34 @@ demo: .venv/.demo ## show a generation, a stream, a blocking call and a batch, o
 test: .venv/.dev ## run the tests with coverage (PYTEST_ARGS="-k sse": run only these, without coverage)
 ifeq ($(PYTEST_ARGS),)
 	.venv/bin/python -m coverage erase
-	.venv/bin/python -m coverage run -m pytest
+	.venv/bin/python -m coverage run $(PYTEST)
 	.venv/bin/python -m coverage combine --quiet
 	.venv/bin/python -m coverage report
 else
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	.venv/bin/python $(PYTEST) $(PYTEST_ARGS)
 endif
 
-# Tests in which the fast paths take part: the command, the local server, the hosts, the pages and the benchmarks add
-# nothing to them.
 test-general: .venv/.dev ## run the tests of the packages without the fast paths, without coverage
-	NEURALBOX_FAST_PATHS=off .venv/bin/python -m pytest $(PYTEST_ARGS) \
-		$(foreach folder,benchmarks cli docs hosts packaging testing,--ignore=tests/$(folder))
+	NEURALBOX_FAST_PATHS=off .venv/bin/python $(PYTEST) $(PACKAGE_TESTS) $(PYTEST_ARGS)
 
-test-oldest: .venv-oldest/.test ## run the tests with the lowest versions that pyproject.toml allows, without coverage
-	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS)
+test-oldest: .venv-oldest/.test ## run the tests of the packages with the lowest versions that pyproject.toml allows
+	.venv-oldest/bin/python $(PYTEST) $(PACKAGE_TESTS) $(PYTEST_ARGS)
 
-test-next: .venv-next/.test ## run the tests with pre-releases of the required packages, without coverage; may fail
-	.venv-next/bin/python -m pytest $(PYTEST_ARGS)
+test-next: .venv-next/.test ## run the tests of the packages with pre-releases of the required packages; may fail
+	.venv-next/bin/python $(PYTEST) $(PACKAGE_TESTS) $(PYTEST_ARGS)
 
-test-%: .venv-%/.test ## run the tests on another CPython of this machine, without coverage: make test-3.12
-	.venv-$*/bin/python -m pytest $(PYTEST_ARGS)
+test-%: .venv-%/.test ## run all tests on another CPython of this machine, without coverage: make test-3.12
+	.venv-$*/bin/python $(PYTEST) $(PYTEST_ARGS)
 
-test-all: .venv/.dev ## run the tests on every CPython of this machine, from 3.11 on
-	@others=$$(.ci/interpreters | sed "/^$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') /d; s/ .*//; s/^/test-/"); \
-	$(MAKE) --no-print-directory --keep-going test $$others
+# "test-3.12 test-3.13": for the CPythons of this machine without that of .venv.
+OTHERS = $$(.ci/interpreters | sed "/^$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') /d; s/ .*//; s/^/test-/")
+
+test-others: .venv/.dev ## run the tests of the packages on the other CPythons of this machine, from 3.11 on
+	@others="$(OTHERS)"; [ -z "$$others" ] || \
+	$(MAKE) --no-print-directory --keep-going PYTEST_ARGS="$(PACKAGE_TESTS)" $$others
+
+test-all: .venv/.dev ## run all tests on every CPython of this machine, from 3.11 on
+	@$(MAKE) --no-print-directory --keep-going test $(OTHERS)
 
 lint: .venv/.dev ## check style, format, types and workflows
 	@status=0; \

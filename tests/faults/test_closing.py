@@ -69,11 +69,8 @@ async def test_client_closed_during_a_read(serve, connect):
         (generate, HALF, "unknown"),
         (read_stream, never_responds, "unknown"),
         (generate, respond_to_each(THROTTLED), "no"),
-        (
-            wait,
-            respond_to_each(PENDING),
-            "unknown",
-        ),  # an error of a status request does not show the bill
+        # An error of a status request does not show the bill of the generation.
+        (wait, respond_to_each(PENDING), "unknown"),
         (wait, never_responds, "unknown"),
     ],
     ids=["head", "body", "head of a stream", "retry", "pause between status requests", "poll"],
