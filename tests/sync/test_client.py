@@ -35,7 +35,7 @@ def test_generate(client, neuralbox_server):
     assert 1 == len(neuralbox_server.billed)
 
 
-@pytest.mark.neuralbox_server(pending_models=["slow"], pending_seconds=0.05)
+@pytest.mark.neuralbox_server(pending_models=["slow"], pending_seconds=1)
 def test_retrieve_and_wait(client):
     """A pending generation can be retrieved and waited for."""
     pending = client.generate("slow", "Hi")
