@@ -76,6 +76,7 @@ class Call:
     accepted: bool = False  # the API accepted it, and the generation is pending
     generation_id: GenerationId | None = None  # of the accepted generation, or of the one that a status request is for
     mask: Mask = attrs.field(factory=Mask, repr=False)  # of the key of each attempt, and of the proxy's password
+    clean_body: bytes | None = attrs.field(default=None, repr=False)  # of an error; the mask has found no secret in it
 
     @property
     def request_sent(self) -> bool:
@@ -105,7 +106,7 @@ class Call:
 
         Apart from the constructors of errors, nothing else sets them.
         """
-        masking.mask_error(error, self.mask)
+        masking.mask_error(error, self.mask, self.clean_body)
         error.attempts = self.attempts
         error.elapsed = now() - self.started
         error.idempotency_key = self.request.headers.get("Idempotency-Key")
@@ -129,7 +130,8 @@ class Call:
             return decode(*received)
         except NeuralBoxError as error:
             failure = error
-        masking.decode_failure(failure, decode, received, self.mask)
+        if not masking.decode_failure(failure, decode, received, self.mask):
+            self.clean_body = getattr(failure, "body", None)
         raise failure
 
     def timeout_error(self, phase: str) -> NeuralBoxError:
