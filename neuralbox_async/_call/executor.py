@@ -25,6 +25,7 @@ from neuralbox_async._errors import (
     NeuralBoxError,
     NotFoundError,
     RateLimitError,
+    ResponseError,
     UnprocessableEntityError,
 )
 from neuralbox_async._http.transport import CLIENT_CLOSED, HTTPRequest
@@ -40,10 +41,11 @@ if TYPE_CHECKING:
     from neuralbox_async._http.transport import Response
     from neuralbox_async._options import CallOptions, ConnectionOptions
     from neuralbox_async._types import GenerationId
-    from neuralbox_async._wire import status_errors
+    from neuralbox_async._wire import responses, status_errors
     from neuralbox_async._wire.requests import Request
 else:
     masking = lazy_module("neuralbox_async._call.masking")
+    responses = lazy_module("neuralbox_async._wire.responses")
     status_errors = lazy_module("neuralbox_async._wire.status_errors")
 
 T = TypeVar("T")
@@ -139,7 +141,9 @@ class Call:
         seconds = self.deadline - self.started
         received = b"" if self.response is None else self.response.received
         msg = f"no complete response within {round(seconds, 2):g} s"
-        return self.annotate(APITimeoutError(msg, phase=phase, request_sent=self.request_sent, body=received))
+        error = APITimeoutError(msg, phase=phase, request_sent=self.request_sent, body=received)
+        _set_beginning(error)
+        return self.annotate(error)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -191,6 +195,8 @@ class Executor:
             except NeuralBoxError as error:
                 if isinstance(error, APIConnectionError):
                     error.body = response.received
+                if isinstance(error, APIConnectionError | ResponseError):
+                    _set_beginning(error)
                 raise without_frames(call.annotate(error))  # noqa: B904 - it is the same error
             finally:
                 response.close()  # no effect unless the body was left unread
@@ -305,6 +311,12 @@ class Executor:
         _log(logging.DEBUG, call, "attempt %d: %s", call.attempts, type(error).__name__)
         remaining = call.deadline - now()
         return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
+
+
+def _set_beginning(error: APIConnectionError | ResponseError) -> None:
+    """Set the id and the text in the beginning of the body of *error*, unless they are set."""
+    if error.body and error.generation_id is None and not error.text:
+        error.generation_id, error.text = responses.beginning_of(error.body)
 
 
 def _log(level: int, call: Call, message: str, *facts: object) -> None:
