@@ -108,6 +108,9 @@ class Call:
 
         Apart from the constructors of errors, nothing else sets them.
         """
+        if isinstance(error, APIConnectionError | ResponseError) and error.body and not error.text:
+            generation_id, error.text = responses.beginning_of(error.body)
+            error.generation_id = error.generation_id or generation_id
         masking.mask_error(error, self.mask, self.clean_body)
         error.attempts = self.attempts
         error.elapsed = now() - self.started
@@ -141,9 +144,7 @@ class Call:
         seconds = self.deadline - self.started
         received = b"" if self.response is None else self.response.received
         msg = f"no complete response within {round(seconds, 2):g} s"
-        error = APITimeoutError(msg, phase=phase, request_sent=self.request_sent, body=received)
-        _set_beginning(error)
-        return self.annotate(error)
+        return self.annotate(APITimeoutError(msg, phase=phase, request_sent=self.request_sent, body=received))
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -195,8 +196,6 @@ class Executor:
             except NeuralBoxError as error:
                 if isinstance(error, APIConnectionError):
                     error.body = response.received
-                if isinstance(error, APIConnectionError | ResponseError):
-                    _set_beginning(error)
                 raise without_frames(call.annotate(error))  # noqa: B904 - it is the same error
             finally:
                 response.close()  # no effect unless the body was left unread
@@ -311,12 +310,6 @@ class Executor:
         _log(logging.DEBUG, call, "attempt %d: %s", call.attempts, type(error).__name__)
         remaining = call.deadline - now()
         return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
-
-
-def _set_beginning(error: APIConnectionError | ResponseError) -> None:
-    """Set the id and the text in the beginning of the body of *error*, unless they are set."""
-    if error.body and error.generation_id is None and not error.text:
-        error.generation_id, error.text = responses.beginning_of(error.body)
 
 
 def _log(level: int, call: Call, message: str, *facts: object) -> None:
