@@ -68,12 +68,11 @@ def usable_id(value: Any) -> GenerationId | None:
 
 
 def _response_in(error: NeuralBoxError) -> dict[str, str]:
-    """Return what *error* has of a response that is paid for, or may be: its text, or else its body."""
-    if error.text:
-        return {"text": error.text}
+    """Return what *error* has of a response that is paid for, or may be: its text and its body, which has the id."""
+    received = {"text": error.text} if error.text else {}
     if error.billed != "no" and isinstance(error, ResponseError | APIConnectionError) and error.body:
-        return {"body": error.body[:_MAX_BODY].decode(errors="replace")}
-    return {}
+        received["body"] = error.body[:_MAX_BODY].decode(errors="replace")
+    return received
 
 
 def _generation(generation: Generation, body: bytes) -> bytes:

@@ -25,6 +25,7 @@ from neuralbox_async._errors import (
     NeuralBoxError,
     NotFoundError,
     RateLimitError,
+    ResponseError,
     UnprocessableEntityError,
 )
 from neuralbox_async._http.transport import CLIENT_CLOSED, HTTPRequest
@@ -40,10 +41,11 @@ if TYPE_CHECKING:
     from neuralbox_async._http.transport import Response
     from neuralbox_async._options import CallOptions, ConnectionOptions
     from neuralbox_async._types import GenerationId
-    from neuralbox_async._wire import status_errors
+    from neuralbox_async._wire import responses, status_errors
     from neuralbox_async._wire.requests import Request
 else:
     masking = lazy_module("neuralbox_async._call.masking")
+    responses = lazy_module("neuralbox_async._wire.responses")
     status_errors = lazy_module("neuralbox_async._wire.status_errors")
 
 T = TypeVar("T")
@@ -76,6 +78,7 @@ class Call:
     accepted: bool = False  # the API accepted it, and the generation is pending
     generation_id: GenerationId | None = None  # of the accepted generation, or of the one that a status request is for
     mask: Mask = attrs.field(factory=Mask, repr=False)  # of the key of each attempt, and of the proxy's password
+    clean_body: bytes | None = attrs.field(default=None, repr=False)  # of an error; the mask has found no secret in it
 
     @property
     def request_sent(self) -> bool:
@@ -105,7 +108,10 @@ class Call:
 
         Apart from the constructors of errors, nothing else sets them.
         """
-        masking.mask_error(error, self.mask)
+        if isinstance(error, APIConnectionError | ResponseError) and error.body and not error.text:
+            generation_id, error.text = responses.beginning_of(error.body)
+            error.generation_id = error.generation_id or generation_id
+        masking.mask_error(error, self.mask, self.clean_body)
         error.attempts = self.attempts
         error.elapsed = now() - self.started
         error.idempotency_key = self.request.headers.get("Idempotency-Key")
@@ -129,7 +135,8 @@ class Call:
             return decode(*received)
         except NeuralBoxError as error:
             failure = error
-        masking.decode_failure(failure, decode, received, self.mask)
+        if not masking.decode_failure(failure, decode, received, self.mask):
+            self.clean_body = getattr(failure, "body", None)
         raise failure
 
     def timeout_error(self, phase: str) -> NeuralBoxError:

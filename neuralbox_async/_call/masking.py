@@ -7,6 +7,8 @@ attributes that are received as they are, and the exceptions behind an error.
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from json import dumps
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +16,16 @@ import attrs
 
 from neuralbox_async._errors import APIConnectionError, NeuralBoxError
 from neuralbox_async._wire import json
+from neuralbox_async._wire.surrogates import without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from neuralbox_async._secret import Mask
 
-_MAX_JSON = 1024 * 1024  # bytes of a body that is parsed for the mask; a larger one is masked as it is
+_MAX_JSON = 1024 * 1024  # bytes of a body that is unescaped for the mask; a larger one is masked as it is
+_escape = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 # The attributes that are received. Text that was generated is the user's.
 _RECEIVED = (
     "body",
@@ -38,15 +43,15 @@ _COMPOSED = ("message", "path")  # of our words and of what was received
 _LONGER_THAN_OUR_WORDS, _LONGER_THAN_WORDS = 16, 8
 
 
-def decode_failure(error: NeuralBoxError, decode: Callable[..., object], received: tuple[Any, ...], mask: Mask) -> None:
+def decode_failure(error: NeuralBoxError, decode: Callable[..., object], received: tuple[Any, ...], mask: Mask) -> bool:
     """
-    Mask *error*, which is the result of ``decode(*received)``.
+    Mask *error*, which is the result of ``decode(*received)``; return whether *received* has a secret.
 
     Its type and its facts are those of what was received; its texts become those of the same with the secrets masked.
     """
     masked = tuple(_mask_received(value, mask) for value in received)
     if all(new is old for new, old in zip(masked, received, strict=True)):
-        return
+        return False
     facts, again = vars(error), _failure_of(decode, masked)
     for name in _COMPOSED:
         if name in facts and again is not None:
@@ -54,6 +59,7 @@ def decode_failure(error: NeuralBoxError, decode: Callable[..., object], receive
         elif name in facts:  # what is malformed has a secret as its name
             facts[name] = mask.at_least(_LONGER_THAN_WORDS).apply(facts[name])
     error.args = (error.message,)
+    return True
 
 
 def _failure_of(decode: Callable[..., object], received: tuple[Any, ...]) -> object:
@@ -65,27 +71,39 @@ def _failure_of(decode: Callable[..., object], received: tuple[Any, ...]) -> obj
 
 
 def _mask_received(value: Any, mask: Mask) -> Any:
-    if not isinstance(value, str | bytes):
-        return mask.apply(value)
-    if len(value) <= _MAX_JSON:
-        # Any character of a JSON string may be escaped.
-        try:
-            parsed = json.loads(value)
-            masked = mask.apply(parsed)
-            if masked is not parsed:
-                encoded = dumps(masked)
-                return encoded.encode() if isinstance(value, bytes) else encoded
-        except (ValueError, RecursionError):
-            pass
+    if isinstance(value, str | bytes) and len(value) <= _MAX_JSON:
+        unescaped = _unescape(value)
+        masked = mask.apply_to_text(unescaped)
+        if masked is not unescaped:
+            with suppress(ValueError, RecursionError):
+                masked = dumps(mask.apply(json.loads(value)))
+            return masked.encode() if isinstance(value, bytes) else masked
     return mask.apply(value)
 
 
-def mask_error(error: NeuralBoxError, mask: Mask) -> None:
-    """Mask what *error* has received, in its attributes, notes, cause and context."""
+def _unescape(value: str | bytes) -> str:
+    """
+    Return *value*, which may be JSON, without the escapes of its strings; ``""`` when it has none.
+
+    Any character of a secret may be escaped. To parse *value* would take seconds for a mebibyte of short members, and
+    Python cannot follow deep nesting.
+    """
+    text = value if isinstance(value, str) else value.decode("utf-8", "replace") if b"\\" in value else ""
+    return without_lone_surrogates(_escape.sub(_unescaped, text)) if "\\" in text else ""
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16)) if escape[1] else _ESCAPES.get(escape[0][1], escape[0][1])
+
+
+def mask_error(error: NeuralBoxError, mask: Mask, clean_body: bytes | None = None) -> None:
+    """Mask what *error* has received, in its attributes, notes, cause and context; a *clean_body* has no secret."""
     facts = vars(error)
     for name in _RECEIVED:
-        if name in facts:
-            facts[name] = mask.apply(_mask_received(facts[name], mask) if name == "body" else facts[name])
+        if name == "body" and name in facts:
+            facts[name] = facts[name] if facts[name] is clean_body else _mask_received(facts[name], mask)
+        elif name in facts:
+            facts[name] = mask.apply(facts[name])
     for name in _GENERATIONS:
         if facts.get(name) is not None:
             facts[name] = _mask_generation(facts[name], mask)

@@ -39,14 +39,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
+    from neuralbox_async._call import unstreamed
     from neuralbox_async._call.executor import Call
     from neuralbox_async._http.transport import Response
     from neuralbox_async._types import GenerationId
-    from neuralbox_async._wire import events, fast_path, responses
+    from neuralbox_async._wire import events, fast_path
 else:
+    unstreamed = lazy_module("neuralbox_async._call.unstreamed")
     events = lazy_module("neuralbox_async._wire.events")
     fast_path = lazy_module("neuralbox_async._wire.fast_path")
-    responses = lazy_module("neuralbox_async._wire.responses")
 
 
 _CLOSED_WHILE_OPENING = "the stream was closed while it was being opened"
@@ -317,26 +318,17 @@ class AsyncStream:
         """
         Read a response that is not an event stream, as of a server that ignores ``stream``: one delta, and the end.
 
-        A generation that is unfinished or malformed counts as a stream that broke after its start and its text.
+        One that is cut, unfinished or malformed counts as a stream that broke after its start and its text.
         """
-        response = reader.response
-        body = await reader.read_body(*self._timeouts.body_deadline(self._now()))
+        deadline, phase = self._timeouts.body_deadline(self._now())
+        whole, failure = await unstreamed.read_generation(reader, self._decode, deadline, phase)
         self._check_not_closed()
-        failure: ResponseError | GenerationFailedError
-        try:
-            whole: Generation = self._decode(responses.decode_generation, response.status_code, response.headers, body)
-        except (ResponseError, GenerationFailedError) as error:
-            failure = error
-            self._record_start(GenerationStart(error.generation_id))
-        else:
-            if whole.finished:
-                self._take_whole(whole)
-                return
-            msg = f"the response is not an event stream, and its generation is {whole.status}"
-            failure = ResponseError(msg, body=body, text=whole.content, generation_id=whole.id)
-            self._record_start(GenerationStart(whole.id, whole.model, problems=whole.problems))
-        if failure.text:
-            self._pending.append(ContentDelta(failure.text))
+        if failure is None:
+            self._take_whole(whole)
+            return
+        self._record_start(GenerationStart(whole.id, whole.model, problems=whole.problems))
+        if whole.content:
+            self._pending.append(ContentDelta(whole.content))
         self._pending_failure = without_frames(failure)
 
     def _take(self, received: list[bytes | str]) -> None:
@@ -369,24 +361,31 @@ class AsyncStream:
         """Get the rest of a generation whose stream broke with *error* from the API, or raise the interruption."""
         self._check_not_closed()
         reader.close()
-        whole: Generation | None = None
+        # The frame that raises has no local with what was received, which may echo the key.
+        if not await self._recover_rest(error):
+            self._move(StreamState.INTERRUPTED)
+            self._close()
+            raise cast("NeuralBoxError", self._failure)
+
+    async def _recover_rest(self, error: NeuralBoxError) -> bool:
+        """Make the rest of the generation pending and return True, or record the interruption."""
+        generation_id, whole = self._start.id, None
         hopeless = isinstance(error, GenerationFailedError | ClientClosedError)
-        if self._recover is not None and self._start.id is not None and not hopeless:
+        if self._recover is not None and generation_id is not None and not hopeless:
             try:
-                whole = await self._recover(self._start.id, self._timeouts.total)
+                whole = await self._recover(generation_id, self._timeouts.total)
             except GenerationFailedError as failure:
                 error = failure
             except NeuralBoxError as failure:
-                error.add_note(f"recovering generation {self._start.id} failed: {failure}")
+                error.add_note(f"recovering generation {generation_id} failed: {failure}")
             self._check_not_closed()
-        if whole is not None and whole.content.startswith(so_far := self.generation.content):
-            self._take_whole(whole, so_far)
-            return
-        self._failure = self._annotate(interruption(self._annotate(error), self.generation, whole))
-        whole = None  # a traceback with locals would show a key that the API echoes in it
-        self._move(StreamState.INTERRUPTED)
-        self._close()
-        raise self._failure from without_frames(error)
+        so_far = self.generation
+        if whole is not None and whole.content.startswith(so_far.content):
+            self._take_whole(whole, so_far.content)
+            return True
+        self._failure = self._annotate(interruption(self._annotate(error), so_far, whole))
+        self._failure.__cause__ = without_frames(error)
+        return False
 
     def _annotate(self, error: NeuralBoxError) -> NeuralBoxError:
         return error if self._call is None else self._call.annotate(error)

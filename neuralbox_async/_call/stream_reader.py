@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from neuralbox_async._clock import Deadline
-from neuralbox_async._errors import APIConnectionError, APITimeoutError
+from neuralbox_async._errors import APIConnectionError, APITimeoutError, ResponseError
 from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._options import (
     DEFAULT_FIRST_EVENT_TIMEOUT,
@@ -122,6 +122,9 @@ class StreamReader:
                 return self._peeked + await self.response.read(self._limits.max_response_bytes)
             except APIConnectionError as error:
                 failure = error
+            except ResponseError as error:  # too large
+                error.body = self._peeked + error.body
+                raise
         failure.body = self._peeked + self.response.received
         raise failure
 

@@ -11,10 +11,10 @@ import math
 import select
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import aiohttp
 
 MAX_KEPT_BYTES = 64 * 1024  # of a response whose head has not been read
 _END_OF_HEAD = b"\r\n\r\n"
@@ -43,15 +43,20 @@ class WatchedProtocol(asyncio.Protocol):
 
     @classmethod
     def of(cls, connection: aiohttp.connector.Connection) -> WatchedProtocol | None:
-        """Return the protocol of *connection*, which is new or was kept, or None if a request must not use it."""
+        """
+        Return the protocol of *connection*, or None if that was kept and a request must not use it.
+
+        What has arrived on a new connection is the response. Raises `aiohttp.ClientConnectionError` if it is closed.
+        """
         protocol, transport = connection.protocol, connection.transport
-        if protocol is None or transport is None or protocol.should_close:
-            return None
+        if protocol is None or transport is None or transport.is_closing():
+            msg = "the server closed the connection at once"
+            raise aiohttp.ClientConnectionError(msg)
         watched = transport.get_protocol()
         if not isinstance(watched, WatchedProtocol):
             watched = cls(protocol, transport)
             transport.set_protocol(watched)
-        elif watched.has_unread_data():
+        elif protocol.should_close or watched.has_unread_data():
             return None
         watched._begin(connection)
         return watched

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -15,6 +15,9 @@ from neuralbox_async._wire.partial_json import leading_members, without_deep_mem
 from neuralbox_async._wire.status_errors import MAX_MESSAGE_LENGTH, message_in
 from neuralbox_async._wire.structuring import id_in, structure, text_in
 from neuralbox_async._wire.surrogates import without_lone_surrogates
+
+if TYPE_CHECKING:
+    from neuralbox_async._types import GenerationId
 
 # A response that describes a generation has at least one of these members.
 _GENERATION_MEMBERS = ("id", "status", "content", "result_text", "url", "result_url", "output_url")
@@ -125,8 +128,14 @@ def _load_members(body: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else json.one_line(str(error))
         msg = f"the response body is not JSON ({reason}): {json.excerpt(body)}"
+    generation_id, text = beginning_of(body)
+    raise ResponseError(msg, body=body, path="$", text=text, generation_id=generation_id)
+
+
+def beginning_of(body: bytes) -> tuple[GenerationId | None, str]:
+    """Return the id and the text in the beginning of a *body* that is cut or malformed: None and ``""`` if unknown."""
     members = leading_members(body)
-    raise ResponseError(msg, body=body, path="$", text=text_in(members), generation_id=id_in(members))
+    return id_in(members), text_in(members)
 
 
 def _load_shallow(body: bytes) -> Any:

@@ -3,9 +3,9 @@ The structure of JSON objects: from members on the wire to `Generation` and even
 
 Text, status and id are essential: a value of another type is an error. Any other member whose value is malformed is
 left out and named in `problems`. The vendor's pages document two dialects and mixes of them, with other names for the
-same member. Members are renamed *before* cattrs structures them: a member that is null, absent or malformed under its
-first name is looked up under the next. cattrs' default coercion, of ``None`` to ``"None"`` and of ``5.9`` to ``5``, is
-switched off.
+same member. Members are renamed *before* cattrs structures them: a member that is null, empty, absent or malformed
+under its first name is looked up under the next. cattrs' default coercion, of ``None`` to ``"None"`` and of ``5.9`` to
+``5``, is switched off.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _with_problems(value: T, members: Mapping[str, Any], problems: tuple[str, ..
 
 def text_in(members: Mapping[str, Any]) -> str:
     texts = (members.get(name) for name in GENERATION_NAMES["content"])
-    return without_lone_surrogates(next((text for text in texts if isinstance(text, str)), ""))
+    return without_lone_surrogates(next((text for text in texts if isinstance(text, str) and text), ""))
 
 
 def id_in(members: Mapping[str, Any]) -> str | int | None:
@@ -207,8 +207,10 @@ def _rename(members: object, names: Mapping[str, tuple[str, ...]]) -> dict[str, 
     for field, wire_names in names.items():
         for name in wire_names:
             value = renamed["raw"].get(name)
-            if value is not None:
+            # An empty text counts only if no other name of the member has one.
+            if value is not None and (field not in renamed or (isinstance(value, str) and value != "")):
                 renamed[field] = value
+            if renamed.get(field, "") != "":
                 break
     return renamed
 

@@ -32,7 +32,7 @@ ERRORS = {
     "not JSON": ResponseError("not JSON", body=b"<p>A paid text"),
     "not UTF-8": ResponseError("not UTF-8", body=b"caf\xe9"),
 }
-BODIES = {"body": TEXT, "not JSON": "<p>A paid text", "not UTF-8": "caf\ufffd"}
+BODIES = {"response": "{}", "body": TEXT, "not JSON": "<p>A paid text", "not UTF-8": "caf\ufffd"}
 
 
 @pytest.mark.parametrize("name", ERRORS)
@@ -40,7 +40,7 @@ async def test_each_error(make, journal, name):
     """Whatever an error has of a response is in its line, and in the result of each rerun that does not send again."""
     client, transport = make(lambda _request: ERRORS[name], max_retries=0)
     (result,) = await results_of(client.generate_many(REQUESTS, model="m", journal=journal))
-    text, body = ("", BODIES[name]) if name in BODIES else (ERRORS[name].text, "")
+    text, body = ERRORS[name].text, BODIES.get(name, "")
 
     assert text == result.error.text
     (failed,) = entries(journal, "failed")

@@ -75,6 +75,10 @@ def test_second_dialect():
     [
         ({"content": None, "result_text": "b"}, "content", "b"),
         ({"content": "a", "result_text": "b"}, "content", "a"),
+        ({"content": "", "result_text": "b"}, "content", "b"),
+        ({"content": "", "result_text": ""}, "content", ""),
+        ({"content": "", "result_text": 5}, "content", ""),
+        ({"content": "a", "result_url": "", "url": "https://b"}, "url", "https://b"),
         ({"content": ""}, "content", ""),
         ({}, "content", ""),
         ({"tokens_used": 0, "tokens_spent": 3}, "tokens_used", 0),

@@ -1,0 +1,42 @@
+"""The response to a request for a stream that is not an event stream, as of a server that ignores ``stream``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from neuralbox_async._errors import APIConnectionError, GenerationFailedError, NeuralBoxError, ResponseError
+from neuralbox_async._lazy_imports import lazy_module
+from neuralbox_async._types import Generation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from neuralbox_async._call.stream_reader import StreamReader
+    from neuralbox_async._wire import responses
+else:
+    responses = lazy_module("neuralbox_async._wire.responses")
+
+
+async def read_generation(
+    reader: StreamReader, decode: Callable[..., Any], deadline: float, phase: str
+) -> tuple[Generation, NeuralBoxError | None]:
+    """
+    Return the generation in the response of *reader*, and None if it is complete.
+
+    Otherwise return what is known of it (id and text), and the error of a response that is cut, malformed or describes
+    an unfinished generation. *deadline*, *phase*: see `StreamReader.read_body`. *decode*: see `Call.decode`.
+    """
+    response = reader.response
+    try:
+        body = await reader.read_body(deadline, phase)
+    except (APIConnectionError, ResponseError) as error:
+        generation_id, text = responses.beginning_of(error.body)
+        return Generation(id=generation_id, status="incomplete", content=text), error
+    try:
+        whole: Generation = decode(responses.decode_generation, response.status_code, response.headers, body)
+    except (ResponseError, GenerationFailedError) as error:
+        return Generation(id=error.generation_id, status="incomplete", content=error.text), error
+    if whole.finished:
+        return whole, None
+    msg = f"the response is not an event stream, and its generation is {whole.status}"
+    return whole, ResponseError(msg, body=body, text=whole.content, generation_id=whole.id)
