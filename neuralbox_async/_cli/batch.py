@@ -7,7 +7,7 @@ import select
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal, TextIO
 
 import attrs
 import click
@@ -290,7 +290,8 @@ def _ask(run: RunOptions, error: OutcomeUnknownError) -> Literal["retry", "skip"
         print_error(printable_line(f"neuralbox: may have been billed without a response: {key}"))
     if len(error.keys) > _MAX_KEYS_SHOWN:
         print_error(f"neuralbox: and {len(error.keys) - _MAX_KEYS_SHOWN:,} more")
-    if run.source == "-" or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    stdin: TextIO | None = sys.stdin  # None if the process was started with stdin closed
+    if run.source == "-" or stdin is None or not (stdin.isatty() and sys.stderr.isatty()):
         print_error("neuralbox: nothing was sent; use --on-unknown retry to send them again, or skip to skip them")
         return None
     while True:

@@ -86,6 +86,25 @@ class TestEveryCommand:
         assert () == server.requests
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+@pytest.mark.parametrize("arguments", [("generate", "Hi"), ("batch", "in.txt", "-o", "out"), ("batch", "in.txt")])
+@pytest.mark.usefixtures("buffering")
+def test_full_stderr(start, server, arguments):
+    """A stderr that is full changes no exit status: the texts are where they belong."""
+    done = start(command=in_shell("2> /dev/full", *arguments)).wait()
+
+    assert 0 == done.status
+    assert ("out" in arguments) == (not done.out)
+    assert server.billed
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+def test_error_with_a_full_stderr(start, server):
+    """A status that reports an error remains as well."""
+    assert 2 == start(command=in_shell("2> /dev/full", "batch", "--unknown")).wait().status
+    assert () == server.requests
+
+
 def small_file(folder, size):
     """Return a file that is open for appending, and the limit of its size: *size* bytes more."""
     path = folder / "stdout"
