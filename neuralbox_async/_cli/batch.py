@@ -192,6 +192,8 @@ def batch(
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
     if journal is not None and no_journal:
         raise click.UsageError("--journal and --no-journal exclude each other.")
+    if not output or journal == "":
+        raise click.UsageError("The path of the output or of the journal is empty.")
     file = Output(None if output == "-" else output)
     fields = {"model": model, "system": system, "temperature": temperature, "max_tokens": max_tokens}
     builder = RequestBuilder(

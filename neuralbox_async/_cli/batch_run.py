@@ -116,7 +116,10 @@ class BatchRun:
         try:
             async with batch:
                 # Nothing is sent before the first await: the journal has the results of earlier runs, and no others.
-                options.output.open(() if options.journal is None else completed_lines(options.journal, self._rows))
+                if options.journal is None:
+                    options.output.open_empty()
+                else:
+                    options.output.open(completed_lines(options.journal, self._rows))
                 self._batch = batch
                 display.update(batch.progress)
                 await self._write_results(batch)
