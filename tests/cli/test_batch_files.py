@@ -26,6 +26,20 @@ class TestFiles:
             assert "precious\n" == file.read()
         assert () == server.requests
 
+    @pytest.mark.parametrize(
+        "precious", ["precious\n", '{\n  "key": "a"\n}\n', '[1, 2]\n"end"', '{"name": "x"}\n', "a\nb"]
+    )
+    def test_foreign_output_and_a_journal(self, batch, server, folder, precious):
+        """Nor is it replaced when the journal is one of another output."""
+        assert 0 == batch("Hi\n", "-o", "out.jsonl", "--journal", "journal").status
+        (folder / "notes.txt").write_text(precious)
+        done = batch("Hi\nHo\n", "-o", "notes.txt", "--journal", "journal")
+
+        assert 1 == done.status
+        assert "notes.txt: line 1 is not a result of a batch and would be overwritten" in done.error_line
+        assert precious == (folder / "notes.txt").read_text()
+        assert 1 == len(server.billed)
+
     def test_incomplete_output(self, batch, server):
         """An output that a killed run left incomplete is restored from the journal, and keeps its mode."""
         rows = "a\nb\nc\n"
