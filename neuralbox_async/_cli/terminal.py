@@ -9,7 +9,7 @@ import select
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, cast
+from typing import IO, TYPE_CHECKING, Final, Literal, cast
 
 from neuralbox_async._cli.error_messages import error_line, printable_line, retrieve_hint
 
@@ -57,11 +57,11 @@ def configure_streams() -> None:
                 # PYTHONUNBUFFERED: what the system did not write, because the disk is full, would be lost silently.
                 stream = io.TextIOWrapper(io.BufferedWriter(buffer))
                 setattr(sys, name, stream)
-            set_blocking(stream)
+            _set_blocking(cast("IO[str]", stream))
             stream.reconfigure(encoding="utf-8", errors="replace")
 
 
-def set_blocking(stream: IO[Any]) -> None:
+def _set_blocking(stream: IO[str]) -> None:
     """Have writes to *stream* wait for a slow reader."""
     with suppress(OSError, ValueError, AttributeError):  # no descriptor; Windows has this for pipes, since Python 3.12
         os.set_blocking(stream.fileno(), True)
