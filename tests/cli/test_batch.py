@@ -242,7 +242,7 @@ class TestResults:
         assert "there is no journal" in done.err
 
     def test_lone_surrogate(self, batch, serve, folder):
-        """Text that UTF-8 cannot encode is the same in the output of the first run and from the journal."""
+        """Text that UTF-8 cannot encode has U+FFFD in its place, also when it is restored from the journal."""
         serve(reply="\ud83d!")
         assert 0 == batch("Hi\n", "-o", "out.jsonl").status
         first = (folder / "out.jsonl").read_bytes()
