@@ -37,8 +37,8 @@ def import_results(path: str | os.PathLike[str], entries: Callable[[], Iterable[
             status = journal.status_of(entry.key)
             lacking = lacking or status in _SENT
             if status not in (*_SENT, KeyStatus.DONE):
-                msg = f"the journal has no request for a result that would be overwritten, {entry.key}: {path}"
-                raise JournalError(msg, path=str(path))
+                message = f"the journal has no request for a result that would be overwritten, {entry.key}"
+                raise JournalError(f"{message}; choose another output: {path}", path=str(path))
         if lacking:
             imported: set[str] = set()
             for entry in entries():

@@ -7,7 +7,7 @@ import select
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal, TextIO
 
 import attrs
 import click
@@ -192,6 +192,8 @@ def batch(
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
     if journal is not None and no_journal:
         raise click.UsageError("--journal and --no-journal exclude each other.")
+    if not output or journal == "":
+        raise click.UsageError("The path of the output or of the journal is empty.")
     file = Output(None if output == "-" else output)
     fields = {"model": model, "system": system, "temperature": temperature, "max_tokens": max_tokens}
     builder = RequestBuilder(
@@ -290,7 +292,8 @@ def _ask(run: RunOptions, error: OutcomeUnknownError) -> Literal["retry", "skip"
         print_error(printable_line(f"neuralbox: may have been billed without a response: {key}"))
     if len(error.keys) > _MAX_KEYS_SHOWN:
         print_error(f"neuralbox: and {len(error.keys) - _MAX_KEYS_SHOWN:,} more")
-    if run.source == "-" or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    stdin: TextIO | None = sys.stdin  # None if the process was started with stdin closed
+    if run.source == "-" or stdin is None or not (stdin.isatty() and sys.stderr.isatty()):
         print_error("neuralbox: nothing was sent; use --on-unknown retry to send them again, or skip to skip them")
         return None
     while True:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import signal
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final, Literal
 
@@ -32,11 +31,10 @@ from neuralbox_async._cli.input_text import InvalidRowError
 from neuralbox_async._cli.output import Output, completed_lines, escaped, result_line
 from neuralbox_async._cli.progress import ProgressDisplay, progress_display
 from neuralbox_async._cli.saved_results import saved_results
-from neuralbox_async._cli.terminal import counted, print_error
+from neuralbox_async._cli.terminal import counted, discard_stderr, print_error
 
 _COMPLETED, _ERROR, _SOME_FAILED, _STOPPED, _SIGNALLED = 0, 1, 3, 4, 128
 _SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none
-_STDERR: Final = 2  # its descriptor
 _MAX_KEYS_SHOWN: Final = 5
 
 
@@ -118,7 +116,10 @@ class BatchRun:
         try:
             async with batch:
                 # Nothing is sent before the first await: the journal has the results of earlier runs, and no others.
-                options.output.open(() if options.journal is None else completed_lines(options.journal, self._rows))
+                if options.journal is None:
+                    options.output.open_empty()
+                else:
+                    options.output.open(completed_lines(options.journal, self._rows))
                 self._batch = batch
                 display.update(batch.progress)
                 await self._write_results(batch)
@@ -138,7 +139,7 @@ class BatchRun:
         except BrokenPipeError:
             raise
         except OSError:
-            _discard_stderr()
+            discard_stderr()
 
     def _finish_output(self) -> None:
         options, report = self._options, self._report
@@ -195,7 +196,7 @@ class BatchRun:
         try:
             display.message(f"neuralbox: {state}; press Ctrl-C again to stop immediately")
         except OSError:
-            _discard_stderr()
+            discard_stderr()
 
     # ------------------------------------------------------------------------------------------------------ the summary
 
@@ -296,11 +297,3 @@ def _signals_to(handle: Callable[[int], None]) -> Generator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _discard_stderr() -> None:
-    """Discard what is written to stderr from now on: its terminal is gone."""
-    with suppress(OSError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, _STDERR)
-        os.close(null)

@@ -17,8 +17,10 @@ _NUMBERS: Final[dict[str, Callable[[str], float]]] = {"temperature": float, "max
 _NUMBER: Final = re.compile(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?")
 _MAX_CELL_LENGTH: Final = 64 << 20  # otherwise a quote that is never closed would read the rest of the file
 _SIMILAR: Final = 0.88  # of two names, by difflib: "temprature" and "temperature" have 0.95, "keys" and "key" 0.86
-_CELL: Final = r'(?:"[^"]*(?:""[^"]*)*"|[^",\r\n]*)'
-_WELL_FORMED: Final = re.compile(rf"{_CELL}(?:,{_CELL})*[\r\n]*")
+_CELLS: Final = {delimiter: rf'(?:"[^"]*(?:""[^"]*)*"|[^"{delimiter}\r\n]*)' for delimiter in ",;"}
+_WELL_FORMED: Final = {
+    delimiter: re.compile(rf"{cell}(?:{delimiter}{cell})*[\r\n]*") for delimiter, cell in _CELLS.items()
+}
 
 
 class CSVRows:
@@ -74,8 +76,8 @@ class CSVRows:
 
     def _is_out_of_place(self, cells: list[str]) -> bool:
         """Return whether one of the quotes in *cells* may belong to a cell that was to go on in the next line."""
-        if self._delimiter == ",":
-            return not _WELL_FORMED.fullmatch("".join(self._raw))
+        if well_formed := _WELL_FORMED.get(self._delimiter):
+            return not well_formed.fullmatch("".join(self._raw))
         return self._width not in {0, len(cells)}  # files with tabs often have no quoting at all
 
     # -------------------------------------------------------------------------------------------------------- header

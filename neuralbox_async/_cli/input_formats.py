@@ -24,11 +24,14 @@ FORMATS: Final[dict[str, Format]] = {
     ".txt": "lines",
 }
 """The formats by file extension."""
-DELIMITERS: Final[dict[Format, str]] = {"csv": ",", "tsv": "\t"}
+DELIMITERS: Final[dict[Format, str]] = {"csv": ",;", "tsv": "\t"}
+"""The characters that may separate cells; spreadsheets write semicolons where a comma is the decimal point."""
 _HEAD: Final = 1 << 16  # bytes
 _MAX_LINE: Final = 64 << 20  # bytes
 # Prose may begin with a bracket or brace: "[1] First question", "{name} is ...".
 _JSON_START: Final = re.compile(r'\{\s*(?:"|$)|\[\s*(?:["{]|$)')
+_SEPARATOR: Final = re.compile(r"sep=.?", re.IGNORECASE)
+_YAML: Final = re.compile(r"---|(?:- )?(?:prompts?|messages|key|model):(?: .*)?")
 _MARKUP: Final = re.compile(r"<\?xml|<!doctype|<[a-z][\w:.-]*(?:\s[^<>]*)?>\s*$", re.IGNORECASE)
 
 
@@ -44,10 +47,12 @@ def choose_format(name: str, file: BinaryIO, columns: frozenset[str]) -> Format:
     file.seek(start)
     extension = os.path.splitext(name)[1].lower()  # noqa: PTH122 - one path, one style
     by_name = FORMATS.get(extension)
-    if by_name is not None and by_name in DELIMITERS:
-        return by_name
     first, more = _first_line(file)
     file.seek(start)
+    if _SEPARATOR.fullmatch(first):
+        raise InvalidRowError(f"the first line, {first!r}, is for Excel: remove it")
+    if by_name is not None and by_name in DELIMITERS:
+        return by_name
     by_content = _format_of_line(first, columns)
     if by_name == "json":
         return "jsonl" if by_content == "jsonl" and more else "json"
@@ -55,6 +60,7 @@ def choose_format(name: str, file: BinaryIO, columns: frozenset[str]) -> Format:
         # An invalid first row must not hide the others; an object that begins here and is not on one line must.
         return "json" if by_content == "json" and first[-1] in "[{,:]}" else "jsonl"
     if by_content is None and (by_name == "lines" or not extension):
+        _check_prompt(first, columns)
         return "lines"
     if by_content is None:
         raise InvalidRowError(f"the extension {extension} is unknown: choose the --format")
@@ -82,11 +88,24 @@ def _format_of_line(text: str, columns: frozenset[str]) -> Format | None:
         return "jsonl"
     if isinstance(value, dict | list) or _JSON_START.match(text):
         return "json"
-    for file_format, delimiter in DELIMITERS.items():
-        cells = {cell.strip().strip('"') for cell in text.split(delimiter)}
-        if "prompt" in {cell.lower() for cell in cells} or (len(cells) > 1 and columns <= cells):
+    for file_format, delimiters in DELIMITERS.items():
+        if any(_is_header(text, delimiter, columns) for delimiter in delimiters):
             return file_format
     return None
+
+
+def _check_prompt(text: str, columns: frozenset[str]) -> None:
+    """Raise `InvalidRowError` when *text*, the first line, begins a file in a format that is not read."""
+    known = (("YAML", bool(_YAML.fullmatch(text))), ('a table with "|" between cells', _is_header(text, "|", columns)))
+    for name, matches in known:
+        if matches:
+            raise InvalidRowError(f"this looks like {name}: choose --format lines for one prompt per line")
+
+
+def _is_header(text: str, delimiter: str, columns: frozenset[str]) -> bool:
+    """Return whether *text* is the header of a table with a column `prompt`, or with all *columns*."""
+    cells = {cell.strip().strip('"') for cell in text.split(delimiter)}
+    return "prompt" in {cell.lower() for cell in cells} or (len(cells) > 1 and columns <= cells)
 
 
 def _parsed(text: str) -> Any:
@@ -99,8 +118,16 @@ def _parsed(text: str) -> Any:
 def rows_of(file: BinaryIO, file_format: Format, columns: frozenset[str]) -> Iterator[Row] | CSVRows:
     """Return the rows of *file*; *columns*: those that make the prompt."""
     if file_format in DELIMITERS:
-        return CSVRows(file, DELIMITERS[file_format], columns)
+        return CSVRows(file, _delimiter(file, DELIMITERS[file_format], columns), columns)
     return json_array_rows(file) if file_format == "json" else _line_rows(file, file_format)
+
+
+def _delimiter(file: BinaryIO, delimiters: str, columns: frozenset[str]) -> str:
+    """Return the one of *delimiters* that separates the columns in the header; the first one if that is not clear."""
+    start = file.tell()
+    header, _ = _first_line(file)
+    file.seek(start)
+    return next((one for one in delimiters if one in header and _is_header(header, one, columns)), delimiters[0])
 
 
 def _line_rows(file: BinaryIO, file_format: Format) -> Iterator[Row]:

@@ -125,11 +125,15 @@ class InputRows:
 
     def __iter__(self) -> Iterator[GenerateRequest]:
         """Yield the valid rows. Raises `InvalidRowError` when the file has changed since `validate`."""
+        left = len(self)
         for line, request in self._requests():
             if isinstance(request, GenerateRequest):
                 if self.line_of(request.key or "") != line:
                     raise InvalidRowError(f"{self.unit} {line} has changed since it was validated")
+                left -= 1
                 yield request
+        if left:
+            raise InvalidRowError(f"it has changed since it was validated: {left:,} rows are missing, or invalid now")
 
     def line_of(self, key: str) -> int | None:
         """Return the number of the line where the row with *key* begins; None when there is no such row."""
@@ -148,6 +152,8 @@ class InputRows:
                 yield line, error
             except InvalidParameterError as error:
                 yield line, InvalidRowError(error.message)
+            except RecursionError:
+                yield line, InvalidRowError("it is nested too deeply")
         if isinstance(rows, CSVRows):
             self.ignored_columns = rows.ignored
 

@@ -25,7 +25,8 @@ class Output:
     """
     The lines of the file *path*, or of stdout for None.
 
-    `open` replaces a regular file atomically; then lines are only appended. Other files are written to.
+    `open` replaces a regular file atomically; then lines are only appended. Other files are written to. Without lines
+    to replace it by, `open_empty`.
     """
 
     def __init__(self, path: str | None) -> None:
@@ -59,6 +60,18 @@ class Output:
             raise FileNotFoundError(errno.ENOENT, "there is no such folder", folder)
         if os.path.exists(self.path) and not os.access(self.path, os.W_OK):  # noqa: PTH110
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self.path)
+
+    def open_empty(self) -> None:
+        """
+        Open an output that is empty, and does not become so here: another run may write to it at the same time.
+
+        Raises `FileExistsError` when it has content by now, and `OSError`.
+        """
+        self.check()
+        if self.path is not None and self.is_regular:
+            self._file = open(self.path, "ab", buffering=0)  # noqa: PTH123, SIM115 - open until `close`
+            if os.fstat(self._file.fileno()).st_size:
+                raise FileExistsError(errno.EEXIST, "another program has written to it", self.path)
 
     def open(self, lines: Iterable[str]) -> None:
         """Replace the content by *lines*."""

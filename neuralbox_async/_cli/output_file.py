@@ -46,6 +46,8 @@ def open_stream(path: str) -> BinaryIO:
     # A copy of a descriptor: a socket cannot be opened by its path, and a file would be written from its beginning.
     opened = _open_writer(path) if descriptor is None else os.dup(descriptor)
     try:
+        if _NONBLOCK:  # as it was opened here, or by another program
+            os.set_blocking(opened, True)
         os.write(opened, b"")  # fails if it is open for reading only
         return os.fdopen(opened, "wb", buffering=0)
     except BaseException:
@@ -65,8 +67,6 @@ def _open_writer(path: str) -> int:
                 raise OSError(errno.ENXIO, "no process reads from it", path) from None
             time.sleep(_POLL_INTERVAL)
         else:
-            if _NONBLOCK:
-                os.set_blocking(opened, True)
             return opened
 
 

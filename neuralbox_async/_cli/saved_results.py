@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,7 +17,8 @@ def saved_results(path: str | None) -> Iterator[JournalEntry]:
     """
     Yield the results with text in the output at *path*, which may not exist.
 
-    Other lines are left out: failures without text, and what a crash has left of the last line.
+    Failures without text are left out, and what a crash has left of the last line. Raises `FileExistsError` at any
+    other line: the file is not, or not only, the output of a batch, and would be replaced; `OSError`.
     """
     if path is None:
         return
@@ -25,10 +27,15 @@ def saved_results(path: str | None) -> Iterator[JournalEntry]:
     except FileNotFoundError:
         return
     with file:
-        for line in file:
+        for number, line in enumerate(file, 1):
+            members: object = None
             with suppress(ValueError, RecursionError):
-                if _is_result(members := json.loads(line)):
-                    yield from _result(members)
+                members = json.loads(line)
+            if _is_result(members):
+                yield from _result(members)
+            elif line.endswith(b"\n") and line.strip(b"\0\r\n\t "):
+                message = f"line {number} is not a result of a batch and would be overwritten; choose another output"
+                raise FileExistsError(errno.EEXIST, message, path)
 
 
 def _is_result(value: object) -> TypeGuard[Mapping[str, Any]]:

@@ -8,7 +8,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Final, Literal, cast
 
 from neuralbox_async._cli.error_messages import error_line, printable_line, retrieve_hint
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _CONTROLS: Final = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\N{REPLACEMENT CHARACTER}")
 _HARMLESS: Final = {ord("\n"): "\n", ord("\t"): "\t", ord("\r"): ""}
 _FOR_TERMINALS: Final = {**_CONTROLS, **_HARMLESS}
+_STDERR: Final = 2  # its descriptor
 _kept: Final[list[IO[str]]] = []
 
 
@@ -41,7 +42,8 @@ def configure_streams() -> None:
     """
     Make stdout and stderr encode any text as UTF-8, whatever the locale.
 
-    A closed stderr is replaced by the null device, and a closed stdout by a stream that fails.
+    A closed stderr is replaced by the null device, and a closed stdout by a stream that fails. A pipe that another
+    program made non-blocking blocks again: otherwise writing fails when the reader is slow.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -55,7 +57,14 @@ def configure_streams() -> None:
                 # PYTHONUNBUFFERED: what the system did not write, because the disk is full, would be lost silently.
                 stream = io.TextIOWrapper(io.BufferedWriter(buffer))
                 setattr(sys, name, stream)
+            _set_blocking(cast("IO[str]", stream))
             stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+def _set_blocking(stream: IO[str]) -> None:
+    """Have writes to *stream* wait for a slow reader."""
+    with suppress(OSError, ValueError, AttributeError):  # no descriptor; Windows has this for pipes, since Python 3.12
+        os.set_blocking(stream.fileno(), True)
 
 
 def check_stdout() -> None:
@@ -99,10 +108,28 @@ def _null_device() -> IO[str]:
 
 
 def print_error(line: str, *, after_echo: bool = False) -> None:
-    """Write *line* to stderr. *after_echo*: a terminal has just shown ``^C``; begin on the next line there."""
+    """
+    Write *line* to stderr. *after_echo*: a terminal has just shown ``^C``; begin on the next line there.
+
+    A stderr that cannot be written, because its disk is full or its terminal gone, is discarded: it must not change the
+    exit status. Raises `BrokenPipeError`.
+    """
     start = "\n" if after_echo and sys.stderr.isatty() else ""
-    sys.stderr.write(f"{start}{line}\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(f"{start}{line}\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        discard_stderr()
+
+
+def discard_stderr() -> None:
+    """Discard what is written to stderr from now on, and what is in its buffer."""
+    with suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, _STDERR)
+        os.close(null)
 
 
 class TextWriter:

@@ -7,6 +7,8 @@ import os
 import pytest
 from batch_files import by_key, file_lines, lines, prompts
 
+from neuralbox_async._cli import file_checks
+
 pytestmark = pytest.mark.usefixtures("folder")
 
 
@@ -23,6 +25,20 @@ class TestFiles:
         with open("out.jsonl") as file:  # noqa: PTH123
             assert "precious\n" == file.read()
         assert () == server.requests
+
+    @pytest.mark.parametrize(
+        "precious", ["precious\n", '{\n  "key": "a"\n}\n', '[1, 2]\n"end"', '{"name": "x"}\n', "a\nb"]
+    )
+    def test_foreign_output_and_a_journal(self, batch, server, folder, precious):
+        """Nor is it replaced when the journal is one of another output."""
+        assert 0 == batch("Hi\n", "-o", "out.jsonl", "--journal", "journal").status
+        (folder / "notes.txt").write_text(precious)
+        done = batch("Hi\nHo\n", "-o", "notes.txt", "--journal", "journal")
+
+        assert 1 == done.status
+        assert "notes.txt: line 1 is not a result of a batch and would be overwritten" in done.error_line
+        assert precious == (folder / "notes.txt").read_text()
+        assert 1 == len(server.billed)
 
     def test_incomplete_output(self, batch, server):
         """An output that a killed run left incomplete is restored from the journal, and keeps its mode."""
@@ -78,6 +94,42 @@ class TestFiles:
 
         assert [f"You said: p{number}" for number in range(9)] == [row["content"] for row in file_lines()]
         assert 9 == len(server.billed)
+
+    @pytest.mark.parametrize("option", ["-o", "--journal"])
+    def test_empty_path(self, batch, server, option):
+        """An empty path, as of a shell variable that is not set, is not the working directory."""
+        done = batch("Hi\n", option, "")
+
+        assert 2 == done.status
+        assert "path of the output or of the journal is empty" in done.error_line
+        assert () == server.requests
+
+    def test_two_runs_without_a_journal(self, start, serve, folder):
+        """Two runs with one output and no journal: neither replaces what the other has written."""
+        server = serve(latency=0.02)
+        for name in ("a", "b"):
+            (folder / name).write_text("".join(f"{name}{number}\n" for number in range(60)))
+        runs = [start("batch", name, "-o", "out", "--no-journal", "-c", "2") for name in ("a", "b")]
+        results = [run.wait() for run in runs]
+
+        assert {0, 1, 2} >= {result.status for result in results}
+        assert len(server.billed) == len(file_lines("out")) >= 60
+
+    @pytest.mark.parametrize("arguments", [("--no-journal",), ()])
+    def test_output_with_content_by_now(self, batch, server, folder, monkeypatch, arguments):
+        """An output that another program writes to after it was checked is not replaced, and nothing is sent."""
+        check_content = file_checks.check_content
+
+        def check_and_write(*files):
+            check_content(*files)
+            (folder / "out").write_text('{"key": "k", "content": "paid"}\n')
+
+        monkeypatch.setattr(file_checks, "check_content", check_and_write)
+        done = batch("Hi\n", "-o", "out", *arguments)
+
+        assert 1 == done.status
+        assert {"key": "k", "content": "paid"} == file_lines("out")[0]
+        assert () == server.requests
 
     def test_changed_input(self, batch, serve, folder):
         """Rows that changed after they were validated end the run before they are sent."""

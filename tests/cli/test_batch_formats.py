@@ -221,6 +221,37 @@ class TestRecognition:
         assert "looks like XML or HTML" in run("batch", stdin=data.encode()).error_line
         assert () == server.requests
 
+    @pytest.mark.parametrize(
+        "data,expected",
+        [
+            ("---\nprompts:\n  - a\n", "YAML"),
+            ("- prompt: a\n  model: m\n", "YAML"),
+            ("prompts:\n- a\n- b\n", "YAML"),
+            ("| id | prompt |\n|---|---|\n| 1 | a |\n", "a table with"),
+            ("id|prompt\n1|a\n", "a table with"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["in.txt", "in", None])
+    def test_formats_that_are_not_read(self, batch, run, server, data, expected, name):
+        """YAML and tables with other separators are refused, and read with --format lines."""
+        done = run("batch", stdin=data.encode()) if name is None else batch(data, name=name)
+
+        assert 2 == done.status
+        assert f"this looks like {expected}" in done.error_line
+        assert () == server.requests
+        assert 0 == run("batch", "--format", "lines", stdin=data.encode()).status
+        assert sorted(data.splitlines()) == prompts(server)
+
+    @pytest.mark.parametrize("template", [(), ("--template", "{x} {prompt}")])
+    def test_deep_nesting(self, batch, server, template):
+        """A row is valid or reported, however deeply it is nested; what can be sent is sent."""
+        rows = [f'{{"prompt": "a", "x": {"[" * depth}1{"]" * depth}}}\n' for depth in range(940, 1020)]
+        done = batch('{"prompt": "b", "x": 1}\n' + "".join(rows), "--skip-invalid", *template, name="in.jsonl")
+
+        assert "Traceback" not in done.err
+        assert done.status in {0, 1}
+        assert "line " in done.err
+
     def test_carriage_returns(self, batch, server):
         """Lines that end with a carriage return only are not one prompt."""
         done = batch("one\rtwo\r")
@@ -247,6 +278,22 @@ class TestRecognition:
         done = process.wait()
 
         assert (0, ["a", "b"]) == (done.status, prompts(server))
+
+    @pytest.mark.parametrize("rest", ["", "{\n" * 30])
+    def test_shrinking_input(self, batch, serve, folder, rest):
+        """Rows that disappear or become invalid while the command runs are reported: they were not sent."""
+
+        def reply(_request):
+            (folder / "in.jsonl").write_text(rest)
+            return "Hm."
+
+        server = serve(reply=reply)
+        rows = jsonl(*({"prompt": f"p{number}".ljust(2000)} for number in range(20)))
+        done = batch(rows, "-c", "1", name="in.jsonl")
+
+        assert 1 == done.status
+        assert "it has changed since it was validated: " in done.err.splitlines()[-1]
+        assert len(server.billed) < 20
 
     def test_growing_input(self, batch, serve, folder):
         """Rows that are appended while the command runs are not sent, and it says so."""

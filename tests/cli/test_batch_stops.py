@@ -226,3 +226,15 @@ def test_ask(at_terminal, server, run, folder, reply, status, billed):
 
     assert status == terminal.wait()
     assert billed == len(server.billed)
+
+
+def test_nobody_to_ask(run, server, folder):
+    """With a closed stdin, nothing is sent."""
+    (folder / "in.jsonl").write_text('{"key": "mine", "prompt": "Hi"}\n')
+    server.drop("after")
+    assert 3 == run("batch", "in.jsonl", "-o", "out.jsonl").status
+    done = run("batch", "in.jsonl", "-o", "out.jsonl", "--on-unknown", "ask", stdin=None)
+
+    assert 4 == done.status
+    assert "nothing was sent; use --on-unknown retry" in done.err
+    assert 1 == len(server.billed)

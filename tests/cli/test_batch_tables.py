@@ -146,3 +146,42 @@ class TestCells:
         assert (0, ["one, two", "three"]) == (done.status, prompts(server))
         assert {"k1": 2, "k2": 4} == {row["key"]: row["line"] for row in lines(done.out)}
         assert "m1" == bodies(server)["one, two"]["model"]
+
+
+class TestSpreadsheets:
+    ROWS = 'id;"prompt";model\n1;"Hello; ""you"",\nthere";m1\n2;a, b;\n'
+
+    @pytest.mark.parametrize("bom", ["", "\ufeff"])
+    @pytest.mark.parametrize("newline", ["\n", "\r\n"])
+    @pytest.mark.parametrize("name", ["in.csv", None])
+    def test_semicolons(self, batch, run, server, bom, newline, name):
+        """Spreadsheets write semicolons where a comma is the decimal point."""
+        rows = bom + self.ROWS.replace("\n", newline)
+        done = run("batch", stdin=rows.encode()) if name is None else batch(rows, name=name)
+
+        hello = f'Hello; "you",{newline}there'
+        assert (0, [hello, "a, b"]) == (done.status, prompts(server))
+        assert ("m1", "gpt-5") == (bodies(server)[hello]["model"], bodies(server)["a, b"]["model"])
+
+    def test_quotes(self, batch, server):
+        """A quote that is out of place is refused with semicolons, too."""
+        done = batch('prompt;key\none;1\nHe said "hi to\nme and left";2\n', "--skip-invalid", name="in.csv")
+
+        assert 2 == done.status
+        assert "a quote inside a cell" in done.error_line
+        assert () == server.requests
+
+    def test_commas_first(self, batch, server):
+        """A file with commas stays one, also if a column has a semicolon in its name."""
+        assert 0 == batch("prompt,a;b\nx; y,1\n", name="in.csv").status
+        assert ["x; y"] == prompts(server)
+
+    @pytest.mark.parametrize("first", ["sep=;", "sep=,", "SEP=\t"])
+    @pytest.mark.parametrize("name", ["in.csv", "in.tsv", "in.txt", "in"])
+    def test_separator(self, batch, server, first, name):
+        """A first line for Excel is neither a header nor a prompt."""
+        done = batch(f"{first}\r\nid;prompt\r\n1;a\r\n", "--skip-invalid", name=name)
+
+        assert 2 == done.status
+        assert "is for Excel" in done.error_line
+        assert () == server.requests

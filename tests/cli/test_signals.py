@@ -100,3 +100,20 @@ def test_pipeline(start):
     done = start(sys.executable, command=command).wait()
 
     assert (141, f"neuralbox {__version__}\n", "") == (done.status, done.out, done.err)
+
+
+def test_interrupt_at_the_start(start):
+    """Ctrl-C while modules are imported is no traceback."""
+    code = """if True:
+        import sys
+        class Interrupt:
+            def find_spec(self, name, *_):
+                if name == "neuralbox_async._cli.batch":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Interrupt())
+        from neuralbox_async.__main__ import main
+        main()
+    """
+    done = start("--version", command=(sys.executable, "-c", code)).wait()
+
+    assert (130, "neuralbox: interrupted") == (done.status, done.error_line)

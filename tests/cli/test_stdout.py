@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import sys
+import time
 
 import pytest
 
@@ -84,6 +85,46 @@ class TestEveryCommand:
         """With stderr closed as well, the status remains."""
         assert 1 == start(command=in_shell(">&- 2>&-", *COMMANDS[name])).wait().status
         assert () == server.requests
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+@pytest.mark.parametrize("arguments", [("generate", "Hi"), ("batch", "in.txt", "-o", "out"), ("batch", "in.txt")])
+@pytest.mark.usefixtures("buffering")
+def test_full_stderr(start, server, arguments):
+    """A stderr that is full changes no exit status: the texts are where they belong."""
+    done = start(command=in_shell("2> /dev/full", *arguments)).wait()
+
+    assert 0 == done.status
+    assert ("out" in arguments) == (not done.out)
+    assert server.billed
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+def test_error_with_a_full_stderr(start, server):
+    """A status that reports an error remains as well."""
+    assert 2 == start(command=in_shell("2> /dev/full", "batch", "--unknown")).wait().status
+    assert () == server.requests
+
+
+@pytest.mark.usefixtures("buffering")
+@pytest.mark.parametrize(
+    "arguments",
+    [("generate", "Hi"), ("generate", "Hi", "--stream"), ("batch", "in.txt"), ("batch", "in.txt", "-o", "/dev/fd/3")],
+)
+def test_nonblocking_pipe(start, serve, arguments):
+    """A pipe that another program has made non-blocking gets everything, however slowly it is read."""
+    server = serve(reply="word " * 60_000)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    process = start(command=in_shell("3>&1", *arguments), stdout=writing)
+    os.close(writing)
+    server.wait_until(lambda: len(server.billed) == (2 if "batch" in arguments else 1), 10)
+    time.sleep(0.3)  # the old pipe was full by then
+    with os.fdopen(reading, "rb") as pipe:
+        text = pipe.read().decode()
+
+    assert 0 == process.wait().status
+    assert 60_000 * len(server.billed) == text.count("word ")
 
 
 def small_file(folder, size):
