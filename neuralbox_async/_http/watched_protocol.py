@@ -36,7 +36,7 @@ class WatchedProtocol(asyncio.Protocol):
         self._transport = transport
         self._poll = _new_poll(transport)
         self._in_use = False
-        self._kept: list[bytes] | None = None  # what arrived since the request began; None: the head has been read
+        self._kept: bytearray | None = None  # what arrived since the request began; None: the head has been read
         self._body_size = -1  # the bytes that arrived behind the head; negative until its end was seen
         self._surplus_from = math.inf  # the size of the body; infinite if it is not known in advance
         self._last_bytes = b""  # the last two that arrived
@@ -66,7 +66,7 @@ class WatchedProtocol(asyncio.Protocol):
         return self._poll is not None and bool(self._poll.poll(0))
 
     def _begin(self, connection: aiohttp.connector.Connection) -> None:
-        self._in_use, self._kept, self._body_size = True, [], -1
+        self._in_use, self._kept, self._body_size = True, bytearray(), -1
         connection.add_callback(self._end)
 
     def _end(self) -> None:
@@ -77,7 +77,7 @@ class WatchedProtocol(asyncio.Protocol):
     @property
     def received(self) -> bytes:
         """The first bytes of a response whose head has not been read."""
-        return b"".join(self._kept or ())[:MAX_KEPT_BYTES]
+        return bytes(self._kept or b"")[:MAX_KEPT_BYTES]
 
     def response_began(self, headers: Mapping[str, str]) -> None:
         """Record the head of the response: aiohttp has read it. It may have released the connection already."""
@@ -117,15 +117,15 @@ class WatchedProtocol(asyncio.Protocol):
         if data:
             self._protocol.data_received(data)
 
-    def _pass_head(self, data: bytes, kept: list[bytes]) -> bytes:
+    def _pass_head(self, data: bytes, kept: bytearray) -> bytes:
         """
         Pass on the head of the response, if it ends in *data*, and return the rest.
 
         aiohttp's parser returns no response of which anything is malformed. So it gets the head alone: then a stray
         byte behind the body costs nothing, and a malformed chunk costs only what follows it.
         """
-        if sum(map(len, kept)) < MAX_KEPT_BYTES:
-            kept.append(data)
+        if len(kept) < MAX_KEPT_BYTES:
+            kept += data
         while (end := data.find(_END_OF_HEAD) + len(_END_OF_HEAD)) >= len(_END_OF_HEAD):
             head, data = data[:end], data[end:]
             self._protocol.data_received(head)

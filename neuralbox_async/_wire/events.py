@@ -8,6 +8,9 @@ been paid for must not be lost to one of them.
 
 from __future__ import annotations
 
+import operator
+from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from neuralbox_async._errors import GenerationFailedError, ResponseError
@@ -22,13 +25,12 @@ from neuralbox_async._types import (
 from neuralbox_async._wire import fast_path, json
 from neuralbox_async._wire.partial_json import without_deep_members
 from neuralbox_async._wire.responses import generation_failed
-from neuralbox_async._wire.sse import NamedData
+from neuralbox_async._wire.sse import NamedData, SSEDecoder
 from neuralbox_async._wire.status_errors import MAX_MESSAGE_LENGTH, message_in
 from neuralbox_async._wire.structuring import structure
 from neuralbox_async._wire.surrogates import SurrogateJoiner
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable, Collection, Iterable
 
 _ERROR: Final = "error"
@@ -119,6 +121,40 @@ class EventDecoder:
             pending.append(ContentDelta(generation.content, raw=raw))
             end = (generation.id, generation.tokens_used, generation.balance_remaining, generation.usage)
             pending.append(GenerationEnd(*end, raw=raw, problems=generation.problems))
+
+
+def generation_in(body: bytes) -> Generation:
+    """
+    Return the generation whose events are in *body*: the response of a server that streams without ``stream``.
+
+    Its status is ``"incomplete"`` if they end before a terminal event, or at one that is malformed. Raises
+    `GenerationFailedError` for an error event.
+    """
+    pending: deque[StreamEvent | dict[str, Any]] = deque()
+    decoder = EventDecoder(operator.call)
+    with suppress(ResponseError):
+        decoder.decode(SSEDecoder(max_event_bytes=len(body) + 1).feed_data(body), pending)
+    start, end, texts = GenerationStart(), GenerationEnd(), list[str]()
+    for event in pending:
+        if isinstance(event, dict):
+            texts.append(event["delta"])
+        elif isinstance(event, ContentDelta):
+            texts.append(event.delta)
+        elif isinstance(event, GenerationStart) and start.id is None:
+            start = event
+        elif isinstance(event, GenerationEnd):
+            end = event
+    return Generation(
+        id=start.id if start.id is not None else end.id,
+        status="completed" if decoder.ended else "incomplete",
+        model=start.model,
+        content="".join(texts),
+        tokens_used=end.tokens_used,
+        balance_remaining=end.balance_remaining,
+        usage=end.usage,
+        problems=start.problems + end.problems,
+        raw=end.raw,
+    )
 
 
 def decode_event(data: str) -> StreamEvent | None:

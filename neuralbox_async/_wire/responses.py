@@ -39,14 +39,17 @@ def decode_generation(status_code: int, headers: Mapping[str, str], body: bytes)
         if b"\\u" in body:  # no surrogate comes without such an escape
             generation = _without_lone_surrogates(generation)
     except ResponseError as error:
+        streamed = _streamed_generation(headers, body)
+        if streamed is not None and streamed.finished:
+            return streamed
         raise ResponseError(
             error.message,
             path=error.path,
             body=body,
             status_code=status_code,
             headers=headers,
-            text=error.text,
-            generation_id=error.generation_id,
+            text=error.text if streamed is None else streamed.content,
+            generation_id=error.generation_id if streamed is None else streamed.id,
         ) from None
     if generation.status == "failed":
         raise generation_failed(generation)
@@ -66,6 +69,14 @@ def _general_generation(members: Any, body: bytes) -> Generation:
         msg = f"the JSON object does not describe a generation: {json.excerpt(body)}"
         raise ResponseError(msg, body=body, path="$")
     return structure(members, Generation, body, too_deep)
+
+
+def _streamed_generation(headers: Mapping[str, str], body: bytes) -> Generation | None:
+    if "text/event-stream" not in headers.get("content-type", "").lower():
+        return None
+    from neuralbox_async._wire import events  # which imports this module
+
+    return events.generation_in(body)
 
 
 def structure_generation(members: Mapping[str, Any]) -> Generation:
