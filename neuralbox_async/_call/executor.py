@@ -108,8 +108,9 @@ class Call:
 
         Apart from the constructors of errors, nothing else sets them.
         """
-        if isinstance(error, APIConnectionError | ResponseError) and error.body and not error.text:
-            generation_id, error.text = responses.beginning_of(error.body)
+        received = self._received_with(error)
+        if received and not error.text:
+            generation_id, error.text = responses.beginning_of(received)
             error.generation_id = error.generation_id or generation_id
         masking.mask_error(error, self.mask, self.clean_body)
         error.attempts = self.attempts
@@ -128,6 +129,13 @@ class Call:
             if self.previous_error.billed == "unknown" and error.billed == "no":
                 error.billed = "unknown"
         return error
+
+    def _received_with(self, error: NeuralBoxError) -> bytes:
+        if isinstance(error, APIConnectionError | ResponseError):
+            return error.body
+        if isinstance(error, ClientClosedError) and self.response is not None and not self.request.idempotent:
+            return self.response.received
+        return b""
 
     def decode(self, decode: Callable[..., T], *received: object) -> T:
         """Return ``decode(*received)``. Raises its errors, without the secrets that *received* echoes."""

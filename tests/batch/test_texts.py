@@ -119,3 +119,23 @@ async def test_an_edited_text(make, journal):
     client, _ = make()
     (result,) = await results_of(client.generate_many(REQUESTS, model="m", journal=journal))
     assert ("", b"") == (result.error.text, result.error.body)
+
+
+async def test_a_cut_response_with_an_id(make, journal):
+    """The id in the part of a response that arrived is enough: a rerun retrieves the generation, and sends nothing."""
+    whole = {"id": "gen_1", "status": "completed", "content": TEXT, "tokens_used": 3}
+    cut = json.dumps(whole).encode()[:60]
+
+    def respond(request):
+        failure = APIConnectionError("cut off", request_sent=True, body=cut)
+        return failure if request["method"] == "POST" else FakeResponse(json.dumps(whole).encode())
+
+    client, transport = make(respond, max_retries=0)
+    (result,) = await results_of(client.generate_many(REQUESTS, model="m", journal=journal))
+    assert ("gen_1", "unknown") == (result.error.generation_id, result.error.billed)
+    assert TEXT.startswith(result.error.text)
+    assert result.error.text
+
+    (again,) = await results_of(client.generate_many(REQUESTS, model="m", journal=journal))
+    assert TEXT == again.generation.content
+    assert ["POST", "GET"] == [request["method"] for request in transport.requests]

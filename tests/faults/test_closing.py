@@ -89,6 +89,8 @@ async def test_client_closed_during_a_call(serve, connect, call, script, billed)
         await asyncio.wait_for(calling, SOON)
     assert billed == caught.value.billed
     assert caught.value.request_sent or call is wait
+    if script is HALF:
+        assert ("gen_1", "Hello") == (caught.value.generation_id, caught.value.text)
     assert await server.all_closed()
     assert server.posts <= 1
 
