@@ -10,9 +10,10 @@ PYTEST_ARGS ?=
 WORKERS ?= 4
 PYTEST := -m pytest --numprocesses=$(WORKERS)
 # The tests of the packages: the command, the local server, the hosts, the pages and the benchmarks add nothing to them
-# where the fast paths differ. Where the interpreter or the required packages differ, nor do the tests of faults.
-PACKAGE_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,batch call http sync wire)
-FAULT_TESTS := tests/faults
+# where the fast paths differ. Where the interpreter or the required packages differ, nor do the tests of faults and
+# batches, which take the most time.
+PACKAGE_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,call http sync wire)
+SLOW_PACKAGE_TESTS := $(addprefix tests/,batch faults)
 BENCH_ARGS ?=
 # Other SDKs and HTTP clients to measure, each in a virtual environment of its own.
 OTHER_SDKS := requests httpx openai anthropic
@@ -38,7 +39,7 @@ else
 endif
 
 test-general: .venv/.dev ## run the tests of the packages without the fast paths, without coverage
-	NEURALBOX_FAST_PATHS=off .venv/bin/python $(PYTEST) $(PACKAGE_TESTS) $(FAULT_TESTS) $(PYTEST_ARGS)
+	NEURALBOX_FAST_PATHS=off .venv/bin/python $(PYTEST) $(PACKAGE_TESTS) $(SLOW_PACKAGE_TESTS) $(PYTEST_ARGS)
 
 test-oldest: .venv-oldest/.test ## run the tests of the packages with the lowest versions that pyproject.toml allows
 	.venv-oldest/bin/python $(PYTEST) $(PACKAGE_TESTS) $(PYTEST_ARGS)
