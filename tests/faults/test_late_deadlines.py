@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_server import STREAM_HEAD, events, generation, never_responds, response
+from fault_server import STREAM_HEAD, eventually, events, generation, never_responds, response
 from outcomes import LONG, SHORT, assert_never_sent, assert_unknown, generate
 
 import neuralbox_async
@@ -158,20 +158,21 @@ async def test_a_stream_of_a_blocked_loop(serve, connect, text):
         await connection.send(chunked(events(*[text[i : i + 1000] for i in range(0, len(text), 1000)])))
 
     client = connect(serve(script))
-    async with client.stream("gpt-5", "Hi", first_event_timeout=0.5, recover=False) as opened:
+    async with client.stream("gpt-5", "Hi", first_event_timeout=2 * TIMEOUT, recover=False) as opened:
         reader = asyncio.ensure_future(opened.get_final_generation())
         await asyncio.sleep(0.1)
         respond.set()
-        time.sleep(0.6)
+        time.sleep(2 * TIMEOUT + 0.1)
         assert text == (await reader).content
 
 
 async def test_a_late_deadline_without_a_response_expires(serve, connect):
     """A deadline that fires late does so soon if no response has arrived."""
-    client = connect(serve(never_responds), timeout=SHORT)
+    server = serve(never_responds)
+    client = connect(server, timeout=TIMEOUT)
     call = asyncio.ensure_future(generate(client))
-    await asyncio.sleep(0.1)
-    time.sleep(0.3)
+    assert await eventually(lambda: server.requests)
+    time.sleep(TIMEOUT)
     resumed = time.monotonic()
 
     outcome = await call
@@ -190,10 +191,11 @@ async def test_a_late_deadline_expires_while_data_arrives(serve, connect):
         while True:
             await connection.send(b"10000\r\n" + 0x10000 * b" " + b"\r\n", every=0.001)
 
-    client = connect(serve(script), timeout=SHORT)
+    server = serve(script)
+    client = connect(server, timeout=TIMEOUT)
     call = asyncio.ensure_future(generate(client))
-    await asyncio.sleep(0.1)
-    time.sleep(0.3)
+    assert await eventually(lambda: server.requests)
+    time.sleep(TIMEOUT)
     resumed = time.monotonic()
 
     outcome = await call

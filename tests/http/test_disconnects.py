@@ -102,7 +102,8 @@ async def test_closing_the_client_ends_streams(endless):
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(read)
-        await asyncio.sleep(0.1)
+        while not stream.generation.content:
+            await asyncio.sleep(0.01)
         await client.aclose()
     await endless.wait_for_disconnect_async(2.0)
 
