@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_server import STREAM_HEAD, eventually, events, generation, never_responds, response
+from fault_server import STREAM_HEAD, events, eventually, generation, never_responds, response
 from outcomes import LONG, SHORT, assert_never_sent, assert_unknown, generate
 
 import neuralbox_async
