@@ -253,7 +253,7 @@ class _Call(Generic[T]):
         return self.state is CallState.DONE
 
     def take(self) -> Callable[[], Awaitable[T]] | None:
-        """Return the function to whoever asks first, from any thread, and None to all others."""
+        """Return the function at the first call, from any thread, and None at all others."""
         try:
             return self._function.pop()
         except IndexError:

@@ -39,7 +39,7 @@ def json_array_rows(file: BinaryIO) -> Iterator[Row]:
     Yield the items of the array in *file*, numbered from 1; the array may be the only member of an object.
 
     An object is a row; a string is a prompt. Keeps one item in memory. Raises `InvalidRowError` when the file has
-    another structure or is not valid JSON: what follows an error cannot be told apart.
+    another structure or is not valid JSON: after an error it is unknown where the next item begins.
     """
     text = _JSONText(file)
     in_object = text.take("{")
