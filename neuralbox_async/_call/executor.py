@@ -55,6 +55,7 @@ _ERROR_BODY_TIMEOUT = 5.0
 _CLOSED_CHECK_INTERVAL = 0.5
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_NO_SECRETS = Mask()
 _USER_AGENT = f"neuralbox-python/{__version__} {sys.implementation.name}/{'.'.join(map(str, sys.version_info[:3]))}"
 
 
@@ -77,7 +78,7 @@ class Call:
     previous_error: NeuralBoxError | None = None  # of the attempt before this one
     accepted: bool = False  # the API accepted it, and the generation is pending
     generation_id: GenerationId | None = None  # of the accepted generation, or of the one that a status request is for
-    mask: Mask = attrs.field(factory=Mask, repr=False)  # of the key of each attempt, and of the proxy's password
+    mask: Mask = attrs.field(default=_NO_SECRETS, repr=False)  # of the key of each attempt, and of the proxy's password
     clean_body: bytes | None = attrs.field(default=None, repr=False)  # of an error; the mask has found no secret in it
 
     @property
@@ -334,7 +335,11 @@ def _mask_of(key: object, connections: ConnectionOptions, mask: Mask | None = No
 
 def _key_headers(key: object) -> dict[str, str]:
     """Return the headers that each request with *key* has; empty if a function returns the key."""
-    return {"Authorization": Secret("Bearer " + key), "User-Agent": _USER_AGENT} if isinstance(key, Secret) else {}
+    if not isinstance(key, Secret):
+        return {}
+    # Not compressed: of a compressed body that is damaged no text can be read, one that is cut can look complete, and
+    # compression delays events.
+    return {"Authorization": Secret("Bearer " + key), "User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
 
 
 def _headers(key_headers: Mapping[str, str], request: Request) -> dict[str, str]:
@@ -344,8 +349,6 @@ def _headers(key_headers: Mapping[str, str], request: Request) -> dict[str, str]
         headers["Content-Type"] = "application/json"
     if request.stream:
         headers["Accept"] = "text/event-stream"
-        # A compressed stream that is cut can look complete, and compression delays events.
-        headers["Accept-Encoding"] = "identity"
     return headers
 
 

@@ -14,14 +14,14 @@ import attrs
 
 from neuralbox_async._clock import now
 from neuralbox_async._http import request_writer
-from neuralbox_async._http.hidden_headers import revealing
 from neuralbox_async._http.resolver import DaemonThreadResolver
 from neuralbox_async._http.transport import CLIENT_CLOSED
 from neuralbox_async._http.watched_protocol import WatchedProtocol
+from neuralbox_async._secret import Secret
 
 if TYPE_CHECKING:
     import weakref
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from yarl import URL
 
@@ -36,13 +36,30 @@ _KEEP_ALIVE = 4.0
 _MAX_HEADER_BYTES = 64 * 1024  # of each field
 _MAX_HEADERS = 1000
 
+MASK = "***"
+
 
 @attrs.define(eq=False)
 class Exchange:
-    """The attempt of the running task, and the protocol of the connection that took it."""
+    """
+    The attempt of the running task, and the protocol of the connection that took it.
+
+    *secrets*: the headers that only the connection gets. What records, traces or mocks aiohttp's sessions sees `MASK`.
+    """
 
     request: HTTPRequest
+    secrets: Mapping[str, str]
     protocol: WatchedProtocol | None = None  # None: no connection took it, or the session is a mock
+
+
+def hide_secrets(headers: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return *headers* with `MASK` in place of secrets, and those secrets."""
+    hidden, secrets = dict(headers), dict[str, str]()
+    for name, value in headers.items():
+        if type(value) is Secret:
+            secrets[name] = value
+            hidden[name] = MASK
+    return hidden, secrets
 
 
 # aiohttp passes nothing from a request to the connector.
@@ -77,7 +94,7 @@ def new_http_session(options: ConnectionOptions, connector: Connector) -> aiohtt
         max_line_size=_MAX_HEADER_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
         max_headers=_MAX_HEADERS,
-        request_class=revealing(request_writer.request_class() if simple else aiohttp.ClientRequest),
+        request_class=request_writer.request_class() if simple else aiohttp.ClientRequest,
     )
 
 
@@ -97,18 +114,18 @@ class Connector(aiohttp.TCPConnector):
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - of aiohttp's options
         self.writes = request_writer.WriteBatch()
 
-    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+    async def connect(self, req: Any, *args: Any, **kwargs: Any) -> Any:
         exchange = current_exchange.get()
         exchange.request.stage = "connecting"
         exchange.protocol = None
         connect = super().connect if self.proxy_timeout is None else self._connect_to_proxy
         try:
-            connection = await connect(*args, **kwargs)
+            connection = await connect(req, *args, **kwargs)
             while (protocol := WatchedProtocol.of(connection)) is None:
                 # The server closed it, or data arrived while it was idle (a gateway's 408, say), which would be read as
                 # the response.
                 connection.close()
-                connection = await connect(*args, **kwargs)
+                connection = await connect(req, *args, **kwargs)
             if exchange.request.deadline <= now():
                 # The loop was blocked, or the process stopped. Sent now, the request would be billed, and cancelled.
                 connection.close()
@@ -119,6 +136,7 @@ class Connector(aiohttp.TCPConnector):
             if self.closed and not _is_cancelled():
                 raise aiohttp.ClientConnectionError(CLIENT_CLOSED) from None
             raise
+        req.headers.update(exchange.secrets)
         exchange.protocol = protocol
         exchange.request.stage = "sent"
         return connection

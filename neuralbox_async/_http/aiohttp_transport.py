@@ -17,7 +17,6 @@ import threading
 import weakref
 from contextlib import suppress
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -29,12 +28,12 @@ from neuralbox_async._http.aiohttp_connector import (
     Connector,
     Exchange,
     current_exchange,
+    hide_secrets,
     new_connector,
     new_http_session,
     new_socket,
 )
 from neuralbox_async._http.aiohttp_response import AiohttpResponse, translate
-from neuralbox_async._http.hidden_headers import hide
 from neuralbox_async._http.transport import CLIENT_CLOSED, CLOSED_DURING_CALL
 
 if TYPE_CHECKING:
@@ -75,7 +74,8 @@ class AiohttpTransport:
         headers, body, proxy_headers = request.headers, request.body, self._options.proxy_headers
         if proxy_headers and request.url.startswith("http:"):
             headers = {**headers, **proxy_headers}  # aiohttp sends them with CONNECT only
-        exchange = Exchange(request)
+        headers, secrets = hide_secrets(headers)
+        exchange = Exchange(request, secrets)
         current_exchange.set(exchange)
         session.connector.writes.request_started()
         try:
@@ -83,7 +83,7 @@ class AiohttpTransport:
                 request.method,
                 request.url,
                 data=io.BytesIO(body) if body is not None and len(body) > _LARGE_BODY else body,
-                headers=hide(headers),
+                headers=headers,
                 allow_redirects=False,
                 proxy=self._options.proxy,
                 proxy_headers=proxy_headers,
@@ -95,8 +95,8 @@ class AiohttpTransport:
             session.connector.writes.request_ended()
         request.stage = "sent"
         if exchange.protocol is not None:
-            exchange.protocol.response_began(raw.headers)
-            if raw.status == HTTPStatus.REQUEST_TIMEOUT:
+            exchange.protocol.response_began()
+            if raw.status == 408:
                 # It may be the response to an idle connection, and another one may follow for this request.
                 exchange.protocol.close_after_response()
         return AiohttpResponse(raw, session.unread)

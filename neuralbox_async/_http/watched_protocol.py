@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import select
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 MAX_KEPT_BYTES = 64 * 1024  # of a response whose head has not been read
 _END_OF_HEAD = b"\r\n\r\n"
-_END_OF_CHUNKS = b"\r\n"
+_END_OF_CHUNKS = b"\r\n\r\n"  # of the last chunk, or of the trailer fields behind it
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
 
 
 class WatchedProtocol(asyncio.Protocol):
@@ -29,17 +28,18 @@ class WatchedProtocol(asyncio.Protocol):
     to the next request would give each caller the response of the caller before.
     """
 
-    __slots__ = ("_body_size", "_in_use", "_kept", "_last_bytes", "_poll", "_protocol", "_surplus_from", "_transport")
+    __slots__ = ("_connection", "_in_head", "_kept", "_last_bytes", "_left", "_poll", "_protocol", "_transport")
 
     def __init__(self, protocol: Any, transport: asyncio.Transport) -> None:
         self._protocol = protocol
         self._transport = transport
         self._poll = _new_poll(transport)
-        self._in_use = False
-        self._kept: bytearray | None = None  # what arrived since the request began; None: the head has been read
-        self._body_size = -1  # the bytes that arrived behind the head; negative until its end was seen
-        self._surplus_from = math.inf  # the size of the body; infinite if it is not known in advance
-        self._last_bytes = b""  # the last two that arrived
+        self._connection: aiohttp.connector.Connection | None = None  # of the last request; released at its end
+        # Of the response to it:
+        self._kept: bytearray | None = None  # what arrived, until aiohttp has read the head
+        self._in_head = True  # until its end has arrived
+        self._left = math.inf  # bytes of the body that are missing; negative: surplus; infinite: the head does not say
+        self._last_bytes = b""  # of the body, as many as end its chunks
 
     @classmethod
     def of(cls, connection: aiohttp.connector.Connection) -> WatchedProtocol | None:
@@ -56,81 +56,72 @@ class WatchedProtocol(asyncio.Protocol):
         if not isinstance(watched, WatchedProtocol):
             watched = cls(protocol, transport)
             transport.set_protocol(watched)
-        elif protocol.should_close or watched.has_unread_data():
+        elif protocol.should_close or watched._has_surplus() or watched._has_unread_data():
             return None
-        watched._begin(connection)
+        watched._connection, watched._kept, watched._in_head = connection, bytearray(), True
+        watched._left, watched._last_bytes = math.inf, _END_OF_CHUNKS
         return watched
-
-    def has_unread_data(self) -> bool:
-        """Return whether the socket has data, or its end, that the loop has not read yet."""
-        return self._poll is not None and bool(self._poll.poll(0))
-
-    def _begin(self, connection: aiohttp.connector.Connection) -> None:
-        self._in_use, self._kept, self._body_size = True, bytearray(), -1
-        connection.add_callback(self._end)
-
-    def _end(self) -> None:
-        self._in_use = False
-        if self._kept is None:
-            self._close_on_surplus()
 
     @property
     def received(self) -> bytes:
         """The first bytes of a response whose head has not been read."""
         return bytes(self._kept or b"")[:MAX_KEPT_BYTES]
 
-    def response_began(self, headers: Mapping[str, str]) -> None:
-        """Record the head of the response: aiohttp has read it. It may have released the connection already."""
+    def response_began(self) -> None:
+        """Forget the bytes of the response: aiohttp has read its head."""
         self._kept = None
-        length = headers.get("content-length")
-        if length is not None and length.isdecimal() and self._body_size >= 0:
-            self._surplus_from = int(length)
-        else:
-            self._surplus_from = math.inf
-        if not self._in_use:
-            self._close_on_surplus()
 
     def close_after_response(self) -> None:
         """Do not keep the connection."""
         self._protocol.force_close()
-        if not self._in_use:
+        if not self._in_use():
             self._transport.close()
 
-    def _close_on_surplus(self) -> None:
-        # The end of a body in chunks is not known here: but it ends with an empty line, or with a part of that.
-        if self._body_size > self._surplus_from or (
-            self._surplus_from == math.inf and not _END_OF_CHUNKS.endswith(self._last_bytes)
-        ):
-            self.close_after_response()
+    def _in_use(self) -> bool:
+        return self._connection is not None and self._connection.protocol is not None
+
+    def _has_surplus(self) -> bool:
+        """Return whether more arrived than the last response, whose end aiohttp has read."""
+        return self._left < 0 or (self._left == math.inf and self._last_bytes != _END_OF_CHUNKS)
+
+    def _has_unread_data(self) -> bool:
+        """Return whether the socket has data, or its end, that the loop has not read yet."""
+        return self._poll is not None and bool(self._poll.poll(0))
 
     # ------------------------------------------------------------------------------------------------ asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
-        if not self._in_use:
+        if not self._in_use():
             self.close_after_response()
             return
-        self._last_bytes = data[-len(_END_OF_CHUNKS) :]
-        if self._kept is not None and self._body_size < 0:
-            data = self._pass_head(data, self._kept)
-        if self._body_size >= 0:
-            self._body_size += len(data)
+        if self._in_head:
+            data = self._pass_head(data)
         if data:
+            self._left -= len(data)
+            self._last_bytes = (self._last_bytes + data if len(data) < 4 else data)[-len(_END_OF_CHUNKS) :]
             self._protocol.data_received(data)
 
-    def _pass_head(self, data: bytes, kept: bytearray) -> bytes:
+    def _pass_head(self, data: bytes) -> bytes:
         """
         Pass on the head of the response, if it ends in *data*, and return the rest.
 
         aiohttp's parser returns no response of which anything is malformed. So it gets the head alone: then a stray
         byte behind the body costs nothing, and a malformed chunk costs only what follows it.
         """
-        if len(kept) < MAX_KEPT_BYTES:
-            kept += data
-        while (end := data.find(_END_OF_HEAD) + len(_END_OF_HEAD)) >= len(_END_OF_HEAD):
-            head, data = data[:end], data[end:]
-            self._protocol.data_received(head)
+        if self._kept is not None and len(self._kept) < MAX_KEPT_BYTES:
+            self._kept += data
+        while (found := data.find(_END_OF_HEAD)) >= 0:
+            head = data[: found + len(_END_OF_HEAD)]
             if head[9:10] != b"1":  # not the interim response "HTTP/1.1 103 Early Hints"
-                self._body_size = 0
+                self._in_head = False
+                if length := _CONTENT_LENGTH.search(head):
+                    self._left = int(length[1])
+                if self._left == len(data) - len(head):  # the usual case: all of it has arrived, and nothing else
+                    self._left = len(data)
+                    return data
+            self._protocol.data_received(head)
+            data = data[len(head) :]
+            if not self._in_head:
                 break
         return data
 

@@ -79,6 +79,7 @@ async def test_surplus_behind_a_body(serve, connect, surplus, pieces):
     for calls in (1, 2, 3):
         assert "Hello" == await text_of_generation(client)
         assert calls == server.posts == len(server.connections)
+    await client.aclose()
     assert await server.all_closed()
 
 
@@ -88,8 +89,11 @@ async def test_surplus_behind_a_stream(serve, connect, surplus):
     body = CHUNKED_STREAM + chunk(events("Hello")) + b"0\r\n\r\n"
     server = serve(respond_once(body + surplus, then="stall"))
 
-    assert "Hello" == await text_of_stream(connect(server))
+    client = connect(server)
+
+    assert "Hello" == await text_of_stream(client)
     assert 1 == server.posts
+    await client.aclose()
     assert await server.all_closed()
 
 
