@@ -5,7 +5,7 @@ import operator
 import os
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import neuralbox_async
 from neuralbox_async import AsyncBatch, AsyncStream, ClientClosedError, ContentDelta, StreamStateError
@@ -21,7 +21,12 @@ class Arrived(deque[T]):
     """Items that have arrived and were not read."""
 
     # An attribute: CPython handles signals after each call, and an interrupt there would lose the item.
-    next_item: T = property(deque[Any].popleft)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    if TYPE_CHECKING:
+
+        @property
+        def next_item(self) -> T: ...
+    else:
+        next_item = property(deque.popleft)
 
 
 class BulkIterator(View[S], Iterator[T]):

@@ -1,4 +1,4 @@
-"""An editor that reads the code without running it (jedi) completes names and shows signatures, of both clients alike."""
+"""An editor that reads the code without running it (jedi) completes names and shows signatures, for both clients."""
 
 import inspect
 from pathlib import Path
@@ -72,7 +72,6 @@ def test_parameters(start, name):
         ("client.wait(1).", Generation),
         ("with client.stream('gpt-5', 'Hi') as stream: stream.", Stream),
         ("client.stream('gpt-5', 'Hi').get_final_generation().", Generation),
-        ("for text in client.stream('gpt-5', 'Hi').text_stream: text.", str),
         ("with client.generate_many(['Hi']) as batch: batch.", Batch),
         ("for result in client.generate_many(['Hi']): result.", BatchResult),
         ("client.generate_many(['Hi']).report.", BatchReport),
