@@ -99,7 +99,7 @@ def check_types(wheel: Path) -> None:
         activated = {"VIRTUAL_ENV": str(environment), "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"}
         pyright = Path(sys.executable).with_name("pyright")
         for package in PACKAGES:
-            run(pyright, "--ignoreexternal", "--verifytypes", package, cwd=directory, **activated)
+            run(pyright, "--ignoreexternal", "--verifytypes", package, cwd=directory, variables=activated)
     print(f"{wheel.name} has a type for each public name")
 
 
@@ -109,7 +109,7 @@ def install(binaries: Path, requirement: str) -> None:
     run(binaries / "python", "-m", "pip", "install", *quiet, requirement, cwd=str(ROOT))
 
 
-def run(*command: str | Path, cwd: str, status: int | None = 0, **variables: str) -> str:
+def run(*command: str | Path, cwd: str, status: int | None = 0, variables: dict[str, str] | None = None) -> str:
     """
     Return the output of *command*, which runs with *variables* in its environment.
 
@@ -121,7 +121,7 @@ def run(*command: str | Path, cwd: str, status: int | None = 0, **variables: str
         command,
         check=False,
         cwd=cwd,
-        env=env | variables,
+        env=env | (variables or {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
