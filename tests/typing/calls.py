@@ -1,4 +1,4 @@
-"""Code that type checkers must accept, and code that they must reject: mypy, pyright and pyrefly check it, nothing runs it."""
+"""Code that type checkers must accept, and code that they must reject, for mypy, pyright and pyrefly; never run."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
