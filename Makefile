@@ -62,7 +62,8 @@ test-all: .venv/.dev ## run all tests on every CPython of this machine, from 3.1
 
 lint: .venv/.dev ## check style, format, types and workflows
 	@status=0; \
-	for check in 'ruff check' 'ruff format --check' mypy 'pyright --pythonpath .venv/bin/python' 'zizmor --offline --quiet .github'; do \
+	for check in 'ruff check' 'ruff format --check' mypy 'pyright --pythonpath .venv/bin/python' \
+			'ty check --quiet --python .venv' 'pyrefly check --python-interpreter-path .venv/bin/python' 'zizmor --offline --quiet .github'; do \
 		echo "$$check"; .venv/bin/$$check || status=1; \
 	done; exit $$status
 

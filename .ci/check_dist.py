@@ -89,21 +89,39 @@ def check_wheel(wheel: Path, version: str) -> None:
     print(f"{wheel.name} works in a clean environment, without and with the extra `cli`")
 
 
+def check_types(wheel: Path) -> None:
+    """Install *wheel* in a clean environment. Exit if pyright does not know the type of each public name there."""
+    with tempfile.TemporaryDirectory() as directory:
+        environment = Path(directory, "venv")
+        run(ROOT / ".ci" / "make-venv", sys.executable, environment, cwd=directory)
+        install(environment / "bin", str(wheel))
+        # pyright looks for the marker `py.typed` in the environment that is active, and reads no names of a checkout.
+        activated = {"VIRTUAL_ENV": str(environment), "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+        pyright = Path(sys.executable).with_name("pyright")
+        for package in PACKAGES:
+            run(pyright, "--ignoreexternal", "--verifytypes", package, cwd=directory, variables=activated)
+    print(f"{wheel.name} has a type for each public name")
+
+
 def install(binaries: Path, requirement: str) -> None:
     """Install *requirement* into the environment of *binaries*."""
     quiet = ("--quiet", "--quiet", "--no-input", "--disable-pip-version-check")
     run(binaries / "python", "-m", "pip", "install", *quiet, requirement, cwd=str(ROOT))
 
 
-def run(*command: str | Path, cwd: str, status: int | None = 0) -> str:
-    """Return the output of *command*. Exit with it if the exit status is not *status* (None accepts any)."""
+def run(*command: str | Path, cwd: str, status: int | None = 0, variables: dict[str, str] | None = None) -> str:
+    """
+    Return the output of *command*, which runs with *variables* in its environment.
+
+    Exit with the output if the exit status is not *status* (None accepts any).
+    """
     # The command must not use the checkout or the environment of this process.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "NEURALBOX_"))}
     done = subprocess.run(
         command,
         check=False,
         cwd=cwd,
-        env=env,
+        env=env | (variables or {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -124,3 +142,4 @@ if __name__ == "__main__":
     built, its_version = check_contents(Path(sys.argv[1]).resolve())
     check_reproducible(built)
     check_wheel(built, its_version)
+    check_types(built)

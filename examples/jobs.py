@@ -21,7 +21,8 @@ async def main(model: str) -> int:
             print(f"failed, not billed: {error.reason}")
             return 1
         except WaitTimeoutError as error:
-            print(f"still {error.generation.status}; try again later with {error.generation_id}")
+            status = error.generation.status if error.generation else "unfinished"
+            print(f"still {status}; try again later with {error.generation_id}")
             return 1
     print(f"generation {done.id} is {done.status}: {done.content}")
     return 0

@@ -70,7 +70,7 @@ def check_key_source(api_key: ApiKey) -> KeySource:
     """Return *api_key*, a key or a function. Raises `InvalidParameterError`; None is no key."""
     key = as_secret_key(api_key)
     del api_key
-    return key if callable(key) else check_key(key)
+    return check_key(key) if isinstance(key, str) or not callable(key) else key
 
 
 def check_key(key: object, origin: str = "") -> Secret:

@@ -134,7 +134,7 @@ class Deadline(Timer):
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: object) -> bool:
         self.cancel()
         if self._scope is not None:
-            self.expired = bool(self._scope.__exit__(exc_type, exc, None))
+            self.expired = self._scope.__exit__(exc_type, exc, None)
         elif self.expired:
             # A request to cancel from elsewhere, if there is one, is still counted: then the cancellation is theirs.
             self.expired = self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError

@@ -43,6 +43,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from neuralbox_async._types import Generation
+
 BillingStatus = Literal["no", "yes", "unknown"]
 """Whether the call was charged: ``"no"``, ``"yes"``, or ``"unknown"`` when the client cannot know."""
 
@@ -167,9 +169,9 @@ class APITimeoutError(APIConnectionError, TimeoutError):
 class WaitTimeoutError(APITimeoutError):
     """The wait for a generation timed out; *generation* is its last known state."""
 
-    def __init__(self, message: str, *, generation: Any = None, elapsed: float = 0.0) -> None:
+    def __init__(self, message: str, *, generation: Generation | None = None, elapsed: float = 0.0) -> None:
         super().__init__(message, phase="wait", request_sent=True)
-        self.generation: Any = generation
+        self.generation = generation
         self.elapsed = elapsed
         self.generation_id: str | int | None = getattr(generation, "id", None)
         self.text: str = getattr(generation, "content", "")
@@ -317,10 +319,10 @@ class GenerationFailedError(NeuralBoxError):
     *reason*: as the API reports it, or None. *generation*: the `Generation`, or None for an error event of a stream.
     """
 
-    def __init__(self, message: str, *, reason: str | None = None, generation: Any = None) -> None:
+    def __init__(self, message: str, *, reason: str | None = None, generation: Generation | None = None) -> None:
         super().__init__(message)
         self.reason: str | None = reason
-        self.generation: Any = generation
+        self.generation = generation
         self.generation_id: str | int | None = getattr(generation, "id", None)
         self.text: str = getattr(generation, "content", "")
         self.request_sent = True
@@ -339,9 +341,9 @@ class StreamInterruptedError(NeuralBoxError):
         self,
         message: str,
         *,
-        generation: Any = None,
+        generation: Generation | None = None,
         reason: str | None = None,
-        recovered: Any = None,
+        recovered: Generation | None = None,
         billed: BillingStatus = "unknown",
     ) -> None:
         super().__init__(message)
@@ -357,7 +359,7 @@ class StreamInterruptedError(NeuralBoxError):
 class StreamTimeoutError(StreamInterruptedError, APITimeoutError):
     """A stream from which no content arrived in time; *phase* is ``"first_event"``, ``"stall"`` or ``"total"``."""
 
-    def __init__(self, message: str, *, phase: str = "stall", generation: Any = None) -> None:
+    def __init__(self, message: str, *, phase: str = "stall", generation: Generation | None = None) -> None:
         super().__init__(message, generation=generation)
         self.phase = phase
         self.retryable = False

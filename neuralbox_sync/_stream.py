@@ -5,22 +5,28 @@ import operator
 import os
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import neuralbox_async
 from neuralbox_async import AsyncBatch, AsyncStream, ClientClosedError, ContentDelta, StreamStateError
-from neuralbox_sync._blocking import View, blocking
+from neuralbox_sync._blocking import View, documented_by
 from neuralbox_sync._loop import EventLoop, despite_interrupt
 
 S = TypeVar("S", bound="AsyncStream | AsyncBatch")
 T = TypeVar("T")
+V = TypeVar("V", bound="BulkIterator[Any, Any]")
 
 
 class Arrived(deque[T]):
     """Items that have arrived and were not read."""
 
     # An attribute: CPython handles signals after each call, and an interrupt there would lose the item.
-    next_item: T = property(deque[Any].popleft)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    if TYPE_CHECKING:
+
+        @property
+        def next_item(self) -> T: ...
+    else:
+        next_item = property(deque.popleft)
 
 
 class BulkIterator(View[S], Iterator[T]):
@@ -32,7 +38,7 @@ class BulkIterator(View[S], Iterator[T]):
         self._entered = False
         self._pid = os.getpid()
 
-    def __enter__(self) -> Self:
+    def __enter__(self: V) -> V:  # noqa: PYI019 - as in `View`
         try:
             self._here.call(self._enter)
         except BaseException:
@@ -84,7 +90,10 @@ class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
         """The events so far as a `Generation`; its status is ``"incomplete"`` until the end has been reached."""
         return self._subject.generation
 
-    get_final_generation = blocking(AsyncStream.get_final_generation)
+    @documented_by(AsyncStream.get_final_generation)
+    def get_final_generation(self) -> neuralbox_async.Generation:
+        """Read to the end and return `generation`. Raises the errors of reading."""
+        return self._here.call(self._subject.get_final_generation)
 
 
 class Batch(BulkIterator[AsyncBatch, neuralbox_async.BatchResult]):

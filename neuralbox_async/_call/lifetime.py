@@ -25,7 +25,7 @@ class Lifetime:
 
     def close(self) -> None:
         """End it, and the lifetimes derived from it. Idempotent, from any thread."""
-        todo = [self]
+        todo: list[Lifetime] = [self]
         while todo:
             lifetime = todo.pop()
             lifetime.closed = True

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from neuralbox_async._errors import RateLimitError
 
@@ -88,8 +88,9 @@ class Subscriber(Protocol):
         """Its requests in flight."""
         ...
 
-    def is_over(self) -> bool:
-        """Return whether it will never end its requests, because its loop is closed."""
+    @property
+    def is_over(self) -> Callable[[], bool]:
+        """Returns whether it will never end its requests, because its loop is closed."""
         ...
 
 

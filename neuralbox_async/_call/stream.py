@@ -225,7 +225,7 @@ class AsyncStream:
                 if not await self._fill():
                     raise StopAsyncIteration
             event = self._pending.popleft()
-            if type(event) is dict:
+            if isinstance(event, dict):
                 text: str = event["delta"]
                 self._texts.append(text)
                 return text

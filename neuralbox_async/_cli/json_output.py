@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from neuralbox_async import (
 )
 from neuralbox_async._cli.terminal import TextWriter, print_unwritten
 
-_EVENT_TYPES: Final = {
+_EVENT_TYPES: Final[Mapping[type[StreamEvent], str]] = {
     GenerationStart: "generation_start",
     ContentDelta: "content_delta",
     GenerationEnd: "generation_end",

@@ -26,7 +26,7 @@ StreamWriter: Any
 try:
     from aiohttp.http import StreamWriter
 except ImportError:  # another aiohttp
-    StreamWriter = None
+    StreamWriter = cast("Any", None)
 
 _MAX_BYTES = 16 * 1024  # of head and body; they always fit into a socket's buffer
 _SEQUENTIAL = 2  # requests in a row that were alone; the first of a burst is alone, too

@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from neuralbox_async._errors import GenerationFailedError, ResponseError
 from neuralbox_async._types import (
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
 _ERROR: Final = "error"
-_EVENT_TYPES: dict[str, type[Any]] = {
+_EVENT_TYPES: dict[str, type[GenerationStart | ContentDelta | GenerationEnd]] = {
     "generation_start": GenerationStart,
     "content_delta": ContentDelta,
     "generation_end": GenerationEnd,
@@ -205,7 +205,7 @@ def _event_of(members: dict[str, Any], name: str | None, body: bytes, too_deep: 
         return UnknownEvent(event_type, members)
     if cls is ContentDelta and members.get("delta", "") is None:
         return ContentDelta("", raw=members)  # an explicit null is no text; a missing member may be text elsewhere
-    return cast("StreamEvent", structure(members, cls, body, too_deep))
+    return structure(members, cls, body, too_deep)
 
 
 def _word(data: str) -> str:

@@ -13,7 +13,7 @@ from neuralbox_async.testing._responses import DONE, HEARTBEAT, delta_event, end
 from neuralbox_async.testing._text import echo, tokenize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from aiohttp import web
 
@@ -99,9 +99,7 @@ class GenerationHandler:
 
     def _reply(self, request: GenerationRequest) -> Iterator[str]:
         reply = self._settings.reply
-        text: str | Iterable[str] = (
-            reply(request.data) if callable(reply) else reply or echo(request.prompt, request.images)
-        )
+        text = reply or echo(request.prompt, request.images) if isinstance(reply, str | None) else reply(request.data)
         return iter(tokenize(text) if isinstance(text, str) else text)
 
     async def _wait_latency(self, exchange: Exchange, generation: Generation) -> None:

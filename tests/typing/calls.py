@@ -1,4 +1,4 @@
-"""Code that type checkers must accept, and code that they must reject: checked by mypy and pyright, never run."""
+"""Code that type checkers must accept, and code that they must reject, for mypy, pyright and pyrefly; never run."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
@@ -15,15 +15,19 @@ from neuralbox_async import (
     GenerateRequest,
     Generation,
     GenerationEnd,
+    GenerationFailedError,
     GenerationStart,
     ImagePart,
     JournalEntry,
     Message,
     NeuralBoxError,
     RateLimitError,
+    Requests,
+    StreamInterruptedError,
     TextPart,
     UnknownEvent,
     Usage,
+    WaitTimeoutError,
     read_journal,
 )
 from neuralbox_sync import Batch, NeuralBox, Stream
@@ -133,6 +137,28 @@ def blocking_rejected(client: NeuralBox) -> None:
     NeuralBox(timeout="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def errors(error: RateLimitError) -> None:
+def errors(
+    error: RateLimitError, failed: GenerationFailedError, broken: StreamInterruptedError, waited: WaitTimeoutError
+) -> None:
     assert_type(error.retry_after, float | None)
     assert_type(error.status_code, int)
+    assert_type(failed.generation, Generation | None)
+    assert_type(broken.generation, Generation | None)
+    assert_type(broken.recovered, Generation | None)
+    assert_type(waited.generation, Generation | None)
+
+
+def text_or_error(client: NeuralBox, requests: Requests) -> Iterator[tuple[str, str | NeuralBoxError | None]]:
+    with client.generate_many(requests, model="gpt-5-nano") as results:
+        for result in results:
+            yield result.key, result.generation.content if result.generation else result.error
+
+
+class Tenant(NeuralBox):
+    plan = "free"
+
+
+def subclass(tenant: Tenant) -> None:
+    with tenant as opened:
+        assert_type(opened, Tenant)
+    assert_type(tenant.with_options(timeout=3), Tenant)
