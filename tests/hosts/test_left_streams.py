@@ -77,9 +77,12 @@ def test_reference_cycle(client, neuralbox_server):
     next(stream)
     stream.itself = stream
     del stream
-    gc.collect()
 
-    neuralbox_server.wait_for_disconnect()
+    def is_closed_by_collector():
+        gc.collect()  # again: the thread of the loop may have held the stream in its last frame a moment longer
+        return neuralbox_server.requests[0].disconnected
+
+    neuralbox_server.wait_until(is_closed_by_collector)
 
 
 def test_early_break(client, seconds_until_the_server_stops, in_time):
