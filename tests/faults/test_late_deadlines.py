@@ -17,7 +17,7 @@ from outcomes import LONG, SHORT, assert_never_sent, assert_unknown, generate
 import neuralbox_async
 from neuralbox_async import APITimeoutError
 
-SCRIPT = Path(__file__).with_name("stopped_process.py")
+SCRIPT = Path(__file__).parents[1] / "support" / "stopped_process.py"
 TIMEOUT = 1.0  # seconds: a stopped process has begun to wait long before
 LARGE = "x" * 2_000_000
 CHUNKED_STREAM = STREAM_HEAD.replace(b"Connection: close\r\n", b"Transfer-Encoding: chunked\r\n")
