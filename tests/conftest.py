@@ -7,20 +7,45 @@ import gc
 import logging
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from neuralbox_async import AsyncNeuralBox, RetryPolicy
 from neuralbox_async.testing import NeuralBoxServer
 
 KEY = "nb_canary_key_that_must_not_be_seen_7f3a"
 SERVER_TIMEOUT = 60.0  # seconds
+# Of the facade, hosts and batches; of the command; of the benchmarks; of the pages.
+PROCESS_FIXTURES = {"start", "launch", "at_terminal", "port", "site"}
+
+# A busy machine makes every example slow. The same examples in each run: a change fails for what it changes.
+settings.register_profile(
+    "default",
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000, derandomize=False)
+settings.load_profile("default")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A command started with a shell's `&` ignores SIGINT. The scripts of tests would inherit that, and hang.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Add the markers that the folder and the fixtures of a test imply."""
+    for item in items:
+        hosts = item.path.parent.name == "hosts"
+        if hosts:
+            item.add_marker("hosts")
+        if hosts or PROCESS_FIXTURES & set(item.fixturenames):
+            item.add_marker("process")
 
 
 def process_state():
@@ -53,6 +78,18 @@ def patient_server(no_state_left, monkeypatch):
     """Wait for the local server as long as a busy machine may need."""
     for name in ("wait_until", "wait_until_async", "wait_for_disconnect", "wait_for_disconnect_async"):
         monkeypatch.setattr(getattr(NeuralBoxServer, name), "__defaults__", (SERVER_TIMEOUT,))
+
+
+@pytest.fixture(autouse=True)
+def no_process_without_the_marker(request, no_state_left, monkeypatch):
+    """Let only tests with the marker `process` start processes, so that `make test-fast` has none."""
+    if request.node.get_closest_marker("process") is None:
+
+        def refuse(*_args, **_kwargs):
+            pytest.fail("this test starts a process: mark it with `process`")
+
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+        monkeypatch.setattr(os, "fork", refuse, raising=False)
 
 
 @pytest.fixture

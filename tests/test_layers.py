@@ -256,6 +256,7 @@ HEAVY = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "program, allowed",
     [

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from priced_requests import rows, run, without_price
 from transports import FunctionTransport, completed, prompt_of
@@ -26,7 +26,6 @@ CONNECTION_RESET = APIConnectionError("reset", request_sent=True)
 TO_THE_END = 61
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     limit=st.integers(1, 60),
     costs=st.lists(st.integers(0, 7), min_size=1, max_size=30),

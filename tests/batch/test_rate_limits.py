@@ -40,6 +40,7 @@ async def run_without_errors(batch):
             assert result.error is None, result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latency, concurrency", [(0.0, 64), (0.03, 16)])
 async def test_a_limit_is_used_and_observed(latency, concurrency):
     """Of each window at least 97 % is used, at most 1 % is refused, and the batch resumes automatically."""
@@ -198,6 +199,7 @@ async def test_closing_the_client_ends_a_wait():
     assert ClientClosedError is type(results.report.stopped_by)
 
 
+@pytest.mark.timing
 async def test_a_fixed_rate(make):
     """A fixed rate holds from the first request on."""
     client, _ = make()
@@ -246,6 +248,7 @@ LEFT_BEHIND = """
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("reference", ["held", "dropped"])
 def test_a_batch_whose_loop_was_closed(reference):
     """The requests in flight of a batch whose loop was closed count for no later batch."""

@@ -12,6 +12,8 @@ import pytest
 
 from neuralbox_async import __version__
 
+pytestmark = pytest.mark.signals
+
 
 @pytest.fixture
 def endless(serve):

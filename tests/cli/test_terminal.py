@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.signals
+
 DIM = "\x1b[2m"
 CURSOR_HIDDEN, CURSOR_SHOWN = "\x1b[?25l", "\x1b[?25h"
 

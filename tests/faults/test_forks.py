@@ -131,6 +131,7 @@ def run(server, parent, child, *, loop="asyncio", certificate=""):
     assert 1 + connections_of_the_child == len(server.connections)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("child", CHILDREN)
 @pytest.mark.parametrize("parent", PARENTS)
 def test_fork(serve, parent, child):
@@ -138,6 +139,7 @@ def test_fork(serve, parent, child):
     run(serve(serve_requests), parent, child)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("child", ["a closed stream", "garbage collection"])
 @pytest.mark.parametrize("parent", PARENTS)
 def test_fork_with_tls(serve, tmp_path, parent, child):
@@ -150,6 +152,7 @@ def test_fork_with_tls(serve, tmp_path, parent, child):
     run(serve(serve_requests, tls=context), parent, child, certificate=tmp_path / "authority.pem")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("child", ["a closed stream", "garbage collection"])
 def test_fork_with_uvloop(serve, child):
     """The child harms no event loop of uvloop."""

@@ -17,7 +17,7 @@ def reply(body):
     return itertools.repeat("word " * 200) if body.get("stream") else "You said: Hi"
 
 
-pytestmark = pytest.mark.neuralbox_server(reply=reply)
+pytestmark = [pytest.mark.neuralbox_server(reply=reply), pytest.mark.timing]
 
 
 @pytest.fixture

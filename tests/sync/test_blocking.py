@@ -116,6 +116,7 @@ def test_size():
     assert 470 > sum(bool(line.strip()) for file in files for line in file.read_text().splitlines())
 
 
+@pytest.mark.process
 def test_import_is_light():
     """Importing the package and making a client does not load aiohttp and starts no thread."""
     code = """
