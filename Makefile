@@ -11,8 +11,9 @@ WORKERS ?= 4
 PYTEST := -m pytest --numprocesses=$(WORKERS)
 # Tests that measure time run in one process, after the others, so that no load fails them.
 SERIAL := -m pytest --numprocesses=0 -m timing
-# In this process and without long waits.
-FAST := "not hosts and not process and not signals and not slow and not timing"
+# Fakes instead of sockets for the most part, in this process and without long waits.
+FAST_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,batch call wire)
+FAST := "not process and not signals and not slow and not timing"
 # The tests of the packages, for other interpreters and other versions of the required packages: the command, the local
 # server, the hosts, the pages and the benchmarks add nothing there, and faults and batches take the most time.
 PACKAGE_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,call http sync wire)
@@ -42,7 +43,7 @@ else
 endif
 
 test-fast: .venv/.dev ## run the tests that start no process and wait for nothing, in half a minute
-	.venv/bin/python $(PYTEST) -m $(FAST) $(PYTEST_ARGS)
+	.venv/bin/python $(PYTEST) $(FAST_TESTS) -m $(FAST) $(PYTEST_ARGS)
 
 test-thorough: .venv/.dev ## run the property tests with 1000 random examples each
 	.venv/bin/python $(PYTEST) --hypothesis-profile=thorough -m hypothesis $(PYTEST_ARGS)
@@ -55,12 +56,12 @@ test-timing: .venv/.dev ## run the tests that measure time, on a machine that do
 
 coverage: .venv/.dev ## measure the coverage of the tests that run in their own process, and require 95 %
 	.venv/bin/python -m coverage erase
-	.venv/bin/python -m coverage run $(PYTEST) -m "not hosts and not process and not timing" --ignore=tests/benchmarks
+	.venv/bin/python -m coverage run $(PYTEST) -m "not process and not timing" --ignore=tests/benchmarks
 	.venv/bin/python -m coverage combine --quiet
 	.venv/bin/python -m coverage report
 
 test-general: .venv/.dev ## run the tests of the core without the fast paths
-	NEURALBOX_FAST_PATHS=off .venv/bin/python $(PYTEST) $(CORE_TESTS) -m "not process and not slow and not timing" $(PYTEST_ARGS)
+	NEURALBOX_FAST_PATHS=off .venv/bin/python $(PYTEST) $(CORE_TESTS) -m $(FAST) $(PYTEST_ARGS)
 
 test-oldest: .venv-oldest/.test ## run the tests of the packages with the lowest versions that pyproject.toml allows
 	.venv-oldest/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(PACKAGES) $(PYTEST_ARGS)
