@@ -24,7 +24,7 @@ BENCH_ARGS ?=
 # Other SDKs and HTTP clients to measure, each in a virtual environment of its own.
 OTHER_SDKS := requests httpx openai anthropic
 
-.PHONY: help demo test test-fast test-parallel test-thorough test-timing coverage test-general test-oldest test-next test-others test-all lint format bench bench-other-sdks docs dist clean
+.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-all lint format bench bench-other-sdks docs dist clean
 # Otherwise make removes this stamp at the end, as an intermediate file of a pattern rule.
 .PRECIOUS: .venv-%/.test
 
@@ -48,15 +48,15 @@ test-fast: .venv/.dev ## run the tests that start no process and wait for nothin
 test-thorough: .venv/.dev ## run the property tests with 1000 random examples each
 	.venv/bin/python $(PYTEST) --hypothesis-profile=thorough -m hypothesis $(PYTEST_ARGS)
 
-test-parallel: .venv/.dev ## run all tests but those that measure time
-	.venv/bin/python $(PYTEST) -m "not timing" $(PYTEST_ARGS)
+test-process: .venv/.dev ## run the tests that start processes, except those that measure time
+	.venv/bin/python $(PYTEST) -m "process and not timing" $(PYTEST_ARGS)
 
 test-timing: .venv/.dev ## run the tests that measure time, on a machine that does nothing else
 	.venv/bin/python $(SERIAL) $(PYTEST_ARGS)
 
-coverage: .venv/.dev ## measure the coverage of the tests that run in their own process, and require 95 %
+coverage: .venv/.dev ## run the tests that start no process, and require a coverage of 95 %
 	.venv/bin/python -m coverage erase
-	.venv/bin/python -m coverage run $(PYTEST) -m "not process and not timing" --ignore=tests/benchmarks
+	.venv/bin/python -m coverage run $(PYTEST) -m "not process and not timing"
 	.venv/bin/python -m coverage combine --quiet
 	.venv/bin/python -m coverage report
 
