@@ -19,8 +19,8 @@ from neuralbox_async.testing import NeuralBoxServer
 
 KEY = "nb_canary_key_that_must_not_be_seen_7f3a"
 SERVER_TIMEOUT = 60.0  # seconds
-# Of the facade, hosts and batches; of the command; of the benchmarks; of the pages.
-PROCESS_FIXTURES = {"start", "launch", "at_terminal", "port", "site"}
+# Of the facade and batches; of the command; of the pages; of the tests of full disks, which run `mount`.
+PROCESS_FIXTURES = {"start", "launch", "at_terminal", "site", "small_disk"}
 
 # A busy machine makes every example slow. The same examples in each run: a change fails for what it changes.
 settings.register_profile(
@@ -41,10 +41,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_collection_modifyitems(items):
     """Add the markers that the folder and the fixtures of a test imply."""
     for item in items:
-        hosts = item.path.parent.name == "hosts"
-        if hosts:
+        folder = item.path.parent.name
+        if folder == "hosts":
             item.add_marker("hosts")
-        if hosts or PROCESS_FIXTURES & set(item.fixturenames):
+        if folder in {"hosts", "benchmarks"} or PROCESS_FIXTURES & set(item.fixturenames):
             item.add_marker("process")
 
 

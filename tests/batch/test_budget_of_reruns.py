@@ -238,7 +238,7 @@ def test_a_budget_survives_kills(journal, start):
             worker.kill()
             worker.wait()
         worker = start(WORKER, *arguments)
-        known, possibly_billed = map(int, worker.communicate(timeout=30)[0].split())
+        known, possibly_billed = map(int, worker.communicate(timeout=60)[0].split())
         billed = sum(bill.tokens_used for bill in server.billed)
 
     assert known <= billed <= known + possibly_billed <= budget < known + possibly_billed + 2

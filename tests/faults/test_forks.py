@@ -125,7 +125,7 @@ def run(server, parent, child, *, loop="asyncio", certificate=""):
     code = f"{PARENT}\ndef child():\n    {CHILDREN[child]}\n{PARENTS[parent]}"
     # Since Python 3.12 a fork of a process with threads warns. These tests do exactly that.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, server.url, loop, str(certificate)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (0, "") == (result.returncode, result.stderr), result.stderr
     connections_of_the_child = 1 if "call" in child else 0
     assert 1 + connections_of_the_child == len(server.connections)

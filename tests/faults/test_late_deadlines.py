@@ -63,13 +63,13 @@ class Stopped:
         command = [sys.executable, str(SCRIPT), json.dumps(arguments)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
             try:
-                assert self.waiting.wait(20)
+                assert self.waiting.wait(60)
                 time.sleep(0.1)  # so that the process waits, too
                 process.send_signal(signal.SIGSTOP)
                 self.respond.set()
                 time.sleep(TIMEOUT + 0.3)
                 process.send_signal(signal.SIGCONT)
-                output, _ = process.communicate(timeout=20)
+                output, _ = process.communicate(timeout=60)
             finally:
                 process.kill()
         return json.loads(output)

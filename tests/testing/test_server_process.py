@@ -30,7 +30,7 @@ def run(code, *, wait=True):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if wait:
         with process:
-            return (*process.communicate(timeout=20), process.returncode)
+            return (*process.communicate(timeout=60), process.returncode)
     return process
 
 
@@ -63,7 +63,7 @@ def test_run_serves_until_a_signal(number):
     with run(code, wait=False) as process:
         assert process.stdout.readline().startswith("http://127.0.0.1:")
         process.send_signal(number)
-        assert ("over\n", "") == process.communicate(timeout=10)
+        assert ("over\n", "") == process.communicate(timeout=60)
     assert 0 == process.returncode
 
 
