@@ -185,6 +185,7 @@ def _is_slow_callback(line):
     return line.startswith("Executing <") and " took " in line
 
 
+@pytest.mark.timing
 @pytest.mark.process
 def test_look_up_that_hangs_does_not_delay_exit():
     """A look-up that hangs delays neither the call nor the exit of the program."""

@@ -95,7 +95,7 @@ def test_an_open_server_does_not_hold_up_the_exit():
     """
     started = time.monotonic()
     assert ("200\n", "", 0) == run(code)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50  # seconds; the next event would be sent after 60
 
 
 @pytest.mark.process
