@@ -9,16 +9,22 @@ PYTEST_ARGS ?=
 # Processes that run tests at the same time. Most tests wait more than they compute.
 WORKERS ?= 4
 PYTEST := -m pytest --numprocesses=$(WORKERS)
-# The tests of the packages: the command, the local server, the hosts, the pages and the benchmarks add nothing to them
-# where the fast paths differ. Where the interpreter or the required packages differ, nor do the tests of faults and
-# batches, which take the most time.
+# Tests that measure time run in one process, after the others, so that no load fails them.
+SERIAL := -m pytest --numprocesses=0 -m timing
+# Fakes instead of sockets for the most part, in this process and without long waits.
+FAST_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,batch call wire)
+FAST := "not process and not signals and not slow and not timing"
+# The tests of the packages, for other interpreters and other versions of the required packages: the command, the local
+# server, the hosts, the pages and the benchmarks add nothing there, and faults and batches take the most time.
 PACKAGE_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,call http sync wire)
-SLOW_PACKAGE_TESTS := $(addprefix tests/,batch faults)
+PACKAGES := "not slow and not timing"
+# The fast paths are in the core: the facade adds nothing there.
+CORE_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,batch call faults http wire)
 BENCH_ARGS ?=
 # Other SDKs and HTTP clients to measure, each in a virtual environment of its own.
 OTHER_SDKS := requests httpx openai anthropic
 
-.PHONY: help demo test test-general test-oldest test-next test-others test-all lint format bench bench-other-sdks docs dist clean
+.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-all lint format bench bench-other-sdks docs dist clean
 # Otherwise make removes this stamp at the end, as an intermediate file of a pattern rule.
 .PRECIOUS: .venv-%/.test
 
@@ -28,26 +34,42 @@ help: ## show this list
 demo: .venv/.demo ## show a generation, a stream, a blocking call and a batch, on a local server
 	.venv/bin/neuralbox demo
 
-test: .venv/.dev ## run the tests with coverage (PYTEST_ARGS="-k sse": run only these, without coverage)
+test: .venv/.dev ## run all tests, those that measure time last (PYTEST_ARGS="-k sse": only these)
 ifeq ($(PYTEST_ARGS),)
-	.venv/bin/python -m coverage erase
-	.venv/bin/python -m coverage run $(PYTEST)
-	.venv/bin/python -m coverage combine --quiet
-	.venv/bin/python -m coverage report
+	.venv/bin/python $(PYTEST) -m "not timing"
+	.venv/bin/python $(SERIAL)
 else
 	.venv/bin/python $(PYTEST) $(PYTEST_ARGS)
 endif
 
-test-general: .venv/.dev ## run the tests of the packages without the fast paths, without coverage
-	NEURALBOX_FAST_PATHS=off .venv/bin/python $(PYTEST) $(PACKAGE_TESTS) $(SLOW_PACKAGE_TESTS) $(PYTEST_ARGS)
+test-fast: .venv/.dev ## run the tests of the core that start no process and are not slow
+	.venv/bin/python $(PYTEST) $(FAST_TESTS) -m $(FAST) $(PYTEST_ARGS)
+
+test-thorough: .venv/.dev ## run the property tests with 1000 random examples each
+	.venv/bin/python $(PYTEST) --hypothesis-profile=thorough -m hypothesis $(PYTEST_ARGS)
+
+test-process: .venv/.dev ## run the tests that start processes, except those that measure time
+	.venv/bin/python $(PYTEST) -m "process and not timing" $(PYTEST_ARGS)
+
+test-timing: .venv/.dev ## run the tests that measure time, on a machine that does nothing else
+	.venv/bin/python $(SERIAL) $(PYTEST_ARGS)
+
+coverage: .venv/.dev ## run the tests that start no process, and require a coverage of 95 %
+	.venv/bin/python -m coverage erase
+	.venv/bin/python -m coverage run $(PYTEST) -m "not process and not timing"
+	.venv/bin/python -m coverage combine --quiet
+	.venv/bin/python -m coverage report
+
+test-general: .venv/.dev ## run the tests of the core without the fast paths
+	NEURALBOX_FAST_PATHS=off .venv/bin/python $(PYTEST) $(CORE_TESTS) -m $(FAST) $(PYTEST_ARGS)
 
 test-oldest: .venv-oldest/.test ## run the tests of the packages with the lowest versions that pyproject.toml allows
-	.venv-oldest/bin/python $(PYTEST) $(PACKAGE_TESTS) $(PYTEST_ARGS)
+	.venv-oldest/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(PACKAGES) $(PYTEST_ARGS)
 
 test-next: .venv-next/.test ## run the tests of the packages with pre-releases of the required packages; may fail
-	.venv-next/bin/python $(PYTEST) $(PACKAGE_TESTS) $(PYTEST_ARGS)
+	.venv-next/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(PACKAGES) $(PYTEST_ARGS)
 
-test-%: .venv-%/.test ## run all tests on another CPython of this machine, without coverage: make test-3.12
+test-%: .venv-%/.test ## run all tests on another CPython of this machine: make test-3.12
 	.venv-$*/bin/python $(PYTEST) $(PYTEST_ARGS)
 
 # "test-3.12 test-3.13": for the CPythons of this machine without that of .venv.
@@ -55,7 +77,7 @@ OTHERS = $$(.ci/interpreters | sed "/^$$(.venv/bin/python -c 'import sys; print(
 
 test-others: .venv/.dev ## run the tests of the packages on the other CPythons of this machine, from 3.11 on
 	@others="$(OTHERS)"; [ -z "$$others" ] || \
-	$(MAKE) --no-print-directory --keep-going PYTEST_ARGS="$(PACKAGE_TESTS)" $$others
+	$(MAKE) --no-print-directory --keep-going PYTEST_ARGS='$(PACKAGE_TESTS) -m $(PACKAGES)' $$others
 
 test-all: .venv/.dev ## run all tests on every CPython of this machine, from 3.11 on
 	@$(MAKE) --no-print-directory --keep-going test $(OTHERS)

@@ -3,17 +3,93 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from neuralbox_async import AsyncNeuralBox, RetryPolicy
+from neuralbox_async.testing import NeuralBoxServer
 
 KEY = "nb_canary_key_that_must_not_be_seen_7f3a"
+SERVER_TIMEOUT = 60.0  # seconds
+# Of the facade and batches; of the command; of the pages; of the tests of full disks, which run `mount`.
+PROCESS_FIXTURES = {"start", "launch", "at_terminal", "site", "small_disk"}
+
+# A busy machine makes every example slow. The same examples in each run: a change fails for what it changes.
+settings.register_profile(
+    "default",
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000, derandomize=False)
+settings.load_profile("default")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A command started with a shell's `&` ignores SIGINT. The scripts of tests would inherit that, and hang.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Add the markers that the folder and the fixtures of a test imply."""
+    for item in items:
+        folder = item.path.parent.name
+        if folder == "hosts":
+            item.add_marker("hosts")
+        if folder in {"hosts", "benchmarks"} or PROCESS_FIXTURES & set(item.fixturenames):
+            item.add_marker("process")
+
+
+def process_state():
+    """Return the state of the process that a test may change and must restore."""
+    loggers = [logging.getLogger(name) for name in (None, "neuralbox", "neuralbox.testing", "asyncio")]
+    numbers = {signal.SIGINT, signal.SIGTERM, *(getattr(signal, name, signal.SIGINT) for name in ("SIGALRM", "SIGHUP"))}
+    return {
+        "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        "folder": Path.cwd(),
+        "loggers": [(log.name, log.level, log.disabled, log.propagate, tuple(log.handlers)) for log in loggers],
+        "logging": logging.root.manager.disable,
+        "signals": {number: signal.getsignal(number) for number in numbers},
+        "garbage collector": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()),
+        "event loop policy": getattr(asyncio.events, "_event_loop_policy", None),
+        "interpreter": (sys.getswitchinterval(), sys.getrecursionlimit(), sys.excepthook, sys.unraisablehook),
+    }
+
+
+@pytest.fixture(autouse=True)
+def no_state_left():
+    """Check that the test restores the state of the process, on which later tests in this process depend."""
+    before = process_state()
+    yield
+    after = process_state()
+    assert {} == {name: (value, after[name]) for name, value in before.items() if value != after[name]}
+
+
+@pytest.fixture(autouse=True)
+def patient_server(no_state_left, monkeypatch):
+    """Wait for the local server as long as a busy machine may need."""
+    for name in ("wait_until", "wait_until_async", "wait_for_disconnect", "wait_for_disconnect_async"):
+        monkeypatch.setattr(getattr(NeuralBoxServer, name), "__defaults__", (SERVER_TIMEOUT,))
+
+
+@pytest.fixture(autouse=True)
+def no_process_without_the_marker(request, no_state_left, monkeypatch):
+    """Let only tests with the marker `process` start processes, so that `make test-fast` has none."""
+    if request.node.get_closest_marker("process") is None:
+
+        def refuse(*_args, **_kwargs):
+            pytest.fail("this test starts a process: mark it with `process`")
+
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+        monkeypatch.setattr(os, "fork", refuse, raising=False)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import weakref
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralbox_async import UnsupportedEventLoopError
@@ -159,7 +159,6 @@ def test_outside_asyncio():
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), min_size=1, max_size=30))
-@settings(max_examples=20, deadline=None)
 async def test_many_at_once(plan):
     """Of many deadlines, started in any order, each ends its own block at its time, and none fires afterwards."""
     started = now()

@@ -258,6 +258,7 @@ HEAVY = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "program, allowed",
     [

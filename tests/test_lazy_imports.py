@@ -27,6 +27,7 @@ def run(code):
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.process
 def test_proxies_are_replaced():
     """The first access to a proxy replaces it in all our modules."""
     run("""
@@ -63,6 +64,7 @@ sys.modules.update({"neuralbox_async.blocked": None, "neuralbox_sync.odd": objec
 """
 
 
+@pytest.mark.process
 def test_modules_of_other_packages_are_not_touched():
     """The first access to a proxy touches no module of another package, whose access could import or fail."""
     run(
@@ -77,6 +79,7 @@ assert type(_clock.asyncio) is type(runner.anyio) is type(inputs.hashlib) is typ
     )
 
 
+@pytest.mark.process
 def test_a_first_call_beside_lazy_packages(server):
     """A whole first call touches no module of another package."""
     run(
@@ -97,6 +100,7 @@ asyncio.run(main())
     )
 
 
+@pytest.mark.process
 def test_preload():
     """`preload` imports every module that the first call would import."""
     run("""
@@ -117,6 +121,7 @@ def test_preload_of_a_missing_module(monkeypatch):
         preload()
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs the signals of Unix")
 @pytest.mark.parametrize("delay", [0.002, 0.01, 0.03, 0.06, 0.1])
 def test_an_interrupted_import(delay):
@@ -141,6 +146,7 @@ assert asyncio.base_events and aiohttp.ClientSession
 """)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.05])
 def test_a_fork_while_another_thread_imports(delay):
@@ -166,6 +172,7 @@ thread.join()
 FIRST_USE = "neuralbox_async.AsyncNeuralBox('key').stream('gpt-5', 'Hi')"
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs the signals of Unix")
 @pytest.mark.parametrize("delay", [0.001, 0.005, 0.02, 0.05, 0.1])
 def test_an_interrupted_first_use(delay):
@@ -189,6 +196,7 @@ assert json.loads(b"[1]") == [1]
 """)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs the signals of Unix")
 @pytest.mark.parametrize("delay", [0.001, 0.01, 0.05])
 def test_a_first_use_within_the_first_use(delay):
@@ -203,6 +211,7 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 """)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.05, 0.15])
 def test_a_fork_during_the_first_use(delay):

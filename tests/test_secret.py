@@ -180,6 +180,7 @@ class Body(bytes):
     __repr__ = __format__ = __str__
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("end", [b"", KEY.encode()])
 def test_large_bodies(end):
     """A body of 64 MiB is masked without a text form of it: in less than 5 s, with one copy of the body at most."""

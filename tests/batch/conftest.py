@@ -6,18 +6,12 @@ import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
+from transports import FunctionTransport, completed
 
 from neuralbox_async import AsyncNeuralBox
 from neuralbox_async._call import polling
-
-# Test folders are not packages; this one has modules of its own besides its tests. At the end of the path: the
-# `conftest` of another folder is imported by that name.
-sys.path.append(str(Path(__file__).parent))
-
-from transports import FunctionTransport, completed
 
 
 @pytest.fixture

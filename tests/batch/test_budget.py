@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from priced_requests import for_ten_tokens, rows, run, without_price
 from transports import FunctionTransport, completed, prompt_of
@@ -86,7 +86,6 @@ def test_the_highest_price_counts():
 # ------------------------------------------------------------------------------------------------------------ the batch
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     limit=st.integers(1, 60),
     costs=st.lists(st.integers(0, 7), max_size=40),

@@ -90,6 +90,7 @@ async def waiting(request, make, journal):
     return enter, transport
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("iterations", [0, 1, 2, 5, 300])
 async def test_closing(waiting, journal, iterations):
     """Whatever a batch waits for, closing it ends it at once, counts every request, and releases the journal."""
@@ -152,6 +153,7 @@ async def test_no_money_while_the_source_waits(make):
     assert ["unwound"] == ends
 
 
+@pytest.mark.timing
 async def test_a_source_that_does_not_unwind(make, journal):
     """A source that ignores its cancellation delays closing by two seconds at most, and no result."""
     client, _ = make()
@@ -321,6 +323,7 @@ def run_script(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("end", ["sync", "async", "closed"])
 def test_a_loop_that_ends(journal, end):
     """When the event loop ends or is closed during a batch, the journal is released and has the requests in flight."""
@@ -330,6 +333,7 @@ def test_a_loop_that_ends(journal, end):
     assert end == "closed" or "" == process.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "end, place", [("sync", "iterator"), ("async", "iterator"), ("sync", "key"), ("sync", "progress")]
 )

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from journals import HEADER, entries, opened, opened_and_closed, written
 from transports import FunctionTransport, completed, results_of
@@ -116,7 +116,6 @@ def mutated(data, mutations):
     return data
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda data: HEADER + data))
 @example(b"")
 @example(DEEP)
@@ -136,7 +135,6 @@ def test_any_bytes(data):
     check(data)
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(flips | cuts | copies | splices | truncations, min_size=1, max_size=3))
 def test_any_damage(mutations):
     """However a good journal is damaged: entries or a documented error."""

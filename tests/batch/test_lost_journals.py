@@ -44,6 +44,7 @@ def journal(tmp_path):
     return tmp_path / "folder" / "run.jsonl"
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("loss", LOSSES)
 async def test_noticed(make, journal, loss):
     """Within about a second nothing more is sent; requests in flight finish, and their results arrive."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transports import NOT_CONNECTED, FunctionTransport, completed, prompt_of, results_of
 
@@ -73,7 +73,6 @@ async def test_each_request_has_its_idempotency_key(make):
 # --------------------------------------------------------------------------------------------- how many, in what order
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     delays=st.lists(st.integers(0, 7), max_size=60),
     maximum=st.integers(1, 9),

@@ -29,6 +29,7 @@ async def turns():
         await asyncio.sleep(0)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("end", ["stop", "401", "aclose"])
 @pytest.mark.parametrize("stubborn", [0, 1, 3])
 async def test_every_end_while_the_source_waits(make, end, stubborn):
@@ -64,6 +65,7 @@ async def test_every_end_while_the_source_waits(make, end, stubborn):
     await all_tasks_end()
 
 
+@pytest.mark.timing
 async def test_closing_while_the_source_never_unwinds(make):
     """A source that never ends holds up `aclose` for some seconds only, and no result."""
     client, _ = make()

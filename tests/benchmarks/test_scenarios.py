@@ -107,6 +107,7 @@ def test_startup_measures_its_metrics():
         assert all(number > 0 for number in measurements.values())
 
 
+@pytest.mark.process
 def test_a_hidden_package_is_not_used(port):
     """The client without the extra cannot import orjson, though it is installed."""
     code = (
@@ -121,6 +122,7 @@ def test_a_hidden_package_is_not_used(port):
     assert 0 == measurements["measurements"]["lost"]
 
 
+@pytest.mark.process
 def test_a_client_has_its_environment_variables(port):
     """The worker of the client without fast paths sets their switch before it imports the SDK."""
     code = (
@@ -144,6 +146,7 @@ def test_workers_inherit_the_environment(monkeypatch):
     assert "off" == environment["NEURALBOX_FAST_PATHS"]
 
 
+@pytest.mark.process
 def test_the_command_measures_and_writes_markdown():
     """The command measures the selected scenarios and clients, and prints Markdown."""
     done = run_module("-m", "benchmarks", "--only", "call-tls", "--clients", "aiohttp", "neuralbox", "--quick")

@@ -189,6 +189,7 @@ def test_tls_has_a_current_version(control):
             assert "http/1.1" == connection.selected_alpn_protocol()
 
 
+@pytest.mark.process
 def test_the_server_ends_with_its_standard_input():
     """No server is left behind when the process that started it has ended."""
     command = [sys.executable, "-m", "benchmarks.server"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from stream_bodies import DONE, END, RESET, START, delta, sse, stream_of
 
@@ -139,7 +139,6 @@ async def test_a_response_with_surrogates(make_client):
 PIECES = st.lists(st.text(st.sampled_from(["a", "é", EMOJI, HIGH, LOW]), max_size=4), max_size=12)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PIECES, st.lists(st.integers(0, 11), max_size=4), st.integers(1, 400))
 @example([HIGH, LOW], [], 400)
 async def test_any_cut_of_the_text(make_client, pieces, plain, step):

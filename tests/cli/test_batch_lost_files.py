@@ -129,7 +129,7 @@ def test_removed(begin, serve, names, rename):
     """Files that are removed or renamed end the batch like a signal, with an error; no paid text is lost."""
     server = serve(latency=0.3)
     process = begin("-c", "2")
-    server.wait_until(lambda: len(server.billed) >= 2, 10)
+    server.wait_until(lambda: len(server.billed) >= 2)
     time.sleep(0.1)  # until the results that were billed have been written
     saved = contents()
     for name in names:
@@ -165,7 +165,7 @@ def test_hangup(begin, serve, signals):
     """SIGHUP, however often, sends nothing more and finishes the requests in flight."""
     server = serve(latency=0.5)
     process = begin("-c", "4")
-    server.wait_until(lambda: server.in_flight == 4, 10)
+    server.wait_until(lambda: server.in_flight == 4)
     for _ in range(signals):
         process.popen.send_signal(signal.SIGHUP)
         time.sleep(0.02)
@@ -180,7 +180,7 @@ def test_hangup_and_another_signal(begin, serve):
     """A signal after SIGHUP stops the batch immediately."""
     server = serve(latency=60)
     process = begin("-c", "2")
-    server.wait_until(lambda: server.in_flight == 2, 10)
+    server.wait_until(lambda: server.in_flight == 2)
     process.popen.send_signal(signal.SIGHUP)
     process.read_stderr_until(b"again to stop immediately")
     process.popen.send_signal(signal.SIGTERM)
@@ -194,7 +194,7 @@ def test_nohup(begin, serve):
     """A process that ignores SIGHUP, as under `nohup`, continues to do so."""
     server = serve(latency=0.1)
     process = begin("-c", "10", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-    server.wait_until(lambda: server.in_flight == 10, 10)
+    server.wait_until(lambda: server.in_flight == 10)
     process.popen.send_signal(signal.SIGHUP)
 
     assert 0 == process.wait().status
@@ -205,7 +205,7 @@ def test_a_closed_terminal(at_terminal, serve):
     """When its terminal is closed, the requests in flight finish, and their results are written."""
     server = serve(latency=0.7)
     terminal = at_terminal("batch", "in.jsonl", "-o", "out.jsonl", "-c", "4")
-    server.wait_until(lambda: server.in_flight == 4, 10)
+    server.wait_until(lambda: server.in_flight == 4)
     terminal.hang_up()
 
     assert 129 == terminal.popen.wait(20)

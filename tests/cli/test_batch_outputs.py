@@ -349,7 +349,7 @@ class TestFullDisk:
         process = start("batch", "in.txt", "-c", "2")
         process.read_until(b"\n")
         process.popen.stdout.close()
-        server.wait_until(lambda: len(server.billed) >= 2, 10)
+        server.wait_until(lambda: len(server.billed) >= 2)
         err = process.popen.stderr.read().decode()
 
         assert 141 == process.popen.wait(10)

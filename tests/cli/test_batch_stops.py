@@ -8,6 +8,8 @@ import signal
 
 import pytest
 
+pytestmark = pytest.mark.signals
+
 ROWS = 60
 
 
@@ -49,7 +51,7 @@ def test_one_signal(begin, serve, number, status):
     """After the first signal nothing more is sent, and the requests in flight finish."""
     server = serve(latency=0.3)
     process = begin("-c", "4")
-    server.wait_until(lambda: server.in_flight == 4, 10)
+    server.wait_until(lambda: server.in_flight == 4)
     process.popen.send_signal(number)
     done = process.wait()
 
@@ -65,7 +67,7 @@ def test_two_signals(begin, serve):
     """The second signal stops the batch immediately; the requests in flight are named, as they may be billed."""
     server = serve(latency=60)
     process = begin("-c", "2")
-    server.wait_until(lambda: server.in_flight == 2, 10)
+    server.wait_until(lambda: server.in_flight == 2)
     process.popen.send_signal(signal.SIGINT)
     process.read_stderr_until(b"again to stop immediately")
     process.popen.send_signal(signal.SIGINT)
@@ -101,10 +103,10 @@ def test_killed(begin, serve, honoured):
     policy = ("--on-unknown", "retry") if honoured else ()
     for moment in (1, 30):
         process = begin("-c", "5", *policy)
-        server.wait_until(lambda moment=moment: len(server.billed) >= moment, 10)
+        server.wait_until(lambda moment=moment: len(server.billed) >= moment)
         process.popen.kill()
         process.popen.wait()
-    server.wait_until(lambda: not server.in_flight, 5)
+    server.wait_until(lambda: not server.in_flight)
     with open("out.jsonl.journal.jsonl", "ab") as journal, open("out.jsonl", "ab") as output:  # noqa: PTH123
         journal.write(b'{"event":"done","key":"k59","at":1')  # as a crash of the system may leave them
         output.write(b'{"key": "k5')
@@ -128,7 +130,7 @@ def test_second_process(begin, serve, run):
     """A second run at the same time is refused in one line, and changes nothing."""
     server = serve(latency=0.5)
     process = begin("-c", "2")
-    server.wait_until(lambda: server.in_flight == 2, 10)
+    server.wait_until(lambda: server.in_flight == 2)
     second = run("batch", "in.jsonl", "-o", "out.jsonl")
     process.popen.send_signal(signal.SIGINT)
 
@@ -202,7 +204,7 @@ def test_interrupted_bar(at_terminal, serve):
     """Ctrl-C at the progress bar is explained, and the cursor is shown again."""
     server = serve(latency=0.5)
     terminal = at_terminal("batch", "in.jsonl", "-o", "out.jsonl", "-c", "3")
-    server.wait_until(lambda: server.in_flight == 3, 10)
+    server.wait_until(lambda: server.in_flight == 3)
     terminal.type(b"\x03")
 
     assert 130 == terminal.wait()

@@ -29,6 +29,7 @@ def serving(start, monkeypatch):
     return serving
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_until_a_signal(serving, run, number):
     """The server runs until a signal, and then exits with status 0."""
@@ -40,6 +41,7 @@ def test_until_a_signal(serving, run, number):
     assert (0, "", "") == ((done := process.wait()).status, done.out, done.err)
 
 
+@pytest.mark.process
 def test_limits(serving, run):
     """The options are those of the server."""
     serving("--limit-hour", "1", "--balance", "50")
@@ -48,6 +50,7 @@ def test_limits(serving, run):
     assert "429 rate_limit_exceeded" in run("generate", "Hi", "--timeout", "0.9").error_line
 
 
+@pytest.mark.process
 def test_all_addresses(serving, run):
     """A server on all addresses prints a loopback URL."""
     serving("--host", "0.0.0.0")

@@ -12,6 +12,8 @@ import pytest
 
 from neuralbox_async import __version__
 
+pytestmark = pytest.mark.signals
+
 
 @pytest.fixture
 def endless(serve):
@@ -23,7 +25,7 @@ def test_interrupt_while_waiting(start, serve):
     """Ctrl-C ends a call in flight and closes its connection; the exit status is 130."""
     server = serve(latency=60, stop_on_disconnect=True)
     process = start("generate", "Hi")
-    server.wait_until(lambda: server.in_flight, 10)
+    server.wait_until(lambda: server.in_flight)
     process.popen.send_signal(signal.SIGINT)
     done = process.wait()
 
@@ -77,7 +79,7 @@ def test_broken_pipe_of_stream(start, endless):
     process = start("generate", "Hi", "--stream")
     process.read_until(b"word")
     process.popen.stdout.close()
-    endless.wait_for_disconnect(10)
+    endless.wait_for_disconnect()
 
     assert 141 == process.popen.wait(10)
     assert b"not all of the text was written; `neuralbox retrieve " in process.popen.stderr.read()
@@ -87,7 +89,7 @@ def test_broken_pipe(start, serve):
     """When the reader leaves before the text arrives, stderr says how to get it."""
     server = serve(latency=0.5)
     process = start("generate", "Hi")
-    server.wait_until(lambda: server.in_flight, 10)
+    server.wait_until(lambda: server.in_flight)
     process.popen.stdout.close()
 
     assert 141 == process.popen.wait(10)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import trustme
+from documents import ROOT, TIMEOUT, programs
 
 from neuralbox_async.testing import NeuralBoxServer
-
-# Test folders are not packages; this one has a module besides its tests.
-sys.path.insert(0, str(Path(__file__).parent))
-
-from documents import ROOT, TIMEOUT, programs
 
 COMPANY_CA = trustme.CA().cert_pem.bytes()
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
@@ -33,6 +28,9 @@ def environment(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     monkeypatch.chdir(tmp_path)
+    logger = logging.getLogger("neuralbox")  # some pieces of code configure it
+    monkeypatch.setattr(logger, "level", logger.level)
+    monkeypatch.setattr(logger, "handlers", list(logger.handlers))
     (tmp_path / "photo.jpg").write_bytes(JPEG)
     (tmp_path / "company-ca.pem").write_bytes(COMPANY_CA)
 

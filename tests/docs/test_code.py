@@ -62,6 +62,7 @@ async def _run_with_client(code, names):
         await eval(code, names)  # noqa: S307 - the pages are our own
 
 
+@pytest.mark.process
 def test_tests(run, tmp_path):
     """The tests on the pages pass in a project of their own, and pytest collects every one of them."""
     (tmp_path / "pytest.ini").write_text(SETTINGS, encoding="utf-8")

@@ -31,6 +31,7 @@ def path(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("line", [line for line in OURS if line not in SERVING])
 def test_neuralbox(line, path, run):
     """A command succeeds, prints a reply and no errors, and needs neither a key nor a server."""
@@ -44,6 +45,7 @@ def _text_of_events(lines):
     return "".join(json.loads(line).get("delta", "") for line in lines.splitlines())
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("line", SERVING)
 def test_serve(line, path):
     """`neuralbox serve` prints the variables to set, and Ctrl-C stops it."""

@@ -52,6 +52,7 @@ def test_every_example_is_tested():
     assert set() == {example.stem for example in EXAMPLES.glob("*.py")} - tested
 
 
+@pytest.mark.process
 def test_generate(server, example):
     """The example prints the text, then its cost."""
     text, costs = example("generate.py")
@@ -61,6 +62,7 @@ def test_generate(server, example):
     assert {"system": "Be brief.", "temperature": 0.5, "max_tokens": 100}.items() <= server.requests[0].json.items()
 
 
+@pytest.mark.process
 def test_stream(server, example):
     """The example prints the pieces of one stream, then the events of another."""
     server.cut(3, finish=True)
@@ -73,6 +75,7 @@ def test_stream(server, example):
     assert f"complete, {server.balance} tokens left" == complete
 
 
+@pytest.mark.process
 def test_interrupted_stream(server, example):
     """The example prints the text that arrived, and its billing status."""
     server.cut(3)
@@ -83,6 +86,7 @@ def test_interrupted_stream(server, example):
     assert "incomplete: None tokens used" == end
 
 
+@pytest.mark.process
 def test_chat(server, example):
     """Each request has all earlier turns."""
     first, second = example("chat.py", stdin="My name is Ivan\nWhat is my name?\n")
@@ -95,6 +99,7 @@ def test_chat(server, example):
     ] == server.requests[1].json["messages"]
 
 
+@pytest.mark.process
 def test_chat_with_a_failed_turn(server, run):
     """A turn without a complete reply is reported and is not part of the history."""
     server.fail(400)
@@ -105,6 +110,7 @@ def test_chat_with_a_failed_turn(server, run):
     assert [{"role": "user", "content": "Two"}] == server.requests[1].json["messages"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "arguments, url", [(["photo.jpg"], "data:image/jpeg;base64,"), ([], "https://example.com/image.jpg")]
 )
@@ -116,6 +122,7 @@ def test_vision(server, example, arguments, url):
     assert message["content"][0]["image_url"]["url"].startswith(url)
 
 
+@pytest.mark.process
 def test_jobs(serve, example):
     """The example waits for a pending generation."""
     server = serve(pending_models=["slow"], pending_seconds=0)
@@ -125,6 +132,7 @@ def test_jobs(serve, example):
     assert f"generation {server.billed[0].id} is completed: You said: Write a long report" == done
 
 
+@pytest.mark.process
 def test_jobs_without_waiting(server, example):
     """The example sends no status request for a generation that is complete at once."""
     assert "You said: Write a long report" == example("jobs.py")[-1]
@@ -143,6 +151,7 @@ def prompts(tmp_path):
     return write
 
 
+@pytest.mark.process
 def test_batch(serve, example, prompts):
     """Each line has one result, and a failure does not stop the others."""
     server = serve(latency=0.05)
@@ -156,6 +165,7 @@ def test_batch(serve, example, prompts):
     assert 50 >= server.peak_in_flight > 1
 
 
+@pytest.mark.process
 def test_batch_without_tokens(serve, run, prompts):
     """When the balance is used up, no more prompts are sent, and the requests in flight finish."""
     server = serve(balance=20)
@@ -168,6 +178,7 @@ def test_batch_without_tokens(serve, run, prompts):
     assert {0} == {result["tokens_used"] for result in results if "error" in result}
 
 
+@pytest.mark.process
 def test_batch_journal(serve, example, run, prompts, tmp_path):
     """All runs together have one result for each line and pay once for each; failures have a status of their own."""
     server = serve()
@@ -185,6 +196,7 @@ def test_batch_journal(serve, example, run, prompts, tmp_path):
     assert 50 == len(server.billed)
 
 
+@pytest.mark.process
 def test_blocking(server, example):
     """The example prints a call, a stream, and the results of threads in order."""
     text, story, costs, *definitions = example("blocking.py")
@@ -196,6 +208,7 @@ def test_blocking(server, example):
     assert 5 == len(server.billed)
 
 
+@pytest.mark.process
 def test_blocking_without_tokens(serve, run):
     """The example has its own message for an empty balance."""
     serve(balance=0)
@@ -237,6 +250,7 @@ def _wait_for(process, port):
     pytest.fail("the backend does not listen")
 
 
+@pytest.mark.process
 def test_web_backend(server, backend):
     """Text is streamed; an error before the first text is a status, and one after it breaks the connection."""
     response = backend("Tell a story").getresponse()
@@ -257,6 +271,7 @@ def test_web_backend(server, backend):
     assert b"You said: " == caught.value.partial
 
 
+@pytest.mark.process
 def test_web_backend_disconnect(server, backend):
     """A browser that disconnects in the middle of a text ends the generation, which is not billed."""
     server.stall(3)

@@ -60,6 +60,7 @@ def batch(folder, run):
     return run_program
 
 
+@pytest.mark.process
 def test_batch(batch, server, tmp_path):
     """A batch that is killed pays for no row twice when it continues, and its texts can be merged with the rows."""
     batch("make_reviews.py", "300")
@@ -91,6 +92,7 @@ def _number_before(word, line):
     return int(words[words.index(word) - 1])
 
 
+@pytest.mark.process
 def test_commands_of_the_batch(batch, server, run, tmp_path):
     """The command of the tutorial has a line for each row of the file."""
     assert ["python", "make_reviews.py", "10000"] == command(DOCS / "tutorials/large-batch.md", "python")
@@ -135,6 +137,7 @@ def celery(folder):
     return path
 
 
+@pytest.mark.process
 def test_celery(celery, server, run):
     """A worker that the command of the page starts runs the task."""
     _, *words = command(DOCS / "how-to" / "celery.md", "celery")
@@ -155,6 +158,7 @@ def test_celery(celery, server, run):
     assert 1 == len(server.billed)
 
 
+@pytest.mark.process
 def test_celery_retries(celery, server, run):
     """The task runs again after a long rate limit, and returns the billing status of another error."""
     server.fail(429, retry_after=847)
@@ -234,6 +238,7 @@ def _forward_one(listener, port, received):
                 break
 
 
+@pytest.mark.process
 def test_proxy(proxy, folder, run, monkeypatch):
     """The program uses the proxy of the environment, with its password."""
     server, url, received = proxy

@@ -48,6 +48,7 @@ def _documented(heading, *, kinds):
     return {name: row[kinds].replace("`", "").split(", ") for row in rows for name in code_in(row[heading])}
 
 
+@pytest.mark.process
 def test_output(batch):
     """Each member of an output line is documented, and stands in the lines that the page names."""
     documented = _documented("Output member", kinds="Rows")
@@ -61,6 +62,7 @@ def test_output(batch):
             assert set(line) == expected - ({"url", "thumbnail_url", "text"} - set(line))
 
 
+@pytest.mark.process
 def test_journal(batch):
     """Each member of a journal line is documented, and stands in the lines that the page names."""
     documented = _documented("Journal member", kinds="Events")

@@ -182,6 +182,7 @@ def _text_of(response):
     return "".join(json.loads(piece) for piece in pieces)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("page", ["tutorials/chat-backend.md", "how-to/fastapi.md"])
 def test_tests_of_fastapi(folder, run, page):
     """The tests on a page about FastAPI pass."""
@@ -198,6 +199,7 @@ def test_tests_of_fastapi(folder, run, page):
     assert f"{(path / name).read_text().count('def test_')} passed" in done.stdout
 
 
+@pytest.mark.process
 def test_tests_of_django(folder, run):
     """The tests on the page about Django pass."""
     pytest.importorskip("django")

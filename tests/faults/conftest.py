@@ -6,15 +6,9 @@ import asyncio
 import contextlib
 import logging
 import ssl
-import sys
-from pathlib import Path
 
 import pytest
 import trustme
-
-# Test folders are not packages: the tests import the helper modules beside them by this path.
-sys.path.insert(0, str(Path(__file__).parent))
-
 from fault_server import FaultServer
 from secret_checks import CANARY, PROMPT
 
@@ -39,7 +33,7 @@ async def connect():
     async with contextlib.AsyncExitStack() as stack:
 
         def new_client(server, **options):
-            options = {"base_url": server.url, "timeout": 5, "retry_policy": NO_BACKOFF, **options}
+            options = {"base_url": server.url, "timeout": 60, "retry_policy": NO_BACKOFF, **options}
             client = AsyncNeuralBox(KEY, **options)
             stack.push_async_callback(client.aclose)
             return client

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 from fault_server import STREAM_HEAD, eventually, respond_once, respond_to_each, response
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from neuralbox_async import (
@@ -21,13 +21,6 @@ from neuralbox_async import (
 from neuralbox_async._wire import events, responses, status_errors, structuring
 from neuralbox_async._wire.sse import SSEDecoder
 from neuralbox_async.testing import FakeResponse, FakeTransport
-
-MANY = settings(max_examples=200, deadline=None)
-SOME = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 GENERATION_FIELDS = sorted(
     {name for names in structuring.GENERATION_NAMES.values() for name in names} | {"message", "detail"}
@@ -112,7 +105,6 @@ def only_sdk_errors():
 # ------------------------------------------------------------------------------------------------------ plain functions
 
 
-@MANY
 @given(objects(GENERATION_FIELDS) | values)
 def test_any_response_body(value):
     """Any JSON as the body of a response is a generation or an error."""
@@ -124,7 +116,6 @@ def test_any_response_body(value):
         assert value == generation.raw or "NaN" in repr(value) or "nan" in repr(value)
 
 
-@MANY
 @given(
     objects(EVENT_FIELDS) | values,
     st.sampled_from(["generation_start", "content_delta", "generation_end", "error", "?"]),
@@ -137,7 +128,6 @@ def test_any_event(value, event_type):
         events.decode_event(json.dumps(value))
 
 
-@MANY
 @given(st.sampled_from(STATUSES), objects(ERROR_FIELDS) | values, retry_afters)
 def test_any_error_body(status, value, retry_after):
     """Any JSON as the body of an error, with any Retry-After, is an error with that status and a bounded wait."""
@@ -150,7 +140,6 @@ def test_any_error_body(status, value, retry_after):
     assert delay is None or 0 <= delay <= 99
 
 
-@MANY
 @given(st.binary(max_size=200))
 @example(b"\xff\xfe{\0}\0")
 @example(b"\xef\xbb\xbf{}")
@@ -161,7 +150,6 @@ def test_any_bytes(body):
     assert_presentable(status_errors.error_from(500, {}, body))
 
 
-@MANY
 @given(retry_afters)
 def test_any_retry_after(text):
     """Any text as a Retry-After is a number of seconds from 0 to a billion, or None."""
@@ -200,7 +188,6 @@ def test_any_depth(depth, opening, closing):
                 events.decode_event(f'{{"type": "{event_type}", "{field}": {deep}}}')
 
 
-@MANY
 @given(
     st.lists(
         st.binary(max_size=30)
@@ -250,7 +237,6 @@ streams = st.lists(
 )
 
 
-@SOME
 @given(
     streams,
     st.sampled_from(["text/event-stream", "application/json", "text/html", "", "x/y; charset=\u00ff", "TEXT/PLAIN"]),
@@ -270,7 +256,6 @@ async def test_any_stream(chunks, content_type):
         assert_presentable(error)
 
 
-@SOME
 @given(st.sampled_from([200, 201, *STATUSES]), objects(GENERATION_FIELDS) | objects(ERROR_FIELDS) | values)
 async def test_any_response_to_any_call(status, value):
     """Any response with any status is a result or an error of any call."""
@@ -287,7 +272,7 @@ async def test_any_response_to_any_call(status, value):
             await call(client_of(response))
 
 
-@settings(SOME, max_examples=15)
+@settings(max_examples=15)
 @given(st.binary(max_size=200), st.binary(max_size=60))
 async def test_any_bytes_on_the_wire(serve, connect, data, more):
     """Any bytes as a response, head included, are an error after one request, and the connection is closed."""

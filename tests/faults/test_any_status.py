@@ -323,6 +323,7 @@ WAITS = {
 }
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("headers, members, retry_after, requests", WAITS.values(), ids=WAITS)
 @pytest.mark.parametrize(
     "status, code", [(429, "rate_limit_exceeded"), (503, "model_unavailable"), (500, "provider_error")]

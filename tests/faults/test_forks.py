@@ -125,12 +125,13 @@ def run(server, parent, child, *, loop="asyncio", certificate=""):
     code = f"{PARENT}\ndef child():\n    {CHILDREN[child]}\n{PARENTS[parent]}"
     # Since Python 3.12 a fork of a process with threads warns. These tests do exactly that.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, server.url, loop, str(certificate)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (0, "") == (result.returncode, result.stderr), result.stderr
     connections_of_the_child = 1 if "call" in child else 0
     assert 1 + connections_of_the_child == len(server.connections)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("child", CHILDREN)
 @pytest.mark.parametrize("parent", PARENTS)
 def test_fork(serve, parent, child):
@@ -138,6 +139,7 @@ def test_fork(serve, parent, child):
     run(serve(serve_requests), parent, child)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("child", ["a closed stream", "garbage collection"])
 @pytest.mark.parametrize("parent", PARENTS)
 def test_fork_with_tls(serve, tmp_path, parent, child):
@@ -150,6 +152,7 @@ def test_fork_with_tls(serve, tmp_path, parent, child):
     run(serve(serve_requests, tls=context), parent, child, certificate=tmp_path / "authority.pem")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("child", ["a closed stream", "garbage collection"])
 def test_fork_with_uvloop(serve, child):
     """The child harms no event loop of uvloop."""

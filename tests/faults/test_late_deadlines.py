@@ -17,7 +17,9 @@ from outcomes import LONG, SHORT, assert_never_sent, assert_unknown, generate
 import neuralbox_async
 from neuralbox_async import APITimeoutError
 
-SCRIPT = Path(__file__).with_name("stopped_process.py")
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
+
+SCRIPT = Path(__file__).parents[1] / "support" / "stopped_process.py"
 TIMEOUT = 1.0  # seconds: a stopped process has begun to wait long before
 LARGE = "x" * 2_000_000
 CHUNKED_STREAM = STREAM_HEAD.replace(b"Connection: close\r\n", b"Transfer-Encoding: chunked\r\n")
@@ -61,18 +63,19 @@ class Stopped:
         command = [sys.executable, str(SCRIPT), json.dumps(arguments)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
             try:
-                assert self.waiting.wait(20)
+                assert self.waiting.wait(60)
                 time.sleep(0.1)  # so that the process waits, too
                 process.send_signal(signal.SIGSTOP)
                 self.respond.set()
                 time.sleep(TIMEOUT + 0.3)
                 process.send_signal(signal.SIGCONT)
-                output, _ = process.communicate(timeout=20)
+                output, _ = process.communicate(timeout=60)
             finally:
                 process.kill()
         return json.loads(output)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "call, secure, loop",
     [
@@ -98,6 +101,7 @@ def test_a_stopped_process(serve, tls, authority, call, secure, loop):
     assert 1 == len(stopped.server.requests)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("secure, loop", [(False, "uvloop"), (True, "asyncio")])
 def test_a_stalled_stream_of_a_stopped_process(serve, tls, authority, secure, loop):
     """Events that arrived while the process was stopped beyond the stall timeout are read."""
@@ -109,6 +113,7 @@ def test_a_stalled_stream_of_a_stopped_process(serve, tls, authority, secure, lo
     assert {"text": "Hello world"} == outcome
 
 
+@pytest.mark.process
 def test_a_stopped_process_without_a_response(serve):
     """A stopped process whose response has not arrived reports the timeout."""
     stopped = Stopped(serve, b"", b"")

@@ -147,6 +147,7 @@ def run(code, *arguments, limit=20):
     return result.stderr, time.monotonic() - started
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_program(serve, name):
     """The program succeeds and prints nothing to standard error."""
@@ -158,6 +159,7 @@ def test_program(serve, name):
     assert "" == "\n".join(line for line in errors.splitlines() if not _is_slow_callback(line))
 
 
+@pytest.mark.process
 def test_loops_closed_by_hand(serve):
     """A loop that is closed without its async generators causes warnings about open connections, nothing else."""
     server = serve(respond_to_each(response(generation())))
@@ -183,6 +185,8 @@ def _is_slow_callback(line):
     return line.startswith("Executing <") and " took " in line
 
 
+@pytest.mark.timing
+@pytest.mark.process
 def test_look_up_that_hangs_does_not_delay_exit():
     """A look-up that hangs delays neither the call nor the exit of the program."""
     code = """

@@ -76,6 +76,7 @@ BODIES = {
 }
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_time(body):
     """To mask an error whose body is a mebibyte of short members takes about as long as to parse it."""

@@ -45,6 +45,7 @@ async def test_reset_upload(serve, connect):
     assert 1 == len(server.connections)
 
 
+@pytest.mark.timing
 async def test_stalled_upload(serve, connect):
     """An upload that nobody reads times out."""
 

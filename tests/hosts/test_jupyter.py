@@ -11,7 +11,7 @@ from neuralbox_async.testing import NeuralBoxServer
 jupyter_client = pytest.importorskip("jupyter_client", reason="drives the kernel")
 pytest.importorskip("ipykernel", reason="tests the kernel")
 
-TIMEOUT = 20.0  # seconds
+TIMEOUT = 60.0  # seconds
 
 
 def reply(body):

@@ -9,6 +9,8 @@ import pytest
 
 from neuralbox_async.testing import NeuralBoxServer
 
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
+
 EXIT_TIMEOUT = 2.5  # seconds
 SOON = 0.2  # seconds
 

@@ -59,7 +59,7 @@ async def test_a_stream_left_early(endless, leave):
     async with AsyncNeuralBox(**endless.client_options) as client:
         await leave(client.stream("gpt-5", "Hi"))
         gc.collect()
-        await endless.wait_for_disconnect_async(2.0)
+        await endless.wait_for_disconnect_async()
         await endless.wait_until_async(lambda: endless.in_flight == 0)
     assert [] == list(endless.billed)
 
@@ -70,7 +70,7 @@ async def test_a_cancelled_call():
         with anyio.move_on_after(0.1) as scope:
             await client.generate("gpt-5", "Hi")
         assert scope.cancelled_caught
-        await server.wait_for_disconnect_async(2.0)
+        await server.wait_for_disconnect_async()
     assert 1 == len(server.requests)
 
 
@@ -105,7 +105,7 @@ async def test_closing_the_client_ends_streams(endless):
         while not stream.generation.content:
             await asyncio.sleep(0.01)
         await client.aclose()
-    await endless.wait_for_disconnect_async(2.0)
+    await endless.wait_for_disconnect_async()
 
 
 async def test_closing_the_client_ends_calls():

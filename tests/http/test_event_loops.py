@@ -83,6 +83,7 @@ def test_closing_from_another_loop(endless):
     assert 1 == len(errors)
 
 
+@pytest.mark.process
 def test_clients_that_are_not_closed(server):
     """Clients that are never closed leave no task, no warning and no output."""
     program = f"""
@@ -177,6 +178,7 @@ def test_loops_are_freed(server):
     assert first() is None
 
 
+@pytest.mark.timing
 def test_construction_is_cheap():
     """A new client starts no thread and opens no connection."""
     started = time.process_time()

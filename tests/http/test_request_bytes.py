@@ -6,7 +6,7 @@ import asyncio
 import re
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neuralbox_async._http.aiohttp_transport import AiohttpTransport
@@ -68,7 +68,6 @@ async def exchange(server, transport, make_request):
 @example("POST", "/generate", {"Content-Encoding": "gzip"}, b"\x1f\x8b")
 @example("POST", "/generate", {"content-type": "application/json", "x-a": "\xe9\u20ac"}, b"{}")
 @example("POST", "/generate", {}, b"")
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_request(method, path, headers, body):
     """Written one by one or together, each request has the bytes that aiohttp sends."""
     raw, written = RawServer(), []

@@ -153,6 +153,7 @@ def test_size():
     assert 430 > sum(isinstance(node, ast.stmt) for file in files for node in ast.walk(ast.parse(file.read_text())))
 
 
+@pytest.mark.process
 def test_import_is_light():
     """Importing the package and making a client does not load aiohttp and starts no thread."""
     code = """

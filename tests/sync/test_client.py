@@ -145,6 +145,7 @@ def test_close(client, neuralbox_server):
         assert "no" == caught.value.billed
 
 
+@pytest.mark.timing
 def test_close_during_calls(client, neuralbox_server):
     """Closing ends running calls with an error whose billing status is unknown."""
     neuralbox_server.delay(30, times=8)

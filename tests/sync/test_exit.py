@@ -4,6 +4,8 @@ import textwrap
 
 import pytest
 
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
+
 TIMEOUT = 2.5  # seconds
 
 PREAMBLE = """

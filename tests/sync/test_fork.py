@@ -145,6 +145,7 @@ for thread in threads:
     assert ["{0}"] == lines
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_pools(start, neuralbox_server, method):
     """The processes of a pool make calls, and the errors of the SDK reach the parent."""

@@ -13,7 +13,7 @@ from neuralbox_sync._stream import BulkIterator
 TEXT = "You said: one two three"
 PROMPTS = [f"text {number}" for number in range(6)]
 
-pytestmark = pytest.mark.neuralbox_server(pending_models=["slow"], pending_seconds=0)
+pytestmark = [pytest.mark.neuralbox_server(pending_models=["slow"], pending_seconds=0), pytest.mark.signals]
 
 
 @pytest.fixture

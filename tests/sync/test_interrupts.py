@@ -11,6 +11,8 @@ from interrupts import interrupt_at, settle
 from neuralbox_sync import ClientClosedError, NeuralBox
 from neuralbox_sync._loop import EventLoop, _Call
 
+pytestmark = pytest.mark.signals
+
 TEXT = "You said: one two three"
 PROMPTS = [f"text {number}" for number in range(6)]
 MAX_STEPS = 20  # of those of one call

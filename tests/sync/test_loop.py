@@ -175,6 +175,7 @@ async def test_cancelled_worker_thread(loop):
     assert ended.is_set()
 
 
+@pytest.mark.timing
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_dead_loop(loop):
     """A call whose loop dies raises, and the next call starts another loop."""

@@ -61,6 +61,7 @@ def test_close_on_own_thread(loop):
         loop.call(close)
 
 
+@pytest.mark.timing
 def test_close_is_bounded(loop):
     """Closing does not wait for a coroutine that ignores its cancellation."""
     released = threading.Event()

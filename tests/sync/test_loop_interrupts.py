@@ -17,6 +17,8 @@ from neuralbox_async import ClientClosedError
 from neuralbox_sync._blocking import View
 from neuralbox_sync._loop import EventLoop
 
+pytestmark = pytest.mark.signals
+
 
 @pytest.mark.parametrize("pause", [0.0, 0.5])
 @pytest.mark.parametrize("name", ["neuralbox-import", "neuralbox"])

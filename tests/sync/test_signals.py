@@ -6,6 +6,8 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.signals
+
 SOON = 5.0  # seconds; shorter than any delay of the server (tests/hosts/test_states.py has the exact bound)
 
 SCRIPT = """

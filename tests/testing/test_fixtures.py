@@ -26,6 +26,7 @@ def inner(tmp_path):
     return run
 
 
+@pytest.mark.process
 def test_server_fixture(inner):
     """Each test gets its own running server with the options of its markers. The closest marker takes precedence."""
     status, output = inner(
@@ -63,6 +64,7 @@ def test_server_fixture(inner):
     assert "4 passed" in output
 
 
+@pytest.mark.process
 def test_an_unknown_option_is_an_error(inner):
     """An unknown option is an error that names the option."""
     status, output = inner("""
@@ -76,11 +78,13 @@ def test_an_unknown_option_is_an_error(inner):
     assert "colour" in output
 
 
+@pytest.mark.process
 def test_the_marker_is_documented(inner):
     """`pytest --markers` lists the marker with its description."""
     assert "neuralbox_server(**options)" in inner("", "--markers")[1]
 
 
+@pytest.mark.process
 def test_the_plugin_imports_no_server():
     """Without a use of the fixtures the plugin imports neither the server nor aiohttp."""
     code = f"""

@@ -158,6 +158,7 @@ def test_options_are_checked(options, message):
         NeuralBoxServer(**options)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("blocking", [True, False])
 async def test_closing_is_bounded_whatever_is_open(thread_names, blocking, stream, calling):

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from neuralbox_async import _fast_paths
 from neuralbox_async._wire import json as wire_json
-
-# Test folders are not packages: the tests import the helper modules beside them through this path.
-sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture(params=["orjson", "standard library"])

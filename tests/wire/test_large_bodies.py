@@ -50,6 +50,7 @@ def test_memory(make):
         tracemalloc.stop()
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("make", BODIES.values(), ids=BODIES)
 def test_time(make):
     """Decoding it takes little more than the standard library takes to decode a text of that size."""

@@ -7,7 +7,7 @@ import math
 import pickle
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from json_values import JSON_VALUES
 
@@ -30,7 +30,6 @@ SAMPLE = {
 }
 ESSENTIAL = {"id", "status", "content", "result_text"}
 MINOR = [*sorted({name for names in GENERATION_NAMES.values() for name in names} - ESSENTIAL), "duration", "more"]
-SOME = settings(max_examples=40, deadline=None)
 ODD_VALUES = JSON_VALUES | st.sampled_from(
     [97.5, [], {}, "5", "100%", True, math.nan, -math.inf, 2**63, -(2**63) - 1, 10**400, "2026-03-08 noon", "\ud800"]
 )
@@ -114,7 +113,6 @@ def test_problems_as_part_of_a_generation():
     assert ("$.usage",) == structure_generation(generation.raw).problems
 
 
-@SOME
 @given(st.dictionaries(st.sampled_from(MINOR), ODD_VALUES), USAGES | ODD_VALUES)
 def test_any_value_of_a_minor_member(members, usage):
     """Any value of any minor member of a response with text gives that text."""
@@ -126,7 +124,6 @@ def test_any_value_of_a_minor_member(members, usage):
         assert name is None or -(2**63) <= name < 2**63
 
 
-@SOME
 @given(st.dictionaries(st.sampled_from(MINOR), ODD_VALUES), USAGES | ODD_VALUES, st.sampled_from(["start", "end"]))
 def test_any_value_of_a_minor_member_of_an_event(members, usage, which):
     """Any value of any minor member of the first or the last event gives that event, with its id."""
@@ -214,7 +211,6 @@ def test_text_of_a_malformed_body(body, text):
     assert ("gen_1", text, body) == (caught.value.generation_id, caught.value.text, caught.value.body)
 
 
-@SOME
 @given(st.integers(0, 200), st.binary(max_size=3))
 def test_a_body_that_is_cut_anywhere(cut, garbage):
     """Wherever a body is cut, the text of the error is the beginning of the text."""

@@ -238,6 +238,7 @@ def test_the_bound_holds_for_one_event():
     assert 1000 == len(SSEDecoder(max_event_bytes=20).feed_data(b"data: 0123456789\n\n" * 1000))
 
 
+@pytest.mark.timing
 def test_time_is_linear_in_the_length_of_a_line():
     """A line of ten megabytes in chunks of a kilobyte takes less than 5 s (in quadratic time: minutes)."""
     decoder, bare = new_decoder(), new_decoder()
@@ -251,6 +252,7 @@ def test_time_is_linear_in_the_length_of_a_line():
     assert time.process_time() - started < 5.0
 
 
+@pytest.mark.timing
 def test_time_is_linear_in_the_number_of_events():
     """Two hundred thousand small events take less than 20 s."""
     started = time.process_time()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-TIMEOUT = 20.0  # seconds
+TIMEOUT = 60.0  # seconds
 ROOT = Path(__file__).resolve().parents[2]
 FOR_CONTRIBUTORS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
 # The site takes their text from other files.

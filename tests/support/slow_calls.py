@@ -11,7 +11,7 @@ PENDING = response({"id": "gen_1", "status": "pending"})
 THROTTLED = response({"error": "rate_limit_exceeded", "message": "slow down", "retry_after": 30}, status="429 Too Many")
 HALF = respond_once(COMPLETE[:-10], then="stall")
 HALF_A_STREAM = respond_once(STREAM_HEAD + events("Hello ", "world", end=False), then="stall")
-SOON = 1.0  # seconds that something immediate may take on a busy machine
+SOON = 20.0  # seconds that something immediate may take on a busy machine
 
 
 async def generate(client):

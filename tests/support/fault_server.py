@@ -19,7 +19,7 @@ import time
 import attrs
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
-_TIMEOUT = 3.0  # seconds
+_TIMEOUT = 30.0  # seconds
 
 
 @attrs.frozen
