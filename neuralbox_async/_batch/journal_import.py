@@ -25,7 +25,7 @@ def import_results(path: str | os.PathLike[str], entries: Callable[[], Iterable[
     Write those of *entries* to the journal at *path* that it lacks, and have them on the disk.
 
     *entries* returns what another file has, each time that it is called: ``"done"`` entries with their generations, and
-    ``"failed"`` ones with a text. Raises `JournalLockedError` and `JournalError`; also, before it writes anything, when
+    ``"failed"`` ones with a text or a body. Raises `JournalLockedError` and `JournalError`; also, before it writes anything, when
     the journal has never sent an entry's request: then the two files do not belong together.
     """
     journal = Journal(path)
@@ -60,6 +60,7 @@ def _write(journal: Journal, entry: JournalEntry) -> None:
             elapsed=entry.elapsed,
             tokens_used=entry.tokens_used,
         )
-    elif entry.text and not journal.has_response(entry.key):
-        error = OutcomeUnknownError(entry.message or "", keys=(entry.key,), text=entry.text)
+    elif (entry.text or entry.body) and not journal.has_response(entry.key):
+        text, body = entry.text or "", (entry.body or "").encode(errors="replace")
+        error = OutcomeUnknownError(entry.message or "", keys=(entry.key,), text=text, body=body)
         journal.write_failed(entry.key, error, None, attempts=entry.attempts, elapsed=entry.elapsed)

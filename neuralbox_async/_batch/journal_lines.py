@@ -7,6 +7,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from neuralbox_async._batch.errors import OutcomeUnknownError
 from neuralbox_async._call import polling
 from neuralbox_async._errors import APIConnectionError, InvalidParameterError, ResponseError
 from neuralbox_async._wire.json import is_array, is_object
@@ -70,7 +71,8 @@ def usable_id(value: Any) -> GenerationId | None:
 def _response_in(error: NeuralBoxError) -> dict[str, str]:
     """Return what *error* has of a response that is paid for, or may be: its text and its body, which has the id."""
     received = {"text": error.text} if error.text else {}
-    if error.billed != "no" and isinstance(error, ResponseError | APIConnectionError) and error.body:
+    has_body = isinstance(error, ResponseError | APIConnectionError | OutcomeUnknownError)
+    if has_body and error.billed != "no" and error.body:
         received["body"] = error.body[:_MAX_BODY].decode(errors="replace")
     return received
 

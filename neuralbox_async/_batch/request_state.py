@@ -16,7 +16,7 @@ from neuralbox_async._batch.coordinator import NotAdmittedError, ServerSignal
 from neuralbox_async._batch.errors import JournalError
 from neuralbox_async._batch.journal_lines import usable_id
 from neuralbox_async._batch.results import BatchResult
-from neuralbox_async._call import polling
+from neuralbox_async._call import masking, polling
 from neuralbox_async._call.executor import Call
 from neuralbox_async._clock import time_after
 from neuralbox_async._errors import (
@@ -217,7 +217,11 @@ class RequestState:
         # A negative number is not a number of tokens, and one that needs more than 64 bits is a mistake.
         tokens_used = None if used is None or not 0 <= used < 2**63 else used
         result = self._result(generation, None, tokens_used)
-        self._note(await coordinator.completed(self.claim, result, self._body))
+        recorded, body = result, self._body
+        if coordinator.has_journal and self._call is not None:
+            masked, body = masking.mask_generation(generation, body, self._call.mask)
+            recorded = result if masked is generation else attrs.evolve(result, generation=masked)
+        self._note(await coordinator.completed(self.claim, recorded, body))
         return result
 
     async def _fail(self, error: NeuralBoxError, coordinator: Coordinator) -> BatchResult:

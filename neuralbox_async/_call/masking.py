@@ -2,7 +2,8 @@
 Errors without secrets: a server, a proxy, or whatever responds at their address, may echo the key or a password.
 
 Only what was received is masked, never our own words: `decode_failure` masks what an error is made of, `mask_error` the
-attributes that are received as they are, and the exceptions behind an error.
+attributes that are received as they are, and the exceptions behind an error. A generation that is written to a file is
+masked by `mask_generation`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import attrs
 
 from neuralbox_async._errors import APIConnectionError, NeuralBoxError
 from neuralbox_async._wire import json
+from neuralbox_async._wire.structuring import GENERATION_NAMES
 from neuralbox_async._wire.surrogates import without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from neuralbox_async._secret import Mask
+    from neuralbox_async._types import Generation
 
 _MAX_JSON = 1024 * 1024  # bytes of a body that is unescaped for the mask; a larger one is masked as it is
 _escape = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
@@ -116,6 +119,23 @@ def mask_error(error: NeuralBoxError, mask: Mask, clean_body: bytes | None = Non
             facts[name] = composed_mask.apply(facts[name])
     error.args = (error.message,)
     _mask_chain(error, foreign_mask)
+
+
+def mask_generation(generation: Generation, body: bytes, mask: Mask) -> tuple[Generation, bytes]:
+    """
+    Return *generation* and the *body* that it was decoded from, for a file: both as they are, unless a secret is echoed.
+
+    Otherwise everything is masked but the text, which is the user's, and the body is empty.
+    """
+    # Any character of a secret may be written as an escape in the body; the members have none.
+    is_echoed = mask.apply(body) is not body or (
+        (b"\\u" in body or not body) and mask.apply(generation.raw) is not generation.raw
+    )
+    if not is_echoed:
+        return generation, body
+    masked: Generation = _mask_generation(generation, mask)
+    texts = {name: text for name, text in generation.raw.items() if name in GENERATION_NAMES["content"]}
+    return attrs.evolve(masked, raw={**masked.raw, **texts}), b""
 
 
 def _mask_generation(generation: Any, mask: Mask) -> Any:

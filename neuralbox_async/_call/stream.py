@@ -320,8 +320,7 @@ class AsyncStream:
 
         One that is cut, unfinished or malformed counts as a stream that broke after its start and its text.
         """
-        deadline, phase = self._timeouts.body_deadline(self._now())
-        whole, failure = await unstreamed.read_generation(reader, self._decode, deadline, phase)
+        whole, failure = await unstreamed.read_generation(reader, self._decode, self._timeouts, self._now)
         self._check_not_closed()
         if failure is None:
             self._take_whole(whole)

@@ -27,6 +27,7 @@ class StreamTimeouts:
         self._first_event: float | None = math.inf  # None once an event with content has arrived
         self._content = math.inf
         self._stall_budget = self._stall_timeout = _or_infinity(limits.stall_timeout)
+        self._was_held_up = False  # since the last content
 
     def start(self, now: float) -> None:
         """Start the timeouts at the time *now*."""
@@ -51,6 +52,7 @@ class StreamTimeouts:
 
     def body_deadline(self, now: float) -> tuple[float, str]:
         """Return the deadline of reading a whole body from *now*, and the timeout that it belongs to."""
+        self._first_event = None  # its first byte has arrived
         return min((self.total, "total"), (now + self._stall_budget, "stall"))
 
     @property
@@ -71,9 +73,16 @@ class StreamTimeouts:
             if event["delta"] if isinstance(event, dict) else self._is_progress(event):
                 self._first_event = None
                 self._stall_budget = self._stall_timeout
+                self._was_held_up = False
                 return
-        if self._first_event is None:
-            self._stall_budget -= waited
+        if self._first_event is not None:
+            return
+        if waited > self._stall_budget + _LATE_READS and not self._was_held_up:
+            # Data ended the wait, long after its deadline: the process was stopped meanwhile, or the loop blocked.
+            # That is no time in which the server was silent; but a loop that is blocked again and again still ends.
+            self._was_held_up = True
+            return
+        self._stall_budget -= waited
 
     def _is_progress(self, event: StreamEvent) -> bool:
         if isinstance(event, GenerationStart):

@@ -12,26 +12,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from neuralbox_async._call.stream_reader import StreamReader
+    from neuralbox_async._call.stream_timeouts import StreamTimeouts
     from neuralbox_async._wire import responses
 else:
     responses = lazy_module("neuralbox_async._wire.responses")
 
 
 async def read_generation(
-    reader: StreamReader, decode: Callable[..., Any], deadline: float, phase: str
+    reader: StreamReader, decode: Callable[..., Any], timeouts: StreamTimeouts, now: Callable[[], float]
 ) -> tuple[Generation, NeuralBoxError | None]:
     """
     Return the generation in the response of *reader*, and None if it is complete.
 
     Otherwise return what is known of it (id and text), and the error of a response that is cut, malformed or describes
-    an unfinished generation. *deadline*, *phase*: see `StreamReader.read_body`. *decode*: see `Call.decode`.
+    an unfinished generation. *decode*: see `Call.decode`. *now*: the clock of *timeouts*. A read that is cancelled and
+    made again has what is left of the stall timeout.
     """
-    response = reader.response
+    response, started = reader.response, now()
     try:
-        body = await reader.read_body(deadline, phase)
+        body = await reader.read_body(*timeouts.body_deadline(started))
     except (APIConnectionError, ResponseError) as error:
         generation_id, text = responses.beginning_of(error.body)
         return Generation(id=generation_id, status="incomplete", content=text), error
+    finally:
+        timeouts.update((), now() - started)
     try:
         whole: Generation = decode(responses.decode_generation, response.status_code, response.headers, body)
     except (ResponseError, GenerationFailedError) as error:

@@ -136,8 +136,6 @@ class BatchRun:
             self._fail_output(error)
         try:
             display.update(progress)
-        except BrokenPipeError:
-            raise
         except OSError:
             discard_stderr()
 

@@ -9,7 +9,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, Final
 
-from neuralbox_async import BatchResult, Generation, JournalEntry, read_journal
+from neuralbox_async import (
+    APIConnectionError,
+    BatchResult,
+    Generation,
+    JournalEntry,
+    NeuralBoxError,
+    OutcomeUnknownError,
+    ResponseError,
+    read_journal,
+)
 from neuralbox_async._cli import output_file
 from neuralbox_async._cli.error_messages import printable_line
 from neuralbox_async._cli.input_rows import InputRows
@@ -18,6 +27,7 @@ from neuralbox_async._cli.terminal import TextWriter
 _LINES_PER_WRITE: Final = 500
 _STDOUT: Final = 1  # its descriptor
 _OFFSET_BITS: Final = 48
+_MAX_BODY: Final = 1024 * 1024  # bytes
 _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -163,13 +173,12 @@ def result_line(result: BatchResult, rows: InputRows) -> str:
     if result.generation is not None:
         return _completed_line(result, result.generation, line)
     error = result.error
-    text = {"text": error.text} if error is not None and error.text else {}
     return _line(
         key=result.key,
         line=line,
         error_type=type(error).__name__,
         message="" if error is None else printable_line(error.message),
-        **text,
+        **_received(error),
         billed=None if error is None else error.billed,
         model=None if result.request is None else result.request.model,
         id=None if error is None else error.generation_id,
@@ -177,6 +186,15 @@ def result_line(result: BatchResult, rows: InputRows) -> str:
         attempts=result.attempts,
         elapsed=round(result.elapsed, 3),
     )
+
+
+def _received(error: NeuralBoxError | None) -> dict[str, str]:
+    """Return the text that had arrived before *error*; without one, what had arrived of a response that may be billed."""
+    if error is None or error.text:
+        return {} if error is None else {"text": error.text}
+    if error.billed == "no" or not isinstance(error, APIConnectionError | ResponseError | OutcomeUnknownError):
+        return {}
+    return {"body": error.body[:_MAX_BODY].decode(errors="replace")} if error.body else {}
 
 
 def _completed_line(result: BatchResult | JournalEntry, generation: Generation, line: int | None) -> str:

@@ -15,9 +15,9 @@ _GENERATION = ("id", "model", "content", "url", "thumbnail_url", "tokens_used")
 
 def saved_results(path: str | None) -> Iterator[JournalEntry]:
     """
-    Yield the results with text in the output at *path*, which may not exist.
+    Yield the results with a text, or a part of a response, in the output at *path*, which may not exist.
 
-    Failures without text are left out, and what a crash has left of the last line. Raises `FileExistsError` at any
+    Other failures are left out, and what a crash has left of the last line. Raises `FileExistsError` at any
     other line: the file is not, or not only, the output of a batch, and would be replaced; `OSError`.
     """
     if path is None:
@@ -53,8 +53,10 @@ def _result(members: Mapping[str, Any]) -> Iterator[JournalEntry]:
             tokens_used=None if tokens_used is None else _count(tokens_used),
             **facts,
         )
-    elif isinstance(members.get("text"), str) and members.get("billed") != "no":
-        yield JournalEntry(event="failed", text=members["text"], message=str(members.get("message")), **facts)
+    elif members.get("billed") != "no":
+        received = {name: members[name] for name in ("text", "body") if isinstance(members.get(name), str)}
+        if received:
+            yield JournalEntry(event="failed", message=str(members.get("message")), **received, **facts)
 
 
 def _count(value: object) -> int:

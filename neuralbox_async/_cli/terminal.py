@@ -111,15 +111,13 @@ def print_error(line: str, *, after_echo: bool = False) -> None:
     """
     Write *line* to stderr. *after_echo*: a terminal has just shown ``^C``; begin on the next line there.
 
-    A stderr that cannot be written, because its disk is full or its terminal gone, is discarded: it must not change the
-    exit status. Raises `BrokenPipeError`.
+    A stderr that cannot be written, because its disk is full or its reader gone, is discarded: it must not change the
+    exit status.
     """
     start = "\n" if after_echo and sys.stderr.isatty() else ""
     try:
         sys.stderr.write(f"{start}{line}\n")
         sys.stderr.flush()
-    except BrokenPipeError:
-        raise
     except OSError:
         discard_stderr()
 

@@ -90,9 +90,10 @@ class AiohttpTransport:
                 ssl=self._options.ssl_context or True,
             )
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
-            raise self._translate(error, exchange) from error.with_traceback(None)
+            raise self._translate(error, request, exchange) from error.with_traceback(None)
         finally:
             session.connector.writes.request_ended()
+            del exchange.request  # the contexts of tasks and connections keep the exchange
         request.stage = "sent"
         if exchange.protocol is not None:
             exchange.protocol.response_began()
@@ -149,8 +150,7 @@ class AiohttpTransport:
             self._sessions[loop] = session
         return session
 
-    def _translate(self, error: Exception, exchange: Exchange) -> NeuralBoxError:
-        request = exchange.request
+    def _translate(self, error: Exception, request: HTTPRequest, exchange: Exchange) -> NeuralBoxError:
         if self.closed:
             return ClientClosedError(CLOSED_DURING_CALL, request_sent=request.sent)
         translated = translate(error, request.stage)

@@ -41,6 +41,19 @@ class Ticking(FakeResponse):
         return chunk
 
 
+class Late(FakeResponse):
+    """A response whose chunks each take the next of *seconds*; a deadline before that is missed, as when stopped."""
+
+    def __init__(self, clock, seconds, *chunks):
+        super().__init__(*chunks, headers={"content-type": "text/event-stream"})
+        self._clock, self._seconds = clock, iter(seconds)
+
+    async def read_chunk(self, deadline=float("inf")):
+        chunk = await super().read_chunk()
+        self._clock["now"] += next(self._seconds) if chunk else 0
+        return chunk
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A fake clock of streams."""
@@ -139,16 +152,26 @@ async def test_a_flood_of_heartbeats(make_client, clock, start, beat, limits, ph
 async def test_content_behind_late_heartbeats(make_client, clock):
     """Content that has arrived when the timeout expired, as of a stopped process, is read."""
 
-    class Stopped(FakeResponse):
-        async def read_chunk(self, deadline=float("inf")):
-            chunk = await super().read_chunk()
-            clock["now"] += 1000 if chunk == PING else 0
-            return chunk
-
-    chunks = [sse(START), PING, sse(delta("Hi"), END)]
-    response = Stopped(*chunks, headers={"content-type": "text/event-stream"})
+    response = Late(clock, [0, 1000, 0], sse(START), PING, sse(delta("Hi"), END))
     async with make_client(FakeTransport(response)).stream("gpt-5", "Hi", recover=False, stall_timeout=10) as stream:
         assert "Hi" == (await stream.get_final_generation()).content
+
+
+async def test_a_heartbeat_of_a_stopped_process(make_client, clock):
+    """A process that was stopped beyond the stall timeout, with a heartbeat behind it, waits for content once more."""
+    chunks = [sse(START), PING, PING, sse(delta("a")), PING, sse(delta("b"), END)]
+    response = Late(clock, [1, 1000, 8, 8, 1000, 1], *chunks)
+    async with make_client(FakeTransport(response)).stream("gpt-5", "Hi", recover=False, stall_timeout=20) as stream:
+        assert "ab" == (await stream.get_final_generation()).content
+
+
+async def test_heartbeats_of_a_blocked_loop(make_client, clock):
+    """A loop that is blocked beyond the stall timeout at each heartbeat does not wait indefinitely."""
+    response = Late(clock, [1000] * 11, sse(START), *[PING] * 9, sse(delta("a"), END))
+    async with make_client(FakeTransport(response)).stream("gpt-5", "Hi", recover=False, stall_timeout=10) as stream:
+        with pytest.raises(StreamTimeoutError) as caught:
+            await stream.get_final_generation()
+    assert "stall" == caught.value.phase
 
 
 async def test_a_flood_after_the_end(make_client, clock):

@@ -106,6 +106,21 @@ def test_error_with_a_full_stderr(start, server):
     assert () == server.requests
 
 
+def test_no_reader_of_stderr(start, server, folder):
+    """A stderr whose reader has left changes no exit status either: the texts are where they belong."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    statuses = [
+        start(*arguments, stderr=writing).wait().status
+        for arguments in (("batch", "in.txt", "-o", "out.jsonl"), ("generate", "Hi"), ("batch", "--unknown"))
+    ]
+    os.close(writing)
+
+    assert [0, 0, 2] == statuses
+    assert 2 == (folder / "out.jsonl").read_text().count('"content"')
+    assert 3 == len(server.billed)
+
+
 @pytest.mark.usefixtures("buffering")
 @pytest.mark.parametrize(
     "arguments",
@@ -240,9 +255,31 @@ class TestTextOfErrors:
         assert "text" not in completed
 
     def test_batch_without_text(self, run, server):
-        """An error without text has no such member."""
+        """An error without text has no such member; nor has one that is not billed the body of its response."""
         server.fail(400)
-        assert "text" not in json.loads(run("batch", "in.txt", "-c", "1").out.splitlines()[0])
+        assert not {"text", "body"} & set(json.loads(run("batch", "in.txt", "-c", "1").out.splitlines()[0]))
+
+    @pytest.mark.parametrize("arguments", [(), ("-o", "out.jsonl")])
+    def test_batch_with_a_body(self, run, server, folder, arguments):
+        """Without a text, the line has what had arrived of the response, and without the API key."""
+        server.fail(200, body=f"<p>The text\xe9 of {server.api_key}".encode("latin-1"))
+        done = run("batch", "in.txt", "-c", "1", *arguments)
+        failed = json.loads(((folder / "out.jsonl").read_text() if arguments else done.out).splitlines()[0])
+
+        assert (3, "<p>The text\ufffd of ***") == (done.status, failed["body"])
+        assert ("unknown", "ResponseError") == (failed["billed"], failed["error_type"])
+
+    def test_batch_with_a_body_of_an_earlier_run(self, run, server, folder):
+        """A later run whose journal lacks the body writes it there before it replaces the output."""
+        server.fail(200, body="<p>The text")
+        assert 3 == run("batch", "in.txt", "-o", "out.jsonl", "-c", "1").status
+        journal = folder / "out.jsonl.journal.jsonl"
+        lines = journal.read_text().splitlines(keepends=True)
+        journal.write_text("".join(line for line in lines if '"failed"' not in line))
+        run("batch", "in.txt", "-o", "out.jsonl", "--on-unknown", "skip")
+
+        assert "<p>The text" in journal.read_text()
+        assert "<p>The text" in (folder / "out.jsonl").read_text()
 
 
 def test_url(run, server):

@@ -28,10 +28,19 @@ def test_variables():
 
 @pytest.fixture
 def batch(server, run, tmp_path):
-    """Return the lines of the output and of the journal of a batch with an error, a failure and a pending request."""
-    rows = [{"key": f"row {number}", "prompt": "Hi", "model": "gpt-5-nano"} for number in range(1, 4)]
+    """
+    Return the lines of the output and of the journal of a batch.
+
+    Its rows: an error status, a malformed response with an id and a text, one that is not JSON, the URLs of files, and
+    a text.
+    """
+    rows = [{"key": f"row {number}", "prompt": "Hi", "model": "gpt-5-nano"} for number in range(1, 6)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     server.fail(400)
+    server.fail(200, body={"id": "gen_1", "status": ["completed"], "content": "A haiku"})
+    server.fail(200, body="<p>A haiku")
+    urls = {"url": "https://example.com/a.png", "thumbnail_url": "https://example.com/b.png"}
+    server.fail(200, body={"id": "gen_2", "status": "completed", **urls})
     command = ("-m", "neuralbox_async", "batch", "rows.jsonl", "-o", "out.jsonl", "-c", "1", "--budget", "9")
     done = run(sys.executable, *command)
     assert 3 == done.returncode, done.stderr
@@ -52,14 +61,14 @@ def _documented(heading, *, kinds):
 def test_output(batch):
     """Each member of an output line is documented, and stands in the lines that the page names."""
     documented = _documented("Output member", kinds="Rows")
-    completed = [line for line in batch[0] if "content" in line]
-    failed = [line for line in batch[0] if "error_type" in line]
+    kinds = ["failed"] * 3 + ["completed"] * 2
+    optional = {"text", "body", "url", "thumbnail_url"}
+    present = [set(), {"text"}, {"body"}, {"url", "thumbnail_url"}, set()]
 
-    assert (2, 1) == (len(completed), len(failed))
-    for kind, lines in {"completed": completed, "failed": failed}.items():
-        for line in lines:
-            expected = {name for name, kinds in documented.items() if {"all", kind} & set(kinds)}
-            assert set(line) == expected - ({"url", "thumbnail_url", "text"} - set(line))
+    assert 5 == len(batch[0])
+    for line, kind, members in zip(batch[0], kinds, present, strict=True):
+        expected = {name for name, kinds in documented.items() if {"all", kind} & set(kinds)}
+        assert set(line) == expected - optional | members
 
 
 @pytest.mark.process
@@ -69,10 +78,13 @@ def test_journal(batch):
     header, *lines = batch[1]
 
     assert {"event": "journal", "version": 1} == header
-    assert {"start", "done", "failed"} == {line["event"] for line in lines}
+    assert ["start", "failed"] * 3 + ["start", "done"] * 2 == [line["event"] for line in lines]
+    optional = {"id", "text", "body"}
+    present = [set(), {"id", "text", "body"}, {"body"}]
     for line in lines:
+        members = present.pop(0) if line["event"] == "failed" else set()
         expected = {name for name, kinds in documented.items() if {"all", line["event"]} & set(kinds)}
-        assert set(line) == expected - ({"id", "text", "body"} - set(line))
+        assert set(line) == expected - optional | members
         assert line["event"] != "start" or 1 == line["reserved"]
 
 

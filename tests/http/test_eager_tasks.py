@@ -43,10 +43,10 @@ async def test_calls(eager_client, call):
 
 
 async def test_a_batch(eager_client):
-    """A batch has as many requests in flight as the interpreter has frames."""
+    """A batch has as many requests in flight as the interpreter has frames, started without a pause between them."""
     requests = ({"model": "gpt-5", "messages": "Hi"} for _ in range(CALLS))
 
-    async with eager_client.generate_many(requests, max_concurrency=CALLS) as results:
+    async with eager_client.generate_many(requests, max_concurrency=CALLS, max_rate=1e6) as results:
         texts = [result.generation.content async for result in results]
 
     assert CALLS == len(texts)
