@@ -25,8 +25,8 @@ def import_results(path: str | os.PathLike[str], entries: Callable[[], Iterable[
     Write those of *entries* to the journal at *path* that it lacks, and have them on the disk.
 
     *entries* returns what another file has, each time that it is called: ``"done"`` entries with their generations, and
-    ``"failed"`` ones with a text or a body. Raises `JournalLockedError` and `JournalError`; also, before it writes anything, when
-    the journal has never sent an entry's request: then the two files do not belong together.
+    ``"failed"`` ones with a text or a body. Raises `JournalLockedError` and `JournalError`; also, before it writes
+    anything, when the journal has never sent an entry's request: then the two files do not belong together.
     """
     journal = Journal(path)
     try:

@@ -71,8 +71,9 @@ def usable_id(value: Any) -> GenerationId | None:
 def _response_in(error: NeuralBoxError) -> dict[str, str]:
     """Return what *error* has of a response that is paid for, or may be: its text and its body, which has the id."""
     received = {"text": error.text} if error.text else {}
-    has_body = isinstance(error, ResponseError | APIConnectionError | OutcomeUnknownError)
-    if has_body and error.billed != "no" and error.body:
+    if error.billed == "no" or not isinstance(error, ResponseError | APIConnectionError | OutcomeUnknownError):
+        return received
+    if error.body:
         received["body"] = error.body[:_MAX_BODY].decode(errors="replace")
     return received
 

@@ -123,9 +123,9 @@ def mask_error(error: NeuralBoxError, mask: Mask, clean_body: bytes | None = Non
 
 def mask_generation(generation: Generation, body: bytes, mask: Mask) -> tuple[Generation, bytes]:
     """
-    Return *generation* and the *body* that it was decoded from, for a file: both as they are, unless a secret is echoed.
+    Return *generation* and the *body* that it was decoded from, for a file: as they are unless a secret is echoed.
 
-    Otherwise everything is masked but the text, which is the user's, and the body is empty.
+    Then everything is masked but the text, which is the user's, and the body is empty.
     """
     # Any character of a secret may be written as an escape in the body; the members have none.
     is_echoed = mask.apply(body) is not body or (

@@ -189,7 +189,7 @@ def result_line(result: BatchResult, rows: InputRows) -> str:
 
 
 def _received(error: NeuralBoxError | None) -> dict[str, str]:
-    """Return the text that had arrived before *error*; without one, what had arrived of a response that may be billed."""
+    """Return the text that had arrived before *error*, or else the part of a response that may be billed."""
     if error is None or error.text:
         return {} if error is None else {"text": error.text}
     if error.billed == "no" or not isinstance(error, APIConnectionError | ResponseError | OutcomeUnknownError):

@@ -151,7 +151,6 @@ async def test_a_flood_of_heartbeats(make_client, clock, start, beat, limits, ph
 
 async def test_content_behind_late_heartbeats(make_client, clock):
     """Content that has arrived when the timeout expired, as of a stopped process, is read."""
-
     response = Late(clock, [0, 1000, 0], sse(START), PING, sse(delta("Hi"), END))
     async with make_client(FakeTransport(response)).stream("gpt-5", "Hi", recover=False, stall_timeout=10) as stream:
         assert "Hi" == (await stream.get_final_generation()).content
