@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from neuralbox_async._environment_proxy import environment_proxy
 from neuralbox_async._errors import NO_HEADERS, InvalidParameterError
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._secret import Secret, as_secret
@@ -112,17 +113,30 @@ def _may_be_loopback(host: str) -> bool:
     return is_loopback_address(host) or f".{host.removesuffix('.')}".endswith(".localhost")
 
 
-def split_proxy(proxy: str | None) -> tuple[str | None, dict[str, str] | None, tuple[Secret, ...]]:
+def find_proxy(proxy: str | None, base_url: str, *, trust_env: bool) -> tuple[str | None, str]:
+    """
+    Return *proxy*, or that of the environment if *trust_env*, and where it is from, for the text of an error.
+
+    A connection to this machine never takes the proxy of the environment.
+    """
+    if proxy is None and trust_env and not _may_be_loopback(urlsplit(base_url).hostname or ""):
+        of_environment = environment_proxy(base_url)
+        if of_environment is not None:
+            return of_environment[0], f" (it is from {of_environment[1]}; trust_env=False ignores it)"
+    return proxy, ""
+
+
+def split_proxy(proxy: str | None, origin: str = "") -> tuple[str | None, dict[str, str] | None, tuple[Secret, ...]]:
     """
     Return *proxy* without its credentials, the header that carries them, and what of them is secret.
 
-    Raises `InvalidParameterError`.
+    Raises `InvalidParameterError`; *origin*: for its text.
     """
     if proxy is None:
         return None, None, ()
     url, user, password = _split(proxy)
     if url is None:
-        raise InvalidParameterError("proxy", None, "an http(s) URL with a host", show=False)
+        raise InvalidParameterError("proxy", None, f"an http(s) URL with a host{origin}", show=False)
     if user is None:
         return url, None, ()
     credentials = Secret(f"{user}:{password}")
@@ -248,12 +262,13 @@ class ConnectionOptions:
         max_connections: object,
         reuse_connections: object,
         proxy: str | None,
+        trust_env: bool,
         ssl_context: object,
         base_url: str,
         allow_insecure: bool,
     ) -> ConnectionOptions:
         """Return the options for these values, to connect to a valid *base_url*. Raises `InvalidParameterError`."""
-        proxy_url, proxy_headers, proxy_secrets = split_proxy(proxy)
+        proxy_url, proxy_headers, proxy_secrets = split_proxy(*find_proxy(proxy, base_url, trust_env=trust_env))
         loopback_only = base_url.startswith("http:") and not allow_insecure
         if proxy_url is not None and loopback_only:
             check_proxy_is_safe(proxy_url, base_url)

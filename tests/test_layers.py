@@ -33,7 +33,8 @@ IMPORTS = {
     "_validation": {"_errors", "_secret"},
     "_types": {"_errors", "_validation"},
     "_retry": {"_errors", "_validation"},
-    "_options": {"_errors", "_retry", "_secret", "_validation"},
+    "_environment_proxy": {"_secret"},
+    "_options": {"_environment_proxy", "_errors", "_retry", "_secret", "_validation"},
     "_api_key": {"_errors", "_lazy_imports", "_options", "_secret"},
     # What the API says.
     "_wire": {"_errors", "_fast_paths", "_types"},
