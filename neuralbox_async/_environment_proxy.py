@@ -12,7 +12,7 @@ import os
 import re
 from urllib.parse import urlsplit
 
-from neuralbox_async._secret import Secret, as_secret
+from neuralbox_async._secret import Secret
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -35,7 +35,7 @@ def _read(name: str) -> tuple[str, Secret]:
         # A CGI program: the header "Proxy" of the request that it handles is in HTTP_PROXY.
         return name, Secret()
     variable = name if name in os.environ else name.upper()
-    return variable, as_secret(Secret(os.environ.get(variable, "")).strip())
+    return variable, Secret(Secret(os.environ.get(variable, "")).strip())
 
 
 def is_excluded(host: str, port: int, no_proxy: str) -> bool:
