@@ -1,8 +1,4 @@
-"""
-`AsyncNeuralBox`: the client.
-
-Each method validates its parameters and forms a request; `Executor`, `AsyncStream` and `AsyncBatch` do the work.
-"""
+"""`AsyncNeuralBox`: it validates parameters and forms requests, which `Executor` and other classes send."""
 
 from __future__ import annotations
 
@@ -13,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from neuralbox_async import _options
 from neuralbox_async._api_key import ApiKey, as_secret_key, check_key_source, resolve_key
+from neuralbox_async._async_only import AsyncOnly
 from neuralbox_async._batch.batch import AsyncBatch
 from neuralbox_async._batch.inputs import RequestDefaults, Requests, check_requests
 from neuralbox_async._batch.options import BatchOptions, OnUnknown
@@ -44,7 +41,7 @@ else:
     responses = lazy_module("neuralbox_async._wire.responses")
 
 
-class AsyncNeuralBox:
+class AsyncNeuralBox(AsyncOnly):
     """
     A client of the NeuralBox API.
 

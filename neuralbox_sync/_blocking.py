@@ -5,7 +5,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NoReturn, ParamSpec, Protocol, Self, TypeVar, cast
 
 from neuralbox_sync._loop import EventLoop, despite_interrupt
 
@@ -37,6 +37,14 @@ class View(Generic[S]):
 
     def __exit__(self, *_: object) -> None:
         despite_interrupt(self.close)  # one may arrive before anything is closed
+
+    if not TYPE_CHECKING:  # type checkers find the mistake because there is no such method
+
+        def __aenter__(self) -> NoReturn:
+            raise TypeError(f"{type(self).__name__} needs `with`, not `async with`; async code uses neuralbox_async")
+
+        def __aexit__(self, *_: object) -> None:
+            """Never called; without it, Python reports its absence instead of the error."""
 
 
 class Blocking(Protocol[S, P, R_co]):

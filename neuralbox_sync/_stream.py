@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any, Self, TypeVar
 
 import neuralbox_async
-from neuralbox_async import AsyncBatch, AsyncStream, ClientClosedError, ContentDelta, StreamStateError
-from neuralbox_sync._blocking import View, blocking
+from neuralbox_async import AsyncBatch, AsyncStream, BatchStateError, ClientClosedError, ContentDelta, StreamStateError
+from neuralbox_sync._blocking import View, like
 from neuralbox_sync._loop import EventLoop, despite_interrupt
 
 S = TypeVar("S", bound="AsyncStream | AsyncBatch")
@@ -25,6 +25,10 @@ class Arrived(deque[T]):
 
 class BulkIterator(View[S], Iterator[T]):
     """A view to iterate over, in any thread. Items that arrived together are fetched together, in one thread switch."""
+
+    @property
+    def _not_entered(self) -> neuralbox_async.NeuralBoxError:
+        raise NotImplementedError
 
     def __init__(self, subject: S, loop: EventLoop, owner: object) -> None:
         super().__init__(subject, loop, owner)
@@ -64,7 +68,17 @@ class BulkIterator(View[S], Iterator[T]):
         self._entered = True
         await self._subject.__aenter__()
 
+    def __iter__(self) -> Self:
+        if not self._items:
+            aiter(self._subject)  # raises, if an iteration would be empty
+        return self
+
+    def _check_entered(self) -> None:
+        if not self._entered:
+            raise self._not_entered
+
     async def _fill(self) -> bool:
+        self._check_entered()
         items: list[Any] = await self._subject.read_batch()
         self._items.extend(items)  # on the loop, where no interrupt can lose them
         return bool(self._items)  # an interrupted read may have got the last items after this one began
@@ -72,6 +86,10 @@ class BulkIterator(View[S], Iterator[T]):
 
 class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
     """The events of one generation: a context manager and an iterator, for any thread; see `AsyncStream`."""
+
+    @property
+    def _not_entered(self) -> StreamStateError:
+        return StreamStateError("the stream is not open: use `with client.stream(...) as stream`")
 
     @property
     def text_stream(self) -> Iterator[str]:
@@ -84,24 +102,34 @@ class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
         """The events so far as a `Generation`; its status is ``"incomplete"`` until the end has been reached."""
         return self._subject.generation
 
-    get_final_generation = blocking(AsyncStream.get_final_generation)
+    @like(AsyncStream.get_final_generation)
+    def get_final_generation(self) -> neuralbox_async.Generation:
+        self._check_entered()
+        return self._here.call(self._subject.get_final_generation)
 
 
 class Batch(BulkIterator[AsyncBatch, neuralbox_async.BatchResult]):
     """Many concurrent generations: a context manager and an iterator over results; see `AsyncBatch`."""
 
     @property
+    def _not_entered(self) -> BatchStateError:
+        return BatchStateError("the batch is not entered: use `with client.generate_many(...) as results`")
+
+    @property
     def progress(self) -> neuralbox_async.BatchProgress:
         """The progress now."""
+        self._check_entered()
         return self._subject.progress
 
     @property
     def report(self) -> neuralbox_async.BatchReport:
         """The final report; the report so far while the batch runs."""
+        self._check_entered()
         return self._subject.report
 
     def stop(self) -> None:
         """Send nothing more; requests in flight finish, and their results arrive."""
+        self._check_entered()
         self._here.call(self._stop)
 
     async def _stop(self) -> None:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from neuralbox_async.testing._server import NeuralBoxServer
 
-_MARKER: Final = "neuralbox_server(**options): options of the NeuralBoxServer that the fixture `neuralbox_server` starts."
+_MARKER: Final = "neuralbox_server(**options): options of the NeuralBoxServer that the fixture neuralbox_server starts."
+
 
 _LOCAL_SERVER: Final = "neuralbox_local_server"
 _LOOPBACK_ONLY: Final = "neuralbox_loopback_only"

@@ -97,8 +97,9 @@ SERVER = "neuralbox_local_server = true"
 @pytest.mark.parametrize("workers", [0, 2])
 def test_clients_of_modules(run, workers):
     """
-    Clients that modules create when they are imported, by conftest.py even, use the local server and not the key of
-    the environment; with pytest-xdist each worker has a server of its own.
+    Clients that are created when conftest.py imports the application use the local server, not the key of the user.
+
+    With pytest-xdist, each worker has a server of its own.
     """
     conftest = f"""
         import os
@@ -146,8 +147,9 @@ def test_loopback_only_without_a_server(run):
 
 def test_without_the_options(run):
     """
-    Without the options, or with `-o` for one run, the plugin changes nothing, and the fixture names its option. A run
-    inside of that one (pytester) has its own server, and leaves the environment as it was.
+    Without the options, or with `-o` for one run, the plugin changes nothing, and the fixture names its option.
+
+    A run inside of that one (pytester) has its own server, and leaves the environment as it was.
     """
     test = f"""
         import os
