@@ -123,15 +123,16 @@ class Generation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes except *raw* as JSON values: *usage* as a dict, times as strings (ISO 8601)."""
-        return attrs.asdict(self, filter=_is_not_raw, value_serializer=_json_value)
+        members = attrs.asdict(self, filter=_is_not_raw, value_serializer=_json_value)
+        return {**members, "problems": list(self.problems)}
 
 
 def _is_not_raw(field: attrs.Attribute[Any], _value: object) -> bool:
     return field.name != "raw"
 
 
-def _json_value(_owner: object, _field: object, value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else list(value) if isinstance(value, tuple) else value
+def _json_value(_owner: object, _field: object, value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 # ----------------------------------------------------------------------------------------------------------- requests

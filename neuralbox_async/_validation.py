@@ -42,12 +42,13 @@ class SupportsModelDump(Protocol):
         ...
 
 
-def members_of(value: Any) -> dict[str, Any] | None:
+def members_of(value: object) -> dict[str, Any] | None:
     """Return the members of *value*, a mapping or an object with a method ``model_dump``; otherwise None."""
     if is_mapping(value):
         return dict(value)
-    if hasattr(type(value), "model_dump"):
-        members: object = value.model_dump(mode="json", exclude_none=True)
+    model_dump: Any = None if isinstance(value, type) else getattr(value, "model_dump", None)
+    if callable(model_dump):
+        members = model_dump(mode="json", exclude_none=True)
         return dict(members) if is_mapping(members) else None
     return None
 
