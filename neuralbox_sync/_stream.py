@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 import neuralbox_async
 from neuralbox_async import AsyncBatch, AsyncStream, BatchStateError, ClientClosedError, ContentDelta, StreamStateError
-from neuralbox_sync._blocking import View, like
+from neuralbox_sync._blocking import View, blocking
 from neuralbox_sync._loop import EventLoop, despite_interrupt
 
 S = TypeVar("S", bound="AsyncStream | AsyncBatch")
@@ -33,12 +33,12 @@ class BulkIterator(View[S], Iterator[T]):
     def __init__(self, subject: S, loop: EventLoop, owner: object) -> None:
         super().__init__(subject, loop, owner)
         self._items: Arrived[T] = Arrived()
-        self._entered = False
+        self._entered = self._was_read = False
         self._pid = os.getpid()
 
     def __enter__(self) -> Self:
         try:
-            self._here.call(self._enter)
+            self._loop_here().call(self._enter)
         except BaseException:
             if self._entered:  # an interrupt may arrive when it has just been opened
                 despite_interrupt(self.close)
@@ -56,10 +56,14 @@ class BulkIterator(View[S], Iterator[T]):
     def close(self) -> None:
         """Close it, and wake a reader; items that have arrived can still be read. Idempotent, from any thread."""
         with contextlib.suppress(ClientClosedError, StreamStateError):  # closed with its client, or of another process
-            self._here.call(self._subject.aclose)
+            self._loop_here().call(self._subject.aclose)
 
     @property
     def _here(self) -> EventLoop:
+        self._check_entered()
+        return self._loop_here()
+
+    def _loop_here(self) -> EventLoop:
         if self._pid != os.getpid():
             raise StreamStateError("it was opened before the fork, by another process: open one here")
         return self._loop
@@ -68,17 +72,12 @@ class BulkIterator(View[S], Iterator[T]):
         self._entered = True
         await self._subject.__aenter__()
 
-    def __iter__(self) -> Self:
-        if not self._items:
-            aiter(self._subject)  # raises, if an iteration would be empty
-        return self
-
     def _check_entered(self) -> None:
         if not self._entered:
             raise self._not_entered
 
     async def _fill(self) -> bool:
-        self._check_entered()
+        self._was_read = True
         items: list[Any] = await self._subject.read_batch()
         self._items.extend(items)  # on the loop, where no interrupt can lose them
         return bool(self._items)  # an interrupted read may have got the last items after this one began
@@ -91,6 +90,12 @@ class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
     def _not_entered(self) -> StreamStateError:
         return StreamStateError("the stream is not open: use `with client.stream(...) as stream`")
 
+    def __iter__(self) -> Self:
+        # After an early exit, what had arrived can still be read, and that may be nothing.
+        if not self._items and not (self._was_read and not self.generation.completed):
+            aiter(self._subject)  # raises, if nothing follows
+        return self
+
     @property
     def text_stream(self) -> Iterator[str]:
         """The pieces of text, without the other events."""
@@ -102,10 +107,7 @@ class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
         """The events so far as a `Generation`; its status is ``"incomplete"`` until the end has been reached."""
         return self._subject.generation
 
-    @like(AsyncStream.get_final_generation)
-    def get_final_generation(self) -> neuralbox_async.Generation:
-        self._check_entered()
-        return self._here.call(self._subject.get_final_generation)
+    get_final_generation = blocking(AsyncStream.get_final_generation)
 
 
 class Batch(BulkIterator[AsyncBatch, neuralbox_async.BatchResult]):
@@ -129,7 +131,6 @@ class Batch(BulkIterator[AsyncBatch, neuralbox_async.BatchResult]):
 
     def stop(self) -> None:
         """Send nothing more; requests in flight finish, and their results arrive."""
-        self._check_entered()
         self._here.call(self._stop)
 
     async def _stop(self) -> None:
