@@ -41,7 +41,6 @@ DEFAULT_MAX_CONNECTIONS: Final = 1000
 DEFAULT_MAX_CONCURRENCY: Final = 64
 DEFAULT_MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
 DEFAULT_MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
-_LOOPBACK_ONLY: Final = "NEURALBOX_LOOPBACK_ONLY"
 
 
 class NotGiven(enum.Enum):
@@ -158,12 +157,12 @@ def check_proxy_is_safe(proxy: str, base_url: str) -> None:
 
 def refuses_other_machines() -> bool:
     """Return whether NEURALBOX_LOOPBACK_ONLY is set: then no connection leaves this machine, so that tests are free."""
-    return bool(os.environ.get(_LOOPBACK_ONLY))
+    return bool(os.environ.get("NEURALBOX_LOOPBACK_ONLY"))
 
 
 def check_stays_on_this_machine(base_url: str, proxy: str | None) -> None:
     """Raise `InvalidParameterError` when a connection for *base_url*, through *proxy* or not, leaves this machine."""
-    rule = f"on this machine while {_LOOPBACK_ONLY} is set (by the pytest plugin, so that tests cost nothing)"
+    rule = "on this machine while NEURALBOX_LOOPBACK_ONLY is set (by the pytest plugin, so that tests cost nothing)"
     if not _may_be_loopback(urlsplit(base_url).hostname or ""):
         raise InvalidParameterError("base_url", base_url, rule)
     if proxy is not None and not _may_be_loopback(urlsplit(proxy).hostname or ""):
