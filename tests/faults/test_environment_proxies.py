@@ -39,11 +39,14 @@ def proxy(serve, server):
     async def tunnel(connection):
         connection.requests.append(await connection.head())
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        await connection.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        async with asyncio.TaskGroup() as both:
-            both.create_task(_forward(connection.reader, writer))
-            both.create_task(_forward(reader, connection.writer))
-        writer.close()
+        try:
+            await connection.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_forward(connection.reader, writer))
+                both.create_task(_forward(reader, connection.writer))
+        finally:  # the test may end first
+            writer.transport.abort()
+            await asyncio.sleep(0)
 
     return serve(tunnel)
 
