@@ -54,6 +54,7 @@ from neuralbox_async._errors import (
     WaitTimeoutError,
 )
 from neuralbox_async._http.transport import HTTPRequest, Response, Transport
+from neuralbox_async._images import data_url
 from neuralbox_async._lazy_imports import preload
 from neuralbox_async._options import NOT_GIVEN, NotGiven
 from neuralbox_async._retry import RetryPolicy
@@ -74,7 +75,6 @@ from neuralbox_async._types import (
     TextPart,
     UnknownEvent,
     Usage,
-    data_url,
 )
 from neuralbox_async._version import __version__
 

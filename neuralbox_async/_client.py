@@ -1,8 +1,4 @@
-"""
-`AsyncNeuralBox`: the client.
-
-Each method validates its parameters and forms a request; `Executor`, `AsyncStream` and `AsyncBatch` do the work.
-"""
+"""`AsyncNeuralBox`: it validates parameters and forms requests, which `Executor` and other classes send."""
 
 from __future__ import annotations
 
@@ -13,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from neuralbox_async import _options
 from neuralbox_async._api_key import ApiKey, as_secret_key, check_key_source, resolve_key
+from neuralbox_async._async_only import AsyncOnly
 from neuralbox_async._batch.batch import AsyncBatch
 from neuralbox_async._batch.inputs import RequestDefaults, Requests, check_requests
 from neuralbox_async._batch.options import BatchOptions, OnUnknown
@@ -44,7 +41,7 @@ else:
     responses = lazy_module("neuralbox_async._wire.responses")
 
 
-class AsyncNeuralBox:
+class AsyncNeuralBox(AsyncOnly):
     """
     A client of the NeuralBox API.
 
@@ -62,8 +59,8 @@ class AsyncNeuralBox:
     * *max_retries*: how often a call that was certainly not billed is retried; *retry_policy* has the details.
     * *max_connections*: connections at the same time, at least 1; further calls wait. *reuse_connections*: False opens
       one for each call, for a gateway that sends surplus responses.
-    * *proxy*: ``http://[user:password@]host:port``; the proxies of the environment are not used.
-      *ssl_context*: for certificates of your own.
+    * *proxy*: ``http://[user:password@]host:port``. Default: that of HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, read now,
+      unless NO_PROXY excludes the host, or *trust_env* is False. *ssl_context*: for certificates of your own.
     * *default_headers*: sent with every request.
     * *max_response_bytes*, *max_event_bytes*: the largest body, and the largest event of a stream, after decompression.
     * *transport*: carries the requests instead of aiohttp; for tests.
@@ -86,6 +83,7 @@ class AsyncNeuralBox:
         max_connections: int = _options.DEFAULT_MAX_CONNECTIONS,
         reuse_connections: bool = True,
         proxy: str | None = None,
+        trust_env: bool = True,
         ssl_context: ssl.SSLContext | None = None,
         default_headers: Mapping[str, str] | None = None,
         max_response_bytes: int = _options.DEFAULT_MAX_RESPONSE_BYTES,
@@ -117,6 +115,7 @@ class AsyncNeuralBox:
                     max_connections=max_connections,
                     reuse_connections=reuse_connections,
                     proxy=proxy,
+                    trust_env=check_flag("trust_env", trust_env) and transport is None,
                     ssl_context=ssl_context,
                     base_url=base_url,
                     allow_insecure=allow_insecure,

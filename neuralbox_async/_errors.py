@@ -113,6 +113,8 @@ class InvalidParameterError(NeuralBoxError, ValueError):
         self.rule: str = rule
         self.billed: BillingStatus = billed
         self.value: str = _short_repr(value) if show else ""
+        if show and hasattr(type(value), "__await__"):
+            self.value += ", which was not awaited"
         super().__init__(f"{parameter} must be {rule}, not {self.value}" if show else f"{parameter} must be {rule}")
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from neuralbox_async._environment_proxy import environment_proxy
 from neuralbox_async._errors import NO_HEADERS, InvalidParameterError
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._secret import Secret, as_secret
@@ -112,17 +113,30 @@ def _may_be_loopback(host: str) -> bool:
     return is_loopback_address(host) or f".{host.removesuffix('.')}".endswith(".localhost")
 
 
-def split_proxy(proxy: str | None) -> tuple[str | None, dict[str, str] | None, tuple[Secret, ...]]:
+def find_proxy(proxy: str | None, base_url: str, *, trust_env: bool) -> tuple[str | None, str]:
+    """
+    Return *proxy*, or that of the environment if *trust_env*, and where it is from, for the text of an error.
+
+    A connection to this machine never takes the proxy of the environment.
+    """
+    if proxy is None and trust_env and not _may_be_loopback(urlsplit(base_url).hostname or ""):
+        of_environment = environment_proxy(base_url)
+        if of_environment is not None:
+            return of_environment[0], f" (it is from {of_environment[1]}; trust_env=False ignores it)"
+    return proxy, ""
+
+
+def split_proxy(proxy: str | None, origin: str = "") -> tuple[str | None, dict[str, str] | None, tuple[Secret, ...]]:
     """
     Return *proxy* without its credentials, the header that carries them, and what of them is secret.
 
-    Raises `InvalidParameterError`.
+    Raises `InvalidParameterError`; *origin*: for its text.
     """
     if proxy is None:
         return None, None, ()
     url, user, password = _split(proxy)
     if url is None:
-        raise InvalidParameterError("proxy", None, "an http(s) URL with a host", show=False)
+        raise InvalidParameterError("proxy", None, f"an http(s) URL with a host{origin}", show=False)
     if user is None:
         return url, None, ()
     credentials = Secret(f"{user}:{password}")
@@ -139,6 +153,20 @@ def check_proxy_is_safe(proxy: str, base_url: str) -> None:
     if not is_loopback_address(host) and host.removesuffix(".") != "localhost":
         rule = "localhost or a loopback address, if it is plain http and the proxy resolves its name"
         raise InvalidParameterError("base_url", base_url, f"{rule} (allow_insecure=True lifts this)")
+
+
+def refuses_other_machines() -> bool:
+    """Return whether NEURALBOX_LOOPBACK_ONLY is set: then no connection leaves this machine, so that tests are free."""
+    return bool(os.environ.get("NEURALBOX_LOOPBACK_ONLY"))
+
+
+def check_stays_on_this_machine(base_url: str, proxy: str | None) -> None:
+    """Raise `InvalidParameterError` when a connection for *base_url*, through *proxy* or not, leaves this machine."""
+    rule = "on this machine while NEURALBOX_LOOPBACK_ONLY is set (by the pytest plugin, so that tests cost nothing)"
+    if not _may_be_loopback(urlsplit(base_url).hostname or ""):
+        raise InvalidParameterError("base_url", base_url, rule)
+    if proxy is not None and not _may_be_loopback(urlsplit(proxy).hostname or ""):
+        raise InvalidParameterError("proxy", None, rule, show=False)
 
 
 def _split(proxy: str) -> tuple[str | None, Secret | None, Secret]:
@@ -248,12 +276,13 @@ class ConnectionOptions:
         max_connections: object,
         reuse_connections: object,
         proxy: str | None,
+        trust_env: bool,
         ssl_context: object,
         base_url: str,
         allow_insecure: bool,
     ) -> ConnectionOptions:
         """Return the options for these values, to connect to a valid *base_url*. Raises `InvalidParameterError`."""
-        proxy_url, proxy_headers, proxy_secrets = split_proxy(proxy)
+        proxy_url, proxy_headers, proxy_secrets = split_proxy(*find_proxy(proxy, base_url, trust_env=trust_env))
         loopback_only = base_url.startswith("http:") and not allow_insecure
         if proxy_url is not None and loopback_only:
             check_proxy_is_safe(proxy_url, base_url)

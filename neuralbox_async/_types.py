@@ -10,24 +10,24 @@ Source: the vendor's pages "Text Generation", "Streaming Guide" and "Generation 
 
 from __future__ import annotations
 
-import base64
-import mimetypes
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard, get_args
 
 import attrs
 
 from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._images import data_url
 from neuralbox_async._validation import (
+    SupportsModelDump,
     check_nonempty_text,
     check_optional_count,
     check_text,
     is_integer,
     is_mapping,
     is_number,
+    members_of,
 )
 
 Role = Literal["system", "user", "assistant"]
@@ -52,6 +52,87 @@ def _check_url(_part: Any, _field: Any, value: Any) -> None:
 
 def _check_text_part(_part: Any, _field: Any, value: Any) -> None:
     check_text("messages[].content[].text", value)
+
+
+# ---------------------------------------------------------------------------------------------------------- responses
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class Usage:
+    """The provider's own token counts, for reference; the bill is `Generation.tokens_used`."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class Generation:
+    """
+    One generation, from either dialect of the API; absent members are None.
+
+    * *id*: string or integer, as the API sent it.
+    * *status*: ``"completed"``, ``"pending"``, ``"failed"``, a status that this version does not know, or
+      ``"incomplete"`` for a stream that has not reached its end.
+    * *content*: the text; ``""`` while there is no text.
+    * *tokens_used*: NeuralBox tokens billed; *balance_remaining*: the balance afterwards; *usage*: the provider's
+      counts.
+    * *created_at*, *completed_at*: aware datetimes.
+    * *finish_reason*: why the text ends, such as ``"stop"`` or ``"length"``. The vendor does not document it.
+    * *url*, *thumbnail_url*, *metadata*: of generations that make files. *error*: why it failed.
+    * *progress* (percent), *eta_seconds*: of pending ones. *processing_ms*: milliseconds of work.
+    * *problems*: the places of malformed values, such as ``"$.usage.total_tokens"``, whose attributes are None.
+    * *raw*: the JSON object as it arrived (null for members nested over 128 levels). Neither is part of comparisons.
+
+    Source: the vendor's pages "Text Generation", "Generation status" and "History".
+    """
+
+    id: GenerationId | None = None
+    status: str = "completed"
+    model: str | None = None
+    content: str = ""
+    tokens_used: int | None = None
+    balance_remaining: int | None = None
+    usage: Usage | None = None
+    created_at: datetime | None = None
+    completed_at: datetime | None = None
+    url: str | None = None
+    thumbnail_url: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    error: str | None = None
+    progress: float | None = None
+    eta_seconds: float | None = None
+    processing_ms: float | None = None
+    finish_reason: str | None = None
+    problems: tuple[str, ...] = attrs.field(default=(), eq=False)
+    raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False)
+
+    def __repr__(self) -> str:
+        shown = [field.name for field in attrs.fields(Generation) if field.repr and (self.problems or field.eq)]
+        return f"Generation({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+
+    @property
+    def completed(self) -> bool:
+        """Whether the generation is finished and whole."""
+        return self.status == "completed"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the status is final: ``"completed"`` or ``"failed"``."""
+        return self.status in {"completed", "failed"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes except *raw* as JSON values: *usage* as a dict, times as strings (ISO 8601)."""
+        members = attrs.asdict(self, filter=_is_not_raw, value_serializer=_json_value)
+        return {**members, "problems": list(self.problems)}
+
+
+def _is_not_raw(field: attrs.Attribute[Any], _value: object) -> bool:
+    return field.name != "raw"
+
+
+def _json_value(_owner: object, _field: object, value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 # ----------------------------------------------------------------------------------------------------------- requests
@@ -89,39 +170,8 @@ class ImagePart:
 
 Part: TypeAlias = TextPart | ImagePart
 
-Content: TypeAlias = str | Iterable[Part | Mapping[str, Any]]
+Content: TypeAlias = str | Iterable[Part | Mapping[str, Any] | SupportsModelDump]
 """The *content* of a message: a string, or parts (`TextPart`, `ImagePart` or dicts)."""
-
-# The first bytes of the image formats that models accept. The content decides the type of a file before its name does.
-_SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"BM", "image/bmp"),
-)
-
-
-def data_url(source: str | os.PathLike[str] | bytes, *, media_type: str | None = None) -> str:
-    """
-    Return the image *source* as a ``data:`` URL (RFC 2397) to be sent inside a message.
-
-    *source* is a path, read at once and whole, or the encoded bytes. The media type is *media_type*, or recognised by
-    the content (PNG, JPEG, GIF, WebP, BMP) or by the file's name. Raises `InvalidParameterError` when it cannot be
-    recognised or is not an image's, and `OSError` when the file cannot be read.
-    """
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    name = None if isinstance(source, bytes) else os.fspath(source)
-    recognised = media_type or _media_type_of(data) or (mimetypes.guess_type(name)[0] if name else None)
-    if recognised is None or not recognised.startswith("image/"):
-        raise InvalidParameterError("media_type", recognised, "the media type of an image, such as 'image/png'")
-    return f"data:{recognised};base64,{base64.b64encode(data).decode()}"
-
-
-def _media_type_of(data: bytes) -> str | None:
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    return next((media_type for signature, media_type in _SIGNATURES if data.startswith(signature)), None)
 
 
 def _content_from(value: Content) -> str | tuple[Part, ...]:
@@ -137,8 +187,7 @@ def _content_from(value: Content) -> str | tuple[Part, ...]:
 def _part_from(value: object) -> Part:
     if isinstance(value, TextPart | ImagePart):
         return value
-    if is_mapping(value):
-        members = dict(value)
+    if (members := members_of(value)) is not None:
         part_type = members.pop("type", None)
         if part_type == "text":
             return TextPart(members.pop("text", None), extra=members)
@@ -175,16 +224,17 @@ class Message:
     extra: Mapping[str, Any] = attrs.field(factory=_no_extra, kw_only=True)
 
 
-MessageLike: TypeAlias = Message | Mapping[str, Any]
+MessageLike: TypeAlias = Message | Generation | Mapping[str, Any] | SupportsModelDump
+"""A message: a `Message`, a dict or pydantic model of its members, or a `Generation`: the assistant's turn."""
 Messages: TypeAlias = str | MessageLike | Iterable[MessageLike]
-"""*messages*: a string (one user message), a message, or an iterable of messages (`Message` or dicts)."""
+"""*messages*: a string (one user message), a message, or an iterable of messages (see `MessageLike`)."""
 
 
 def messages_from(value: Messages) -> tuple[Message, ...]:
     """Return *value* (see `Messages`) as messages, or raise `InvalidParameterError`."""
     if isinstance(value, str):
         return (Message("user", value),)
-    if isinstance(value, Message) or is_mapping(value):
+    if isinstance(value, Message) or members_of(value) is not None:
         return (_message_from(value),)
     if _is_list(value):
         messages = tuple(_message_from(message) for message in value)
@@ -196,10 +246,14 @@ def messages_from(value: Messages) -> tuple[Message, ...]:
 def _message_from(value: object) -> Message:
     if isinstance(value, Message):
         return value
-    if is_mapping(value):
-        members = dict(value)
+    if isinstance(value, Generation):
+        if not value.content:
+            raise InvalidParameterError("messages[]", value, "a generation that has text")
+        return Message("assistant", value.content)
+    if (members := members_of(value)) is not None:
         return Message(members.pop("role", None), members.pop("content", None), extra=members)
-    raise InvalidParameterError("messages[]", value, "a Message or a dict with 'role' and 'content'")
+    text_alone = " (a text alone needs no list)" if isinstance(value, str) else ""
+    raise InvalidParameterError("messages[]", value, f"a Message or a dict with 'role' and 'content'{text_alone}")
 
 
 def check_settings(system: object, temperature: object, max_tokens: object) -> None:
@@ -209,6 +263,13 @@ def check_settings(system: object, temperature: object, max_tokens: object) -> N
     if temperature is not None and not (is_number(temperature) and 0.0 <= temperature <= _MAX_TEMPERATURE):
         raise InvalidParameterError("temperature", temperature, "a number from 0.0 to 2.0, or None")
     check_optional_count("max_tokens", max_tokens, minimum=1)
+
+
+def check_model(model: object) -> None:
+    """Raise `InvalidParameterError` unless *model* may be a slug."""
+    slug = check_nonempty_text("model", model, "a model slug, such as 'gpt-5'")
+    if slug.split() != [slug]:
+        raise InvalidParameterError("model", slug, "a model slug, without spaces (it comes before the messages)")
 
 
 def _has_only_text_keys(value: Mapping[Any, Any]) -> bool:
@@ -248,7 +309,7 @@ class GenerateRequest:
 
     def __attrs_post_init__(self) -> None:
         # Not a validator for each field: most fields are None, and validators would take twice as long.
-        check_nonempty_text("model", self.model, "a model slug, such as 'gpt-5'")
+        check_model(self.model)
         check_settings(self.system, self.temperature, self.max_tokens)
         if self.extra_body != {}:
             _check_extra_body(self.extra_body)
@@ -290,72 +351,6 @@ class GenerateRequest:
         return cls(messages=messages, extra_body=extra_body, key=key, **known)
 
 
-# ---------------------------------------------------------------------------------------------------------- responses
-
-
-@attrs.frozen(kw_only=True, slots=False)
-class Usage:
-    """The provider's own token counts, for reference; the bill is `Generation.tokens_used`."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-
-
-@attrs.frozen(kw_only=True, slots=False)
-class Generation:
-    """
-    One generation, from either dialect of the API; absent members are None.
-
-    * *id*: string or integer, as the API sent it.
-    * *status*: ``"completed"``, ``"pending"``, ``"failed"``, a status that this version does not know, or
-      ``"incomplete"`` for a stream that has not reached its end.
-    * *content*: the text; ``""`` while there is no text.
-    * *tokens_used*: NeuralBox tokens billed; *balance_remaining*: the balance afterwards; *usage*: the provider's
-      counts.
-    * *created_at*, *completed_at*: aware datetimes.
-    * *url*, *thumbnail_url*, *metadata*: of generations that make files. *error*: why it failed.
-    * *progress* (percent), *eta_seconds*: of pending ones. *processing_ms*: milliseconds of work.
-    * *problems*: the places of malformed values, such as ``"$.usage.total_tokens"``, whose attributes are None.
-    * *raw*: the JSON object as it arrived (null for members nested over 128 levels). Neither is part of comparisons.
-
-    Source: the vendor's pages "Text Generation", "Generation status" and "History".
-    """
-
-    id: GenerationId | None = None
-    status: str = "completed"
-    model: str | None = None
-    content: str = ""
-    tokens_used: int | None = None
-    balance_remaining: int | None = None
-    usage: Usage | None = None
-    created_at: datetime | None = None
-    completed_at: datetime | None = None
-    url: str | None = None
-    thumbnail_url: str | None = None
-    metadata: Mapping[str, Any] | None = None
-    error: str | None = None
-    progress: float | None = None
-    eta_seconds: float | None = None
-    processing_ms: float | None = None
-    problems: tuple[str, ...] = attrs.field(default=(), eq=False)
-    raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False)
-
-    def __repr__(self) -> str:
-        shown = [field.name for field in attrs.fields(Generation) if field.repr and (self.problems or field.eq)]
-        return f"Generation({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
-
-    @property
-    def completed(self) -> bool:
-        """Whether the generation is finished and whole."""
-        return self.status == "completed"
-
-    @property
-    def finished(self) -> bool:
-        """Whether the status is final: ``"completed"`` or ``"failed"``."""
-        return self.status in {"completed", "failed"}
-
-
 # ------------------------------------------------------------------------------------------------------------- events
 
 
@@ -379,12 +374,13 @@ class ContentDelta:
 
 @attrs.frozen(slots=False)
 class GenerationEnd:
-    """The generation is complete. *tokens_used*, *balance_remaining*, *problems*: see `Generation`."""
+    """The generation is complete. *tokens_used*, *balance_remaining*, *finish_reason*, *problems*: see `Generation`."""
 
     id: GenerationId | None = None
     tokens_used: int | None = None
     balance_remaining: int | None = None
     usage: Usage | None = None
+    finish_reason: str | None = attrs.field(default=None, kw_only=True)
     problems: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False, kw_only=True)
     raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False, kw_only=True)
 

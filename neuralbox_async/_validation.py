@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import attrs
 
@@ -32,6 +32,25 @@ def field_validator(check: Callable[..., object], **rules: Any) -> Callable[[Any
 def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
     """Return whether *value* is a mapping; of strings, as far as the type checker is concerned."""
     return isinstance(value, Mapping)
+
+
+class SupportsModelDump(Protocol):
+    """An object such as a pydantic model, which is taken for the dict that its ``model_dump`` returns."""
+
+    def model_dump(self, *, mode: str, exclude_none: bool) -> dict[str, Any]:
+        """Return the members: JSON values for the *mode* ``"json"``, and none that are None if *exclude_none*."""
+        ...
+
+
+def members_of(value: object) -> dict[str, Any] | None:
+    """Return the members of *value*, a mapping or an object with a method ``model_dump``; otherwise None."""
+    if is_mapping(value):
+        return dict(value)
+    model_dump: Any = None if isinstance(value, type) else getattr(value, "model_dump", None)
+    if callable(model_dump):
+        members = model_dump(mode="json", exclude_none=True)
+        return dict(members) if is_mapping(members) else None
+    return None
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

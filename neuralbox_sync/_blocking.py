@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from neuralbox_sync._loop import EventLoop, despite_interrupt
 
@@ -29,6 +29,14 @@ class View(Generic[S]):
 
     def __exit__(self, *_: object) -> None:
         despite_interrupt(self.close)  # one may arrive before anything is closed
+
+    if not TYPE_CHECKING:  # type checkers find the mistake because there is no such method
+
+        def __aenter__(self) -> NoReturn:
+            raise TypeError(f"{type(self).__name__} needs `with`, not `async with`; async code uses neuralbox_async")
+
+        def __aexit__(self, *_: object) -> None:
+            """Never called; without it, Python reports its absence instead of the error."""
 
 
 def documented_by(method: Callable[..., Any]) -> Callable[[F], F]:

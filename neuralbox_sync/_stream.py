@@ -5,10 +5,10 @@ import operator
 import os
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import neuralbox_async
-from neuralbox_async import AsyncBatch, AsyncStream, ClientClosedError, ContentDelta, StreamStateError
+from neuralbox_async import AsyncBatch, AsyncStream, BatchStateError, ClientClosedError, ContentDelta, StreamStateError
 from neuralbox_sync._blocking import View, documented_by
 from neuralbox_sync._loop import EventLoop, despite_interrupt
 
@@ -32,15 +32,19 @@ class Arrived(deque[T]):
 class BulkIterator(View[S], Iterator[T]):
     """A view to iterate over, in any thread. Items that arrived together are fetched together, in one thread switch."""
 
+    @property
+    def _not_entered(self) -> neuralbox_async.NeuralBoxError:
+        raise NotImplementedError
+
     def __init__(self, subject: S, loop: EventLoop, owner: object) -> None:
         super().__init__(subject, loop, owner)
         self._items: Arrived[T] = Arrived()
-        self._entered = False
+        self._entered = self._was_read = False
         self._pid = os.getpid()
 
     def __enter__(self: V) -> V:  # noqa: PYI019 - as in `View`
         try:
-            self._here.call(self._enter)
+            self._loop_here().call(self._enter)
         except BaseException:
             if self._entered:  # an interrupt may arrive when it has just been opened
                 despite_interrupt(self.close)
@@ -58,10 +62,14 @@ class BulkIterator(View[S], Iterator[T]):
     def close(self) -> None:
         """Close it, and wake a reader; items that have arrived can still be read. Idempotent, from any thread."""
         with contextlib.suppress(ClientClosedError, StreamStateError):  # closed with its client, or of another process
-            self._here.call(self._subject.aclose)
+            self._loop_here().call(self._subject.aclose)
 
     @property
     def _here(self) -> EventLoop:
+        self._check_entered()
+        return self._loop_here()
+
+    def _loop_here(self) -> EventLoop:
         if self._pid != os.getpid():
             raise StreamStateError("it was opened before the fork, by another process: open one here")
         return self._loop
@@ -70,7 +78,12 @@ class BulkIterator(View[S], Iterator[T]):
         self._entered = True
         await self._subject.__aenter__()
 
+    def _check_entered(self) -> None:
+        if not self._entered:
+            raise self._not_entered
+
     async def _fill(self) -> bool:
+        self._was_read = True
         items: list[Any] = await self._subject.read_batch()
         self._items.extend(items)  # on the loop, where no interrupt can lose them
         return bool(self._items)  # an interrupted read may have got the last items after this one began
@@ -78,6 +91,16 @@ class BulkIterator(View[S], Iterator[T]):
 
 class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
     """The events of one generation: a context manager and an iterator, for any thread; see `AsyncStream`."""
+
+    @property
+    def _not_entered(self) -> StreamStateError:
+        return StreamStateError("the stream is not open: use `with client.stream(...) as stream`")
+
+    def __iter__(self) -> Self:
+        # After an early exit, what had arrived can still be read, and that may be nothing.
+        if not self._items and not (self._was_read and not self.generation.completed):
+            aiter(self._subject)  # raises, if nothing follows
+        return self
 
     @property
     def text_stream(self) -> Iterator[str]:
@@ -100,13 +123,19 @@ class Batch(BulkIterator[AsyncBatch, neuralbox_async.BatchResult]):
     """Many concurrent generations: a context manager and an iterator over results; see `AsyncBatch`."""
 
     @property
+    def _not_entered(self) -> BatchStateError:
+        return BatchStateError("the batch is not entered: use `with client.generate_many(...) as results`")
+
+    @property
     def progress(self) -> neuralbox_async.BatchProgress:
         """The progress now."""
+        self._check_entered()
         return self._subject.progress
 
     @property
     def report(self) -> neuralbox_async.BatchReport:
         """The final report; the report so far while the batch runs."""
+        self._check_entered()
         return self._subject.report
 
     def stop(self) -> None:

@@ -111,3 +111,40 @@ def test_blocking(server):
     with pytest.raises(ClientClosedError):
         another.generate("gpt-5", "Hi")
     assert 3 == len(server.billed)
+
+
+async def test_the_first_client_is_busy(server):
+    """Leaving the block of a derived client, by an error too, ends no stream, batch or connection of the first one."""
+    async with AsyncNeuralBox(**server.client_options) as client:
+        async with (
+            client.stream("gpt-5", "one two three") as stream,
+            client.generate_many(["a", "b", "c"], model="gpt-5", max_concurrency=1) as results,
+        ):
+            text = await anext(stream.text_stream)
+            with pytest.raises(ZeroDivisionError):
+                async with client.with_options(api_key=server.api_key) as derived:
+                    await derived.generate("gpt-5", "Hi")
+                    raise ZeroDivisionError
+            text += "".join([piece async for piece in stream.text_stream])
+            assert [None] * 3 == [result.error async for result in results]
+        connections = server.connections_accepted
+        await client.generate("gpt-5", "Hi")
+    assert "You said: one two three" == text
+    assert connections == server.connections_accepted
+
+
+def test_the_first_blocking_client_is_busy(server):
+    """The same holds for the blocking client."""
+    with NeuralBox(**server.client_options) as client:
+        with (
+            client.stream("gpt-5", "one two three") as stream,
+            client.generate_many(["a", "b", "c"], model="gpt-5", max_concurrency=1) as results,
+        ):
+            with pytest.raises(ZeroDivisionError), client.with_options(timeout=9) as derived:
+                derived.generate("gpt-5", "Hi")
+                raise ZeroDivisionError
+            assert "You said: one two three" == "".join(stream.text_stream)
+            assert [None] * 3 == [result.error for result in results]
+        connections = server.connections_accepted
+        client.generate("gpt-5", "Hi")
+    assert connections == server.connections_accepted

@@ -31,9 +31,12 @@ IMPORTS = {
     "_clock": {"_errors", "_fast_paths", "_lazy_imports"},
     # Values and policies.
     "_validation": {"_errors", "_secret"},
-    "_types": {"_errors", "_validation"},
+    "_images": {"_errors"},
+    "_types": {"_errors", "_images", "_validation"},
     "_retry": {"_errors", "_validation"},
-    "_options": {"_errors", "_retry", "_secret", "_validation"},
+    "_async_only": set(),
+    "_environment_proxy": {"_secret"},
+    "_options": {"_environment_proxy", "_errors", "_retry", "_secret", "_validation"},
     "_api_key": {"_errors", "_lazy_imports", "_options", "_secret"},
     # What the API says.
     "_wire": {"_errors", "_fast_paths", "_types"},
@@ -42,6 +45,7 @@ IMPORTS = {
     # One logical call.
     "_call": {
         "_api_key",
+        "_async_only",
         "_clock",
         "_errors",
         "_http",
@@ -57,6 +61,7 @@ IMPORTS = {
     },
     # Many calls: nothing of HTTP.
     "_batch": {
+        "_async_only",
         "_call",
         "_clock",
         "_errors",
@@ -70,6 +75,7 @@ IMPORTS = {
     # The methods of the client, and the public names.
     "_client": {
         "_api_key",
+        "_async_only",
         "_batch",
         "_call",
         "_clock",
@@ -90,6 +96,7 @@ IMPORTS = {
         "_client",
         "_errors",
         "_http",
+        "_images",
         "_lazy_imports",
         "_options",
         "_retry",

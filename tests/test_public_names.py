@@ -55,6 +55,7 @@ SAME = [
     Row("AsyncNeuralBox(default_headers)", "AsyncOpenAI(default_headers)", "AsyncAnthropic(default_headers)"),
     Row("AsyncNeuralBox(transport)", None, None, "AsyncClient(transport)"),
     Row("AsyncNeuralBox(proxy)", None, None, "AsyncClient(proxy)"),
+    Row("AsyncNeuralBox(trust_env)", None, None, "AsyncClient(trust_env)"),
     Row("AsyncNeuralBox(max_connections)", None, None, "Limits(max_connections)"),
     Row("AsyncNeuralBox.with_options(timeout)", "AsyncOpenAI.with_options(timeout)"),
     Row("AsyncNeuralBox.with_options(max_retries)", "AsyncOpenAI.with_options(max_retries)"),

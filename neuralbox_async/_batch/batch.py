@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Self
 
+from neuralbox_async._async_only import AsyncOnly
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._batch.inputs import InputReader
 from neuralbox_async._batch.results import BatchProgress, BatchReport, BatchResult
@@ -23,7 +24,7 @@ else:
     opening = lazy_module("neuralbox_async._batch.opening")
 
 
-class AsyncBatch:
+class AsyncBatch(AsyncOnly):
     """
     Many concurrent generations: an async context manager and an async iterator over their results.
 

@@ -385,7 +385,8 @@ async def _read_error(response: Response, call: Call) -> APIStatusError:
         logger.debug("the body of a response with status %d broke: %s", response.status_code, type(error).__name__)
     finally:
         response.close()
-    received = response.status_code, response.headers, response.received[:_MAX_ERROR_BYTES]
+    request = "" if call.attempt is None else f"{call.attempt.method} {call.attempt.url}"
+    received = response.status_code, response.headers, response.received[:_MAX_ERROR_BYTES], request
     failure = status_errors.error_from(*received)
     masking.decode_failure(failure, status_errors.error_from, received, call.mask)
     return failure

@@ -16,9 +16,10 @@ from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from neuralbox_async._async_only import AsyncOnly
 from neuralbox_async._call.stream_interruption import interruption
 from neuralbox_async._call.stream_reader import StreamLimits, StreamReader, close_threadsafe
-from neuralbox_async._call.stream_state import TRANSITIONS, StreamState
+from neuralbox_async._call.stream_state import TRANSITIONS, StreamState, TextStream, check_not_ended
 from neuralbox_async._call.stream_timeouts import StreamTimeouts
 from neuralbox_async._clock import clock, now
 from neuralbox_async._errors import (
@@ -36,7 +37,7 @@ from neuralbox_async._secret import without_frames
 from neuralbox_async._types import ContentDelta, Generation, GenerationEnd, GenerationStart, StreamEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from neuralbox_async._call import unstreamed
@@ -54,7 +55,7 @@ _CLOSED_WHILE_OPENING = "the stream was closed while it was being opened"
 _DRAIN_TIMEOUT = 0.25  # seconds for the server to end the body after the terminal event, so that the connection is kept
 
 
-class AsyncStream:
+class AsyncStream(AsyncOnly):
     """
     The events of one generation, once each and in order: an async context manager and an async iterator.
 
@@ -154,6 +155,7 @@ class AsyncStream:
     # -------------------------------------------------------------------------------------------------------- reading
 
     def __aiter__(self) -> Self:
+        check_not_ended(self._state)
         return self
 
     async def __anext__(self) -> StreamEvent:
@@ -186,7 +188,7 @@ class AsyncStream:
     @property
     def text_stream(self) -> AsyncIterator[str]:
         """The pieces of text, without the other events: an async iterator over the same stream."""
-        return _TextStream(self._next_text)
+        return TextStream(self, self._next_text)
 
     async def get_final_generation(self) -> Generation:
         """Read to the end and return `generation`. Raises the errors of reading."""
@@ -211,6 +213,7 @@ class AsyncStream:
             tokens_used=self._end.tokens_used,
             balance_remaining=self._end.balance_remaining,
             usage=self._end.usage,
+            finish_reason=self._end.finish_reason,
             problems=self._start.problems + self._end.problems,
             raw=self._end.raw,
         )
@@ -261,7 +264,7 @@ class AsyncStream:
         if self._state in {StreamState.CLOSED, StreamState.COMPLETE}:
             return False
         if self._reader is None:
-            msg = "the stream is not open: enter it first, in a `with` block (`async with` in async code)"
+            msg = "the stream is not open: use `async with client.stream(...) as stream`"
             raise StreamStateError(msg)
         if self._is_reading:
             msg = "another task is reading this stream"
@@ -346,7 +349,8 @@ class AsyncStream:
         if rest := whole.content[len(so_far) :]:
             self._pending.append(ContentDelta(rest, raw=whole.raw))
         counts = (whole.id, whole.tokens_used, whole.balance_remaining, whole.usage)
-        self._pending.append(GenerationEnd(*counts, problems=whole.problems, raw=whole.raw))
+        end = GenerationEnd(*counts, finish_reason=whole.finish_reason, problems=whole.problems, raw=whole.raw)
+        self._pending.append(end)
 
     async def _drain(self, reader: StreamReader) -> None:
         """Read the rest of the body after the terminal event, for a moment, so that the connection is reused."""
@@ -388,11 +392,3 @@ class AsyncStream:
 
     def _annotate(self, error: NeuralBoxError) -> NeuralBoxError:
         return error if self._call is None else self._call.annotate(error)
-
-
-class _TextStream(AsyncIterator[str]):
-    def __init__(self, next_text: Callable[[], Coroutine[Any, Any, str]]) -> None:
-        self._next_text = next_text
-
-    def __anext__(self) -> Coroutine[Any, Any, str]:
-        return self._next_text()

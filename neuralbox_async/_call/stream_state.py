@@ -1,8 +1,15 @@
-"""The states of a stream, and the transitions between them."""
+"""The states of a stream, the transitions between them, and its iterator of texts, which is read in the same states."""
 
 from __future__ import annotations
 
 import enum
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Self
+
+from neuralbox_async._errors import StreamStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 
 class StreamState(enum.Enum):
@@ -36,3 +43,27 @@ TRANSITIONS: dict[StreamState, frozenset[StreamState]] = {
     _S.ENDED: frozenset({_S.COMPLETE, _S.CLOSED}),
 }
 """The states that may follow each state; none follows the others."""
+
+
+def check_not_ended(state: StreamState) -> None:
+    """Raise `StreamStateError` when an iteration begins in a *state* in which nothing follows: it would be empty."""
+    if state is StreamState.COMPLETE:
+        msg = "the stream was read to its end, and can be read only once; `generation` has its text"
+        raise StreamStateError(msg)
+    if state is StreamState.CLOSED:
+        msg = "the stream is closed: read it before the block ends that opened it"
+        raise StreamStateError(msg)
+
+
+class TextStream(AsyncIterator[str]):
+    """The texts of *stream*, each of which *next_text* returns."""
+
+    def __init__(self, stream: AsyncIterator[Any], next_text: Callable[[], Coroutine[Any, Any, str]]) -> None:
+        self._stream, self._next_text = stream, next_text
+
+    def __aiter__(self) -> Self:
+        aiter(self._stream)
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, str]:
+        return self._next_text()

@@ -17,6 +17,7 @@ from neuralbox_async._http import request_writer
 from neuralbox_async._http.resolver import DaemonThreadResolver
 from neuralbox_async._http.transport import CLIENT_CLOSED
 from neuralbox_async._http.watched_protocol import WatchedProtocol
+from neuralbox_async._options import check_stays_on_this_machine, refuses_other_machines
 from neuralbox_async._secret import Secret
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _MAX_HEADER_BYTES = 64 * 1024  # of each field
 _MAX_HEADERS = 1000
 
 MASK = "***"
+_KEY_IS_READABLE = "plain http would show the key (allow_insecure=True lifts this)"
 
 
 @attrs.define(eq=False)
@@ -68,9 +70,11 @@ current_exchange: ContextVar[Exchange] = ContextVar("neuralbox_exchange")
 
 def new_connector(options: ConnectionOptions, socket_factory: Any) -> Connector:
     """Return a connector whose sockets *socket_factory* makes."""
-    connector = Connector(
+    local = refuses_other_machines()
+    loopback_only = "NEURALBOX_LOOPBACK_ONLY is set" if local else _KEY_IS_READABLE if options.loopback_only else None
+    connector = (LocalConnector if local else Connector)(
         limit=options.max_connections,
-        resolver=DaemonThreadResolver(options.connect_timeout, loopback_only=options.loopback_only),
+        resolver=DaemonThreadResolver(options.connect_timeout, loopback_only=loopback_only),
         socket_factory=socket_factory,
         keepalive_timeout=_KEEP_ALIVE if options.reuse_connections else None,
         force_close=not options.reuse_connections,
@@ -145,6 +149,16 @@ class Connector(aiohttp.TCPConnector):
         # The wait for a proxy's response to CONNECT has no other timeout.
         with anyio.fail_after(self.proxy_timeout):
             return await super().connect(*args, **kwargs)
+
+
+class LocalConnector(Connector):
+    """Raises `InvalidParameterError` instead of a connection that leaves this machine."""
+
+    # Here, not where the client is created: mocks and recorders of aiohttp open no connection.
+
+    async def connect(self, req: aiohttp.ClientRequest, *args: Any, **kwargs: Any) -> Any:
+        check_stays_on_this_machine(str(req.url.origin()), None if req.proxy is None else str(req.proxy))
+        return await super().connect(req, *args, **kwargs)
 
 
 def _is_cancelled() -> bool:

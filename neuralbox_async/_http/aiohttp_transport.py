@@ -89,6 +89,8 @@ class AiohttpTransport:
                 proxy_headers=proxy_headers,
                 ssl=self._options.ssl_context or True,
             )
+        except NeuralBoxError:  # of `LocalConnector`
+            raise
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             raise self._translate(error, request, exchange) from error.with_traceback(None)
         finally:

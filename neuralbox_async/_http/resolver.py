@@ -31,10 +31,10 @@ class DaemonThreadResolver(aiohttp.abc.AbstractResolver):
     """
     Resolves each name in a daemon thread of its own, within *timeout* seconds (None: no limit).
 
-    *loopback_only*: to addresses of this machine only. Otherwise raises `NotLoopbackError`.
+    *loopback_only*: the reason why names resolve to addresses of this machine only. Others raise `NotLoopbackError`.
     """
 
-    def __init__(self, timeout: float | None, *, loopback_only: bool = False) -> None:
+    def __init__(self, timeout: float | None, *, loopback_only: str | None = None) -> None:
         self._timeout = timeout
         self._loopback_only = loopback_only
 
@@ -47,8 +47,7 @@ class DaemonThreadResolver(aiohttp.abc.AbstractResolver):
             # Only the system knows what a name means: not every resolver keeps names in .localhost on this machine.
             addresses = [address for address in addresses if is_loopback_address(address[4][0])]
             if not addresses:
-                msg = f"{host} is not this machine, and plain http would show the key (allow_insecure=True lifts this)"
-                raise NotLoopbackError(msg)
+                raise NotLoopbackError(f"{host} is not this machine, and {self._loopback_only}")
         return [
             aiohttp.abc.ResolveResult(
                 hostname=host,

@@ -38,7 +38,7 @@ def encode_plain(
         return None
     try:
         turns = _plain_turns(messages)
-        if turns is None or type(model) is not str or not model:
+        if turns is None or type(model) is not str or model.split() != [model]:
             return None
         required = b'{"model":%b,"messages":[%b]' % (json.quoted(model), turns)
     except (UnicodeEncodeError, TypeError):  # lone surrogates

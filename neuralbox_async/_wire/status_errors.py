@@ -39,6 +39,7 @@ MAX_MESSAGE_LENGTH: Final = 500
 _SUCCESS = 200
 _REDIRECTION = 300
 _CLIENT_ERROR = 400
+_WRONG_URL = frozenset({404, 405})
 _REQUEST_TIMEOUT = 408
 _SERVER_ERROR = 500
 _MAX_WAIT = 1e9  # seconds
@@ -66,9 +67,11 @@ def is_success(status_code: int) -> bool:
     return _SUCCESS <= status_code < _REDIRECTION
 
 
-def error_from(status_code: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
+def error_from(status_code: int, headers: Mapping[str, str], body: bytes, request: str = "") -> APIStatusError:
     """
     Return the error of a response with an error status; *headers* have lower-case names.
+
+    *request*: its method and URL, which the message has if the status is that of a wrong URL.
 
     Reads the documented envelope ``{"error", "message", "details"}``, the flat 429 body, either of them inside of
     ``error`` or ``detail``, and the usual bodies of frameworks and gateways: ``{"error": {"code", "message"}}``,
@@ -83,8 +86,10 @@ def error_from(status_code: int, headers: Mapping[str, str], body: bytes) -> API
     message = message_in(members) or (json.excerpt(body) if not members else "") or _phrase(status_code, headers)
     # A 408 is often a proxy's, and 1xx and 2xx are no errors: they do not show what the API did.
     unknown = status_code == _REQUEST_TIMEOUT or status_code < _REDIRECTION
+    # Of a wrong base_url, such as one without a path: its server may have no better message.
+    where = f" ({request})" if request and status_code in _WRONG_URL else ""
     return cls(
-        f"{status_code} {code or ''}: {message[:MAX_MESSAGE_LENGTH]}".replace(" :", ":").rstrip(": "),
+        f"{status_code} {code or ''}: {message[:MAX_MESSAGE_LENGTH]}".replace(" :", ":").rstrip(": ") + where,
         status_code=status_code,
         code=code,
         headers=headers,

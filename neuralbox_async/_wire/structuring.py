@@ -48,9 +48,11 @@ GENERATION_NAMES: dict[str, tuple[str, ...]] = {
     "progress": ("progress",),
     "eta_seconds": ("eta_seconds",),
     "processing_ms": ("processing_ms",),
+    "finish_reason": ("finish_reason", "stop_reason"),
 }
 _FLAT_METADATA = ("duration", "duration_seconds", "width", "height")
-_END_NAMES = {name: GENERATION_NAMES[name] for name in ("id", "tokens_used", "balance_remaining", "usage")}
+_END_FIELDS = ("id", "tokens_used", "balance_remaining", "usage", "finish_reason")
+_END_NAMES = {name: GENERATION_NAMES[name] for name in _END_FIELDS}
 _START_NAMES = {name: GENERATION_NAMES[name] for name in ("id", "model")}
 _ESSENTIAL = frozenset({"id", "status", "content", "result_text", "delta"})
 _MAX_NAME_LENGTH = 100  # of a member in `problems`

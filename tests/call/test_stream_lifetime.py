@@ -63,7 +63,9 @@ async def test_misuse(make_client):
         await anext(stream)
         with pytest.raises(StreamStateError, match="opened once"):
             await stream.__aenter__()
-    assert [] == [event async for event in stream]
+    with pytest.raises(StreamStateError, match="closed"):
+        [event async for event in stream]
+    assert [] == await stream.read_batch()
 
 
 async def test_closed_before_opened(make_client):

@@ -32,6 +32,7 @@ def test_every_program_is_tested():
         "tutorials/large-batch.md",
         "how-to/celery.md",
         "how-to/proxies.md",
+        "testing.md",
     } == pages
 
 

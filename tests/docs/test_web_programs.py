@@ -12,7 +12,7 @@ import sys
 
 import attrs
 import pytest
-from documents import ROOT, TIMEOUT, command, programs
+from documents import ROOT, TIMEOUT, blocks, command, programs
 from web_server import serve
 
 from neuralbox_async.testing import NeuralBoxServer
@@ -197,6 +197,21 @@ def test_tests_of_fastapi(folder, run, page):
     assert 0 == done.returncode, done.stdout + done.stderr
     (name,) = (name for name in programs(ROOT / "docs" / page) if name.startswith("test_"))
     assert f"{(path / name).read_text().count('def test_')} passed" in done.stdout
+
+
+@pytest.mark.process
+def test_tests_that_never_pay(folder, run):
+    """With the option of the page, an application whose client is created at import is tested on a local server."""
+    pytest.importorskip("flask")
+    plugins = ("-p", "neuralbox_async.testing._pytest_plugin", "-p", "no:cacheprovider")
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONWARNINGS": "default"}
+    path = folder("testing.md")
+    (settings,) = blocks(ROOT / "docs" / "testing.md", "ini")
+    (path / "pytest.ini").write_text(settings.code, encoding="utf-8")
+    done = run(sys.executable, "-m", "pytest", "-q", *plugins, cwd=path, env=environment)
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
 
 
 @pytest.mark.process

@@ -77,6 +77,15 @@ def test_invalid_environment(monkeypatch):
     assert_no_secret(caught.value)
 
 
+@pytest.mark.parametrize("form", ["socks5://user:{}@a", "user:{}@", "http://user:{}@a:port"])
+def test_invalid_proxy_of_the_environment(monkeypatch, form):
+    """The error of an invalid proxy in the environment does not have its password."""
+    monkeypatch.setenv("https_proxy", form.format(CANARY))
+    with pytest.raises(InvalidParameterError) as caught:
+        AsyncNeuralBox("k", base_url="https://api.example")
+    assert_no_secret(caught.value)
+
+
 @pytest.mark.parametrize(
     "make", [lambda key: lambda: key, lambda key: lambda: asyncio.sleep(0, key)], ids=["plain", "async"]
 )

@@ -41,6 +41,7 @@ async def accepted(client: AsyncNeuralBox) -> None:
     assert_type(reply.usage, Usage | None)
     assert_type(reply.created_at, datetime | None)
     await client.generate("gpt-5", [{"role": "user", "content": "Hi"}, Message("assistant", "Hello")])
+    await client.generate("gpt-5", [Message("user", "Hi"), reply, {"role": "user", "content": "And?"}])
     await client.generate("gpt-5", Message("user", [TextPart("What?"), ImagePart("https://x")]))
     await client.generate("gpt-5", ({"role": "user", "content": text} for text in ["Hi"]))
     async with client.stream("gpt-5", "Hi") as stream:
