@@ -1,5 +1,5 @@
 """
-`AsyncNeuralBox`: the client.
+`AsyncNeuralBox`: the client. Its methods about the account are in `_account_methods`.
 
 Each method validates its parameters and forms a request; `Executor`, `AsyncStream` and `AsyncBatch` do the work.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from neuralbox_async import _options
+from neuralbox_async._account_methods import AccountMethods
 from neuralbox_async._api_key import ApiKey, as_secret_key, check_key_source, resolve_key
 from neuralbox_async._batch.batch import AsyncBatch
 from neuralbox_async._batch.inputs import RequestDefaults, Requests, check_requests
@@ -44,7 +45,7 @@ else:
     responses = lazy_module("neuralbox_async._wire.responses")
 
 
-class AsyncNeuralBox:
+class AsyncNeuralBox(AccountMethods):
     """
     A client of the NeuralBox API.
 

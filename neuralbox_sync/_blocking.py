@@ -25,6 +25,13 @@ class View(Generic[S]):
     def __init__(self, subject: S, loop: EventLoop, owner: object = None) -> None:
         self._subject, self._loop, self._owner = subject, loop, owner
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # A twin has the name under which it is found, whatever class its async method is from: it can be pickled.
+        for name, member in vars(cls).items():
+            if isinstance(member, types.FunctionType) and member.__module__ == __package__:
+                member.__qualname__ = f"{cls.__qualname__}.{name}"
+
     @property
     def _here(self) -> EventLoop:
         return self._loop
@@ -55,7 +62,7 @@ def blocking(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Blo
     # Without `__wrapped__`: FastAPI and others would find a coroutine function there, and await the result. So the twin
     # needs the globals of *method*, in which its annotations are evaluated; its own code uses none.
     copied = types.FunctionType(twin.__code__, method.__globals__, method.__name__, None, twin.__closure__)
-    copied.__module__, copied.__qualname__ = __package__ or "", method.__qualname__.removeprefix("Async")
+    copied.__module__ = __package__ or ""
     copied.__annotations__, copied.__doc__ = method.__annotations__, _blocking_docstring(method)
     vars(copied)["__signature__"] = inspect.signature(method)
     return cast("Blocking[S, P, R]", copied)

@@ -1,11 +1,14 @@
 """`NeuralBox`: the blocking client."""
 
 import contextlib
+import functools
 import weakref
+from collections.abc import Iterator
 from typing import Any, Self
 
-from neuralbox_async import AsyncNeuralBox
+from neuralbox_async import AsyncNeuralBox, Estimate
 from neuralbox_sync._blocking import View, blocking, like
+from neuralbox_sync._history import History
 from neuralbox_sync._loop import EventLoop
 from neuralbox_sync._stream import Batch, Stream
 
@@ -34,6 +37,23 @@ class NeuralBox(View[AsyncNeuralBox]):
     generate = blocking(AsyncNeuralBox.generate)
     retrieve = blocking(AsyncNeuralBox.retrieve)
     wait = blocking(AsyncNeuralBox.wait)
+    get_balance = blocking(AsyncNeuralBox.get_balance)
+    get_account = blocking(AsyncNeuralBox.get_account)
+    get_stats = blocking(AsyncNeuralBox.get_stats)
+    list_models = blocking(AsyncNeuralBox.list_models)
+    get_model = blocking(AsyncNeuralBox.get_model)
+    get_price = blocking(AsyncNeuralBox.get_price)
+
+    @like(AsyncNeuralBox.list_generations)
+    def list_generations(self, **options: Any) -> History:
+        return History(self._subject.list_generations(**options), self._loop, self)
+
+    @like(AsyncNeuralBox.estimate)
+    def estimate(self, requests: Any, **options: Any) -> Estimate:
+        items = requests
+        if isinstance(requests, Iterator):  # the caller's code, such as a database cursor, runs in the caller's thread
+            items = list(items)
+        return self._loop.call(functools.partial(self._subject.estimate, items, **options))
 
     @like(AsyncNeuralBox.stream)
     def stream(self, *args: Any, **options: Any) -> Stream:
