@@ -32,15 +32,17 @@ IMPORTS = {
     # Values and policies.
     "_validation": {"_errors", "_secret"},
     "_types": {"_errors", "_validation"},
+    "_account_types": {"_types"},
     "_retry": {"_errors", "_validation"},
     "_options": {"_errors", "_retry", "_secret", "_validation"},
     "_api_key": {"_errors", "_lazy_imports", "_options", "_secret"},
     # What the API says.
-    "_wire": {"_errors", "_fast_paths", "_types"},
+    "_wire": {"_account_types", "_errors", "_fast_paths", "_types"},
     # One HTTP exchange.
     "_http": {"_clock", "_errors", "_fast_paths", "_options", "_secret"},
     # One logical call.
     "_call": {
+        "_account_types",
         "_api_key",
         "_clock",
         "_errors",
@@ -57,6 +59,7 @@ IMPORTS = {
     },
     # Many calls: nothing of HTTP.
     "_batch": {
+        "_account_types",
         "_call",
         "_clock",
         "_errors",
@@ -68,7 +71,18 @@ IMPORTS = {
         "_wire",
     },
     # The methods of the client, and the public names.
+    "_account_methods": {
+        "_account_types",
+        "_batch",
+        "_call",
+        "_errors",
+        "_lazy_imports",
+        "_options",
+        "_validation",
+        "_wire",
+    },
     "_client": {
+        "_account_methods",
         "_api_key",
         "_batch",
         "_call",
@@ -84,6 +98,7 @@ IMPORTS = {
         "_wire",
     },
     "__init__": {
+        "_account_types",
         "_api_key",
         "_batch",
         "_call",
