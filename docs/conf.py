@@ -24,7 +24,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(asyncio|collections|concurrent|datetime|enum|os|pathlib|ssl|types|typing|weakref)\..*"),
     # Aliases of types that are not public: the texts describe the values.
-    (r"py:class", r"(Dialect|Reply|Requests)"),
+    (r"py:class", r"(Dialect|Reply)"),
 ]
 
 myst_enable_extensions = ["colon_fence", "fieldlist"]

@@ -29,7 +29,7 @@ from neuralbox_async._batch.errors import (
     JournalLockedError,
     OutcomeUnknownError,
 )
-from neuralbox_async._batch.inputs import RequestLike
+from neuralbox_async._batch.inputs import RequestLike, Requests
 from neuralbox_async._batch.journal_entries import JournalEntry, read_journal
 from neuralbox_async._batch.options import OnUnknown
 from neuralbox_async._batch.results import BatchProgress, BatchReport, BatchResult
@@ -146,6 +146,7 @@ __all__ = [
     "RateLimitError",
     "RequestLike",
     "RequestTooLargeError",
+    "Requests",
     "Response",
     "ResponseError",
     "RetryPolicy",

@@ -311,7 +311,7 @@ class AsyncNeuralBox(AccountMethods):
         max_retries: int | NotGiven = NOT_GIVEN,
     ) -> AsyncBatch:
         """
-        Return a batch that generates for each of *requests*, many concurrently, and yields the results as they arrive.
+        Return a batch that generates for each of *requests*, many at a time, and yields results as they arrive.
 
         ``async with client.generate_many(...) as results:``, then ``async for result in results:``. A failed request is
         a result as well.

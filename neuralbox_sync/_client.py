@@ -1,19 +1,39 @@
 """`NeuralBox`: the blocking client."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
+import os
 import weakref
-from collections.abc import Iterator
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
-from neuralbox_async import AsyncNeuralBox, Estimate
-from neuralbox_sync._blocking import View, blocking, like
-from neuralbox_sync._history import History
+from neuralbox_async import (
+    NOT_GIVEN,
+    ApiKey,
+    AsyncNeuralBox,
+    BatchProgress,
+    Generation,
+    GenerationId,
+    Messages,
+    NotGiven,
+    OnUnknown,
+    Requests,
+    RetryPolicy,
+    Transport,
+    _options,
+)
+from neuralbox_sync._account_methods import AccountMethods
+from neuralbox_sync._blocking import documented_by
 from neuralbox_sync._loop import EventLoop
 from neuralbox_sync._stream import Batch, Stream
 
+if TYPE_CHECKING:
+    import ssl
 
-class NeuralBox(View[AsyncNeuralBox]):
+
+class NeuralBox(AccountMethods):
     """
     A client of the NeuralBox API for blocking code.
 
@@ -25,53 +45,220 @@ class NeuralBox(View[AsyncNeuralBox]):
     as well. Ctrl-C cancels the call that it interrupts, on the server as well.
     """
 
-    @like(AsyncNeuralBox.__init__)
-    def __init__(self, *args: Any, **options: Any) -> None:
+    # Signatures are written out, because editors read them without running the code. A test compares them with those of
+    # `AsyncNeuralBox`.
+
+    def __init__(
+        self,
+        api_key: ApiKey | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float | NotGiven | None = NOT_GIVEN,
+        connect_timeout: float | None = _options.DEFAULT_CONNECT_TIMEOUT,
+        first_event_timeout: float | None = _options.DEFAULT_FIRST_EVENT_TIMEOUT,
+        stall_timeout: float | None = _options.DEFAULT_STALL_TIMEOUT,
+        max_retries: int | NotGiven = NOT_GIVEN,
+        retry_policy: RetryPolicy | NotGiven = NOT_GIVEN,
+        max_connections: int = _options.DEFAULT_MAX_CONNECTIONS,
+        reuse_connections: bool = True,
+        proxy: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        max_response_bytes: int = _options.DEFAULT_MAX_RESPONSE_BYTES,
+        max_event_bytes: int = _options.DEFAULT_MAX_EVENT_BYTES,
+        allow_insecure: bool = False,
+        transport: Transport | None = None,
+    ) -> None:
         try:
-            client = AsyncNeuralBox(*args, **options)
+            client = AsyncNeuralBox(
+                api_key,
+                base_url=base_url,
+                timeout=timeout,
+                connect_timeout=connect_timeout,
+                first_event_timeout=first_event_timeout,
+                stall_timeout=stall_timeout,
+                max_retries=max_retries,
+                retry_policy=retry_policy,
+                max_connections=max_connections,
+                reuse_connections=reuse_connections,
+                proxy=proxy,
+                ssl_context=ssl_context,
+                default_headers=default_headers,
+                max_response_bytes=max_response_bytes,
+                max_event_bytes=max_event_bytes,
+                allow_insecure=allow_insecure,
+                transport=transport,
+            )
         finally:
-            del args, options  # no frame of a traceback may hold the key
+            del api_key, base_url, proxy, default_headers  # no frame of a traceback may hold a secret
         super().__init__(client, EventLoop(client.aclose))
         weakref.finalize(self, self._loop.finalize).atexit = False
 
-    generate = blocking(AsyncNeuralBox.generate)
-    retrieve = blocking(AsyncNeuralBox.retrieve)
-    wait = blocking(AsyncNeuralBox.wait)
-    get_balance = blocking(AsyncNeuralBox.get_balance)
-    get_account = blocking(AsyncNeuralBox.get_account)
-    get_stats = blocking(AsyncNeuralBox.get_stats)
-    list_models = blocking(AsyncNeuralBox.list_models)
-    get_model = blocking(AsyncNeuralBox.get_model)
-    get_price = blocking(AsyncNeuralBox.get_price)
-
-    @like(AsyncNeuralBox.list_generations)
-    def list_generations(self, **options: Any) -> History:
-        return History(self._subject.list_generations(**options), self._loop, self)
-
-    @like(AsyncNeuralBox.estimate)
-    def estimate(self, requests: Any, **options: Any) -> Estimate:
-        items = requests
-        if isinstance(requests, Iterator):  # the caller's code, such as a database cursor, runs in the caller's thread
-            items = list(items)
-        return self._loop.call(functools.partial(self._subject.estimate, items, **options))
-
-    @like(AsyncNeuralBox.stream)
-    def stream(self, *args: Any, **options: Any) -> Stream:
-        return Stream(self._subject.stream(*args, **options), self._loop, self)
-
-    @like(AsyncNeuralBox.generate_many)
-    def generate_many(self, *args: Any, **options: Any) -> Batch:
-        return Batch(self._subject.generate_many(*args, **options), self._loop, self)
-
-    @like(AsyncNeuralBox.with_options)
-    def with_options(self, **options: Any) -> Self:
+    @documented_by(AsyncNeuralBox.with_options)
+    def with_options(
+        self,
+        *,
+        api_key: ApiKey | NotGiven = NOT_GIVEN,
+        timeout: float | NotGiven | None = NOT_GIVEN,
+        first_event_timeout: float | NotGiven | None = NOT_GIVEN,
+        stall_timeout: float | NotGiven | None = NOT_GIVEN,
+        max_retries: int | NotGiven = NOT_GIVEN,
+        retry_policy: RetryPolicy | NotGiven = NOT_GIVEN,
+        default_headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Return a client with some options changed, which shares this one's connections."""
         derived = object.__new__(type(self))
         vars(derived).update(vars(self))  # attributes of a subclass
         try:
-            super(NeuralBox, derived).__init__(self._subject.with_options(**options), self._loop, self)
+            client = self._subject.with_options(
+                api_key=api_key,
+                timeout=timeout,
+                first_event_timeout=first_event_timeout,
+                stall_timeout=stall_timeout,
+                max_retries=max_retries,
+                retry_policy=retry_policy,
+                default_headers=default_headers,
+            )
         finally:
-            del options  # as above
+            del api_key, default_headers  # as above
+        super(NeuralBox, derived).__init__(client, self._loop, self)
         return derived
+
+    @documented_by(AsyncNeuralBox.generate)
+    def generate(
+        self,
+        model: str,
+        messages: Messages,
+        *,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        wait: bool = False,
+        timeout: float | NotGiven | None = NOT_GIVEN,
+        max_retries: int | NotGiven = NOT_GIVEN,
+        idempotency_key: str | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> Generation:
+        """Generate text and return it whole."""
+        call = functools.partial(
+            self._subject.generate,
+            model,
+            messages,
+            system=system,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            wait=wait,
+            timeout=timeout,
+            max_retries=max_retries,
+            idempotency_key=idempotency_key,
+            extra_headers=extra_headers,
+            extra_body=extra_body,
+        )
+        return self._loop.call(call)
+
+    @documented_by(AsyncNeuralBox.stream)
+    def stream(
+        self,
+        model: str,
+        messages: Messages,
+        *,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        recover: bool = True,
+        timeout: float | NotGiven | None = NOT_GIVEN,
+        first_event_timeout: float | NotGiven | None = NOT_GIVEN,
+        stall_timeout: float | NotGiven | None = NOT_GIVEN,
+        max_retries: int | NotGiven = NOT_GIVEN,
+        idempotency_key: str | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> Stream:
+        """Return a stream of the text as it is generated."""
+        stream = self._subject.stream(
+            model,
+            messages,
+            system=system,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            recover=recover,
+            timeout=timeout,
+            first_event_timeout=first_event_timeout,
+            stall_timeout=stall_timeout,
+            max_retries=max_retries,
+            idempotency_key=idempotency_key,
+            extra_headers=extra_headers,
+            extra_body=extra_body,
+        )
+        return Stream(stream, self._loop, self)
+
+    @documented_by(AsyncNeuralBox.generate_many)
+    def generate_many(
+        self,
+        requests: Requests,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        max_concurrency: int = _options.DEFAULT_MAX_CONCURRENCY,
+        ordered: bool = False,
+        journal: str | os.PathLike[str] | None = None,
+        on_unknown: OnUnknown = "skip",
+        budget: int | None = None,
+        limit_to_balance: bool = False,
+        max_rate: float | None = None,
+        on_progress: Callable[[BatchProgress], object] | None = None,
+        timeout: float | NotGiven | None = NOT_GIVEN,
+        max_retries: int | NotGiven = NOT_GIVEN,
+    ) -> Batch:
+        """Return a batch that generates for each of *requests*, many at a time, and yields results as they arrive."""
+        batch = self._subject.generate_many(
+            requests,
+            model=model,
+            system=system,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            max_concurrency=max_concurrency,
+            ordered=ordered,
+            journal=journal,
+            on_unknown=on_unknown,
+            budget=budget,
+            limit_to_balance=limit_to_balance,
+            max_rate=max_rate,
+            on_progress=on_progress,
+            timeout=timeout,
+            max_retries=max_retries,
+        )
+        return Batch(batch, self._loop, self)
+
+    @documented_by(AsyncNeuralBox.retrieve)
+    def retrieve(
+        self,
+        generation: Generation | GenerationId,
+        *,
+        timeout: float | NotGiven | None = NOT_GIVEN,
+        max_retries: int | NotGiven = NOT_GIVEN,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Generation:
+        """Return the current state of *generation*, a generation or its id. Costs nothing."""
+        call = functools.partial(
+            self._subject.retrieve, generation, timeout=timeout, max_retries=max_retries, extra_headers=extra_headers
+        )
+        return self._loop.call(call)
+
+    @documented_by(AsyncNeuralBox.wait)
+    def wait(
+        self,
+        generation: Generation | GenerationId,
+        *,
+        timeout: float | None = _options.DEFAULT_WAIT_TIMEOUT,
+        poll_interval: float | NotGiven = NOT_GIVEN,
+    ) -> Generation:
+        """Poll until *generation*, a generation or its id, is completed, and return it."""
+        call = functools.partial(self._subject.wait, generation, timeout=timeout, poll_interval=poll_interval)
+        return self._loop.call(call)
 
     @property
     def closed(self) -> bool:

@@ -5,15 +5,16 @@ import operator
 import os
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import neuralbox_async
 from neuralbox_async import AsyncBatch, AsyncStream, ClientClosedError, ContentDelta, StreamStateError
-from neuralbox_sync._blocking import View, blocking
+from neuralbox_sync._blocking import View, documented_by
 from neuralbox_sync._loop import EventLoop, despite_interrupt
 
 S = TypeVar("S", bound="AsyncStream | AsyncBatch")
 T = TypeVar("T")
+V = TypeVar("V", bound="BulkIterator[Any, Any]")
 
 
 class Arrived(deque[T]):
@@ -32,7 +33,7 @@ class BulkIterator(View[S], Iterator[T]):
         self._entered = False
         self._pid = os.getpid()
 
-    def __enter__(self) -> Self:
+    def __enter__(self: V) -> V:  # noqa: PYI019 - as in `View`
         try:
             self._here.call(self._enter)
         except BaseException:
@@ -84,7 +85,10 @@ class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
         """The events so far as a `Generation`; its status is ``"incomplete"`` until the end has been reached."""
         return self._subject.generation
 
-    get_final_generation = blocking(AsyncStream.get_final_generation)
+    @documented_by(AsyncStream.get_final_generation)
+    def get_final_generation(self) -> neuralbox_async.Generation:
+        """Read to the end and return `generation`. Raises the errors of reading."""
+        return self._here.call(self._subject.get_final_generation)
 
 
 class Batch(BulkIterator[AsyncBatch, neuralbox_async.BatchResult]):

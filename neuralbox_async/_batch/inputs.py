@@ -20,6 +20,7 @@ A dict has ``messages`` or ``prompt``, may have ``key`` and the other fields of 
 for the body.
 """
 Requests: TypeAlias = Iterable[RequestLike] | AsyncIterable[RequestLike]
+"""*requests*: an iterable or async iterable of requests (`RequestLike`)."""
 
 END: Final = object()
 """The sentinel after the last item."""
