@@ -10,6 +10,16 @@ The asynchronous SDK of NeuralBox, a text-generation API.
 Blocking code uses `neuralbox_sync`; tests use `neuralbox_async.testing`.
 """
 
+from neuralbox_async._account_types import (
+    Account,
+    AccountStats,
+    Balance,
+    Estimate,
+    HistoryEntry,
+    Model,
+    Price,
+    UsageTotals,
+)
 from neuralbox_async._api_key import ApiKey
 from neuralbox_async._batch.batch import AsyncBatch
 from neuralbox_async._batch.errors import (
@@ -23,6 +33,7 @@ from neuralbox_async._batch.inputs import RequestLike, Requests
 from neuralbox_async._batch.journal_entries import JournalEntry, read_journal
 from neuralbox_async._batch.options import OnUnknown
 from neuralbox_async._batch.results import BatchProgress, BatchReport, BatchResult
+from neuralbox_async._call.pages import AsyncHistory
 from neuralbox_async._call.stream import AsyncStream
 from neuralbox_async._client import AsyncNeuralBox
 from neuralbox_async._errors import (
@@ -83,12 +94,16 @@ __all__ = [
     "APIConnectionError",
     "APIStatusError",
     "APITimeoutError",
+    "Account",
+    "AccountStats",
     "ApiKey",
     "AsyncBatch",
+    "AsyncHistory",
     "AsyncNeuralBox",
     "AsyncStream",
     "AuthenticationError",
     "BadRequestError",
+    "Balance",
     "BatchProgress",
     "BatchReport",
     "BatchResult",
@@ -98,6 +113,7 @@ __all__ = [
     "ClientClosedError",
     "ConflictError",
     "ContentDelta",
+    "Estimate",
     "GenerateRequest",
     "Generation",
     "GenerationEnd",
@@ -105,6 +121,7 @@ __all__ = [
     "GenerationId",
     "GenerationStart",
     "HTTPRequest",
+    "HistoryEntry",
     "ImagePart",
     "InsufficientTokensError",
     "InternalServerError",
@@ -115,6 +132,7 @@ __all__ = [
     "Message",
     "MessageLike",
     "Messages",
+    "Model",
     "ModelUnavailableError",
     "NeuralBoxError",
     "NotFoundError",
@@ -123,6 +141,7 @@ __all__ = [
     "OutcomeUnknownError",
     "Part",
     "PermissionDeniedError",
+    "Price",
     "ProviderError",
     "RateLimitError",
     "RequestLike",
@@ -142,6 +161,7 @@ __all__ = [
     "UnprocessableEntityError",
     "UnsupportedEventLoopError",
     "Usage",
+    "UsageTotals",
     "WaitTimeoutError",
     "__version__",
     "data_url",

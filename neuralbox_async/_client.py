@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from neuralbox_async import _options
+from neuralbox_async._account_methods import AccountMethods
 from neuralbox_async._api_key import ApiKey, as_secret_key, check_key_source, resolve_key
 from neuralbox_async._async_only import AsyncOnly
 from neuralbox_async._batch.batch import AsyncBatch
@@ -41,7 +42,7 @@ else:
     responses = lazy_module("neuralbox_async._wire.responses")
 
 
-class AsyncNeuralBox(AsyncOnly):
+class AsyncNeuralBox(AccountMethods, AsyncOnly):
     """
     A client of the NeuralBox API.
 

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 MODULES = (
+    "neuralbox_async._batch.estimate",
     "neuralbox_async._batch.opening",
     "neuralbox_async._call.masking",
     "neuralbox_async._call.polling",

@@ -24,7 +24,8 @@ from neuralbox_async import (
     Transport,
     _options,
 )
-from neuralbox_sync._blocking import View, documented_by
+from neuralbox_sync._account_methods import AccountMethods
+from neuralbox_sync._blocking import documented_by
 from neuralbox_sync._loop import EventLoop
 from neuralbox_sync._stream import Batch, Stream
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     import ssl
 
 
-class NeuralBox(View[AsyncNeuralBox]):
+class NeuralBox(AccountMethods):
     """
     A client of the NeuralBox API for blocking code.
 

@@ -33,17 +33,19 @@ IMPORTS = {
     "_validation": {"_errors", "_secret"},
     "_images": {"_errors"},
     "_types": {"_errors", "_images", "_validation"},
+    "_account_types": {"_types"},
     "_retry": {"_errors", "_validation"},
     "_async_only": set(),
     "_environment_proxy": {"_secret"},
     "_options": {"_environment_proxy", "_errors", "_retry", "_secret", "_validation"},
     "_api_key": {"_errors", "_lazy_imports", "_options", "_secret"},
     # What the API says.
-    "_wire": {"_errors", "_fast_paths", "_types"},
+    "_wire": {"_account_types", "_errors", "_fast_paths", "_types"},
     # One HTTP exchange.
     "_http": {"_clock", "_errors", "_fast_paths", "_options", "_secret"},
     # One logical call.
     "_call": {
+        "_account_types",
         "_api_key",
         "_async_only",
         "_clock",
@@ -61,6 +63,7 @@ IMPORTS = {
     },
     # Many calls: nothing of HTTP.
     "_batch": {
+        "_account_types",
         "_async_only",
         "_call",
         "_clock",
@@ -73,7 +76,18 @@ IMPORTS = {
         "_wire",
     },
     # The methods of the client, and the public names.
+    "_account_methods": {
+        "_account_types",
+        "_batch",
+        "_call",
+        "_errors",
+        "_lazy_imports",
+        "_options",
+        "_validation",
+        "_wire",
+    },
     "_client": {
+        "_account_methods",
         "_api_key",
         "_async_only",
         "_batch",
@@ -90,6 +104,7 @@ IMPORTS = {
         "_wire",
     },
     "__init__": {
+        "_account_types",
         "_api_key",
         "_batch",
         "_call",

@@ -20,11 +20,8 @@ from neuralbox_async._batch.preparation import RequestPreparer
 from neuralbox_async._batch.results import ResultBuffer
 from neuralbox_async._batch.runner import BatchRunner
 from neuralbox_async._batch.stats import BatchStats
-from neuralbox_async._call.executor import Call
-from neuralbox_async._clock import time_after
+from neuralbox_async._call.account_requests import get_balance
 from neuralbox_async._lazy_imports import anyio, asyncio
-from neuralbox_async._wire import endpoints
-from neuralbox_async._wire.responses import decode_balance
 
 if TYPE_CHECKING:
     from neuralbox_async._batch.inputs import InputReader, RequestDefaults
@@ -48,7 +45,9 @@ async def open_batch(
     try:
         if journal is not None:
             await _open_journal(journal, options)
-        balance = await _get_balance(executor, call_options) if options.limit_to_balance else None
+        balance = None
+        if options.limit_to_balance:
+            balance = (await get_balance(executor, call_options, call_options.headers)).token_balance
         budget = _budget(options, balance, journal)
         return _make_runner(executor, call_options, inputs, defaults, options, journal=journal, budget=budget)
     except BaseException:
@@ -65,11 +64,6 @@ async def _open_journal(journal: Journal, options: BatchOptions) -> None:
         names = ", ".join(keys[:_MAX_KEYS_IN_MESSAGE]) + ("" if len(keys) <= _MAX_KEYS_IN_MESSAGE else ", ...")
         message = f"{len(keys)} requests may have been billed without a response: {names}"
         raise OutcomeUnknownError(message, keys=keys)
-
-
-async def _get_balance(executor: Executor, options: CallOptions) -> int:
-    call = Call(endpoints.balance(options.headers), options, time_after(options.timeout))
-    return await executor.execute(call, decode_balance)
 
 
 def _budget(options: BatchOptions, balance: int | None, journal: Journal | None) -> Budget:

@@ -21,6 +21,7 @@ class SharedState:
     custom_transport: Transport | None = None
     accounts: Accounts = attrs.field(factory=Accounts)
     status_paths: tuple[str, ...] = ()  # in the order in which to try them; none: in the documented order
+    balance_paths: tuple[str, ...] = ()  # likewise
     prefers_stream_fallback: bool = False  # of the two documented endpoints of streams
     _transports: list[Transport] = attrs.field(factory=list["Transport"], init=False)  # empty until the first request
 

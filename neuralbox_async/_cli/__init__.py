@@ -11,7 +11,7 @@ import click
 from neuralbox_async import NeuralBoxError, __version__
 
 # The modules, not the commands in them: a command would hide the module of the same name.
-from neuralbox_async._cli import batch, demo, error_messages, generate, retrieve, serve, terminal
+from neuralbox_async._cli import account, batch, demo, error_messages, generate, models, retrieve, serve, terminal
 
 _NAME: Final = "neuralbox"
 _ERROR, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141  # the last two are 128 + the number of the signal, as in shells
@@ -44,6 +44,8 @@ def cli(context: click.Context) -> None:
 
 
 for _command in (generate.generate, batch.batch, retrieve.retrieve, serve.serve, demo.demo):
+    cli.add_command(_command)
+for _command in (models.models, models.price, account.balance, account.history):
     cli.add_command(_command)
 
 

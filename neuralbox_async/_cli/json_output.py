@@ -53,6 +53,11 @@ def generation_line(generation: Generation) -> str:
     return _line(_members(generation))
 
 
+def value_line(value: attrs.AttrsInstance) -> str:
+    """Return *value*, of the account or the catalogue, as one line like that of `generation_line`."""
+    return _line(attrs.asdict(value, filter=_is_shown))
+
+
 def event_line(event: StreamEvent) -> str:
     """Return *event* as one line that begins with its `type`; an event of an unknown type as it was received."""
     if isinstance(event, UnknownEvent):

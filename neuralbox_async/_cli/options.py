@@ -22,6 +22,9 @@ temperature = click.option(
 max_tokens = click.option(
     "--max-tokens", type=click.IntRange(min=1), metavar="N", help="Maximum length of the text, in tokens."
 )
+category = click.option(
+    "--category", metavar="CATEGORY", help="Only this category, such as text, image, video, audio, tts, stt or tool."
+)
 local = click.option(
     "--local", is_flag=True, help="Use a temporary local server that echoes the prompt: no API key, no cost."
 )

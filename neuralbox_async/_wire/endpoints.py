@@ -1,13 +1,13 @@
 """
 The endpoints of the API: one function for each, which returns its `Request`.
 
-Source: the vendor's pages "Text Generation", "Streaming Guide", "Generation status", "Balance" and "Calculate price".
+Source: the vendor's pages "Text Generation", "Streaming Guide", "Generation status", and those of account and models.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from neuralbox_async._types import GenerateRequest
 from neuralbox_async._wire import fast_path, json
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 STATUS_PATHS: Final = ("/generate/status/{id}", "/generate/{id}")
 """The two documented paths of a generation's status: the page "History" has one, "Generation status" the other."""
+
+BALANCE_PATHS: Final = ("/balance", "/user/balance")
+"""The two documented paths of the balance: the page "Balance" has one, "Profile" the other, which has more members."""
 
 
 def generate(request: GenerateRequest, headers: Mapping[str, str]) -> Request:
@@ -68,16 +71,53 @@ def retrieve(generation_id: GenerationId, path: str, headers: Mapping[str, str])
     return Request(method="GET", path=path.format(id=quote(str(generation_id), safe="")), headers=headers)
 
 
-def balance(headers: Mapping[str, str]) -> Request:
-    """Return the GET of the account's token balance. Source: the vendor's page "Balance" (GET /balance)."""
-    return Request(method="GET", path="/balance", headers=headers)
+def balance(path: str, headers: Mapping[str, str]) -> Request:
+    """Return the GET of the account's token balance, under one of `BALANCE_PATHS`."""
+    return Request(method="GET", path=path, headers=headers)
 
 
-def price(model: str, headers: Mapping[str, str]) -> Request:
+def account(headers: Mapping[str, str]) -> Request:
+    """Return the GET of the account. Source: the vendor's page "Profile" (GET /user/me)."""
+    return Request(method="GET", path="/user/me", headers=headers)
+
+
+def stats(headers: Mapping[str, str]) -> Request:
+    """Return the GET of the account's statistics. Source: the vendor's page "Statistics" (GET /user/stats)."""
+    return Request(method="GET", path="/user/stats", headers=headers)
+
+
+def history(filters: Mapping[str, str], page: int, limit: int, headers: Mapping[str, str]) -> Request:
+    """Return the GET of a page of the history. Source: the vendor's two pages "History" (GET /user/history)."""
+    query = urlencode({"page": page, "limit": limit, **filters})
+    return Request(method="GET", path=f"/user/history?{query}", headers=headers)
+
+
+def history_filters(
+    category: str | None, model: str | None, status: str | None, *, favorites_only: bool
+) -> dict[str, str]:
+    """Return the query members that select generations, under the names of both pages: a server ignores the others."""
+    selected = {"type": category, "category": category, "model": model, "model_slug": model, "status": status}
+    filters = {name: value for name, value in selected.items() if value is not None}
+    return {**filters, "favorites_only": "true"} if favorites_only else filters
+
+
+def models(page: int, headers: Mapping[str, str]) -> Request:
+    """Return the GET of a page of the catalogue; the vendor links to its page, which was never seen (GET /models)."""
+    return Request(method="GET", path="/models" if page == 1 else f"/models?page={page}", headers=headers)
+
+
+def model(slug: str, headers: Mapping[str, str]) -> Request:
+    """Return the GET of one model. Source: the vendor's page "Get model" (GET /models/{slug})."""
+    return Request(method="GET", path=f"/models/{quote(slug, safe='')}", headers=headers)
+
+
+def price(model: str, headers: Mapping[str, str], params: Mapping[str, Any] | None = None, count: int = 1) -> Request:
     """
-    Return the POST that calculates the price of a generation of *model*; it is free.
+    Return the POST that calculates the price of *count* generations of *model* with the options *params*; it is free.
 
-    Source: the vendor's page "Calculate price" (POST /models/{slug}/calculate-price).
+    Raises `InvalidParameterError` when *params* is not JSON. Source: the vendor's page "Calculate price" (POST
+    /models/{slug}/calculate-price).
     """
     path = f"/models/{quote(model, safe='')}/calculate-price"
-    return Request(method="POST", path=path, body=json.dumps({"params": {}, "count": 1}), headers=headers, free=True)
+    body = json.dumps({"params": dict(params or {}), "count": count}, parameter="params")
+    return Request(method="POST", path=path, body=body, headers=headers, free=True)

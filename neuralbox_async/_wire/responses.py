@@ -1,4 +1,4 @@
-"""The decoder of responses: from the bytes of a body to a `Generation`, a balance or a price."""
+"""The decoder of responses: from the bytes of a body to a `Generation`, or the price of one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def decode_generation(status_code: int, headers: Mapping[str, str], body: bytes)
     when that failed.
     """
     try:
-        members = _load_members(body)
+        members = load_members(body)
         generation = fast_path.plain_generation(members)
         if generation is None:
             generation = _general_generation(members, body)
@@ -98,27 +98,18 @@ def generation_failed(generation: Generation) -> GenerationFailedError:
     return GenerationFailedError(f"the generation failed: {message}", reason=reason, generation=generation)
 
 
-def decode_balance(status_code: int, headers: Mapping[str, str], body: bytes) -> int:
-    """Return the token balance in a response of GET /balance. Raises `ResponseError`."""
-    return _decode_count("token_balance", status_code, headers, body)
-
-
 def decode_price(status_code: int, headers: Mapping[str, str], body: bytes) -> int:
     """
     Return the most that one generation costs, in NeuralBox tokens. Raises `ResponseError`.
 
     Source: the vendor's page "Calculate price" (POST /models/{slug}/calculate-price, ``max_token_cost``).
     """
-    return _decode_count("max_token_cost", status_code, headers, body)
-
-
-def _decode_count(name: str, status_code: int, headers: Mapping[str, str], body: bytes) -> int:
-    members = _load_members(body)
-    count = members.get(name) if json.is_object(members) else None
+    members = load_members(body)
+    count = members.get("max_token_cost") if json.is_object(members) else None
     if not json.is_count(count) or count < 0:
         raise ResponseError(
-            f"expected a whole number @ $.{name}: {json.excerpt(body)}",
-            path=f"$.{name}",
+            f"expected a whole number @ $.max_token_cost: {json.excerpt(body)}",
+            path="$.max_token_cost",
             body=body,
             status_code=status_code,
             headers=headers,
@@ -127,7 +118,7 @@ def _decode_count(name: str, status_code: int, headers: Mapping[str, str], body:
     return count
 
 
-def _load_members(body: bytes) -> Any:
+def load_members(body: bytes) -> Any:
     """Return the JSON value in *body*; see `json.loads_approximately`. Raises `ResponseError`."""
     if not body or body.isspace():
         msg = "the response body is empty"

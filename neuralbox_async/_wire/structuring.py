@@ -164,6 +164,12 @@ def _count(value: object, _type: Any) -> int:
     raise _WrongTypeError("an integer", value)
 
 
+def _bool(value: object, _type: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _WrongTypeError("a boolean", value)
+    return value
+
+
 def _float(value: object, _type: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
@@ -254,6 +260,7 @@ def converter(*, detailed: bool = False) -> Converter:
     # A member that is present is not null, so an optional type is structured like the type itself.
     hooks: dict[Any, Callable[[object, Any], Any]] = {
         str | None: _str,
+        bool | None: _bool,
         int | None: _count,
         float | None: _float,
         datetime | None: _datetime,

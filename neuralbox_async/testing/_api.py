@@ -9,15 +9,14 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import attrs
 from aiohttp import web
 
+from neuralbox_async.testing._account import AccountHandler
 from neuralbox_async.testing._exchange import DisconnectedError, Exchange
 from neuralbox_async.testing._faults import Delay, Drop, Fail, Fault, FaultQueue
 from neuralbox_async.testing._handlers import GenerationHandler
 from neuralbox_async.testing._http_errors import HTTPError, validation_error
 from neuralbox_async.testing._limits import RateLimits, Window
-from neuralbox_async.testing._models import MODELS, Model
 from neuralbox_async.testing._received_request import ReceivedRequest
 from neuralbox_async.testing._request_parsing import Dialect, is_streaming, parse_generation_request, parse_json
 from neuralbox_async.testing._responses import generation_body, model_body, price_body, status_body
@@ -48,6 +47,7 @@ class API:
         # By connection: HTTP/1.1 handles one request at a time on each.
         self._exchanges: dict[object, Exchange] = {}
         self._generations = GenerationHandler(settings, self.store)
+        self._account = AccountHandler(settings, self.store)
         self._limits = RateLimits(
             hour=Window(settings.limit_hour, settings.hour_seconds),
             day=Window(settings.limit_day, settings.day_seconds),
@@ -75,7 +75,11 @@ class API:
         if error := getattr(request, "pre_handler_error", None):
             raise error
         received = ReceivedRequest(
-            index=next(self._indexes), method=request.method, path=request.path, headers=request.headers
+            index=next(self._indexes),
+            method=request.method,
+            path=request.path,
+            query=request.query,
+            headers=request.headers,
         )
         self.requests.append(received)
         exchange = Exchange(request, received, self._rate_limit_headers)
@@ -147,21 +151,37 @@ class API:
                 return await exchange.send(200, self._status_body(exchange, id_, "a"))
             case ["GET", "generate", id_] if "b" in self._settings.status_paths:
                 return await exchange.send(200, self._status_body(exchange, id_, "b"))
-            case ["GET", "balance"]:
-                return await exchange.send(200, self._balance_body())
-            case ["GET", "models", slug] if model := self._model(slug):
-                return await exchange.send(200, model_body(slug, model))
-            case ["POST", "models", slug, "calculate-price"] if model := self._model(slug):
-                return await exchange.send(200, price_body(model, _parse_count(exchange)))
+            case ["GET", *_] | [_, "models", *_]:
+                return await exchange.send(200, self._account_body(exchange, path))
             case _:
                 raise HTTPError(404)
 
-    def _model(self, slug: str) -> Model | None:
-        """Return the model with the price that is billed here, which the settings may override."""
-        model, price = MODELS.get(slug), self._settings.prices.get(slug)
-        if price is None:
-            return model
-        return attrs.evolve(model or Model("text", price, price), price=price, max_price=price)
+    def _account_body(self, exchange: Exchange, path: str) -> dict[str, object]:
+        """Return the response to a request about the account or the models, which changes nothing."""
+        account, received = self._account, exchange.received
+        body: dict[str, object] | None = None
+        match received.method, *path.split("/")[1:]:
+            case ["GET", "balance"]:
+                body = account.balance_body()
+            case ["GET", "user", "balance"]:
+                body = account.user_balance_body()
+            case ["GET", "user", "me"]:
+                body = account.profile_body()
+            case ["GET", "user", "stats"]:
+                body = account.stats_body()
+            case ["GET", "user", "history"]:
+                body = account.history_body(received.query, _requested_dialect(exchange) or self._settings.dialect)
+            case ["GET", "models"]:
+                body = account.models_body()
+            case ["GET", "models", slug] if model := account.model(slug):
+                body = model_body(slug, model)
+            case ["POST", "models", slug, "calculate-price"] if model := account.model(slug):
+                body = price_body(model, _parse_count(exchange))
+            case _:
+                pass
+        if body is None:
+            raise HTTPError(404)
+        return body
 
     def _authenticate(self, exchange: Exchange) -> None:
         credentials = exchange.received.headers.get("Authorization", "")
@@ -188,11 +208,6 @@ class API:
         if generation is None:
             raise HTTPError(404, message=f"Generation {id_} not found.")
         return status_body(generation, _requested_dialect(exchange) or dialect, self._settings.pending_seconds)
-
-    def _balance_body(self) -> dict[str, object]:
-        plan = self._settings.plan
-        expires = None if plan == "free" else "2030-01-01T00:00:00Z"
-        return {"token_balance": self.store.balance, "plan": plan, "plan_expires_at": expires}
 
     async def _send_failure(self, exchange: Exchange, fault: Fail) -> web.StreamResponse:
         """Send the response of *fault*: its own body, or the documented body of its status."""

@@ -87,6 +87,30 @@ def _progress(generation: Generation, pending_seconds: float) -> dict[str, int]:
     return {"progress": min(99, int(share * 100)), "eta_seconds": max(0, round(pending_seconds - elapsed))}
 
 
+# The account
+
+
+def history_item(generation: Generation, category: str, dialect: Dialect) -> dict[str, object]:
+    """Return *generation*, of a model of a *category*, as an entry of the history. The text is left out."""
+    tokens = generation.price if generation.status == "completed" else 0
+    shared = {"prompt": generation.prompt, "status": generation.status, "created_at": generation.created_at}
+    if dialect == "a":
+        identity = {"id": generation.id, "type": category, "model": generation.model}
+        return {**identity, **shared, "url": None, "tokens_used": tokens}
+    return {
+        "id": generation.number,
+        "model_slug": generation.model,
+        "model_name": generation.model,
+        "category": category,
+        **shared,
+        "result_text": None,
+        "result_url": None,
+        "tokens_spent": tokens,
+        "is_favorited": False,
+        "user_rating": None,
+    }
+
+
 # Models
 
 

@@ -47,6 +47,7 @@ class Generation:
     number: int
     model: str
     price: int
+    prompt: str = attrs.field(repr=False)
     prompt_tokens: int
     request_index: int
     idempotency_key: str | None
@@ -93,6 +94,8 @@ class AccountStore:
             self._balance = self._initial_balance
             self._reserved = 0
             self.billed: deque[BilledGeneration] = deque(maxlen=self._history)
+            # By model: how many generations were billed, and their tokens; also of those that are not kept.
+            self.usage: dict[str, tuple[int, int]] = {}
             self._generations: dict[int, Generation] = {}
             self._by_key: dict[str, Generation] = {}
 
@@ -118,6 +121,7 @@ class AccountStore:
             number=next(self._numbers),
             model=request.model,
             price=price,
+            prompt=request.prompt,
             prompt_tokens=request.prompt_tokens,
             request_index=request_index,
             idempotency_key=key,
@@ -138,6 +142,11 @@ class AccountStore:
             return generation
         return None
 
+    def newest_first(self) -> list[Generation]:
+        """Return the generations that are kept, the newest first."""
+        with self._lock:
+            return list(reversed(self._generations.values()))
+
     def get_by_key(self, key: str | None) -> Generation | None:
         """Return the first generation with the idempotency *key*."""
         return None if key is None else self._by_key.get(key)
@@ -149,6 +158,8 @@ class AccountStore:
             if not self._end(generation, "completed"):
                 return
             self._balance -= generation.price
+            count, tokens = self.usage.get(generation.model, (0, 0))
+            self.usage[generation.model] = (count + 1, tokens + generation.price)
             generation.balance_remaining = self._balance
             self.billed.append(
                 BilledGeneration(

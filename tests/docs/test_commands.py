@@ -16,6 +16,8 @@ from documents import PAGES, ROOT, blocks
 
 COMMANDS = [line for page in PAGES for block in blocks(page, "sh") for line in block.code.splitlines()]
 OURS = [line for line in COMMANDS if re.search(r"(^|\| )neuralbox ", line)]
+# They print what a server has, not a reply.
+ABOUT_THE_ACCOUNT = [line for line in OURS if line.split()[1] in {"balance", "models", "price", "history"}]
 SERVING = [line for line in OURS if line.startswith("neuralbox serve")]
 # Their effects are tested elsewhere: `curl` with its example, `make` by its use.
 OTHERS = [line for line in COMMANDS if line not in OURS]
@@ -32,13 +34,23 @@ def path(tmp_path, monkeypatch):
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("line", [line for line in OURS if line not in SERVING])
+@pytest.mark.parametrize("line", [line for line in OURS if line not in {*SERVING, *ABOUT_THE_ACCOUNT}])
 def test_neuralbox(line, path, run):
     """A command succeeds, prints a reply and no errors, and needs neither a key nor a server."""
     done = run("sh", "-c", line)
 
     assert (0, "") == (done.returncode, done.stderr)
     assert "You said: " in (_text_of_events(done.stdout) if "--json" in line else done.stdout)
+
+
+@pytest.mark.parametrize("line", ABOUT_THE_ACCOUNT)
+@pytest.mark.usefixtures("server")
+def test_about_the_account(line, path, run):
+    """A command about the account prints a table."""
+    done = run("sh", "-c", line)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert re.match(" *[A-Z]+  ", done.stdout)
 
 
 def _text_of_events(lines):

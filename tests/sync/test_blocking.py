@@ -141,16 +141,16 @@ def test_help():
 
 def test_public_names():
     """Each public name of `neuralbox_async` can be imported from `neuralbox_sync` as well."""
-    assert {"Batch", "NeuralBox", "Stream", *neuralbox_async.__all__} == set(neuralbox_sync.__all__)
+    assert {"Batch", "History", "NeuralBox", "Stream", *neuralbox_async.__all__} == set(neuralbox_sync.__all__)
     assert all(hasattr(neuralbox_sync, name) for name in neuralbox_sync.__all__)
     assert neuralbox_sync.RateLimitError is neuralbox_async.RateLimitError
 
 
 def test_size():
-    """The facade stays thin: under 430 statements, without its signatures."""
+    """The facade stays thin: under 480 statements, without its signatures."""
     files = pathlib.Path(neuralbox_sync.__file__).parent.glob("*.py")
 
-    assert 430 > sum(isinstance(node, ast.stmt) for file in files for node in ast.walk(ast.parse(file.read_text())))
+    assert 480 > sum(isinstance(node, ast.stmt) for file in files for node in ast.walk(ast.parse(file.read_text())))
 
 
 @pytest.mark.process

@@ -5,32 +5,41 @@ from datetime import datetime
 from typing import assert_type
 
 from neuralbox_async import (
+    Account,
+    AccountStats,
     AsyncBatch,
+    AsyncHistory,
     AsyncNeuralBox,
     AsyncStream,
+    Balance,
     BatchProgress,
     BatchReport,
     BatchResult,
     ContentDelta,
+    Estimate,
     GenerateRequest,
     Generation,
     GenerationEnd,
     GenerationFailedError,
     GenerationStart,
+    HistoryEntry,
     ImagePart,
     JournalEntry,
     Message,
+    Model,
     NeuralBoxError,
+    Price,
     RateLimitError,
     Requests,
     StreamInterruptedError,
     TextPart,
     UnknownEvent,
     Usage,
+    UsageTotals,
     WaitTimeoutError,
     read_journal,
 )
-from neuralbox_sync import Batch, NeuralBox, Stream
+from neuralbox_sync import Batch, History, NeuralBox, Stream
 
 
 async def accepted(client: AsyncNeuralBox) -> None:
@@ -90,12 +99,30 @@ async def accepted_batches(client: AsyncNeuralBox, awaited: AsyncIterator[str]) 
     assert_type(read_journal("run.jsonl"), Iterator[JournalEntry])
 
 
+async def accepted_account(client: AsyncNeuralBox) -> None:
+    assert_type(await client.get_balance(), Balance)
+    assert_type(await client.get_account(timeout=None), Account)
+    stats = await client.get_stats()
+    assert_type(stats, AccountStats)
+    assert_type(stats.recent_30d, UsageTotals | None)
+    assert_type(await client.list_models(), list[Model])
+    assert_type((await client.get_model("gpt-5")).token_cost, int | None)
+    assert_type(await client.get_price("dall-e-3", {"quality": "hd"}, count=2), Price)
+    history = client.list_generations(category="text", limit=20)
+    assert_type(history, AsyncHistory)
+    async for entry in history:
+        assert_type(entry, HistoryEntry)
+    assert_type(await client.estimate(["Hi"], model="gpt-5"), Estimate)
+
+
 async def rejected(client: AsyncNeuralBox) -> None:
     await client.generate("gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.generate("gpt-5", "Hi", "Be brief.")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.generate("gpt-5", "Hi", temperature="hot")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await client.generate("gpt-5", "Hi", stream=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.generate(5, "Hi")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.get_price("gpt-5", 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.list_generations("text")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     client.stream("gpt-5", "Hi", wait=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     client.generate_many(["Hi"], "gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     client.generate_many([5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
@@ -126,6 +153,19 @@ def blocking_batches(client: NeuralBox) -> None:
         for result in results:
             assert_type(result, BatchResult)
     assert_type(results.report, BatchReport)
+
+
+def blocking_account(client: NeuralBox) -> None:
+    assert_type(client.get_balance(), Balance)
+    assert_type(client.get_account(), Account)
+    assert_type(client.get_stats(), AccountStats)
+    assert_type(client.list_models(), list[Model])
+    assert_type(client.get_model("gpt-5"), Model)
+    assert_type(client.get_price("dall-e-3", {"quality": "hd"}, 2), Price)
+    history = client.list_generations(limit=20)
+    assert_type(history, History)
+    assert_type(next(history), HistoryEntry)
+    assert_type(client.estimate(["Hi"], model="gpt-5"), Estimate)
 
 
 def blocking_rejected(client: NeuralBox) -> None:

@@ -1,0 +1,102 @@
+"""Lists that the API sends in pages: `PageReader` reads one, and `AsyncHistory` is one for the user."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
+
+from neuralbox_async._account_types import HistoryEntry
+
+if TYPE_CHECKING:
+    from neuralbox_async._wire.account import Page
+
+T = TypeVar("T")
+
+
+class PageReader(Generic[T]):
+    """
+    The pages of a list, each requested when it is needed, from the page *first* on.
+
+    *fetch* gets the page with a number; *identity* returns what is equal for two entries of one thing.
+    *until_empty*: a page that does not report how many there are is followed by another, until one has nothing new.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[int], Awaitable[Page[T]]],
+        identity: Callable[[T], Hashable],
+        *,
+        first: int = 1,
+        until_empty: bool,
+    ) -> None:
+        self.total: int | None = None
+        self._fetch, self._identity, self._until_empty = fetch, identity, until_empty
+        self._number = first
+        self._ended = False
+        self._previous: frozenset[Hashable] = frozenset()
+
+    async def next(self) -> list[T]:
+        """
+        Return the entries of the next page that were not on the page before: ``[]`` at the end.
+
+        Cancelling it loses nothing. Of two tasks that call it at once, one gets the page.
+        """
+        while not self._ended:
+            number = self._number
+            page = await self._fetch(number)
+            if number != self._number or self._ended:  # another task has got this page
+                continue
+            self.total = page.total
+            # A list that grows while it is read moves its entries to later pages.
+            new = [entry for entry in page.items if self._identity(entry) not in self._previous]
+            self._number += 1
+            self._previous = frozenset(map(self._identity, page.items))
+            # A server that does not know pages sends the same one again and again.
+            self._ended = not new or self._is_last(page, number)
+            return new
+        return []
+
+    def _is_last(self, page: Page[T], number: int) -> bool:
+        if page.pages is not None:
+            return number >= page.pages
+        if page.total is not None:
+            return number * (page.limit or len(page.items)) >= page.total
+        return not self._until_empty
+
+
+class AsyncHistory:
+    """
+    The generations of the account, newest first: an async iterator of `HistoryEntry`, for any task.
+
+    A page is requested when it is needed, and errors are raised then; reading on requests it again. *total* is the
+    number of generations, None before the first page and if the API does not report it. An entry that newer
+    generations move to the next page meanwhile is not repeated.
+    """
+
+    def __init__(self, pages: PageReader[HistoryEntry]) -> None:
+        self._pages = pages
+        self._entries: deque[HistoryEntry] = deque()
+
+    @property
+    def total(self) -> int | None:
+        """The number of generations in the whole list, as the last page reported it."""
+        return self._pages.total
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> HistoryEntry:
+        while not self._entries:
+            if not (entries := await self._pages.next()):
+                raise StopAsyncIteration
+            self._entries.extend(entries)
+        return self._entries.popleft()
+
+    async def read_batch(self) -> list[HistoryEntry]:
+        """Return the rest of the page, or else the next page whole; ``[]`` at the end."""
+        if self._entries:
+            entries = list(self._entries)
+            self._entries.clear()
+            return entries
+        return await self._pages.next()
