@@ -18,10 +18,11 @@ from neuralbox_async._batch.errors import (
     JournalError,
     JournalLockedError,
     OutcomeUnknownError,
+    RequestChangedError,
 )
 from neuralbox_async._batch.inputs import RequestLike
 from neuralbox_async._batch.journal_entries import JournalEntry, read_journal
-from neuralbox_async._batch.options import OnUnknown
+from neuralbox_async._batch.options import OnChanged, OnUnknown
 from neuralbox_async._batch.results import BatchProgress, BatchReport, BatchResult
 from neuralbox_async._call.stream import AsyncStream
 from neuralbox_async._client import AsyncNeuralBox
@@ -119,12 +120,14 @@ __all__ = [
     "NeuralBoxError",
     "NotFoundError",
     "NotGiven",
+    "OnChanged",
     "OnUnknown",
     "OutcomeUnknownError",
     "Part",
     "PermissionDeniedError",
     "ProviderError",
     "RateLimitError",
+    "RequestChangedError",
     "RequestLike",
     "RequestTooLargeError",
     "Response",

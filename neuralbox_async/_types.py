@@ -21,13 +21,16 @@ from typing import Any, Literal, TypeAlias, TypeGuard, get_args
 import attrs
 
 from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._request_members import request_fields
 from neuralbox_async._validation import (
+    check_key,
     check_nonempty_text,
     check_optional_count,
     check_text,
-    is_integer,
+    is_blank,
     is_mapping,
     is_number,
+    plain_number,
 )
 
 Role = Literal["system", "user", "assistant"]
@@ -206,9 +209,12 @@ def check_settings(system: object, temperature: object, max_tokens: object) -> N
     """Raise `InvalidParameterError` unless `GenerateRequest` accepts these; None means not set."""
     if system is not None:
         check_text("system", system, "a string or None")
-    if temperature is not None and not (is_number(temperature) and 0.0 <= temperature <= _MAX_TEMPERATURE):
-        raise InvalidParameterError("temperature", temperature, "a number from 0.0 to 2.0, or None")
-    check_optional_count("max_tokens", max_tokens, minimum=1)
+    if temperature is not None:
+        number = plain_number(temperature)
+        if not (is_number(number) and 0.0 <= number <= _MAX_TEMPERATURE):
+            raise InvalidParameterError("temperature", temperature, "a number from 0.0 to 2.0, or None")
+    if max_tokens is not None:
+        check_optional_count("max_tokens", plain_number(max_tokens), minimum=1)
 
 
 def _has_only_text_keys(value: Mapping[Any, Any]) -> bool:
@@ -228,14 +234,15 @@ class GenerateRequest:
     A request for one generation, validated when it is made. Raises `InvalidParameterError`.
 
     * *model*: a slug such as ``"gpt-5"``; unknown ones pass, the API decides.
-    * *messages*: see `Messages`.
+    * *messages*: see `Messages`; the last one must not be empty or blank.
     * *system*: shorthand for a system message placed first.
     * *temperature*: 0.0 to 2.0; None leaves the API's default (0.7).
     * *max_tokens*: at least 1; None leaves the model's default.
     * *extra_body*: further top-level wire members, sent as they are.
-    * *key*: the caller's own name for it, by which `AsyncNeuralBox.generate_many` recognises it; not sent.
+    * *key*: the caller's own name for it, a string or an integer, by which `AsyncNeuralBox.generate_many` recognises
+      it; not sent.
 
-    Source: the vendor's page "Text Generation".
+    Numbers may be numpy's. Source: the vendor's page "Text Generation".
     """
 
     model: str
@@ -244,16 +251,21 @@ class GenerateRequest:
     temperature: float | None = attrs.field(default=None, kw_only=True)
     max_tokens: int | None = attrs.field(default=None, kw_only=True)
     extra_body: Mapping[str, Any] = attrs.field(factory=_no_extra, kw_only=True)
-    key: str | None = attrs.field(default=None, kw_only=True)
+    key: str | int | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         # Not a validator for each field: most fields are None, and validators would take twice as long.
         check_nonempty_text("model", self.model, "a model slug, such as 'gpt-5'")
         check_settings(self.system, self.temperature, self.max_tokens)
+        if self.temperature is not None or self.max_tokens is not None:
+            object.__setattr__(self, "temperature", plain_number(self.temperature))
+            object.__setattr__(self, "max_tokens", plain_number(self.max_tokens))
+        last = self.messages[-1].content
+        if isinstance(last, str) and is_blank(last):
+            raise InvalidParameterError("messages", last, "a prompt that is not empty")
         if self.extra_body != {}:
             _check_extra_body(self.extra_body)
-        if self.key is not None:
-            check_nonempty_text("key", self.key, "a non-empty string, or None")
+        check_key(self.key)
 
     @classmethod
     def from_dict(
@@ -268,26 +280,13 @@ class GenerateRequest:
         """
         Return the request that *members* describe: the rule for dicts in `AsyncNeuralBox.generate_many`.
 
-        *members* has ``messages``, or ``prompt`` (a string), and may have the other fields; an integer ``key`` becomes
-        a string. Further members go into *extra_body*. None counts as absent; *model*, *system*, *temperature* and
-        *max_tokens* are the values of absent fields. Raises `InvalidParameterError`.
+        *members* has ``messages``, or ``prompt`` (a string), and may have the other fields. Further members are not
+        sent; use ``extra_body`` to send more. None counts as absent; *model*, *system*, *temperature* and *max_tokens*
+        are the values of absent fields. Raises `InvalidParameterError`, also for a member whose name is nearly that of
+        an absent field, such as ``temprature``.
         """
-        fields = {name: value for name, value in members.items() if value is not None}
-        prompt, messages = fields.pop("prompt", None), fields.pop("messages", None)
-        if prompt is not None:
-            if messages is not None:
-                raise InvalidParameterError("prompt", None, "absent when there are 'messages'", show=False)
-            if not isinstance(prompt, str):
-                raise InvalidParameterError("prompt", prompt, "a string")
-            messages = prompt
-        defaults = {"model": model, "system": system, "temperature": temperature, "max_tokens": max_tokens}
-        known = {name: fields.pop(name, default) for name, default in defaults.items()}
-        key = fields.pop("key", None)
-        extra_body = fields.pop("extra_body", {})
-        if fields and is_mapping(extra_body):
-            extra_body = {**fields, **extra_body}
-        key = str(key) if is_integer(key) else key
-        return cls(messages=messages, extra_body=extra_body, key=key, **known)
+        defaults = {"model": model, "system": system, "temperature": temperature, "max_tokens": max_tokens, "key": None}
+        return cls(**request_fields(members, defaults))
 
 
 # ---------------------------------------------------------------------------------------------------------- responses

@@ -31,12 +31,13 @@ IMPORTS = {
     "_clock": {"_errors", "_fast_paths", "_lazy_imports"},
     # Values and policies.
     "_validation": {"_errors", "_secret"},
-    "_types": {"_errors", "_validation"},
+    "_request_members": {"_errors", "_validation"},
+    "_types": {"_errors", "_request_members", "_validation"},
     "_retry": {"_errors", "_validation"},
     "_options": {"_errors", "_retry", "_secret", "_validation"},
     "_api_key": {"_errors", "_lazy_imports", "_options", "_secret"},
     # What the API says.
-    "_wire": {"_errors", "_fast_paths", "_types"},
+    "_wire": {"_errors", "_fast_paths", "_types", "_validation"},
     # One HTTP exchange.
     "_http": {"_clock", "_errors", "_fast_paths", "_options", "_secret"},
     # One logical call.
@@ -63,6 +64,7 @@ IMPORTS = {
         "_lazy_imports",
         "_logging",
         "_options",
+        "_request_members",
         "_types",
         "_validation",
         "_wire",

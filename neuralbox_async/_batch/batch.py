@@ -6,7 +6,7 @@ import weakref
 from typing import TYPE_CHECKING, Self
 
 from neuralbox_async._batch.errors import BatchStateError
-from neuralbox_async._batch.inputs import InputReader
+from neuralbox_async._batch.inputs import InputReader, check_requests
 from neuralbox_async._batch.results import BatchProgress, BatchReport, BatchResult
 from neuralbox_async._lazy_imports import asyncio, lazy_module
 
@@ -42,6 +42,7 @@ class AsyncBatch:
         defaults: RequestDefaults,
         options: BatchOptions,
     ) -> None:
+        check_requests(requests, defaults)
         self._executor, self._call_options, self._options = executor, call_options, options
         self._inputs, self._defaults = InputReader(requests), defaults
         self._runner: BatchRunner | None = None
@@ -55,8 +56,8 @@ class AsyncBatch:
         """
         Open the journal, get the balance if *limit_to_balance*, and start.
 
-        Raises `JournalLockedError`, `JournalError`, `OutcomeUnknownError` (with ``on_unknown="raise"``), and the errors
-        of getting the balance.
+        Raises `JournalLockedError`, `JournalError`, `OutcomeUnknownError` (with ``on_unknown="raise"``),
+        `RequestChangedError` (with ``on_changed="raise"``), and the errors of getting the balance.
         """
         if self._was_entered:
             raise BatchStateError("a batch is entered once; call generate_many() again for another")
