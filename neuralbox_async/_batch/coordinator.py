@@ -108,7 +108,7 @@ class Coordinator:
             raise AssertionError("without a journal, nothing is done")
         return self._journal.done_entry(claim.key)
 
-    async def claim(self, key: str, model: str, request_hash: str | None, *, may_number: bool) -> Claim:
+    async def claim(self, key: str, model: str, *, may_number: bool, request_hash: str | None = None) -> Claim:
         """
         Claim *key* for a request of *model*; *request_hash*: see `Claim`.
 

@@ -86,15 +86,15 @@ class RequestPreparer:
                 return await self._unknown_result(index, item, request, claim)
         if self._has_budget and not claim.is_pending:
             await self._quote_prices(claim.model)
-        return RequestState(index, item, claim, request, wire, await self._coordinator.admit(claim))
+        return RequestState(index, claim, request, wire, await self._coordinator.admit(claim), item)
 
     async def _claim(self, request: GenerateRequest, wire: Request) -> Claim:
         """Claim the key of *request*. Raises `InvalidParameterError` when another one of this batch has it."""
         model, body = plain(request.model), wire.body or b""
         if request.key is None:
-            return await self._coordinator.claim(content_key(body), model, None, may_number=True)
+            return await self._coordinator.claim(content_key(body), model, may_number=True)
         request_hash = content_key(body) if self._has_journal else None
-        return await self._coordinator.claim(key_text(request.key), model, request_hash, may_number=False)
+        return await self._coordinator.claim(key_text(request.key), model, may_number=False, request_hash=request_hash)
 
     def _settle_change(self, request: GenerateRequest, claim: Claim) -> Claim:
         """Return *claim*, of a key with which earlier runs sent another request, as *on_changed* has it."""

@@ -90,11 +90,11 @@ class RequestState:
     """
 
     index: int
-    item: object
     claim: Claim
     request: GenerateRequest
     wire: Request
     reserved: int | None = None
+    item: object = None
     status: RequestStatus = _CLAIMED
     cancelled_in_flight: bool = False  # after it had been recorded as sent, and before an outcome
     journal_error: JournalError | None = None  # the journal does not have all that is known
