@@ -39,6 +39,7 @@ GenerationId: TypeAlias = str | int
 
 ROLES: frozenset[str] = frozenset(get_args(Role))
 _MAX_TEMPERATURE = 2.0
+_OWN_NUMBERS = (float, int, type(None))  # others are converted
 
 
 def _no_extra() -> Mapping[str, Any]:
@@ -210,7 +211,7 @@ def check_settings(system: object, temperature: object, max_tokens: object) -> N
     if system is not None:
         check_text("system", system, "a string or None")
     if temperature is not None:
-        number = plain_number(temperature)
+        number = temperature if type(temperature) is float else plain_number(temperature)
         if not (is_number(number) and 0.0 <= number <= _MAX_TEMPERATURE):
             raise InvalidParameterError("temperature", temperature, "a number from 0.0 to 2.0, or None")
     if max_tokens is not None:
@@ -239,8 +240,7 @@ class GenerateRequest:
     * *temperature*: 0.0 to 2.0; None leaves the API's default (0.7).
     * *max_tokens*: at least 1; None leaves the model's default.
     * *extra_body*: further top-level wire members, sent as they are.
-    * *key*: the caller's own name for it, a string or an integer, by which `AsyncNeuralBox.generate_many` recognises
-      it; not sent.
+    * *key*: the caller's own name for it, a string or an integer, for `AsyncNeuralBox.generate_many`; not sent.
 
     Numbers may be numpy's. Source: the vendor's page "Text Generation".
     """
@@ -257,7 +257,7 @@ class GenerateRequest:
         # Not a validator for each field: most fields are None, and validators would take twice as long.
         check_nonempty_text("model", self.model, "a model slug, such as 'gpt-5'")
         check_settings(self.system, self.temperature, self.max_tokens)
-        if self.temperature is not None or self.max_tokens is not None:
+        if type(self.temperature) not in _OWN_NUMBERS or type(self.max_tokens) not in _OWN_NUMBERS:
             object.__setattr__(self, "temperature", plain_number(self.temperature))
             object.__setattr__(self, "max_tokens", plain_number(self.max_tokens))
         last = self.messages[-1].content
@@ -265,7 +265,8 @@ class GenerateRequest:
             raise InvalidParameterError("messages", last, "a prompt that is not empty")
         if self.extra_body != {}:
             _check_extra_body(self.extra_body)
-        check_key(self.key)
+        if self.key is not None:
+            check_key(self.key)
 
     @classmethod
     def from_dict(

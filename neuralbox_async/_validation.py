@@ -144,9 +144,7 @@ def is_blank(text: str) -> bool:
 
 
 def check_key(key: object) -> None:
-    """Accept the key of a request: a string of at least one character, an integer (also numpy's), or None."""
-    if key is None:
-        return
+    """Accept the key of a request: a string of at least one character, or an integer, also numpy's."""
     rule = "a non-empty string, an integer, or None"
     if isinstance(key, str):
         check_nonempty_text("key", key, rule)

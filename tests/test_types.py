@@ -89,8 +89,7 @@ def test_invalid(parameter, changes, rule):
     "changes",
     [
         {"model": "a-model/of-tomorrow:v1"},
-        {"messages": ""},
-        {"messages": [{"role": "assistant", "content": ""}]},
+        {"messages": [{"role": "assistant", "content": ""}, {"role": "user", "content": "Hi"}]},
         {"messages": "\x00\u2028\U0001f600"},
         {"temperature": 0},
         {"temperature": 2},

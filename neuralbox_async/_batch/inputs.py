@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any, Final, TypeAlias, cast
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, Final, TypeAlias, TypeGuard, cast
 
 import attrs
 
@@ -63,7 +63,11 @@ class RequestDefaults:
 
     def check_model(self, item: object) -> None:
         """Raise `InvalidParameterError` if neither these defaults nor *item*, the first of a batch, have a model."""
-        if self.model is None and not has_model(as_mapping(item)):
+        try:
+            lacks_model = self.model is None and not has_model(as_mapping(item))
+        except Exception:  # noqa: BLE001 - of methods of the user's own values: the item is invalid
+            return
+        if lacks_model:
             raise InvalidParameterError("model", None, "an argument, or a member of each request", show=False)
 
 
@@ -177,20 +181,29 @@ def check_requests(requests: Any, defaults: RequestDefaults) -> None:
         if kind.__name__ == "DataFrame" and (rows := _ROWS_OF_DATA_FRAME.get(kind.__module__.partition(".")[0])):
             rule = f"rows, not a DataFrame: write {rows}, with a column `prompt` or `messages`"
             raise InvalidParameterError("requests", None, rule, show=False)
-    if not isinstance(requests, Iterable | AsyncIterable) or isinstance(requests, str | bytes | Mapping):
+    if not _is_iterable_of_requests(requests):
         raise InvalidParameterError("requests", requests, "an iterable or async iterable of requests, dicts or strings")
-    if isinstance(requests, Sequence) and len(requests) > 0:
+    if _is_sequence(requests) and len(requests) > 0:
         defaults.check_model(requests[0])
 
 
+def _is_iterable_of_requests(value: object) -> bool:
+    return isinstance(value, Iterable | AsyncIterable) and not isinstance(value, str | bytes | Mapping)
+
+
+def _is_sequence(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, Sequence)
+
+
 def _collection(requests: Any) -> Iterable[object] | None:
+    # Not everything that has a length can be iterated over twice: a queue may be emptied by that.
     is_read_once = isinstance(requests, Iterator | AsyncIterable)
-    return requests if isinstance(requests, Sized) and isinstance(requests, Iterable) and not is_read_once else None
+    return requests if isinstance(requests, Collection) and not is_read_once else None
 
 
 def as_mapping(item: object) -> object:
     """Return *item*; as a dict if it is a row that has names but is no mapping, such as a `sqlite3.Row`."""
-    if isinstance(item, str | Mapping) or not hasattr(type(item), "keys"):
+    if isinstance(item, str) or is_mapping(item) or not hasattr(type(item), "keys"):
         return item
     return dict(cast("Mapping[str, Any]", item))
 
@@ -205,7 +218,8 @@ def key_of(item: object) -> Any:
     try:
         item = as_mapping(item)
         key = item.key if isinstance(item, GenerateRequest) else item.get("key") if is_mapping(item) else None
-        check_key(key)
+        if key is not None:
+            check_key(key)
     except Exception:  # noqa: BLE001 - of methods of the user's own values; the key may make the request invalid
         return None
     return key

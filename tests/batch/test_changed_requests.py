@@ -209,6 +209,24 @@ async def test_items_that_are_not_compared(done, journal):
     assert ["b"] == prompts_of(transport)
 
 
+async def test_a_queue_is_read_once(done, journal):
+    """An iterable with a length that is emptied by reading is not read before its requests are taken."""
+    client, _ = done
+
+    class Queue:
+        def __init__(self):
+            self.items = rows("a", "b", "c", "d")
+
+        def __len__(self):
+            return len(self.items)
+
+        def __iter__(self):
+            while self.items:
+                yield self.items.pop(0)
+
+    assert ["d"] == [result.unwrap().content for result in await run(client, Queue(), journal)]
+
+
 async def test_other_tasks_run(make, journal):
     """While the requests of a large collection are compared, other tasks run."""
     many = [str(number) for number in range(3000)]

@@ -115,7 +115,7 @@ async def test_what_is_no_error(make):
     """An exception of an item's method that is not an error, such as a cancellation, is not taken for a bad item."""
 
     class Item(dict):
-        def items(self):
+        def get(self, *_):
             raise asyncio.CancelledError
 
     client, _ = make()

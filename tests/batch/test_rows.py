@@ -162,6 +162,19 @@ async def test_one_row_without_a_model(make):
     assert [None, "model", None] == [result.error and result.error.parameter for result in results]
 
 
+async def test_an_odd_first_row(make):
+    """A first row whose methods raise exceptions is an invalid row, also if the batch has no model."""
+
+    class Row(dict):
+        def get(self, *_):
+            raise LookupError("no connection to the database")
+
+    client, _ = make()
+    results = await results_of(client.generate_many([Row(prompt="x"), {"prompt": "y", "model": "m"}], ordered=True))
+
+    assert [InvalidParameterError, None] == [result.error and type(result.error) for result in results]
+
+
 async def test_no_rows(make):
     """An empty batch needs no model."""
     client, _ = make()
