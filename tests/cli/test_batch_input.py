@@ -173,7 +173,6 @@ class TestInvalidRows:
             ('{"prompt": "a", "messages": "b"}', "prompt must be absent when there are 'messages'"),
             ('{"messages": [{"role": "x", "content": "y"}]}', "messages[].role must be"),
             ('{"prompt": "a", "temperature": 3}', "temperature must be"),
-            ('{"prompt": "a", "stream": true}', "without 'stream'"),
             ('{"prompt": "a", "key": ""}', "key must be"),
             ('{"prompt": "a", "key": "first"}', "the key 'first' is already used in line 1"),
             ('{"prompt": "\\ud800"}', "lone surrogates"),
