@@ -28,10 +28,11 @@ from neuralbox_async._batch.errors import (
     JournalError,
     JournalLockedError,
     OutcomeUnknownError,
+    RequestChangedError,
 )
 from neuralbox_async._batch.inputs import RequestLike, Requests
 from neuralbox_async._batch.journal_entries import JournalEntry, read_journal
-from neuralbox_async._batch.options import OnUnknown
+from neuralbox_async._batch.options import OnChanged, OnUnknown
 from neuralbox_async._batch.results import BatchProgress, BatchReport, BatchResult
 from neuralbox_async._call.pages import AsyncHistory
 from neuralbox_async._call.stream import AsyncStream
@@ -137,6 +138,7 @@ __all__ = [
     "NeuralBoxError",
     "NotFoundError",
     "NotGiven",
+    "OnChanged",
     "OnUnknown",
     "OutcomeUnknownError",
     "Part",
@@ -144,6 +146,7 @@ __all__ = [
     "Price",
     "ProviderError",
     "RateLimitError",
+    "RequestChangedError",
     "RequestLike",
     "RequestTooLargeError",
     "Requests",

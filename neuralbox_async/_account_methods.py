@@ -212,8 +212,8 @@ class AccountMethods:
         Raises `InvalidParameterError` for the first item that is not a valid request, `NotFoundError` if there is no
         such model, and the errors of `get_balance`.
         """
-        check_requests(requests)
         defaults = RequestDefaults(model=model, system=system, temperature=temperature, max_tokens=max_tokens)
+        check_requests(requests, defaults)
         options = self._options.replace(timeout=timeout, max_retries=max_retries)
         return await estimate.estimate(self._executor, options, requests, defaults)
 

@@ -12,8 +12,8 @@ from neuralbox_async._account_methods import AccountMethods
 from neuralbox_async._api_key import ApiKey, as_secret_key, check_key_source, resolve_key
 from neuralbox_async._async_only import AsyncOnly
 from neuralbox_async._batch.batch import AsyncBatch
-from neuralbox_async._batch.inputs import RequestDefaults, Requests, check_requests
-from neuralbox_async._batch.options import BatchOptions, OnUnknown
+from neuralbox_async._batch.inputs import RequestDefaults, Requests
+from neuralbox_async._batch.options import BatchOptions, OnChanged, OnUnknown
 from neuralbox_async._batch.results import BatchProgress
 from neuralbox_async._call.executor import Call, Executor
 from neuralbox_async._call.shared_state import SharedState
@@ -302,6 +302,8 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
         ordered: bool = False,
         journal: str | os.PathLike[str] | None = None,
         on_unknown: OnUnknown = "skip",
+        on_changed: OnChanged = "raise",
+        include_done: bool = False,
         budget: int | None = None,
         limit_to_balance: bool = False,
         max_rate: float | None = None,
@@ -312,20 +314,19 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
         """
         Return a batch that generates for each of *requests*, many at a time, and yields results as they arrive.
 
-        ``async with client.generate_many(...) as results:``, then ``async for result in results:``. A failed request is
-        a result as well.
+        ``async with client.generate_many(...) as results:``, then ``async for result in results:``; failures as well.
 
         * *requests*: an iterable or async iterable, read as far as needed, of `GenerateRequest` values, strings, or
-          dicts with ``messages`` or ``prompt``, optionally ``key`` and other fields; further members go into the body.
+          dicts with ``messages`` or ``prompt``, optionally ``key`` and other fields; further members are not sent.
         * *model*, *system*, *temperature*, *max_tokens*: for strings, and for dicts that do not have them.
         * *max_concurrency*: the maximum of requests in flight; a batch leaves 2 % of the client's *max_connections*, 10
           at most, to other calls.
         * *ordered*: yield the results in the order of the requests.
         * *journal*: a file that records the requests that were sent and their outcomes. With the same file again, done
-          requests are skipped, pending ones are waited for, and *on_unknown* decides about requests that may have been
-          billed without a response: ``"skip"`` (the result is an `OutcomeUnknownError`), ``"retry"``, ``"raise"``
-          (entering raises that error, with all keys, before anything is sent), or a function that returns for a key
-          whether to retry.
+          requests are skipped (with *include_done*, their results are yielded), and pending ones are waited for.
+        * *on_unknown*: of requests that may have been billed without a response: ``"skip"`` (an `OutcomeUnknownError`),
+          ``"retry"``, ``"raise"`` (when entering), or a function that returns for a key whether to retry.
+        * *on_changed*: of keys with which earlier runs sent other requests: ``"raise"``, ``"skip"`` or ``"retry"``.
         * *budget*: the maximum of NeuralBox tokens to spend, with a journal by all its runs together;
           *limit_to_balance*: get the balance first, and spend no more than that in this run.
         * *max_rate*: requests per second; None adapts the number of requests in flight to what the server accepts.
@@ -336,13 +337,14 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
         After 401, 402, 403 ``insufficient_plan``, at the end of the budget, or when the journal cannot be written,
         nothing more is sent: `AsyncBatch.report` has the error in *stopped_by*. Raises `InvalidParameterError` at once.
         """
-        check_requests(requests)
         defaults = RequestDefaults(model=model, system=system, temperature=temperature, max_tokens=max_tokens)
         batch_options = BatchOptions(
             max_concurrency=max_concurrency,
             ordered=ordered,
             journal=journal,
             on_unknown=on_unknown,
+            on_changed=on_changed,
+            include_done=include_done,
             budget=budget,
             limit_to_balance=limit_to_balance,
             max_rate=max_rate,

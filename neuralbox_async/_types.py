@@ -19,15 +19,18 @@ import attrs
 
 from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._images import data_url
+from neuralbox_async._request_members import request_fields
 from neuralbox_async._validation import (
     SupportsModelDump,
+    check_key,
     check_nonempty_text,
     check_optional_count,
     check_text,
-    is_integer,
+    is_blank,
     is_mapping,
     is_number,
     members_of,
+    plain_number,
 )
 
 Role = Literal["system", "user", "assistant"]
@@ -36,6 +39,7 @@ GenerationId: TypeAlias = str | int
 
 ROLES: frozenset[str] = frozenset(get_args(Role))
 _MAX_TEMPERATURE = 2.0
+_OWN_NUMBERS = (float, int, type(None))  # others are converted
 
 
 def _no_extra() -> Mapping[str, Any]:
@@ -260,9 +264,12 @@ def check_settings(system: object, temperature: object, max_tokens: object) -> N
     """Raise `InvalidParameterError` unless `GenerateRequest` accepts these; None means not set."""
     if system is not None:
         check_text("system", system, "a string or None")
-    if temperature is not None and not (is_number(temperature) and 0.0 <= temperature <= _MAX_TEMPERATURE):
-        raise InvalidParameterError("temperature", temperature, "a number from 0.0 to 2.0, or None")
-    check_optional_count("max_tokens", max_tokens, minimum=1)
+    if temperature is not None:
+        number = temperature if type(temperature) is float else plain_number(temperature)
+        if not (is_number(number) and 0.0 <= number <= _MAX_TEMPERATURE):
+            raise InvalidParameterError("temperature", temperature, "a number from 0.0 to 2.0, or None")
+    if max_tokens is not None:
+        check_optional_count("max_tokens", plain_number(max_tokens), minimum=1)
 
 
 def check_model(model: object) -> None:
@@ -289,14 +296,14 @@ class GenerateRequest:
     A request for one generation, validated when it is made. Raises `InvalidParameterError`.
 
     * *model*: a slug such as ``"gpt-5"``; unknown ones pass, the API decides.
-    * *messages*: see `Messages`.
+    * *messages*: see `Messages`; the last one must not be empty or blank.
     * *system*: shorthand for a system message placed first.
     * *temperature*: 0.0 to 2.0; None leaves the API's default (0.7).
     * *max_tokens*: at least 1; None leaves the model's default.
     * *extra_body*: further top-level wire members, sent as they are.
-    * *key*: the caller's own name for it, by which `AsyncNeuralBox.generate_many` recognises it; not sent.
+    * *key*: the caller's own name for it, a string or an integer, for `AsyncNeuralBox.generate_many`; not sent.
 
-    Source: the vendor's page "Text Generation".
+    Numbers may be numpy's. Source: the vendor's page "Text Generation".
     """
 
     model: str
@@ -305,16 +312,22 @@ class GenerateRequest:
     temperature: float | None = attrs.field(default=None, kw_only=True)
     max_tokens: int | None = attrs.field(default=None, kw_only=True)
     extra_body: Mapping[str, Any] = attrs.field(factory=_no_extra, kw_only=True)
-    key: str | None = attrs.field(default=None, kw_only=True)
+    key: str | int | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         # Not a validator for each field: most fields are None, and validators would take twice as long.
         check_model(self.model)
         check_settings(self.system, self.temperature, self.max_tokens)
+        if type(self.temperature) not in _OWN_NUMBERS or type(self.max_tokens) not in _OWN_NUMBERS:
+            object.__setattr__(self, "temperature", plain_number(self.temperature))
+            object.__setattr__(self, "max_tokens", plain_number(self.max_tokens))
+        last = self.messages[-1].content
+        if isinstance(last, str) and is_blank(last):
+            raise InvalidParameterError("messages", last, "a prompt that is not empty")
         if self.extra_body != {}:
             _check_extra_body(self.extra_body)
         if self.key is not None:
-            check_nonempty_text("key", self.key, "a non-empty string, or None")
+            check_key(self.key)
 
     @classmethod
     def from_dict(
@@ -329,26 +342,13 @@ class GenerateRequest:
         """
         Return the request that *members* describe: the rule for dicts in `AsyncNeuralBox.generate_many`.
 
-        *members* has ``messages``, or ``prompt`` (a string), and may have the other fields; an integer ``key`` becomes
-        a string. Further members go into *extra_body*. None counts as absent; *model*, *system*, *temperature* and
-        *max_tokens* are the values of absent fields. Raises `InvalidParameterError`.
+        *members* has ``messages``, or ``prompt`` (a string), and may have the other fields. Further members are not
+        sent; use ``extra_body`` to send more. None counts as absent; *model*, *system*, *temperature* and *max_tokens*
+        are the values of absent fields. Raises `InvalidParameterError`, also for a member whose name is nearly that of
+        an absent field, such as ``temprature``.
         """
-        fields = {name: value for name, value in members.items() if value is not None}
-        prompt, messages = fields.pop("prompt", None), fields.pop("messages", None)
-        if prompt is not None:
-            if messages is not None:
-                raise InvalidParameterError("prompt", None, "absent when there are 'messages'", show=False)
-            if not isinstance(prompt, str):
-                raise InvalidParameterError("prompt", prompt, "a string")
-            messages = prompt
-        defaults = {"model": model, "system": system, "temperature": temperature, "max_tokens": max_tokens}
-        known = {name: fields.pop(name, default) for name, default in defaults.items()}
-        key = fields.pop("key", None)
-        extra_body = fields.pop("extra_body", {})
-        if fields and is_mapping(extra_body):
-            extra_body = {**fields, **extra_body}
-        key = str(key) if is_integer(key) else key
-        return cls(messages=messages, extra_body=extra_body, key=key, **known)
+        defaults = {"model": model, "system": system, "temperature": temperature, "max_tokens": max_tokens, "key": None}
+        return cls(**request_fields(members, defaults))
 
 
 # ------------------------------------------------------------------------------------------------------------- events

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+import operator
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeGuard
@@ -61,6 +63,20 @@ def is_number(value: object) -> TypeGuard[int | float]:
 def is_integer(value: object) -> TypeGuard[int]:
     """Return whether *value* is an integer, and not True or False."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def plain_number(value: Any) -> Any:
+    """Return *value*; if it is a number of another library's type, such as numpy's, as an int or a float."""
+    if type(value) is int or type(value) is float or isinstance(value, int):
+        return value
+    if isinstance(value, numbers.Integral):
+        return operator.index(value)
+    if isinstance(value, numbers.Real):
+        try:
+            return float(value)
+        except OverflowError:
+            return value
+    return value
 
 
 def check_seconds(parameter: str, value: object) -> float | None:
@@ -139,6 +155,34 @@ def check_nonempty_text(parameter: str, value: object, rule: str) -> str:
     if not (text := check_text(parameter, value, rule)):
         raise InvalidParameterError(parameter, value, rule)
     return text
+
+
+def is_blank(text: str) -> bool:
+    """Return whether *text* is empty, or nothing but white space: the API would bill an answer to nothing."""
+    return not text or text.isspace()
+
+
+def check_key(key: object) -> None:
+    """Accept the key of a request: a string of at least one character, or an integer, also numpy's."""
+    rule = "a non-empty string, an integer, or None"
+    if isinstance(key, str):
+        check_nonempty_text("key", key, rule)
+    elif not is_integer(plain_number(key)):
+        raise InvalidParameterError("key", key, rule)
+    if type(key) is not str:
+        try:
+            hash(key)
+            key_text(key)
+        except Exception:  # noqa: BLE001 - of the user's own class, or of a number with too many digits
+            raise InvalidParameterError("key", key, rule) from None
+
+
+def key_text(key: object) -> str:
+    """Return the text that stands for *key*, which is a string or an integer, in a journal."""
+    if isinstance(key, str):
+        # A class derived from `str` may have other methods, which do not work.
+        return key if type(key) is str else str.__str__(key)
+    return int.__repr__(plain_number(key))
 
 
 def check_callable(parameter: str, value: object) -> None:

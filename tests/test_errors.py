@@ -25,6 +25,7 @@ from neuralbox_async import (
     OutcomeUnknownError,
     ProviderError,
     RateLimitError,
+    RequestChangedError,
     ResponseError,
     StreamInterruptedError,
     StreamStateError,
@@ -56,6 +57,7 @@ EXAMPLES = [
     BatchStateError("not entered"),
     BudgetReachedError("no more", budget=10, spent=9, model="gpt-5"),
     OutcomeUnknownError("in flight when it died", keys=("a", "b")),
+    RequestChangedError("changed", keys=(1, "b")),
     JournalError("no journal", path="run.jsonl", line=3),
     JournalLockedError("in use", path="run.jsonl"),
 ]
@@ -93,6 +95,7 @@ def test_every_class_has_an_example():
         (GenerationFailedError("failed"), True, "no"),
         (BudgetReachedError("no more"), False, "no"),
         (OutcomeUnknownError("in flight when it died"), True, "unknown"),
+        (RequestChangedError("changed"), False, "no"),
         (JournalError("no journal"), False, "no"),
         (StreamInterruptedError("cut", generation=SO_FAR), True, "unknown"),
         (StreamTimeoutError("stalled", generation=SO_FAR), True, "unknown"),

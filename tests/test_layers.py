@@ -32,7 +32,8 @@ IMPORTS = {
     # Values and policies.
     "_validation": {"_errors", "_secret"},
     "_images": {"_errors"},
-    "_types": {"_errors", "_images", "_validation"},
+    "_request_members": {"_errors", "_validation"},
+    "_types": {"_errors", "_images", "_request_members", "_validation"},
     "_account_types": {"_types"},
     "_retry": {"_errors", "_validation"},
     "_async_only": set(),
@@ -40,7 +41,7 @@ IMPORTS = {
     "_options": {"_environment_proxy", "_errors", "_retry", "_secret", "_validation"},
     "_api_key": {"_errors", "_lazy_imports", "_options", "_secret"},
     # What the API says.
-    "_wire": {"_account_types", "_errors", "_fast_paths", "_types"},
+    "_wire": {"_account_types", "_errors", "_fast_paths", "_types", "_validation"},
     # One HTTP exchange.
     "_http": {"_clock", "_errors", "_fast_paths", "_options", "_secret"},
     # One logical call.
@@ -71,6 +72,7 @@ IMPORTS = {
         "_lazy_imports",
         "_logging",
         "_options",
+        "_request_members",
         "_types",
         "_validation",
         "_wire",

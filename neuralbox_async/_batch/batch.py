@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from neuralbox_async._async_only import AsyncOnly
 from neuralbox_async._batch.errors import BatchStateError
-from neuralbox_async._batch.inputs import InputReader
+from neuralbox_async._batch.inputs import InputReader, check_requests
 from neuralbox_async._batch.results import BatchProgress, BatchReport, BatchResult
 from neuralbox_async._lazy_imports import asyncio, lazy_module
 
@@ -43,6 +43,7 @@ class AsyncBatch(AsyncOnly):
         defaults: RequestDefaults,
         options: BatchOptions,
     ) -> None:
+        check_requests(requests, defaults)
         self._executor, self._call_options, self._options = executor, call_options, options
         self._inputs, self._defaults = InputReader(requests), defaults
         self._runner: BatchRunner | None = None
@@ -56,8 +57,8 @@ class AsyncBatch(AsyncOnly):
         """
         Open the journal, get the balance if *limit_to_balance*, and start.
 
-        Raises `JournalLockedError`, `JournalError`, `OutcomeUnknownError` (with ``on_unknown="raise"``), and the errors
-        of getting the balance.
+        Raises `JournalLockedError`, `JournalError`, `OutcomeUnknownError` (with ``on_unknown="raise"``),
+        `RequestChangedError` (with ``on_changed="raise"``), and the errors of getting the balance.
         """
         if self._was_entered:
             raise BatchStateError("a batch is entered once; call generate_many() again for another")

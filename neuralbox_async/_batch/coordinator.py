@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from neuralbox_async._batch.budget import Budget
     from neuralbox_async._batch.journal import Journal
+    from neuralbox_async._batch.journal_entries import JournalEntry
     from neuralbox_async._batch.pacer import Pacer
     from neuralbox_async._batch.results import BatchResult
     from neuralbox_async._types import GenerationId
@@ -41,12 +42,19 @@ class ServerSignal(enum.Enum):
 
 @attrs.frozen(slots=False)  # without slots it is made in half the time
 class Claim:
-    """A *key* that this batch has claimed for a request of *model*, and the state in which earlier runs left it."""
+    """
+    A *key* that this batch has claimed for a request of *model*, and the state in which earlier runs left it.
+
+    *request_hash*: of the body, None if the key itself is that. *changed*: whether earlier runs sent another body, and
+    may have been billed for that.
+    """
 
     key: str
     model: str
     status: KeyStatus = KeyStatus.NEW
     unresolved: Unresolved | None = None
+    request_hash: str | None = None
+    changed: bool = False
 
     @property
     def is_pending(self) -> bool:
@@ -94,22 +102,29 @@ class Coordinator:
             return "", b""
         return self._journal.response_of(claim.unresolved)
 
-    async def claim(self, key: str, model: str, *, may_number: bool) -> Claim:
+    async def earlier_result(self, claim: Claim) -> JournalEntry:
+        """Return the ``"done"`` entry of *claim* from an earlier run. Raises `JournalError`."""
+        if self._journal is None:
+            raise AssertionError("without a journal, nothing is done")
+        return self._journal.done_entry(claim.key)
+
+    async def claim(self, key: str, model: str, *, may_number: bool, request_hash: str | None = None) -> Claim:
         """
-        Claim *key* for a request of *model*.
+        Claim *key* for a request of *model*; *request_hash*: see `Claim`.
 
         A key that this batch has claimed already gets a number if it *may_number*; otherwise raises
         `InvalidParameterError`.
         """
         if self._journal is None:
             return Claim(key, model)
-        claimed = self._journal.claim(key)
+        claimed = self._journal.claim(key, request_hash)
         if claimed is None and may_number:
             key = self._journal.number(key)
-            claimed = self._journal.claim(key)
+            claimed = self._journal.claim(key, request_hash)
         if claimed is None:
             raise InvalidParameterError("key", key, "different for each request of a batch")
-        return Claim(key, model, *claimed)
+        status, unresolved, changed = claimed
+        return Claim(key, model, status, unresolved, request_hash, changed)
 
     def expects_claims(self, remaining: int | None) -> bool:
         """
@@ -194,7 +209,7 @@ class Coordinator:
     async def sent(self, claim: Claim, idempotency_key: str, reserved: int | None) -> None:
         """Record in the journal that the request of *claim* is about to be sent. Raises `JournalError`."""
         if self._journal is not None:
-            self._journal.write_start(claim.key, idempotency_key, claim.model, reserved)
+            self._journal.write_start(claim.key, idempotency_key, claim.model, reserved, claim.request_hash)
 
     async def observe(self, signal: ServerSignal, started: float) -> None:
         """Learn the pace from the end of a request that started at *started* (`time.monotonic`)."""

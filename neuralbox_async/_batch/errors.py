@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from neuralbox_async._errors import BillingStatus, NeuralBoxError
 
 
@@ -27,16 +29,30 @@ class OutcomeUnknownError(NeuralBoxError):
     """
     A journal has requests, named by *keys*, that were sent and have no outcome; they may have been billed.
 
-    As the result of one request: *text* or *body* (bytes) is the part of its response that had arrived.
+    Raised when a batch is entered, its *keys* are the texts in the journal; otherwise, they are as they were given. As
+    the result of one request: *text* or *body* (bytes) is the part of its response that had arrived.
     """
 
-    def __init__(self, message: str, *, keys: tuple[str, ...] = (), text: str = "", body: bytes = b"") -> None:
+    def __init__(self, message: str, *, keys: tuple[Any, ...] = (), text: str = "", body: bytes = b"") -> None:
         super().__init__(message)
-        self.keys: tuple[str, ...] = keys
+        self.keys: tuple[Any, ...] = keys
         self.text: str = text
         self.body: bytes = body
         self.request_sent = True
         self.billed: BillingStatus = "unknown"
+
+
+class RequestChangedError(NeuralBoxError):
+    """
+    Requests of a batch, named by *keys*, differ from those that earlier runs sent with the same keys; none was sent.
+
+    *keys*: as they were given.
+    """
+
+    def __init__(self, message: str, *, keys: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.keys: tuple[Any, ...] = keys
+        self.billed: BillingStatus = "no"
 
 
 class JournalError(NeuralBoxError):

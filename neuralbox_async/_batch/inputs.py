@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
-from typing import Any, Final, TypeAlias, cast
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, Final, TypeAlias, TypeGuard, cast
 
 import attrs
 
 from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._lazy_imports import anyio, asyncio, hashlib
+from neuralbox_async._request_members import has_model
 from neuralbox_async._types import GenerateRequest
-from neuralbox_async._validation import is_integer, is_mapping
+from neuralbox_async._validation import check_key, is_mapping
 
 RequestLike: TypeAlias = GenerateRequest | str | Mapping[str, Any]
 """
 One request of a batch: a `GenerateRequest`, a prompt, or a dict.
 
-A dict has ``messages`` or ``prompt``, may have ``key`` and the other fields of `GenerateRequest`, and further members
-for the body.
+A dict has ``messages`` or ``prompt``, and may have ``key`` and the other fields of `GenerateRequest`; see
+`GenerateRequest.from_dict`. Its further members are not sent; they are in `BatchResult.item`. An object with ``keys()``
+that `dict` accepts, such as a `sqlite3.Row`, is a dict as well.
 """
 Requests: TypeAlias = Iterable[RequestLike] | AsyncIterable[RequestLike]
 """*requests*: an iterable or async iterable of requests (`RequestLike`)."""
@@ -27,6 +29,8 @@ END: Final = object()
 
 _CANCELLED = "the iterator of the requests cancelled the task that reads it"
 _KEY_LENGTH = 32  # hexadecimal digits of a body's hash
+# Iterating over a DataFrame yields the names of its columns, or the columns themselves: each would be a prompt.
+_ROWS_OF_DATA_FRAME: Final = {"pandas": "df.to_dict('records')", "polars": "df.to_dicts()"}
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -39,7 +43,7 @@ class RequestDefaults:
     max_tokens: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.request({"prompt": "", "model": "any" if self.model is None else self.model})
+        self.request({"prompt": "any", "model": "any" if self.model is None else self.model})
 
     def request(self, item: object) -> GenerateRequest:
         """Return the request that *item* describes. Raises `InvalidParameterError`."""
@@ -51,18 +55,33 @@ class RequestDefaults:
             return GenerateRequest(
                 model, item, system=self.system, temperature=self.temperature, max_tokens=self.max_tokens
             )
+        item = as_mapping(item)
         if not is_mapping(item):
             raise InvalidParameterError("requests[]", item, "a GenerateRequest, a dict or a string")
         return GenerateRequest.from_dict(
             item, model=self.model, system=self.system, temperature=self.temperature, max_tokens=self.max_tokens
         )
 
+    def check_model(self, item: object) -> None:
+        """Raise `InvalidParameterError` if neither these defaults nor *item*, the first of a batch, have a model."""
+        try:
+            lacks_model = self.model is None and not has_model(as_mapping(item))
+        except Exception:  # noqa: BLE001 - of methods of the user's own values: the item is invalid
+            return
+        if lacks_model:
+            raise InvalidParameterError("model", None, "an argument, or a member of each request", show=False)
+
 
 class InputReader:
-    """The items of *requests*, each read when it is needed."""
+    """
+    The items of *requests*, each read when it is needed.
+
+    *collection*: the items once more, if they can be read twice; otherwise None.
+    """
 
     def __init__(self, requests: Requests) -> None:
         self.taken = 0
+        self.collection = _collection(requests)
         self.total: int | None = len(requests) if isinstance(requests, Sized) else None
         self.ended = False  # no item follows
         # An object that is both is meant to be read without blocking.
@@ -157,14 +176,37 @@ class _AsyncReader:
             self._reply.set()
 
 
-def check_requests(requests: Any) -> None:
-    """Raise `InvalidParameterError` unless *requests* is an iterable of requests."""
+def check_requests(requests: Any, defaults: RequestDefaults) -> None:
+    """Raise `InvalidParameterError` unless *requests* is an iterable of requests, the first of which has a model."""
+    for kind in type(requests).__mro__:
+        if kind.__name__ == "DataFrame" and (rows := _ROWS_OF_DATA_FRAME.get(kind.__module__.partition(".")[0])):
+            rule = f"rows, not a DataFrame: write {rows}, with a column `prompt` or `messages`"
+            raise InvalidParameterError("requests", None, rule, show=False)
     if not _is_iterable_of_requests(requests):
         raise InvalidParameterError("requests", requests, "an iterable or async iterable of requests, dicts or strings")
+    if _is_sequence(requests) and len(requests) > 0:
+        defaults.check_model(requests[0])
 
 
 def _is_iterable_of_requests(value: object) -> bool:
     return isinstance(value, Iterable | AsyncIterable) and not isinstance(value, str | bytes | Mapping)
+
+
+def _is_sequence(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, Sequence)
+
+
+def _collection(requests: Any) -> Iterable[object] | None:
+    # Not everything that has a length can be iterated over twice: a queue may be emptied by that.
+    is_read_once = isinstance(requests, Iterator | AsyncIterable)
+    return requests if isinstance(requests, Collection) and not is_read_once else None
+
+
+def as_mapping(item: object) -> object:
+    """Return *item*; as a dict if it is a row that has names but is no mapping, such as a `sqlite3.Row`."""
+    if isinstance(item, str) or is_mapping(item) or not hasattr(type(item), "keys"):
+        return item
+    return dict(cast("Mapping[str, Any]", item))
 
 
 def content_key(body: bytes) -> str:
@@ -172,15 +214,16 @@ def content_key(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()[:_KEY_LENGTH]
 
 
-def key_of(item: object) -> str | None:
-    """Return the key in *item*, which is not a valid request, if there is one."""
+def key_of(item: object) -> Any:
+    """Return the key in *item*, which is not a valid request, if it has one that is valid; otherwise None."""
     try:
+        item = as_mapping(item)
         key = item.key if isinstance(item, GenerateRequest) else item.get("key") if is_mapping(item) else None
-        if is_integer(key):
-            return int.__repr__(key)
-        return plain(key).encode(errors="replace").decode() or None if isinstance(key, str) else None
+        if key is not None:
+            check_key(key)
     except Exception:  # noqa: BLE001 - of methods of the user's own values; the key may make the request invalid
         return None
+    return key
 
 
 def plain(text: str) -> str:

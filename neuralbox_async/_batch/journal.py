@@ -18,7 +18,15 @@ import attrs
 
 from neuralbox_async._batch import journal_lines
 from neuralbox_async._batch.errors import JournalError
-from neuralbox_async._batch.journal_entries import HEADER, check_header, count, malformed, members_of
+from neuralbox_async._batch.journal_entries import (
+    HEADER,
+    JournalEntry,
+    check_header,
+    count,
+    entry_of,
+    malformed,
+    members_of,
+)
 from neuralbox_async._batch.journal_file import JournalFile
 from neuralbox_async._batch.journal_lines import usable_id
 from neuralbox_async._batch.key_index import KeyIndex, digest_of, numbered_key
@@ -33,6 +41,7 @@ _MAX_DIGITS: Final = 19  # of a number of 64 bits
 # The most frequent lines are recognised by their beginning; all others, and lines that a user edited, are parsed.
 _START: Final = re.compile(
     rb'\{"event":"start","key":"([^"\\]+)","idempotency_key":"([^"\\]+)","model":"([^"\\]+)","reserved":(\d+|null)'
+    rb'(?:,"request_hash":"([0-9a-f]{6,})")?'
 )
 _DONE: Final = re.compile(
     rb'\{"event":"done","key":"([^"\\]+)","at":[\d.]+,"attempts":\d+,"elapsed":[\d.]+,"tokens_used":(\d+|null)'
@@ -49,7 +58,14 @@ class KeyStatus(enum.IntEnum):
     PENDING = 4  # accepted: its id identifies the generation
 
 
-_CLAIMED = 0x80  # by this run; a bit beside the status
+_BILLED: Final = (KeyStatus.UNRESOLVED, KeyStatus.DONE, KeyStatus.PENDING)  # certainly, or perhaps
+
+# The number of a key in the index: its status, whether this run has claimed it, and 24 bits of the hash of its request,
+# or 0 if that is unknown.
+_STATUS: Final = 0x7F
+_CLAIMED: Final = 0x80
+_HASH_SHIFT: Final = 8
+_HASH_DIGITS: Final = 6  # hexadecimal
 
 
 @attrs.define
@@ -63,6 +79,8 @@ class Unresolved:
     reserved: int | None = None  # tokens
     offset: int | None = None  # in the journal, of the line with the part of a response that had arrived
     earlier: Unresolved | None = None  # of the same key, which was sent again nevertheless: both may be billed
+    short_hash: int = 0  # of its request
+    done_before: int = 0  # the number in the index of another request that was done with the same key
 
     @property
     def status(self) -> KeyStatus:
@@ -71,11 +89,17 @@ class Unresolved:
 
 
 class Journal:
-    """The journal that one batch writes. Not thread-safe, except for `check` and `sync`."""
+    """
+    The journal that one batch writes. Not thread-safe, except for `check` and `sync`.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    *keep_offsets*: whether `done_entry` will be called; another 16 bytes or more for each key.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, keep_offsets: bool = False) -> None:
         self._file = JournalFile(path, HEADER, self._read_line)
-        self._index = KeyIndex()
+        self._index = KeyIndex("I")
+        self._offsets = KeyIndex("Q") if keep_offsets else None  # of the lines of done keys
+        self.has_hashes = False  # of the requests of any key
         self._unresolved: dict[int, Unresolved] = {}  # by digest; few
         self._superseded: list[Unresolved] = []  # whose bill no outcome of their key settles; fewer
         self.done_left = self.pending_left = 0  # done entries, and pending keys, that this run has not claimed
@@ -111,12 +135,14 @@ class Journal:
         if number == 1:
             check_header(line, self._file.path)
         elif match := _START.match(line) if line.endswith(b"}\n") else None:
-            key, *facts, reserved = match.groups()
+            key, *facts, reserved, request_hash = match.groups()
             try:
                 idempotency_key, model = (fact.decode() for fact in facts)
             except UnicodeDecodeError:
                 raise malformed(self._file.path, number) from None
-            self._on_start(key, Unresolved("", idempotency_key, None, model, _tokens(reserved)))
+            unresolved = Unresolved("", idempotency_key, None, model, _tokens(reserved))
+            unresolved.short_hash = _short_hash(request_hash)
+            self._on_start(key, unresolved)
         elif match := _DONE.match(line) if line.endswith(b"}\n") else None:
             self._on_done(match[1], _tokens(match[2]))
         else:
@@ -129,6 +155,7 @@ class Journal:
                 model, idempotency_key = members.get("model"), members.get("idempotency_key")
                 unresolved = Unresolved("", idempotency_key, None, model if isinstance(model, str) else "")
                 unresolved.reserved = count(members.get("reserved"))
+                unresolved.short_hash = _short_hash(members.get("request_hash"))
                 self._on_start(key, unresolved)
             case "done", _:
                 self._on_done(key, count(members.get("tokens_used")))
@@ -139,21 +166,29 @@ class Journal:
             case _:
                 pass  # of a later version
 
-    # A key is done once: what a damaged or edited file has after that cannot make it one that is sent again.
+    # A request is done once: what a damaged or edited file has after that cannot make it one that is sent again. Only
+    # another request with the same key can follow.
 
     def _on_start(self, key: bytes, unresolved: Unresolved) -> None:
         digest = digest_of(key)
-        if self._index[digest] == KeyStatus.DONE:
-            return
+        number = self._index[digest]
+        if number & _STATUS == KeyStatus.DONE:
+            if not _is_changed(number, unresolved.short_hash):
+                return
+            unresolved.done_before = number
+            self.done_left -= 1
         unresolved.key, unresolved.earlier = _text(key), self._unresolved.get(digest)
-        self._index[digest] = KeyStatus.UNRESOLVED
+        self.has_hashes = self.has_hashes or unresolved.short_hash > 0
+        self._index[digest] = unresolved.short_hash << _HASH_SHIFT | KeyStatus.UNRESOLVED
         self._unresolved[digest] = unresolved
 
     def _on_done(self, key: bytes, tokens: int | None) -> None:
         digest = digest_of(key)
-        if self._index[digest] == KeyStatus.DONE:
+        if self._status_of(digest) == KeyStatus.DONE:
             return
-        self._index[digest] = KeyStatus.DONE
+        self._set_status(digest, KeyStatus.DONE)
+        if self._offsets is not None:
+            self._offsets[digest] = self._file.offset
         self.done_left += 1
         unresolved = self._unresolved.pop(digest, None)
         if unresolved is not None and unresolved.earlier is not None:
@@ -169,24 +204,33 @@ class Journal:
     def _on_not_billed(self, key: bytes) -> None:
         """Record that *key* was not billed the last time it was sent, which settles no earlier time."""
         digest = digest_of(key)
-        if self._index[digest] == KeyStatus.DONE:
+        if self._status_of(digest) == KeyStatus.DONE:
             return
         unresolved = self._unresolved.pop(digest, None)
-        if unresolved is None or unresolved.earlier is None:
-            self._index[digest] = KeyStatus.FAILED
+        if unresolved is not None and unresolved.earlier is not None:
+            earlier = self._unresolved[digest] = unresolved.earlier
+            self._index[digest] = earlier.short_hash << _HASH_SHIFT | earlier.status
+        elif unresolved is not None and unresolved.done_before:
+            self._index[digest] = unresolved.done_before
+            self.done_left += 1
         else:
-            self._unresolved[digest] = unresolved.earlier
-            self._index[digest] = unresolved.earlier.status
+            self._set_status(digest, KeyStatus.FAILED)
 
     def _on_unresolved(self, key: bytes, generation_id: GenerationId | None, *, has_response: bool) -> None:
         digest = digest_of(key)
-        if self._index[digest] == KeyStatus.DONE:
+        if self._status_of(digest) == KeyStatus.DONE:
             return
         unresolved = self._unresolved.setdefault(digest, Unresolved(_text(key)))
         unresolved.generation_id = generation_id
         if has_response:
             unresolved.offset = self._file.offset
-        self._index[digest] = unresolved.status
+        self._set_status(digest, unresolved.status)
+
+    def _status_of(self, digest: int) -> int:
+        return self._index[digest] & _STATUS
+
+    def _set_status(self, digest: int, status: KeyStatus) -> None:
+        self._index[digest] = self._index[digest] & ~_STATUS | status
 
     # ----------------------------------------------------------------------------------------------------------- keys
 
@@ -224,7 +268,17 @@ class Journal:
 
     def status_of(self, key: str) -> KeyStatus:
         """Return the state in which earlier runs left *key*, without claiming it."""
-        return KeyStatus(self._index[digest_of(key.encode(errors="surrogatepass"))] & ~_CLAIMED)
+        return KeyStatus(self._status_of(digest_of(key.encode(errors="surrogatepass"))))
+
+    def has_changed(self, key: str, request_hash: str) -> bool:
+        """Return whether earlier runs sent another request with *key*, and were or may have been billed for it."""
+        number = self._index[digest_of(key.encode())]
+        return number & _STATUS in _BILLED and _is_changed(number, _short_hash(request_hash))
+
+    def done_entry(self, key: str) -> JournalEntry:
+        """Return the last ``"done"`` entry of *key* that an earlier run wrote. Raises `JournalError`."""
+        offset = 0 if self._offsets is None else self._offsets[digest_of(key.encode())]
+        return entry_of(self._file.line_at(offset), self._file.path, 0)
 
     def number(self, key: str) -> str:
         """Return *key*, which this run has claimed already, with a number appended."""
@@ -234,16 +288,21 @@ class Journal:
             del self._numbers[next(iter(self._numbers))]
         return numbered
 
-    def claim(self, key: str) -> tuple[KeyStatus, Unresolved | None] | None:
-        """Return the state in which earlier runs left *key*; None if this run has claimed it already."""
+    def claim(self, key: str, request_hash: str | None) -> tuple[KeyStatus, Unresolved | None, bool] | None:
+        """
+        Return the state in which earlier runs left *key*, and whether `has_changed`; None if this run has claimed it.
+
+        *request_hash*: None for a key that is the hash of its request.
+        """
         digest = digest_of(key.encode())
         marked = self._index.mark(digest, _CLAIMED)
         if marked & _CLAIMED:
             return None
-        status = KeyStatus(marked)
+        status = KeyStatus(marked & _STATUS)
+        changed = status in _BILLED and _is_changed(marked, _short_hash(request_hash))
         self.done_left -= status is KeyStatus.DONE
         self.pending_left -= status is KeyStatus.PENDING
-        return status, self._unresolved.pop(digest, None)
+        return status, self._unresolved.pop(digest, None), changed
 
     def _is_claimed(self, key: str) -> bool:
         return self._index[digest_of(key.encode())] & _CLAIMED != 0
@@ -252,9 +311,11 @@ class Journal:
 
     # A line that the disk refuses is tried again later, except for a start: then the request is not sent.
 
-    def write_start(self, key: str, idempotency_key: str, model: str, reserved: int | None) -> None:
+    def write_start(
+        self, key: str, idempotency_key: str, model: str, reserved: int | None, request_hash: str | None = None
+    ) -> None:
         """Write that *key* is about to be sent, for *reserved* tokens. Like all methods that write: `JournalError`."""
-        self._file.write(journal_lines.start(key, idempotency_key, model, reserved))
+        self._file.write(journal_lines.start(key, idempotency_key, model, reserved, request_hash))
 
     def write_pending(self, key: str, generation_id: GenerationId) -> None:
         """Write that the API accepted *key* and has not finished it."""
@@ -283,6 +344,22 @@ def _response_in(members: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _tokens(digits: bytes) -> int | None:
     return None if digits == b"null" or len(digits) > _MAX_DIGITS else count(int(digits))
+
+
+def _short_hash(request_hash: object) -> int:
+    """Return 24 bits of *request_hash*, hexadecimal digits; 0 if it is not that."""
+    if not isinstance(request_hash, str | bytes):
+        return 0
+    try:
+        return max(1, int(request_hash[:_HASH_DIGITS], 16))
+    except ValueError:  # a user has edited it
+        return 0
+
+
+def _is_changed(number: int, short_hash: int) -> bool:
+    """Return whether *number*, of a key in the index, has the hash of another request than *short_hash*."""
+    known = number >> _HASH_SHIFT
+    return known > 0 and short_hash > 0 and known != short_hash
 
 
 def _text(key: bytes) -> str:

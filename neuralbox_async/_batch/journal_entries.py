@@ -40,7 +40,7 @@ class JournalEntry:
       arrived. *body*: the part of a response that had arrived, if no text could be read from it; at most 1 MiB.
     * *attempts*, *elapsed*, *tokens_used*: as in `BatchResult`.
     * *idempotency_key*: of ``"start"``; the header that was sent. *model*, *reserved*: of ``"start"``; the model, and
-      the tokens that the budget reserved.
+      the tokens that the budget reserved. *request_hash*: of ``"start"``, if the key is the caller's own; of the body.
     """
 
     event: str
@@ -59,6 +59,7 @@ class JournalEntry:
     idempotency_key: str | None = None
     model: str | None = None
     reserved: int | None = None
+    request_hash: str | None = None
 
 
 def read_journal(path: str | os.PathLike[str]) -> Iterator[JournalEntry]:
@@ -75,7 +76,7 @@ def read_journal(path: str | os.PathLike[str]) -> Iterator[JournalEntry]:
                 if number == 1:
                     check_header(line, name)
                 elif line.endswith(b"\n"):
-                    yield _entry(members_of(line, name, number), name, number)
+                    yield entry_of(line, name, number)
     except OSError as error:
         raise unusable(name, error) from error
     except ValueError as error:  # the path cannot be one
@@ -94,8 +95,9 @@ def not_a_journal(path: str) -> JournalError:
 
 
 def malformed(path: str, number: int) -> JournalError:
-    """Return the error of a line that is not an entry."""
-    return JournalError(f"line {number} of the journal is malformed: {path}", path=path, line=number)
+    """Return the error of a line that is not an entry; *number*: 0 if it is unknown."""
+    name = f"line {number}" if number else "a line"
+    return JournalError(f"{name} of the journal is malformed: {path}", path=path, line=number or None)
 
 
 def check_header(line: bytes, path: str) -> None:
@@ -125,7 +127,9 @@ def _object(line: bytes) -> Mapping[str, Any] | None:
     return members if is_mapping(members) else None
 
 
-def _entry(members: Mapping[str, Any], path: str, number: int) -> JournalEntry:
+def entry_of(line: bytes, path: str, number: int) -> JournalEntry:
+    """Return the entry in *line*. Raises `JournalError`, with the *number* of the line."""
+    members = members_of(line, path, number)
     raw = members.get("generation")
     generation = None if raw is None else _generation(raw, path, number)
     return JournalEntry(
@@ -145,6 +149,7 @@ def _entry(members: Mapping[str, Any], path: str, number: int) -> JournalEntry:
         idempotency_key=_text(members.get("idempotency_key")),
         model=_text(members.get("model")),
         reserved=count(members.get("reserved")),
+        request_hash=_text(members.get("request_hash")),
     )
 
 

@@ -26,10 +26,11 @@ _dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).enco
 _quoted: Final = json.encoder.encode_basestring
 
 
-def start(key: str, idempotency_key: str, model: str, reserved: int | None) -> bytes:
-    """Return the line for a *key* that is about to be sent, for *reserved* tokens."""
+def start(key: str, idempotency_key: str, model: str, reserved: int | None, request_hash: str | None) -> bytes:
+    """Return the line for a *key* that is about to be sent, for *reserved* tokens; *request_hash*: of the body."""
     request = f'"idempotency_key":{_quoted(idempotency_key)},"model":{_quoted(model)}'
-    facts = f'"reserved":{"null" if reserved is None else reserved},"at":{_now()}'
+    body = "" if request_hash is None else f'"request_hash":"{request_hash}",'
+    facts = f'"reserved":{"null" if reserved is None else reserved},{body}"at":{_now()}'
     return f'{{"event":"start","key":{_quoted(key)},{request},{facts}}}\n'.encode()
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from neuralbox_async._batch.budget import Budget
+from neuralbox_async._batch.changed_requests import check_unchanged
 from neuralbox_async._batch.coordinator import Coordinator
 from neuralbox_async._batch.errors import OutcomeUnknownError
 from neuralbox_async._batch.journal import Journal
@@ -41,10 +42,12 @@ async def open_batch(
 
     Raises the errors of entering an `AsyncBatch`.
     """
-    journal = None if options.journal is None else Journal(options.journal)
+    journal = None if options.journal is None else Journal(options.journal, keep_offsets=options.include_done)
     try:
         if journal is not None:
             await _open_journal(journal, options)
+            if options.on_changed == "raise" and journal.has_hashes and inputs.collection is not None:
+                await check_unchanged(journal, inputs.collection, defaults)
         balance = None
         if options.limit_to_balance:
             balance = (await get_balance(executor, call_options, call_options.headers)).token_balance
@@ -114,7 +117,7 @@ def _make_runner(
         options=call_options,
         defaults=defaults,
         coordinator=coordinator,
-        choose_retry=options.choose_retry,
+        batch_options=options,
         idempotency_prefix=os.urandom(16).hex(),  # once: for each request, it would cost 3 %
     )
     return BatchRunner(

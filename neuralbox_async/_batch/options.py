@@ -20,9 +20,10 @@ from neuralbox_async._validation import (
     field_validator,
 )
 
-OnUnknown: TypeAlias = Literal["retry", "skip", "raise"] | Callable[[str], bool]
+OnUnknown: TypeAlias = Literal["retry", "skip", "raise"] | Callable[[Any], bool]
 """The treatment of requests that may have been billed without a response; a function is called with the key."""
-
+OnChanged: TypeAlias = Literal["raise", "skip", "retry"]
+"""The treatment of requests that differ from those that earlier runs sent with the same keys."""
 
 _POLICIES = frozenset({"retry", "skip", "raise"})
 
@@ -41,6 +42,11 @@ def _check_on_unknown(_options: Any, field: attrs.Attribute[Any], value: Any) ->
         raise InvalidParameterError(field.name, value, "'retry', 'skip', 'raise' or a function of the key")
 
 
+def _check_on_changed(_options: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    if not (isinstance(value, str) and str.__str__(value) in _POLICIES):
+        raise InvalidParameterError(field.name, value, "'raise', 'skip' or 'retry'")
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class BatchOptions:
     """The options of a batch; see `AsyncNeuralBox.generate_many` for each. Validated when they are made."""
@@ -51,6 +57,8 @@ class BatchOptions:
     ordered: bool = attrs.field(default=False, validator=field_validator(check_flag))
     journal: str | os.PathLike[str] | None = attrs.field(default=None, validator=_check_journal)
     on_unknown: OnUnknown = attrs.field(default="skip", validator=_check_on_unknown)
+    on_changed: OnChanged = attrs.field(default="raise", validator=_check_on_changed)
+    include_done: bool = attrs.field(default=False, validator=field_validator(check_flag))
     budget: int | None = attrs.field(default=None, validator=field_validator(check_optional_count, minimum=1))
     limit_to_balance: bool = attrs.field(default=False, validator=field_validator(check_flag))
     max_rate: float | None = attrs.field(default=None, validator=field_validator(check_rate))
@@ -59,7 +67,7 @@ class BatchOptions:
     )
 
     @property
-    def choose_retry(self) -> Callable[[str], bool]:
+    def choose_retry(self) -> Callable[[Any], bool]:
         """The function that decides whether a request with a key, which may have been billed, is sent again."""
         policy = self.on_unknown
         return policy if callable(policy) else lambda _key: policy == "retry"

@@ -5,7 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from neuralbox_async._batch.errors import OutcomeUnknownError
+import attrs
+
+from neuralbox_async._batch.changed_requests import changed_error
+from neuralbox_async._batch.errors import JournalError, OutcomeUnknownError
 from neuralbox_async._batch.inputs import content_key, key_of, plain
 from neuralbox_async._batch.journal import KeyStatus
 from neuralbox_async._batch.request_state import RequestState
@@ -14,28 +17,25 @@ from neuralbox_async._call.executor import Call
 from neuralbox_async._clock import time_after
 from neuralbox_async._errors import InvalidParameterError, NeuralBoxError
 from neuralbox_async._logging import logger
-from neuralbox_async._validation import check_idempotency_key
+from neuralbox_async._validation import check_idempotency_key, key_text
 from neuralbox_async._wire import endpoints
 from neuralbox_async._wire.responses import decode_price
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from neuralbox_async._batch.coordinator import Claim, Coordinator
     from neuralbox_async._batch.inputs import RequestDefaults
+    from neuralbox_async._batch.options import BatchOptions
     from neuralbox_async._call.executor import Executor
     from neuralbox_async._options import CallOptions
+    from neuralbox_async._types import GenerateRequest
+    from neuralbox_async._wire.requests import Request
 
 _UNRESOLVED = "an earlier run sent it and ended before the response; it may have been billed"
 _PRICE_TIMEOUT = 30.0
 
 
 class RequestPreparer:
-    """
-    Makes requests of items, claims their keys, and waits until they may be sent.
-
-    *choose_retry* decides for a key, whose request may have been billed without a response, whether it is sent again.
-    """
+    """Makes requests of items, claims their keys, and waits until they may be sent."""
 
     def __init__(
         self,
@@ -44,54 +44,105 @@ class RequestPreparer:
         options: CallOptions,
         defaults: RequestDefaults,
         coordinator: Coordinator,
-        choose_retry: Callable[[str], bool],
+        batch_options: BatchOptions,
         idempotency_prefix: str,
     ) -> None:
         self._executor, self._options, self._defaults = executor, options, defaults
-        self._coordinator, self._choose_retry = coordinator, choose_retry
+        self._coordinator, self._choose_retry = coordinator, batch_options.choose_retry
+        self._on_changed, self._include_done = batch_options.on_changed, batch_options.include_done
         self._idempotency_prefix = idempotency_prefix
-        self._has_budget = coordinator.has_budget
+        self._has_budget, self._has_journal = coordinator.has_budget, coordinator.has_journal
         self._quoted_models: set[str] = set()
 
     async def prepare(self, index: int, item: object) -> RequestState | BatchResult | None:
         """
         Return the request that *item* describes, once it may be sent, or its result if it has one; None if it is done.
 
-        Raises `BudgetReachedError` when the budget does not cover it, and `NotAdmittedError` when nothing more is to be
-        sent.
+        Raises `InvalidParameterError` when the first item shows that the batch lacks a model, `RequestChangedError`
+        with ``on_changed="raise"``, `BudgetReachedError` when the budget does not cover it, and `NotAdmittedError` when
+        nothing more is to be sent.
         """
         headers = {**self._options.headers, "Idempotency-Key": f"{self._idempotency_prefix}-{index}"}
+        if index == 0:
+            self._defaults.check_model(item)
         try:
             request = self._defaults.request(item)
             wire = endpoints.generate(request, headers)
         except Exception as error:  # noqa: BLE001 - of methods of the user's own values
             refused = error if isinstance(error, InvalidParameterError) else _unusable(item, error)
-            return BatchResult(index=index, key=key_of(item) or f"#{index}", error=refused, tokens_used=0)
-        key = content_key(wire.body or b"") if request.key is None else plain(request.key)
+            given = key_of(item)
+            key = f"#{index}" if given is None else given
+            return BatchResult(index=index, key=key, item=item, error=refused, tokens_used=0)
         try:
-            claim = await self._coordinator.claim(key, plain(request.model), may_number=request.key is None)
+            claim = await self._claim(request, wire)
         except InvalidParameterError as error:
-            return BatchResult(index=index, key=key, request=request, error=error, tokens_used=0)
+            return BatchResult(index=index, key=request.key, item=item, request=request, error=error, tokens_used=0)
         if claim.status is not KeyStatus.NEW:
+            if claim.changed:
+                claim = self._settle_change(request, claim)
             if claim.status is KeyStatus.DONE:
-                return None
-            if claim.status is KeyStatus.UNRESOLVED and not self._sends_again(claim, headers):
-                text, body = await self._coordinator.response_of(claim)
-                unknown = OutcomeUnknownError(_UNRESOLVED, keys=(claim.key,), text=text, body=body)
-                return BatchResult(index=index, key=claim.key, request=request, error=unknown)
+                return await self._earlier_result(index, item, request, claim) if self._include_done else None
+            if claim.status is KeyStatus.UNRESOLVED and not self._sends_again(request, claim, headers):
+                return await self._unknown_result(index, item, request, claim)
         if self._has_budget and not claim.is_pending:
             await self._quote_prices(claim.model)
-        return RequestState(index, claim, request, wire, await self._coordinator.admit(claim))
+        return RequestState(index, claim, request, wire, await self._coordinator.admit(claim), item)
 
-    def _sends_again(self, claim: Claim, headers: dict[str, str]) -> bool:
+    async def _claim(self, request: GenerateRequest, wire: Request) -> Claim:
+        """Claim the key of *request*. Raises `InvalidParameterError` when another one of this batch has it."""
+        model, body = plain(request.model), wire.body or b""
+        if request.key is None:
+            return await self._coordinator.claim(content_key(body), model, may_number=True)
+        request_hash = content_key(body) if self._has_journal else None
+        return await self._coordinator.claim(key_text(request.key), model, may_number=False, request_hash=request_hash)
+
+    def _settle_change(self, request: GenerateRequest, claim: Claim) -> Claim:
+        """Return *claim*, of a key with which earlier runs sent another request, as *on_changed* has it."""
+        if self._on_changed == "raise":
+            raise changed_error((request.key,))
+        if self._on_changed == "retry":
+            return attrs.evolve(claim, status=KeyStatus.NEW, unresolved=None)
+        return claim
+
+    # ----------------------------------------------------------------------------------------- results of earlier runs
+
+    async def _earlier_result(self, index: int, item: object, request: GenerateRequest, claim: Claim) -> BatchResult:
+        key = claim.key if request.key is None else request.key
+        try:
+            entry = await self._coordinator.earlier_result(claim)
+        except JournalError as error:
+            return BatchResult(index=index, key=key, item=item, request=request, error=error)
+        return BatchResult(
+            index=index,
+            key=key,
+            item=item,
+            request=request,
+            generation=entry.generation,
+            attempts=entry.attempts,
+            elapsed=entry.elapsed,
+            tokens_used=entry.tokens_used,
+            from_journal=True,
+        )
+
+    async def _unknown_result(self, index: int, item: object, request: GenerateRequest, claim: Claim) -> BatchResult:
+        key = claim.key if request.key is None else request.key
+        text, body = await self._coordinator.response_of(claim)
+        unknown = OutcomeUnknownError(_UNRESOLVED, keys=(key,), text=text, body=body)
+        return BatchResult(index=index, key=key, item=item, request=request, error=unknown)
+
+    # -------------------------------------------------------------------------------------- before a request is sent
+
+    def _sends_again(self, request: GenerateRequest, claim: Claim, headers: dict[str, str]) -> bool:
         """Return whether a request that may have been billed is sent again, and set its idempotency key."""
+        if claim.changed:
+            return False  # it would be another request
         if not self._coordinator.sending:
             return True  # it will not be admitted: no decision is needed
         if claim.unresolved is not None:
             # Should the API honour this header after all, it will not bill a second time.
             with suppress(InvalidParameterError):  # the journal may have none, or one that a user has edited
                 headers["Idempotency-Key"] = check_idempotency_key(claim.unresolved.idempotency_key)
-        return self._choose_retry(claim.key)
+        return self._choose_retry(claim.key if request.key is None else request.key)
 
     async def _quote_prices(self, model: str) -> None:
         """Get the prices that the budget needs before a request of *model*, each once."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -85,7 +85,8 @@ class RequestState:
     """
     One request of a batch on its way, and what is known of it.
 
-    *claim*: of its key. *reserved*: tokens of the budget, None without a budget or when the price is unknown.
+    *item*: as it was given. *claim*: of its key. *reserved*: tokens of the budget, None without a budget or when the
+    price is unknown.
     """
 
     index: int
@@ -93,6 +94,7 @@ class RequestState:
     request: GenerateRequest
     wire: Request
     reserved: int | None = None
+    item: object = None
     status: RequestStatus = _CLAIMED
     cancelled_in_flight: bool = False  # after it had been recorded as sent, and before an outcome
     journal_error: JournalError | None = None  # the journal does not have all that is known
@@ -100,6 +102,11 @@ class RequestState:
     _body: bytes = b""  # of the response with the generation
     _attempts: int = 0
     _started: float = attrs.field(factory=time.monotonic)
+
+    @property
+    def key(self) -> Any:
+        """The key as it was given; without one, that of the claim."""
+        return self.claim.key if self.request.key is None else self.request.key
 
     @property
     def possibly_billed(self) -> bool:
@@ -278,7 +285,8 @@ class RequestState:
     ) -> BatchResult:
         return BatchResult(
             index=self.index,
-            key=self.claim.key,
+            key=self.key,
+            item=self.item,
             request=self.request,
             generation=generation,
             error=error,

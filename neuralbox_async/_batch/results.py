@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import attrs
 
@@ -17,22 +18,33 @@ class BatchResult:
     """
     The result of one request of a batch.
 
-    * *index*: its place among the requests, from 0.
-    * *key*: the request's own key or, without one, a hash of its body; with a journal, repetitions are numbered.
+    * *index*: its place among the requests, from 0. *item*: the request as it was given, such as a dict with all its
+      members, also those that are not sent.
+    * *key*: the request's own key as it was given or, without one, a hash of its body; with a journal, repetitions are
+      numbered.
     * *request*: the valid request; None when the input is not a valid request.
     * *generation*, *error*: one of them is None. *error.billed* has the billing status.
     * *attempts*: how many attempts were made. *elapsed*: seconds from the first attempt to the end, waits included.
     * *tokens_used*: NeuralBox tokens billed; None when it is unknown.
+    * *from_journal*: whether an earlier run generated it, which then also paid for it; see *include_done*.
     """
 
     index: int
-    key: str
+    key: Any
+    item: Any = attrs.field(default=None, eq=False, repr=False)  # of any class: a row of a table has odd methods
     request: GenerateRequest | None = None
     generation: Generation | None = None
     error: NeuralBoxError | None = None
     attempts: int = 0
     elapsed: float = 0.0
     tokens_used: int | None = None
+    from_journal: bool = False
+
+    def unwrap(self) -> Generation:
+        """Return the generation, or raise the error."""
+        if self.generation is None:
+            raise self.error or AssertionError("a result has a generation or an error")
+        return self.generation
 
 
 @attrs.frozen(kw_only=True)
@@ -85,9 +97,9 @@ class BatchReport:
     failed_by_type: Mapping[str, int]
     skipped: int
     unknown: int
-    unknown_keys: tuple[str, ...]
-    unknown_ids: Mapping[str, GenerationId]
-    cancelled_keys: tuple[str, ...]
+    unknown_keys: tuple[Any, ...]
+    unknown_ids: Mapping[Any, GenerationId]
+    cancelled_keys: tuple[Any, ...]
     not_started: int | None
     stopped_by: NeuralBoxError | None
     rate_limited: int

@@ -11,7 +11,7 @@ import enum
 from typing import TYPE_CHECKING
 
 from neuralbox_async._batch.coordinator import NotAdmittedError
-from neuralbox_async._batch.errors import BudgetReachedError, JournalError
+from neuralbox_async._batch.errors import BudgetReachedError, JournalError, RequestChangedError
 from neuralbox_async._batch.inputs import END
 from neuralbox_async._batch.notifier import Notifier
 from neuralbox_async._batch.request_state import RequestState
@@ -275,11 +275,17 @@ class BatchRunner:
             self._stop_sending(RunState.DRAINING, error)
         except NotAdmittedError:
             pass
+        except RequestChangedError as error:
+            self.stop(error)
+            raise
         else:
             if isinstance(prepared, RequestState):
                 return prepared
             if prepared is None:
                 self.stats.add_skipped()
+            elif prepared.from_journal:
+                self._deliver_earlier(prepared)
+                return None
             elif self._state is _RUNNING:
                 self._deliver(prepared)
                 return None
@@ -332,6 +338,13 @@ class BatchRunner:
         error = result.error
         if error is not None:
             self._stop_after(error)
+        self._results_changed.notify_all()
+        self.stats.report_progress()
+
+    def _deliver_earlier(self, result: BatchResult) -> None:
+        """Deliver the *result* of an earlier run, which is done and paid for: in any state, and counted as skipped."""
+        self.stats.add_skipped()
+        self.buffer.put(result.index, result)
         self._results_changed.notify_all()
         self.stats.report_progress()
 

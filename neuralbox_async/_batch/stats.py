@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neuralbox_async._batch.results import BatchProgress, BatchReport
 
@@ -34,9 +34,9 @@ class BatchStats:
         self._skipped = self._completed = self._tokens_used = self._unknown = 0
         self._in_progress = 0  # requests that workers have now
         self._failed_by_type: Counter[str] = Counter()
-        self._unknown_keys: list[str] = []
-        self._unknown_ids: dict[str, GenerationId] = {}
-        self._cancelled_keys: list[str] = []
+        self._unknown_keys: list[Any] = []
+        self._unknown_ids: dict[Any, GenerationId] = {}
+        self._cancelled_keys: list[Any] = []
         self._stopped_by: NeuralBoxError | None = None
         self._waiting_until: datetime | None = None
         self._started = time.monotonic()
@@ -61,9 +61,9 @@ class BatchStats:
         """Count the end of *state*'s processing, whatever its outcome."""
         self._in_progress -= 1
         if state.cancelled_in_flight:
-            self._cancelled_keys.append(state.claim.key)
+            self._cancelled_keys.append(state.key)
             if state.possibly_billed:
-                self._add_unknown(state.claim.key, state.generation_id)
+                self._add_unknown(state.key, state.generation_id)
 
     def add(self, result: BatchResult) -> None:
         """Count *result*."""
@@ -88,7 +88,7 @@ class BatchStats:
         self._ended = time.monotonic()
         self.report_progress(force=True)
 
-    def _add_unknown(self, key: str, generation_id: GenerationId | None) -> None:
+    def _add_unknown(self, key: Any, generation_id: GenerationId | None) -> None:
         self._unknown += 1
         if len(self._unknown_keys) < _MAX_KEYS:
             self._unknown_keys.append(key)

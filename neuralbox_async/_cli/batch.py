@@ -240,7 +240,7 @@ def _name_of(source: str) -> str:
 def _check_rows(run: RunOptions, rows: InputRows, builder: RequestBuilder, *, skip_invalid: bool) -> None:
     """Validate all rows and report the invalid ones; exit with status 2 if there are any, unless *skip_invalid*."""
     name = _name_of(run.source)
-    GenerateRequest.from_dict({**builder.defaults, "prompt": ""})  # an invalid option is not the fault of the rows
+    GenerateRequest.from_dict({**builder.defaults, "prompt": "any"})  # an invalid option is not the fault of the rows
     try:
         with spinner(f"validating the rows of {name}"):
             rows.validate()

@@ -105,6 +105,7 @@ class BatchRun:
             ordered=options.ordered,
             journal=options.journal,
             on_unknown="raise" if options.on_unknown == "ask" else options.on_unknown,
+            on_changed="skip",
             budget=options.budget,
             limit_to_balance=options.limit_to_balance,
             max_rate=options.max_rate,

@@ -113,7 +113,7 @@ class InputRows:
         """Read all rows and count the invalid ones. Raises `InvalidRowError` when the file as a whole is invalid."""
         for line, request in self._requests():
             if isinstance(request, GenerateRequest):
-                self._lines[_digest(request.key or "")] = line
+                self._lines[_digest(str(request.key))] = line
             else:
                 self.invalid += 1
                 if len(self.errors) < MAX_ERRORS:
@@ -128,16 +128,16 @@ class InputRows:
         left = len(self)
         for line, request in self._requests():
             if isinstance(request, GenerateRequest):
-                if self.line_of(request.key or "") != line:
+                if self.line_of(request.key) != line:
                     raise InvalidRowError(f"{self.unit} {line} has changed since it was validated")
                 left -= 1
                 yield request
         if left:
             raise InvalidRowError(f"it has changed since it was validated: {left:,} rows are missing, or invalid now")
 
-    def line_of(self, key: str) -> int | None:
+    def line_of(self, key: object) -> int | None:
         """Return the number of the line where the row with *key* begins; None when there is no such row."""
-        return self._lines[_digest(key)] or None
+        return self._lines[_digest(str(key))] or None
 
     def _requests(self) -> Iterator[tuple[int, GenerateRequest | InvalidRowError]]:
         self._file.seek(self._start)
@@ -163,7 +163,7 @@ class InputRows:
             members["key"] = self._content_key(members, line)
             return GenerateRequest.from_dict(members)
         request = GenerateRequest.from_dict(members)
-        first = self.line_of(request.key or "")
+        first = self.line_of(request.key)
         if first is not None and first != line:
             raise InvalidRowError(f"the key {request.key!r} is already used in {self.unit} {first}")
         return request

@@ -174,7 +174,7 @@ def result_line(result: BatchResult, rows: InputRows) -> str:
         return _completed_line(result, result.generation, line)
     error = result.error
     return _line(
-        key=result.key,
+        key=str(result.key),
         line=line,
         error_type=type(error).__name__,
         message="" if error is None else printable_line(error.message),
@@ -200,7 +200,7 @@ def _received(error: NeuralBoxError | None) -> dict[str, str]:
 def _completed_line(result: BatchResult | JournalEntry, generation: Generation, line: int | None) -> str:
     files = {"url": generation.url, "thumbnail_url": generation.thumbnail_url}
     return _line(
-        key=result.key,
+        key=str(result.key),
         line=line,
         content=generation.content,
         **{name: url for name, url in files.items() if url is not None},

@@ -20,6 +20,7 @@ import attrs
 from neuralbox_async import _fast_paths
 from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._types import ROLES, ContentDelta, GenerateRequest, Generation, Usage, check_settings
+from neuralbox_async._validation import is_blank
 from neuralbox_async._wire import json
 
 # ----------------------------------------------------------------------------------------------------------- requests
@@ -74,7 +75,7 @@ _class: Callable[[Any], Any] = type  # with `type` itself, type checkers go on t
 
 def _plain_turns(messages: Any) -> bytes | None:
     if _class(messages) is str:
-        return _turn("user", messages)
+        return None if is_blank(messages) else _turn("user", messages)
     if _class(messages) is not list:
         return None
     turns: list[bytes] = []
@@ -85,7 +86,7 @@ def _plain_turns(messages: Any) -> bytes | None:
         if _class(role) is not str or role not in ROLES or _class(content) is not str:
             return None
         turns.append(_turn(role, content))
-    return b",".join(turns) or None
+    return None if not turns or is_blank(messages[-1]["content"]) else b",".join(turns)
 
 
 def _turn(role: str, text: str) -> bytes:

@@ -64,11 +64,11 @@ BAD = {
     "huge temperature": {"prompt": "x", "temperature": 10**400},
     "nan": {"prompt": "x", "temperature": math.nan},
     "huge max_tokens": {"prompt": "x", "max_tokens": 10**5000},
-    "metadata": {"prompt": "x", "metadata": broken(object)()},
-    "metadata deep": {"prompt": "x", "metadata": DEEP},
-    "metadata mapping": {"prompt": "x", "extra_body": LazyMapping(a=1)},
-    "metadata huge": {"prompt": "x", "seed": 10**5000},
-    "names": {"prompt": "x", 5: 6},
+    "extra body": {"prompt": "x", "extra_body": {"metadata": broken(object)()}},
+    "extra body deep": {"prompt": "x", "extra_body": {"metadata": DEEP}},
+    "extra body mapping": {"prompt": "x", "extra_body": LazyMapping(a=1)},
+    "extra body huge": {"prompt": "x", "extra_body": {"seed": 10**5000}},
+    "extra body names": {"prompt": "x", "extra_body": {5: 6}},
     "extra": GenerateRequest("m", "x", extra_body={"a": broken(object)()}),
     "messages": {"messages": broken(object)()},
     "parts": {"messages": [{"role": broken(object)(), "content": [broken(object)()]}]},
@@ -115,7 +115,7 @@ async def test_what_is_no_error(make):
     """An exception of an item's method that is not an error, such as a cancellation, is not taken for a bad item."""
 
     class Item(dict):
-        def items(self):
+        def get(self, *_):
             raise asyncio.CancelledError
 
     client, _ = make()

@@ -21,6 +21,7 @@ from neuralbox_async import (
     BatchResult,
     InvalidParameterError,
     NeuralBoxError,
+    OnChanged,
     OnUnknown,
     RetryPolicy,
     testing,
@@ -195,6 +196,13 @@ def test_choices_for_unknown_requests():
         code for row in table(BATCHES, "`on_unknown`") for code in code_in(row["`on_unknown`"])
     ]
     assert {"skip", "retry", "raise"} == set(names.__args__)
+
+
+def test_choices_for_changed_requests():
+    """The page about batches has every value of *on_changed*."""
+    names = [code for row in table(BATCHES, "`on_changed`") for code in code_in(row["`on_changed`"])]
+
+    assert [f'"{name}"' for name in OnChanged.__args__] == names
 
 
 # --------------------------------------------------------------------------------------------------------------- errors

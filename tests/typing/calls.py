@@ -78,6 +78,8 @@ async def accepted_batches(client: AsyncNeuralBox, awaited: AsyncIterator[str]) 
         ordered=True,
         journal="run.jsonl",
         on_unknown=lambda key: key == "a",
+        on_changed="skip",
+        include_done=True,
         budget=100,
         limit_to_balance=True,
         max_rate=2.5,
@@ -91,6 +93,7 @@ async def accepted_batches(client: AsyncNeuralBox, awaited: AsyncIterator[str]) 
             assert_type(result, BatchResult)
             assert_type(result.generation, Generation | None)
             assert_type(result.error, NeuralBoxError | None)
+            assert_type(result.unwrap(), Generation)
         assert_type(await results.read_batch(), list[BatchResult])
     assert_type(batch.report, BatchReport)
     assert_type(batch.report.tokens_used_total, int)
@@ -128,6 +131,7 @@ async def rejected(client: AsyncNeuralBox) -> None:
     client.generate_many([5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     client.generate_many(["Hi"], budget="all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.generate_many(["Hi"], on_unknown="pay")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], on_changed="ask")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.generate_many(["Hi"], max_rate="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
