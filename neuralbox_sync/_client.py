@@ -5,6 +5,7 @@ import weakref
 from typing import Any, Self
 
 from neuralbox_async import AsyncNeuralBox
+from neuralbox_async._batch.caller_thread import CallerThread
 from neuralbox_sync._blocking import View, blocking, like
 from neuralbox_sync._loop import EventLoop
 from neuralbox_sync._stream import Batch, Stream
@@ -40,8 +41,9 @@ class NeuralBox(View[AsyncNeuralBox]):
         return Stream(self._subject.stream(*args, **options), self._loop, self)
 
     @like(AsyncNeuralBox.generate_many)
-    def generate_many(self, *args: Any, **options: Any) -> Batch:
-        return Batch(self._subject.generate_many(*args, **options), self._loop, self)
+    def generate_many(self, requests: Any, **options: Any) -> Batch:
+        caller = CallerThread(requests, options)
+        return Batch(self._subject.generate_many(caller.requests, **caller.options), self._loop, self, caller)
 
     @like(AsyncNeuralBox.with_options)
     def with_options(self, **options: Any) -> Self:

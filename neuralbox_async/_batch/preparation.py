@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ class RequestPreparer:
         options: CallOptions,
         defaults: RequestDefaults,
         coordinator: Coordinator,
-        choose_retry: Callable[[str], bool],
+        choose_retry: Callable[[str], bool | Awaitable[bool]],
         idempotency_prefix: str,
     ) -> None:
         self._executor, self._options, self._defaults = executor, options, defaults
@@ -75,7 +76,7 @@ class RequestPreparer:
         if claim.status is not KeyStatus.NEW:
             if claim.status is KeyStatus.DONE:
                 return None
-            if claim.status is KeyStatus.UNRESOLVED and not self._sends_again(claim, headers):
+            if claim.status is KeyStatus.UNRESOLVED and not await self._sends_again(claim, headers):
                 text, body = await self._coordinator.response_of(claim)
                 unknown = OutcomeUnknownError(_UNRESOLVED, keys=(claim.key,), text=text, body=body)
                 return BatchResult(index=index, key=claim.key, request=request, error=unknown)
@@ -83,7 +84,7 @@ class RequestPreparer:
             await self._quote_prices(claim.model)
         return RequestState(index, claim, request, wire, await self._coordinator.admit(claim))
 
-    def _sends_again(self, claim: Claim, headers: dict[str, str]) -> bool:
+    async def _sends_again(self, claim: Claim, headers: dict[str, str]) -> bool:
         """Return whether a request that may have been billed is sent again, and set its idempotency key."""
         if not self._coordinator.sending:
             return True  # it will not be admitted: no decision is needed
@@ -91,7 +92,8 @@ class RequestPreparer:
             # Should the API honour this header after all, it will not bill a second time.
             with suppress(InvalidParameterError):  # the journal may have none, or one that a user has edited
                 headers["Idempotency-Key"] = check_idempotency_key(claim.unresolved.idempotency_key)
-        return self._choose_retry(claim.key)
+        decision = self._choose_retry(claim.key)
+        return await decision if isinstance(decision, Awaitable) else decision
 
     async def _quote_prices(self, model: str) -> None:
         """Get the prices that the budget needs before a request of *model*, each once."""
