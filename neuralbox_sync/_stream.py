@@ -114,7 +114,8 @@ class Batch(BulkIterator[AsyncBatch, neuralbox_async.BatchResult]):
 
     def close(self) -> None:
         super().close()
-        self._caller.close()
+        if self._pid == os.getpid():
+            self._caller.close()
 
     async def _fill(self) -> bool:
         return await self._caller.read_until_work(super()._fill)
