@@ -110,10 +110,10 @@ def test_public_names():
 
 
 def test_size():
-    """The facade stays thin: under 470 lines, docstrings and comments included."""
+    """The facade stays thin: under 500 lines, docstrings and comments included."""
     files = pathlib.Path(neuralbox_sync.__file__).parent.glob("*.py")
 
-    assert 470 > sum(bool(line.strip()) for file in files for line in file.read_text().splitlines())
+    assert 500 > sum(bool(line.strip()) for file in files for line in file.read_text().splitlines())
 
 
 def test_import_is_light():
