@@ -263,7 +263,7 @@ _BATCHES = (
         in_flight=64,
         metrics=(*_PER_CALL, *_BATCH_MEMORY),
         baseline="neuralbox-semaphore",
-        clients=("neuralbox-semaphore", "neuralbox-batch", "neuralbox-batch-journal"),
+        clients=("neuralbox-semaphore", "neuralbox-batch", "neuralbox-batch-journal", "neuralbox-sync-batch"),
     ),
     Scenario(
         name="batch-million",

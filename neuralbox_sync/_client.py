@@ -25,6 +25,8 @@ from neuralbox_async import (
     Transport,
     _options,
 )
+from neuralbox_async._batch.caller_thread import CallerThread
+from neuralbox_async._batch.inputs import RequestDefaults
 from neuralbox_sync._account_methods import AccountMethods
 from neuralbox_sync._blocking import documented_by
 from neuralbox_sync._loop import EventLoop
@@ -219,8 +221,10 @@ class NeuralBox(AccountMethods):
         max_retries: int | NotGiven = NOT_GIVEN,
     ) -> Batch:
         """Return a batch that generates for each of *requests*, many at a time, and yields results as they arrive."""
+        defaults = RequestDefaults(model=model, system=system, temperature=temperature, max_tokens=max_tokens)
+        caller = CallerThread(requests, defaults, on_progress, on_unknown)
         batch = self._subject.generate_many(
-            requests,
+            caller.requests,
             model=model,
             system=system,
             temperature=temperature,
@@ -228,17 +232,17 @@ class NeuralBox(AccountMethods):
             max_concurrency=max_concurrency,
             ordered=ordered,
             journal=journal,
-            on_unknown=on_unknown,
+            on_unknown=caller.on_unknown,
             on_changed=on_changed,
             include_done=include_done,
             budget=budget,
             limit_to_balance=limit_to_balance,
             max_rate=max_rate,
-            on_progress=on_progress,
+            on_progress=caller.on_progress,
             timeout=timeout,
             max_retries=max_retries,
         )
-        return Batch(batch, self._loop, self)
+        return Batch(batch, self._loop, self, caller)
 
     @documented_by(AsyncNeuralBox.retrieve)
     def retrieve(

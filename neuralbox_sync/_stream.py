@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import neuralbox_async
 from neuralbox_async import AsyncBatch, AsyncStream, BatchStateError, ClientClosedError, ContentDelta, StreamStateError
+from neuralbox_async._batch.caller_thread import CallerThread
 from neuralbox_sync._blocking import View, documented_by
 from neuralbox_sync._loop import EventLoop, despite_interrupt
 
@@ -121,6 +122,35 @@ class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
 
 class Batch(BulkIterator[AsyncBatch, neuralbox_async.BatchResult]):
     """Many concurrent generations: a context manager and an iterator over results; see `AsyncBatch`."""
+
+    def __init__(self, subject: AsyncBatch, loop: EventLoop, owner: object, caller: CallerThread) -> None:
+        super().__init__(subject, loop, owner)
+        self._caller = caller
+
+    def __next__(self) -> neuralbox_async.BatchResult:
+        try:  # in one function: a return from another one, or from a `with` block, could lose the item
+            while True:
+                if self._entered and self._pid == os.getpid():
+                    self._caller.run(has_results=bool(self._items))
+                try:
+                    return self._items.next_item
+                except IndexError:
+                    pass
+                if not self._here.call(self._fill):
+                    break
+            self._caller.finish()
+            raise StopIteration  # noqa: TRY301 - as above
+        except BaseException:
+            self._caller.leave()
+            raise
+
+    def close(self) -> None:
+        super().close()
+        if self._pid == os.getpid():
+            self._caller.close()
+
+    async def _fill(self) -> bool:
+        return await self._caller.read_until_work(super()._fill)
 
     @property
     def _not_entered(self) -> BatchStateError:

@@ -114,6 +114,26 @@ class Blocking:
         self.client.close()
 
 
+class BlockingBatch(Async):
+    """`NeuralBox.generate_many`, whose iterator runs in the thread that reads the results."""
+
+    def __init__(self, address: Address, connections: int) -> None:
+        super().__init__(address, connections)
+        self.blocking = Blocking(address, connections)
+
+    async def run_batch(self, model: str, count: int, concurrency: int) -> AsyncGenerator[str]:
+        """Yield the ids of *count* generations, with up to *concurrency* calls in flight."""
+        batch = self.blocking.client.generate_many(_prompts(count), model=model, max_concurrency=concurrency)
+        with batch as results:  # blocks the event loop, which has nothing else to do
+            for result in results:
+                yield str(result.generation.id) if result.generation else ""
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await super().aclose()
+        self.blocking.close()
+
+
 class BlockingEvents(Blocking):
     """`NeuralBox`; streams are read as typed events."""
 

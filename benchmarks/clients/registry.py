@@ -79,6 +79,7 @@ _NEURALBOX = (
     _async_client("neuralbox-batch", "neuralbox_sdk:Batch"),
     _async_client("neuralbox-batch-journal", "neuralbox_sdk:JournaledBatch"),
     _async_client("neuralbox-semaphore", "neuralbox_sdk:Semaphore"),
+    _async_client("neuralbox-sync-batch", "neuralbox_sdk:BlockingBatch"),
     _blocking_client("neuralbox-sync"),
     _blocking_client("neuralbox-sync-plain", hidden=("orjson",)),
     _blocking_client("neuralbox-sync-events", "neuralbox_sdk:BlockingEvents"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any, Final, TypeAlias, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
 
 import attrs
 
@@ -12,6 +12,9 @@ from neuralbox_async._lazy_imports import anyio, asyncio, hashlib
 from neuralbox_async._request_members import has_model
 from neuralbox_async._types import GenerateRequest
 from neuralbox_async._validation import check_key, is_mapping
+
+if TYPE_CHECKING:
+    from neuralbox_async._batch.results import ResultBuffer
 
 RequestLike: TypeAlias = GenerateRequest | str | Mapping[str, Any]
 """
@@ -72,6 +75,33 @@ class RequestDefaults:
             raise InvalidParameterError("model", None, "an argument, or a member of each request", show=False)
 
 
+class ItemReader(AsyncIterator[RequestLike]):
+    """Reads items without blocking the loop."""
+
+    total: int | None = None  # the number of items, if it is known before the end
+
+    async def next(self) -> object:
+        """Return the next item, or `END`. Raises the errors of the user's iterator."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Read nothing more: `next` returns `END`, also where it waits now. Idempotent."""
+        raise NotImplementedError
+
+    async def wait_stopped(self, timeout: float) -> None:
+        """Wait until the iterator has unwound, at most *timeout* seconds."""
+        raise NotImplementedError
+
+    def start(self, buffer: ResultBuffer, max_in_flight: int) -> None:
+        """Start, for a batch with at most *max_in_flight* requests in flight and *buffer* for their results."""
+
+    async def __anext__(self) -> RequestLike:
+        item = await self.next()
+        if item is END:
+            raise StopAsyncIteration
+        return cast("RequestLike", item)
+
+
 class InputReader:
     """
     The items of *requests*, each read when it is needed.
@@ -84,9 +114,19 @@ class InputReader:
         self.collection = _collection(requests)
         self.total: int | None = len(requests) if isinstance(requests, Sized) else None
         self.ended = False  # no item follows
-        # An object that is both is meant to be read without blocking.
-        self._async = _AsyncReader(aiter(requests)) if isinstance(requests, AsyncIterable) else None
-        self._sync: Iterator[RequestLike] = iter(()) if isinstance(requests, AsyncIterable) else iter(requests)
+        self._async: ItemReader | None = None
+        self._sync: Iterator[RequestLike] = iter(())
+        if isinstance(requests, ItemReader):
+            self._async, self.total = requests, requests.total
+        elif isinstance(requests, AsyncIterable):  # an object that is both is meant to be read without blocking
+            self._async = _AsyncReader(aiter(requests))
+        else:
+            self._sync = iter(requests)
+
+    def start(self, buffer: ResultBuffer, max_in_flight: int) -> None:
+        """Start, for a batch with at most *max_in_flight* requests in flight and *buffer* for their results."""
+        if self._async is not None:
+            self._async.start(buffer, max_in_flight)
 
     async def next(self) -> object:
         """Return the next item, or `END`. Raises the errors of the user's iterator."""
@@ -110,7 +150,7 @@ class InputReader:
             await self._async.wait_stopped(timeout)
 
 
-class _AsyncReader:
+class _AsyncReader(ItemReader):
     """
     Reads an async iterator, one item for each `next`, all in one task.
 

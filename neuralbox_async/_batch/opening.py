@@ -120,6 +120,9 @@ def _make_runner(
         batch_options=options,
         idempotency_prefix=os.urandom(16).hex(),  # once: for each request, it would cost 3 %
     )
+    # In order, a slow request delays those behind it: more of them may wait.
+    buffer = ResultBuffer((4 if options.ordered else 2) * max_in_flight, ordered=options.ordered)
+    inputs.start(buffer, max_in_flight)
     return BatchRunner(
         executor=executor,
         options=call_options,
@@ -127,7 +130,6 @@ def _make_runner(
         preparer=preparer,
         coordinator=coordinator,
         stats=stats,
-        # In order, a slow request delays those behind it: more of them may wait.
-        buffer=ResultBuffer((4 if options.ordered else 2) * max_in_flight, ordered=options.ordered),
+        buffer=buffer,
         max_in_flight=max_in_flight,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -20,10 +20,16 @@ from neuralbox_async._validation import (
     field_validator,
 )
 
-OnUnknown: TypeAlias = Literal["retry", "skip", "raise"] | Callable[[Any], bool]
-"""The treatment of requests that may have been billed without a response; a function is called with the key."""
+OnUnknown: TypeAlias = Literal["retry", "skip", "raise"] | Callable[[Any], bool | Awaitable[bool]]
+"""
+The treatment of requests that may have been billed without a response.
+
+A function, plain or async, is called with the key, and returns whether to send the request again.
+"""
+
 OnChanged: TypeAlias = Literal["raise", "skip", "retry"]
 """The treatment of requests that differ from those that earlier runs sent with the same keys."""
+
 
 _POLICIES = frozenset({"retry", "skip", "raise"})
 
@@ -67,7 +73,7 @@ class BatchOptions:
     )
 
     @property
-    def choose_retry(self) -> Callable[[Any], bool]:
+    def choose_retry(self) -> Callable[[Any], bool | Awaitable[bool]]:
         """The function that decides whether a request with a key, which may have been billed, is sent again."""
         policy = self.on_unknown
         return policy if callable(policy) else lambda _key: policy == "retry"

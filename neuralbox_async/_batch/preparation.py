@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ class RequestPreparer:
                 claim = self._settle_change(request, claim)
             if claim.status is KeyStatus.DONE:
                 return await self._earlier_result(index, item, request, claim) if self._include_done else None
-            if claim.status is KeyStatus.UNRESOLVED and not self._sends_again(request, claim, headers):
+            if claim.status is KeyStatus.UNRESOLVED and not await self._sends_again(request, claim, headers):
                 return await self._unknown_result(index, item, request, claim)
         if self._has_budget and not claim.is_pending:
             await self._quote_prices(claim.model)
@@ -132,7 +133,7 @@ class RequestPreparer:
 
     # -------------------------------------------------------------------------------------- before a request is sent
 
-    def _sends_again(self, request: GenerateRequest, claim: Claim, headers: dict[str, str]) -> bool:
+    async def _sends_again(self, request: GenerateRequest, claim: Claim, headers: dict[str, str]) -> bool:
         """Return whether a request that may have been billed is sent again, and set its idempotency key."""
         if claim.changed:
             return False  # it would be another request
@@ -142,7 +143,8 @@ class RequestPreparer:
             # Should the API honour this header after all, it will not bill a second time.
             with suppress(InvalidParameterError):  # the journal may have none, or one that a user has edited
                 headers["Idempotency-Key"] = check_idempotency_key(claim.unresolved.idempotency_key)
-        return self._choose_retry(claim.key if request.key is None else request.key)
+        decision = self._choose_retry(claim.key if request.key is None else request.key)
+        return await decision if isinstance(decision, Awaitable) else decision
 
     async def _quote_prices(self, model: str) -> None:
         """Get the prices that the budget needs before a request of *model*, each once."""

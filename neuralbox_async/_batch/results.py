@@ -136,6 +136,11 @@ class ResultBuffer:
         """Whether no further request may be taken."""
         return self._capacity <= 0
 
+    @property
+    def has_results(self) -> bool:
+        """Whether a result is ready. From any thread."""
+        return bool(self._ready)
+
     def reserve(self) -> None:
         """Reserve room for the result of a request."""
         self._capacity -= 1

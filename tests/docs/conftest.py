@@ -51,7 +51,7 @@ def folder(tmp_path):
     def write(page):
         for name, code in programs(ROOT / "docs" / page).items():
             path = tmp_path / name
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(code, encoding="utf-8")
         return tmp_path
 

@@ -22,6 +22,9 @@ DJANGO = {
 SECRET_KEY = "only for tests"
 ROOT_URLCONF = "mysite.urls"
 ALLOWED_HOSTS = ["127.0.0.1"]
+INSTALLED_APPS = ["chat"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "texts.sqlite3"}}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 """,
     "mysite/wsgi.py": """\
 from django.core.wsgi import get_wsgi_application
@@ -227,6 +230,34 @@ def test_tests_of_django(folder, run):
 
     assert 0 == done.returncode, done.stderr
     assert "Ran 1 test" in done.stderr
+
+
+def test_a_command_of_django(folder, run, server):
+    """The management command on the page about Django generates the missing replies, each once."""
+    pytest.importorskip("django")
+    path = folder("how-to/django.md")
+    for name, code in DJANGO.items():
+        (path / name).write_text(code, encoding="utf-8")
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "mysite.settings"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(path), environment["PYTHONPATH"]])
+    program = """\
+import django
+from django.core.management import call_command
+
+django.setup()
+from chat.models import Text
+
+call_command("migrate", run_syncdb=True, verbosity=0)
+Text.objects.bulk_create(Text(prompt=f"text {number}") for number in range(20))
+for _ in range(2):
+    call_command("write_replies")
+print(*Text.objects.order_by("id").values_list("reply", flat=True), sep="\\n")
+"""
+    done = run(sys.executable, "-c", program, cwd=path, env=environment)
+
+    assert 0 == done.returncode, done.stderr
+    assert [f"You said: text {number}" for number in range(20)] == done.stdout.splitlines()
+    assert 20 == len(server.billed)
 
 
 async def test_aiohttp_web(server):

@@ -11,11 +11,13 @@ import threading
 from pathlib import Path
 
 import neuralbox_sync
+from neuralbox_async._batch import caller_items, caller_thread
 from neuralbox_async._http.aiohttp_transport import AiohttpTransport
 from neuralbox_async._options import ConnectionOptions
 from neuralbox_sync._loop import EventLoop
 
-FACADE = str(Path(neuralbox_sync.__file__).parent)
+# The code that runs in the caller's thread.
+FACADE = (str(Path(neuralbox_sync.__file__).parent), caller_items.__file__, caller_thread.__file__)
 LINES_ONLY = sys.version_info[:2] == (3, 12)  # it reports no instructions
 
 
@@ -29,12 +31,37 @@ def _handles_signals(operation):
     return operation.startswith(("RESUME", "CALL", "JUMP_BACKWARD")) and not operation.startswith("CALL_INTRINSIC")
 
 
-def interrupt_at(step, function):
-    """Call *function*; raise KeyboardInterrupt at the *step*-th point of the facade's code. Return whether it did."""
+def interrupt_at(step, function, *others):
+    """
+    Call *function*; raise KeyboardInterrupt at the *step*-th point of the facade's code. Return whether it did.
+
+    *others*: functions whose code counts as well.
+    """
     steps = itertools.count()
 
+    def is_due():
+        return next(steps) == step
+
+    try:
+        trace_steps(is_due, function, others)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def count_steps(function, *others):
+    """Call *function* and return the number of the points at which `interrupt_at` can interrupt it."""
+    steps = itertools.count()
+    trace_steps(lambda: next(steps) < 0, function, others)
+    return next(steps)
+
+
+def trace_steps(is_due, function, others):
+    """Call *function*; raise KeyboardInterrupt at the point of the facade's code, or of *others*, that *is_due*."""
+    codes = {other.__code__ for other in others}
+
     def trace(frame, _event, _argument):
-        if not frame.f_code.co_filename.startswith(FACADE):
+        if not frame.f_code.co_filename.startswith(FACADE) and frame.f_code not in codes:
             return None
         operations, previous = _operations(frame.f_code), "RESUME"
         frame.f_trace_opcodes = True
@@ -47,7 +74,7 @@ def interrupt_at(step, function):
                 is_point, previous = _handles_signals(previous), operations[frame.f_lasti]
             elif event == "exception":
                 previous = ""
-            if is_point and next(steps) == step:
+            if is_point and is_due():
                 raise KeyboardInterrupt
             return trace_frame
 
@@ -57,11 +84,8 @@ def interrupt_at(step, function):
     sys.settrace(trace)
     try:
         function()
-    except KeyboardInterrupt:
-        return True
     finally:
         sys.settrace(before)
-    return False
 
 
 class RecordingTransport(AiohttpTransport):
@@ -69,11 +93,12 @@ class RecordingTransport(AiohttpTransport):
 
     def __init__(self):
         super().__init__(ConnectionOptions())
-        self.sent = []
+        self.sent, self.total = [], 0
 
     async def send(self, request):
         """Record the request and send it."""
         self.sent.append(request.method)
+        self.total += 1
         return await super().send(request)
 
 

@@ -1,0 +1,201 @@
+"""The user's code of a blocking batch, run in the threads that read its results."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterable, Awaitable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from neuralbox_async._batch.caller_items import CallerItems
+from neuralbox_async._batch.errors import BatchStateError
+from neuralbox_async._batch.inputs import RequestDefaults, check_requests
+from neuralbox_async._lazy_imports import anyio, asyncio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyio import CancelScope
+
+    from neuralbox_async._batch.inputs import Requests
+    from neuralbox_async._batch.options import OnUnknown
+    from neuralbox_async._batch.results import BatchProgress
+
+_RUNNER = "thread"
+_REENTRANT = "the iterator of the requests, or a function that the batch calls, reads results of this batch"
+
+
+class CallerThread:
+    """
+    Runs the iterator of the requests, *on_progress* and *on_unknown* of a blocking batch in threads that read it.
+
+    A thread that reads calls `run`, and then waits for results with `read_until_work`, which returns early when there
+    is work. Several threads may read: one at a time does the work. *requests*, *on_progress* and *on_unknown* are those
+    for the batch.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        defaults: RequestDefaults,
+        on_progress: Callable[[BatchProgress], object] | None,
+        on_unknown: OnUnknown,
+    ) -> None:
+        check_requests(requests, defaults)
+        self._items: CallerItems | None = None
+        self.requests: Requests = requests
+        # The iterator of a list is no code of the user: no thread needs to read it.
+        if not isinstance(requests, list | tuple | AsyncIterable):
+            self.requests = self._items = CallerItems(requests, self._wake_reader)
+        self._on_progress: Any = on_progress
+        self._on_unknown: Any = on_unknown
+        self.on_progress = self._set_progress if callable(on_progress) else on_progress
+        self.on_unknown: OnUnknown = self._ask if callable(on_unknown) else on_unknown
+        self._progress: BatchProgress | None = None  # the latest that was not reported
+        self._error: Exception | None = None  # of *on_progress*
+        self._question: _Question | None = None
+        self._running: dict[str, int] = {}  # has the thread that does the work
+        self._reads: list[CancelScope] = []  # that wait for results
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # --------------------------------------------------------------------------------------------- in the loop's thread
+
+    async def read_until_work(self, read: Callable[[], Awaitable[bool]]) -> bool:
+        """Return the result of *read*; True when there is work for the thread that waits."""
+        self._loop = asyncio.get_running_loop()
+        has_results = self._items is not None and self._items.has_results
+        if self._has_work and not has_results:
+            return True
+        with anyio.CancelScope() as scope:
+            self._reads.append(scope)
+            try:
+                return await read()
+            finally:
+                self._reads.remove(scope)
+        return True
+
+    def _wake_reader(self) -> None:
+        if self._reads and self._has_work:
+            self._reads[0].cancel()
+
+    def _set_progress(self, progress: BatchProgress) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        self._progress = progress
+        self._wake_reader()
+
+    async def _ask(self, key: object) -> bool:
+        question = self._question = _Question(key)
+        try:
+            self._wake_reader()
+            await question.answered.wait()
+        finally:
+            self._question = None
+        if question.error is not None:
+            raise question.error
+        return await answer if isinstance(answer := question.answers[0], Awaitable) else answer
+
+    # ------------------------------------------------------------------------------------------- in the caller's thread
+
+    @property
+    def _has_work(self) -> bool:
+        if self._running:
+            return False
+        is_wanted = self._items is not None and self._items.wanted
+        return is_wanted or self._progress is not None or self._question is not None
+
+    def run(self, *, has_results: bool) -> None:
+        """
+        Do the work: read one item at most if the reader *has_results*.
+
+        Raises `BatchStateError` if this thread does the work now, and otherwise only what interrupts it.
+        """
+        if self._items is None:
+            if self._has_work:
+                self._run_exclusively(self._work, has_results)
+            return
+        if self._running == {_RUNNER: threading.get_ident()}:
+            raise BatchStateError(_REENTRANT)
+        self._run_exclusively(self._work, has_results)
+        if self._items.stopped:
+            self._run_exclusively(self._items.close)
+
+    def leave(self) -> None:
+        """Have another thread that waits for results do the rest of the work, if any."""
+        if self._reads and self._has_work and self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended, and that thread's read too
+                self._loop.call_soon_threadsafe(self._wake_reader)
+
+    def finish(self) -> None:
+        """Do the rest after the last result. Raises the error of *on_progress*, unless the batch has raised it."""
+        self.close()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def close(self) -> None:
+        """Report the final progress, and close the iterator, if this thread has read it."""
+        self._run_exclusively(self._close)
+
+    def _run_exclusively(self, work: Callable[..., None], *arguments: object) -> None:
+        """Call *work*, unless a thread does work now."""
+        if self._running:
+            return
+        this_thread = {_RUNNER: threading.get_ident()}
+        try:
+            if self._running.setdefault(_RUNNER, this_thread[_RUNNER]) == this_thread[_RUNNER]:
+                work(*arguments)
+        finally:
+            # Not a lock: an interrupt could come between its `acquire` and the `try`. Here is no call before `clear`.
+            if self._running == this_thread:
+                self._running.clear()
+
+    def _work(self, has_results: bool) -> None:  # noqa: FBT001
+        self._report_progress()
+        self._answer()
+        if (items := self._items) is None:
+            return
+        items.wake()
+        while items.has_room:
+            items.read()
+            self._report_progress()
+            self._answer()
+            if has_results or items.has_results:  # they are paid for, and the next item may take long
+                break
+
+    def _close(self) -> None:
+        self._report_progress()
+        if self._items is not None:
+            self._items.close()
+
+    def _report_progress(self) -> None:
+        progress, self._progress = self._progress, None
+        if progress is None or self._on_progress is None:
+            return
+        try:
+            self._on_progress(progress)
+        except Exception as error:  # noqa: BLE001 - raised after the last result
+            self._on_progress, self._error = None, error
+
+    def _answer(self) -> None:
+        if (question := self._question) is None:
+            return
+        if not question.answers and question.error is None:  # otherwise an interrupt came before the wake-up
+            try:
+                question.answers.append(self._on_unknown(question.key))
+            except Exception as error:  # noqa: BLE001 - raised after the last result
+                question.error = error
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended, and the batch with it
+                self._loop.call_soon_threadsafe(question.answered.set)
+
+
+class _Question:
+    """A question to *on_unknown*, and its answer."""
+
+    def __init__(self, key: object) -> None:
+        self.key = key
+        self.answers: list[bool | Awaitable[bool]] = []
+        self.error: Exception | None = None
+        self.answered = anyio.Event()
