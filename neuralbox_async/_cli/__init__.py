@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -11,9 +12,10 @@ import click
 from neuralbox_async import NeuralBoxError, __version__
 
 # The modules, not the commands in them: a command would hide the module of the same name.
-from neuralbox_async._cli import batch, demo, error_messages, generate, retrieve, serve, terminal
+from neuralbox_async._cli import batch, chat, demo, error_messages, generate, retrieve, serve, terminal
 
 _NAME: Final = "neuralbox"
+_COMPLETION: Final = "_NEURALBOX_COMPLETE"  # the variable by which a shell asks for completions, as in click
 _ERROR, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141  # the last two are 128 + the number of the signal, as in shells
 
 
@@ -35,6 +37,7 @@ def cli(context: click.Context) -> None:
       neuralbox generate "Write a haiku" --local
       neuralbox generate "Write a haiku" --model claude-sonnet-4.5 --temperature 1
       neuralbox generate --system "Translate into French." < letter.txt > lettre.txt
+      neuralbox chat --model claude-sonnet-4.5
       neuralbox generate "What is in this image?" --image photo.jpg --json | jq -r .content
       neuralbox batch prompts.jsonl -o results.jsonl --budget 50000
       neuralbox serve --limit-hour 20
@@ -43,7 +46,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (generate.generate, batch.batch, retrieve.retrieve, serve.serve, demo.demo):
+for _command in (generate.generate, chat.chat, batch.batch, retrieve.retrieve, serve.serve, demo.demo):
     cli.add_command(_command)
 
 
@@ -65,6 +68,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     # Not `cli.main`: it handles Ctrl-C and broken pipes in its own way, and prints several lines for an error.
+    if instruction := os.environ.get(_COMPLETION):
+        from click.shell_completion import shell_complete  # not above: few runs need it
+
+        return shell_complete(cli, {}, _NAME, _COMPLETION, instruction)
     try:
         with cli.make_context(_NAME, list(arguments)) as context:
             cli.invoke(context)
