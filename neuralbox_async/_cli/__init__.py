@@ -59,6 +59,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     terminal.configure_streams()
     try:
+        if instruction := os.environ.get(_COMPLETION):
+            return terminal.finish_output(_complete(instruction))
         return terminal.finish_output(_run(sys.argv[1:] if arguments is None else arguments))
     except BrokenPipeError:
         # Such as `| head`: the reader needs no more.
@@ -66,12 +68,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _BROKEN_PIPE
 
 
+def _complete(instruction: str) -> int:
+    """Print what a shell asks for with *instruction*: its completion script, or the completions of a line."""
+    from click.shell_completion import shell_complete  # not above: few runs need it
+
+    return shell_complete(cli, {}, _NAME, _COMPLETION, instruction)
+
+
 def _run(arguments: Sequence[str]) -> int:
     # Not `cli.main`: it handles Ctrl-C and broken pipes in its own way, and prints several lines for an error.
-    if instruction := os.environ.get(_COMPLETION):
-        from click.shell_completion import shell_complete  # not above: few runs need it
-
-        return shell_complete(cli, {}, _NAME, _COMPLETION, instruction)
     try:
         with cli.make_context(_NAME, list(arguments)) as context:
             cli.invoke(context)

@@ -88,7 +88,7 @@ def _open_client(*, local: bool) -> Generator[NeuralBox]:
     from neuralbox_async.testing import NeuralBoxServer
 
     with NeuralBoxServer(event_interval=_LOCAL_EVENT_INTERVAL if sys.stdout.isatty() else 0.0) as server:
-        yield NeuralBox(**server.client_options)
+        yield NeuralBox(server.api_key, base_url=server.base_url)
 
 
 class Chat:
@@ -105,7 +105,9 @@ class Chat:
         """Read messages and print the replies until stdin ends. Raises `OSError` when stdout cannot be written."""
         is_interactive = sys.stdin.isatty() and sys.stderr.isatty()
         if is_interactive:
-            print_error(printable_line(f"Chat with {self._parameters['model']}; /help shows the commands, Ctrl-D leaves"))
+            print_error(
+                printable_line(f"Chat with {self._parameters['model']}; /help shows the commands, Ctrl-D leaves")
+            )
         while True:
             try:
                 text = read_message()
@@ -191,13 +193,17 @@ class Chat:
             case "/save", _:
                 print_error("neuralbox: name the file: /save FILE")
             case _:
-                print_error(printable_line(f"neuralbox: {line.strip()} is no command of the chat, and was not sent; /help"))
+                print_error(
+                    printable_line(f"neuralbox: {line.strip()} is no command of the chat, and was not sent; /help")
+                )
 
     def _save(self, path: str) -> None:
         messages = [{"role": message.role, "content": message.content} for message in self._system + self._messages]
         try:
             with open(path, "x", encoding="utf-8") as file:  # noqa: PTH123 - one path, one style
-                json.dump({"model": self._parameters["model"], "messages": messages}, file, ensure_ascii=False, indent=2)
+                json.dump(
+                    {"model": self._parameters["model"], "messages": messages}, file, ensure_ascii=False, indent=2
+                )
                 file.write("\n")
         except OSError as error:
             print_error(error_line(error))

@@ -23,8 +23,9 @@ class CSVRows:
     """
     The rows of *file*, with cells that *delimiter* separates; *required*: the columns of the prompt.
 
-    *noted*: other columns that must exist. *skip_first*: the first line that is not blank is not the header. Column names are stripped of blanks, and those of request fields may have any case. After iteration, *ignored* has
-    the columns that nothing reads. Raises `InvalidRowError` when the header is invalid, and at a quote that is out of
+    *noted*: other columns that must exist. *skip_first*: the first line that is not blank is not the header. Column
+    names are stripped of blanks, and those of request fields may have any case. After iteration, *ignored* has the
+    columns that nothing reads. Raises `InvalidRowError` when the header is invalid, and at a quote that is out of
     place: where the next row begins is then unknown, and the rest of a cell could pass for prompts.
     """
 

@@ -77,7 +77,7 @@ def _shortened(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _shortened(member) for name, member in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        return [_shortened(item) for item in cast("list[Any]", value)]
+        return [_shortened(item) for item in value]
     if isinstance(value, str) and len(value) > _MAX_TEXT:
         return f"{value[:_MAX_TEXT]}... ({len(value):,} characters)"
     return value

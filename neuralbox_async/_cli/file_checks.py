@@ -75,4 +75,3 @@ def _identity(path: str, stream: TextIO | None = None) -> object:
     except (OSError, ValueError):  # a stream without a descriptor, or closed
         return None
     return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
-

@@ -89,7 +89,6 @@ class RequestBuilder:
             raise InvalidRowError("the prompt is empty")
         return members
 
-
     def _sent(self, row: dict[str, Any]) -> dict[str, Any]:
         not_sent = row.keys() if self.not_sent is None else self.not_sent | {self.key_column}
         return {name: row[name] for name in row if name in _FIELDS or name not in not_sent}
@@ -197,9 +196,7 @@ class InputRows:
     def _requests(self) -> Iterator[tuple[int, dict[str, Any], GenerateRequest | InvalidRowError]]:
         """Yield for each row the number of its line, its members, and its request or what is wrong with it."""
         self._file.seek(self._start)
-        rows = rows_of(
-            self._file, self._format, self._builder.columns, delimiter=self._delimiter, noted=self._noted
-        )
+        rows = rows_of(self._file, self._format, self._builder.columns, delimiter=self._delimiter, noted=self._noted)
         for number, (line, row) in enumerate(islice(rows, self._limit), 1):
             if isinstance(row, InvalidRowError):
                 yield line, {}, row

@@ -21,7 +21,7 @@ class KeptItems:
 
     def __init__(self, columns: Iterable[str] | None) -> None:
         self.columns = None if columns is None else tuple(columns)
-        self._file = tempfile.TemporaryFile()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open until the context is left
         self._offsets = array("Q")
         self._seen: set[str] = set()
 

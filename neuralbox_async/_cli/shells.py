@@ -30,10 +30,10 @@ def command_lines(arguments: Sequence[str], shells: Sequence[Shell]) -> dict[str
 
     A shell that cannot express them is left out: cmd has no line breaks.
     """
-    lines = {shell: line for shell in shells if (line := _WRITE[shell](arguments)) is not None}
+    lines: dict[str, str] = {shell: line for shell in shells if (line := _WRITE[shell](arguments)) is not None}
     if len(lines) == len(shells) and len(set(lines.values())) == 1:
         return {"": lines[shells[0]]}
-    return {**lines}
+    return dict(lines)
 
 
 def set_commands(variables: Mapping[str, str]) -> dict[str, list[str]]:

@@ -48,8 +48,8 @@ class NeuralBoxServer(Lifecycle, FaultInjector):
     * *prices*: Prices by model, in NeuralBox tokens per generation. They override the vendor's price list. Other models
       cost 1.
     * *restricted_models*: Models for which the response is a 403 `insufficient_plan`.
-    * *refuse_unknown_models*: Whether the response is a 404 `not_found` for models that are neither in the vendor's price
-      list nor in *prices*.
+    * *refuse_unknown_models*: Whether the response is a 404 `not_found` for models that are neither in the vendor's
+      price list nor in *prices*.
     * *failing_models*: Models whose generations end with status `failed`.
     * *pending_models*: Models whose generations, unless streamed, are `pending` at first and complete after
       *pending_seconds*. A member ``"background": true`` in a request has the same effect.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 # A sentence that ends with one of these has lost its end.
-FUNCTION_WORDS = frozenset(
-    "a an the and or but not no nor of to for from by with without in on at as than that is are was were be".split()
-)
+FUNCTION_WORDS = {"a", "an", "the", "and", "or", "but", "not", "no", "nor", "of", "to", "for", "from", "by", "with"}
+FUNCTION_WORDS |= {"without", "in", "on", "at", "as", "than", "that", "is", "are", "was", "were", "be"}
 
 
 def check_messages(text):
@@ -15,7 +14,7 @@ def check_messages(text):
     lines = [line for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).splitlines() if line.strip()]
     for number, line in enumerate(lines):
         words = re.findall(r"[\w']+", line)
-        last = line.rstrip(" )")[-1]
+        last = line.rstrip()[-1]
         is_title = last == ":" and number + 1 < len(lines)
         assert words, line
         assert is_title or last not in ":,;-(=", line

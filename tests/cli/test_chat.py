@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+
 @pytest.fixture
 def chat(at_terminal, serve):
     """Return a function that starts a server and a chat with it at a terminal, and waits for the prompt."""
