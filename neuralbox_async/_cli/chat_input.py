@@ -23,8 +23,8 @@ def configure_input() -> None:
     stdin: TextIO | None = sys.stdin  # None if the process was started with stdin closed
     if stdin is None:
         raise click.UsageError("There are no messages: stdin is closed.")
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        cast("io.TextIOWrapper", sys.stdin).reconfigure(encoding="utf-8", errors="surrogateescape")
+    if isinstance(stdin, io.TextIOWrapper):
+        cast("io.TextIOWrapper", stdin).reconfigure(encoding="utf-8", errors="surrogateescape")
     with suppress(ImportError):  # Windows has an editor of its own
         importlib.import_module("readline")
 

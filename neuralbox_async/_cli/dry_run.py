@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, cast
 
@@ -77,7 +77,7 @@ def _shortened(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _shortened(member) for name, member in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        return [_shortened(item) for item in value]
+        return list(map(_shortened, cast("Iterable[Any]", value)))
     if isinstance(value, str) and len(value) > _MAX_TEXT:
         return f"{value[:_MAX_TEXT]}... ({len(value):,} characters)"
     return value

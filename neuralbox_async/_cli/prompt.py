@@ -45,7 +45,7 @@ def read_prompt(argument: str | None, *, reads_stdin: bool) -> str:
             raise click.UsageError("Stdin has the image: pass the prompt as an argument.")
         text = _decoded(_read_stdin(even_terminal=argument == "-"))
     else:
-        more = _decoded(_read_more()) if reads_stdin else ""
+        more = _decoded(_read_more()) if reads_stdin and argument.strip() else ""
         text = f"{argument}\n\n{more}" if more.strip() else argument
     if not text or text.isspace():
         raise click.UsageError("The prompt is empty.")
