@@ -206,7 +206,7 @@ class InputRows:
             except InvalidRowError as error:
                 yield line, row, error
             except InvalidParameterError as error:
-                yield line, row, InvalidRowError(error.message)
+                yield line, row, InvalidRowError(error.message.replace(", or None", ""))  # a word of Python
             except RecursionError:
                 yield line, {}, InvalidRowError("it is nested too deeply")
         if isinstance(rows, CSVRows):

@@ -41,12 +41,12 @@ def test_until_a_signal(serving, run, number):
     assert re.fullmatch(r"\d\d:\d\d:\d\d POST /api/v2/generate 200 gpt-5 \d+\.\d{3} s\n", done.err)
 
 
-def test_log(serving, start):
+def test_log(serving, run):
     """The log has what a client sends as printable text, and never the key or a prompt; --quiet switches it off."""
     for options in ((), ("--quiet",)):
         process = serving("--api-key", "nb_key_to_hide", *options)
-        start("generate", "secret", "--model", "m\x1b[2J\nx").wait()
-        start("retrieve", "gen_1").wait()
+        run("generate", "secret", "--model", "m\x1b[2J\nx")
+        run("retrieve", "gen_1")
         process.popen.send_signal(signal.SIGINT)
         lines = process.wait().err.splitlines()
 
@@ -57,11 +57,11 @@ def test_log(serving, start):
         assert "nb_key_to_hide" not in "".join(lines)
 
 
-def test_closed_log(serving, start):
+def test_closed_log(serving, run):
     """The server goes on when nobody reads its log."""
     process = serving()
     process.popen.stderr.close()
-    outputs = [start("generate", "Hi").wait().out for _ in range(2)]
+    outputs = [run("generate", "Hi").out for _ in range(2)]
     process.popen.send_signal(signal.SIGINT)
 
     assert ["You said: Hi\n"] * 2 == outputs
@@ -79,7 +79,7 @@ def test_unknown_models(serving, run):
         assert "Model gpt-55 not found" in done.error_line
 
 
-def test_settings(serving, start):
+def test_settings(start):
     """The settings are printed for bash, PowerShell and cmd, with the same values."""
     process = start("serve", "--api-key", "nb_it's&mine")
     printed = process.read_until(b"to stop it.\n").decode()

@@ -58,7 +58,7 @@ def test_output(batch):
     for kind, lines in {"completed": completed, "failed": failed}.items():
         for line in lines:
             expected = {name for name, kinds in documented.items() if {"all", kind} & set(kinds)}
-            assert set(line) == expected - ({"url", "thumbnail_url", "text"} - set(line))
+            assert set(line) == expected - ({"url", "thumbnail_url", "text", "item"} - set(line))
 
 
 def test_journal(batch):
