@@ -122,7 +122,8 @@ def _short_repr(value: object) -> str:
     try:
         text = ascii(value) if isinstance(value, str) else repr(value)
     except Exception:  # noqa: BLE001 - of the user's own code, or of a number with too many digits
-        text = f"<{type(value).__name__}>"
+        text = ""
+    text = text if text.strip() else f"<{type(value).__name__}>"  # the message would end in "not"
     return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}..."
 
 

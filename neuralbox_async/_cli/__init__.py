@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -11,9 +12,10 @@ import click
 from neuralbox_async import NeuralBoxError, __version__
 
 # The modules, not the commands in them: a command would hide the module of the same name.
-from neuralbox_async._cli import account, batch, demo, error_messages, generate, models, retrieve, serve, terminal
+from neuralbox_async._cli import account, batch, chat, demo, error_messages, generate, models, retrieve, serve, terminal
 
 _NAME: Final = "neuralbox"
+_COMPLETION: Final = "_NEURALBOX_COMPLETE"  # the variable by which a shell asks for completions, as in click
 _ERROR, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141  # the last two are 128 + the number of the signal, as in shells
 
 
@@ -35,6 +37,7 @@ def cli(context: click.Context) -> None:
       neuralbox generate "Write a haiku" --local
       neuralbox generate "Write a haiku" --model claude-sonnet-4.5 --temperature 1
       neuralbox generate --system "Translate into French." < letter.txt > lettre.txt
+      neuralbox chat --model claude-sonnet-4.5
       neuralbox generate "What is in this image?" --image photo.jpg --json | jq -r .content
       neuralbox batch prompts.jsonl -o results.jsonl --budget 50000
       neuralbox serve --limit-hour 20
@@ -43,7 +46,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (generate.generate, batch.batch, retrieve.retrieve, serve.serve, demo.demo):
+for _command in (generate.generate, chat.chat, batch.batch, retrieve.retrieve, serve.serve, demo.demo):
     cli.add_command(_command)
 for _command in (models.models, models.price, account.balance, account.history):
     cli.add_command(_command)
@@ -58,11 +61,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     terminal.configure_streams()
     try:
+        if instruction := os.environ.get(_COMPLETION):
+            return terminal.finish_output(_complete(instruction))
         return terminal.finish_output(_run(sys.argv[1:] if arguments is None else arguments))
     except BrokenPipeError:
         # Such as `| head`: the reader needs no more.
         terminal.discard_output()
         return _BROKEN_PIPE
+
+
+def _complete(instruction: str) -> int:
+    """Print what a shell asks for with *instruction*: its completion script, or the completions of a line."""
+    from click.shell_completion import shell_complete  # not above: few runs need it
+
+    return shell_complete(cli, {}, _NAME, _COMPLETION, instruction)
 
 
 def _run(arguments: Sequence[str]) -> int:

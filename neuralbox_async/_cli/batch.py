@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import select
-import sys
+import csv
 from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Any, BinaryIO, Final, Literal, TextIO
+from contextlib import contextmanager, nullcontext
+from typing import Any, Final, Literal
 
 import attrs
 import click
 
-from neuralbox_async import AsyncNeuralBox, GenerateRequest, OutcomeUnknownError, RetryPolicy
-from neuralbox_async._cli import file_checks, options
+from neuralbox_async import AsyncNeuralBox, OutcomeUnknownError, RetryPolicy
+from neuralbox_async._cli import batch_rows, file_checks, options
 from neuralbox_async._cli.batch_run import BatchRun, RunOptions
-from neuralbox_async._cli.error_messages import printable_line
-from neuralbox_async._cli.input_formats import Format, choose_format
+from neuralbox_async._cli.dry_run import print_dry_run
+from neuralbox_async._cli.input_file import check_encoding, open_input
+from neuralbox_async._cli.input_formats import Format
 from neuralbox_async._cli.input_rows import InputRows, RequestBuilder, Template
-from neuralbox_async._cli.input_text import InvalidRowError
+from neuralbox_async._cli.kept_items import KeptItems
 from neuralbox_async._cli.output import Output
-from neuralbox_async._cli.terminal import print_error, spinner
+from neuralbox_async._cli.unknown_requests import ask
 from neuralbox_async._options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_CONNECTIONS, DEFAULT_TIMEOUT
 
-_USAGE_ERROR: Final = 2
 _STOPPED: Final = 4
-_MAX_KEYS_SHOWN: Final = 10
 _RESERVED_CONNECTIONS: Final = 10  # a batch leaves so many of the client's connections to other calls
 _LOCAL_HISTORY: Final = 1000  # requests that a local server keeps
-_STDIN_POLL: Final = 0.2  # seconds between checks for an interrupt while a reply is awaited
+_TAB_NAMES: Final = {"tab", "\\t"}
 _ARGUMENTS: Final = f"{__name__}.arguments"
 
 
@@ -45,6 +42,19 @@ def _parse_template(_context: click.Context, parameter: click.Parameter, text: s
         return None if text is None else Template(text)
     except ValueError as error:
         raise click.BadParameter(f"{error}.", param=parameter) from None
+
+
+def _parse_delimiter(_context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    if text is None or text.lower() in _TAB_NAMES:
+        return text and "\t"
+    if len(text) != 1 or text in '"\r\n\0':
+        raise click.BadParameter("it must be one character, or tab.", param=parameter)
+    return text
+
+
+def _parse_columns(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names in *texts*, separated by commas as in CSV."""
+    return tuple(dict.fromkeys(name.strip() for cells in csv.reader(texts) for name in cells if name.strip()))
 
 
 @click.command(cls=_Command, short_help="Generate text for each row of a file.")
@@ -64,10 +74,42 @@ def _parse_template(_context: click.Context, parameter: click.Parameter, text: s
     help="The format of INPUT; lines: each line is a prompt. Default: by the file extension and the first line.",
 )
 @click.option(
+    "--delimiter",
+    callback=_parse_delimiter,
+    metavar="CHARACTER",
+    help="The character between the cells of CSV, or tab. Default: comma, semicolon or tab, by the first line.",
+)
+@click.option(
+    "--encoding",
+    default="utf-8",
+    show_default=True,
+    callback=check_encoding,
+    metavar="NAME",
+    help="The encoding of INPUT: cp1252 for what Excel saves as CSV on Windows, utf-16 for its Unicode text.",
+)
+@click.option(
     "--template",
     callback=_parse_template,
     metavar="TEXT",
     help="Template for the prompts: {column} is replaced by the row's value; {{ and }} are literal braces.",
+)
+@click.option(
+    "--key-column",
+    metavar="COLUMN",
+    help='The column with the keys of the rows, instead of "key": unique, such as the ids of your table.',
+)
+@click.option(
+    "--keep",
+    multiple=True,
+    callback=_parse_columns,
+    metavar="COLUMNS",
+    help='Repeat these columns of the row in its result, as "item": names with commas between them, or all.',
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N rows.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the number of rows and the first requests. Nothing is sent, and no file is written.",
 )
 @options.model
 @options.system
@@ -141,7 +183,13 @@ def batch(
     source: str | None,
     output: str,
     input_format: Format | None,
+    delimiter: str | None,
+    encoding: str,
     template: Template | None,
+    key_column: str | None,
+    keep: tuple[str, ...],
+    limit: int | None,
+    dry_run: bool,
     model: str,
     system: str | None,
     temperature: float | None,
@@ -162,7 +210,7 @@ def batch(
     """
     Generate text for each row of INPUT, many rows concurrently. Write each result as a line of JSON.
 
-    INPUT is UTF-8 text. Each row is:
+    INPUT is text. Each row is:
 
     \b
       .jsonl, .ndjson  an object per line: "prompt" or "messages", optionally "key"
@@ -188,6 +236,8 @@ def batch(
       neuralbox batch prompts.txt -o results.jsonl
       neuralbox batch prompts.jsonl -o results.jsonl --model claude-sonnet-4.5 --budget 50000
       neuralbox batch reviews.csv -o moods.jsonl --template "The mood of this review, in one word: {review}"
+      neuralbox batch reviews.csv --template "{review}" --dry-run --limit 100
+      neuralbox batch excel.csv -o out.jsonl --encoding cp1252 --key-column id --keep all
       neuralbox batch prompts.txt --local | jq -r .content
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
     if journal is not None and no_journal:
@@ -196,8 +246,11 @@ def batch(
         raise click.UsageError("The path of the output or of the journal is empty.")
     file = Output(None if output == "-" else output)
     fields = {"model": model, "system": system, "temperature": temperature, "max_tokens": max_tokens}
+    columns = None if keep == ("all",) else keep
     builder = RequestBuilder(
-        defaults={name: value for name, value in fields.items() if value is not None}, template=template
+        defaults={name: value for name, value in fields.items() if value is not None},
+        template=template,
+        key_column=key_column,
     )
     run = RunOptions(
         source=source or "-",
@@ -212,52 +265,20 @@ def batch(
         arguments=context.meta[_ARGUMENTS],
     )
     file_checks.check_files(run.source, file, run.journal)
-    with file_checks.open_input(source) as stream:
-        rows = _open_rows(run, stream, input_format, builder)
-        _check_rows(run, rows, builder, skip_invalid=skip_invalid)
+    with open_input(source, encoding) as stream, KeptItems(columns) if keep else nullcontext() as items:
+        rows = batch_rows.open_rows(
+            run.source, stream, input_format, builder, delimiter=delimiter, items=items, limit=limit
+        )
+        batch_rows.check_rows(run.source, rows, builder, skip_invalid=skip_invalid)
         file_checks.check_content(file, run.journal)
         connections = max(DEFAULT_MAX_CONNECTIONS, max_concurrency + _RESERVED_CONNECTIONS)
         settings = {"timeout": timeout, "max_retries": max_retries, "max_connections": connections}
         with _local_server(enabled=local) as server_options:
+            if dry_run:
+                print_dry_run(run, rows, {**settings, **server_options})
+                return
             status = _execute(run, rows, {**settings, **server_options})
     context.exit(status)
-
-
-# ---------------------------------------------------------------------------------------------- before anything is sent
-
-
-def _open_rows(run: RunOptions, stream: BinaryIO, input_format: Format | None, builder: RequestBuilder) -> InputRows:
-    try:
-        return InputRows(stream, input_format or choose_format(run.source, stream, builder.columns), builder)
-    except InvalidRowError as error:
-        raise click.UsageError(f"{_name_of(run.source)}: {error}") from None
-
-
-def _name_of(source: str) -> str:
-    return "stdin" if source == "-" else source
-
-
-def _check_rows(run: RunOptions, rows: InputRows, builder: RequestBuilder, *, skip_invalid: bool) -> None:
-    """Validate all rows and report the invalid ones; exit with status 2 if there are any, unless *skip_invalid*."""
-    name = _name_of(run.source)
-    GenerateRequest.from_dict({**builder.defaults, "prompt": "any"})  # an invalid option is not the fault of the rows
-    try:
-        with spinner(f"validating the rows of {name}"):
-            rows.validate()
-    except InvalidRowError as error:
-        raise click.UsageError(f"{name}: {error}") from None
-    if rows.ignored_columns:
-        shown = ", ".join(map(repr, rows.ignored_columns[:_MAX_KEYS_SHOWN]))
-        more = ", ..." if len(rows.ignored_columns) > _MAX_KEYS_SHOWN else ""
-        print_error(printable_line(f"neuralbox: {name}: columns that are not used: {shown}{more}"))
-    for message in rows.errors:
-        print_error(printable_line(f"neuralbox: {name}, {message}"))
-    if rows.invalid > len(rows.errors):
-        print_error(f"neuralbox: and {rows.invalid - len(rows.errors):,} more")
-    if rows.invalid and not skip_invalid:
-        counts = f"{rows.invalid:,} of {rows.invalid + len(rows):,} rows are invalid"
-        print_error(f"neuralbox: {counts}; nothing was sent (--skip-invalid skips them)")
-        raise click.exceptions.Exit(_USAGE_ERROR)
 
 
 @contextmanager
@@ -280,38 +301,7 @@ def _execute(run: RunOptions, rows: InputRows, client_options: dict[str, Any]) -
     try:
         return BatchRun(run, rows, AsyncNeuralBox(**client_options)).execute()
     except OutcomeUnknownError as error:
-        on_unknown = _ask(run, error)
+        on_unknown = ask(run.source, error)
     if on_unknown is None:
         return _STOPPED
     return BatchRun(attrs.evolve(run, on_unknown=on_unknown), rows, AsyncNeuralBox(**client_options)).execute()
-
-
-def _ask(run: RunOptions, error: OutcomeUnknownError) -> Literal["retry", "skip"] | None:
-    """Ask the user about the requests that may have been billed; None: send nothing."""
-    for key in error.keys[:_MAX_KEYS_SHOWN]:
-        print_error(printable_line(f"neuralbox: may have been billed without a response: {key}"))
-    if len(error.keys) > _MAX_KEYS_SHOWN:
-        print_error(f"neuralbox: and {len(error.keys) - _MAX_KEYS_SHOWN:,} more")
-    stdin: TextIO | None = sys.stdin  # None if the process was started with stdin closed
-    if run.source == "-" or stdin is None or not (stdin.isatty() and sys.stderr.isatty()):
-        print_error("neuralbox: nothing was sent; use --on-unknown retry to send them again, or skip to skip them")
-        return None
-    while True:
-        sys.stderr.write("Send them again? They may be billed twice. [yes: retry, no: skip, Ctrl-C: stop] ")
-        sys.stderr.flush()
-        reply = _read_reply()
-        if not reply:  # Ctrl-D
-            print_error("")
-            return None
-        if reply.strip().lower() in {"y", "yes", "retry"}:
-            return "retry"
-        if reply.strip().lower() in {"n", "no", "skip"}:
-            return "skip"
-
-
-def _read_reply() -> str:
-    """Return the next line of stdin, or "" at its end."""
-    # A signal that arrives just before a blocking read is handled only after it. Windows has no such select.
-    while os.name != "nt" and not select.select([sys.stdin], [], [], _STDIN_POLL)[0]:
-        pass
-    return sys.stdin.readline()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 import signal
 import threading
 from collections.abc import Callable, Generator
@@ -21,13 +20,13 @@ from neuralbox_async import (
     BatchProgress,
     BatchReport,
     BatchResult,
-    BudgetReachedError,
     JournalError,
 )
 from neuralbox_async._batch.journal_import import import_results
 from neuralbox_async._cli.error_messages import error_line, printable_line
 from neuralbox_async._cli.input_rows import InputRows
 from neuralbox_async._cli.input_text import InvalidRowError
+from neuralbox_async._cli.next_command import next_steps
 from neuralbox_async._cli.output import Output, completed_lines, escaped, result_line
 from neuralbox_async._cli.progress import ProgressDisplay, progress_display
 from neuralbox_async._cli.saved_results import saved_results
@@ -216,33 +215,16 @@ class BatchRun:
         print_error(f"neuralbox: {'; '.join(_facts(report, self._rows))}")
         if report.unknown:
             print_error(printable_line(f"neuralbox: {_unknown_fact(report)}"))
-        if hint := self._next_command(report):
-            print_error(hint)
-
-    def _next_command(self, report: BatchReport) -> str:
-        """Return the command line that continues the batch, if there is something left to do."""
-        left = report.failed - report.failed_by_type.get("OutcomeUnknownError", 0)
-        left += len(report.cancelled_keys) + (report.not_started or 0)
-        left += self._output_failed  # results are in the journal, but not in the output
-        if not left and not report.unknown:
-            return ""
-        if self._options.journal is None:
-            return "neuralbox: there is no journal: another run would send all rows again"
-        stdin = ", with the same rows on stdin" if self._options.source == "-" else ""
-        if left:
-            # A larger budget helps if the budget was the limit; it may have been the balance.
-            stop = report.stopped_by
-            budget = isinstance(stop, BudgetReachedError) and stop.budget == self._options.budget
-            return f"To continue{stdin}{', with a larger --budget' if budget else ''}: {self._command()}"
-        return f"To send them again{stdin} (they may be billed twice): {self._command('--on-unknown', 'retry')}"
-
-    def _command(self, *options: str) -> str:
-        """Return the command line, with *options* added."""
-        arguments = self._options.arguments
-        end = len(arguments)  # the last one of repeated options counts
-        if "--" in arguments[-2:]:
-            end = arguments.index("--", max(0, end - 2))  # after it there are no options
-        return shlex.join(("neuralbox", "batch", *arguments[:end], *options, *arguments[end:]))
+        options = self._options
+        for line in next_steps(
+            report,
+            arguments=options.arguments,
+            rows_on_stdin=options.source == "-",
+            budget=options.budget,
+            has_journal=options.journal is not None,
+            has_unwritten=self._output_failed,
+        ):
+            print_error(line)
 
 
 def _facts(report: BatchReport, rows: InputRows) -> list[str]:

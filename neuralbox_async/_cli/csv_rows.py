@@ -17,27 +17,28 @@ _NUMBERS: Final[dict[str, Callable[[str], float]]] = {"temperature": float, "max
 _NUMBER: Final = re.compile(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?")
 _MAX_CELL_LENGTH: Final = 64 << 20  # otherwise a quote that is never closed would read the rest of the file
 _SIMILAR: Final = 0.88  # of two names, by difflib: "temprature" and "temperature" have 0.95, "keys" and "key" 0.86
-_CELLS: Final = {delimiter: rf'(?:"[^"]*(?:""[^"]*)*"|[^"{delimiter}\r\n]*)' for delimiter in ",;"}
-_WELL_FORMED: Final = {
-    delimiter: re.compile(rf"{cell}(?:{delimiter}{cell})*[\r\n]*") for delimiter, cell in _CELLS.items()
-}
 
 
 class CSVRows:
     """
     The rows of *file*, with cells that *delimiter* separates; *required*: the columns of the prompt.
 
-    Column names are stripped of blanks, and those of request fields may have any case. After iteration, *ignored* has
-    the columns that nothing reads. Raises `InvalidRowError` when the header is invalid, and at a quote that is out of
+    *noted*: other columns that must exist. *skip_first*: the first line that is not blank is not the header. Column
+    names are stripped of blanks, and those of request fields may have any case. After iteration, *ignored* has the
+    columns that nothing reads. Raises `InvalidRowError` when the header is invalid, and at a quote that is out of
     place: where the next row begins is then unknown, and the rest of a cell could pass for prompts.
     """
 
-    def __init__(self, file: BinaryIO, delimiter: str, required: frozenset[str]) -> None:
+    def __init__(
+        self, file: BinaryIO, delimiter: str, required: frozenset[str], noted: frozenset[str], *, skip_first: bool
+    ) -> None:
         csv.field_size_limit(_MAX_CELL_LENGTH)
         self._lines = DecodedLines(file)
         self._raw: list[str] = []  # the lines of the row that is being read
         self._reader = csv.reader(self._recorded_lines(), strict=True, delimiter=delimiter)
-        self._delimiter, self._required = delimiter, required
+        self._required, self._skip_first = required, skip_first
+        self._noted = frozenset(map(self._column, noted))
+        self._well_formed = None if delimiter == "\t" else _well_formed(delimiter)
         self._width = 0  # the number of columns; 0 until it is known
         self.ignored: tuple[str, ...] = ()
 
@@ -76,14 +77,16 @@ class CSVRows:
 
     def _is_out_of_place(self, cells: list[str]) -> bool:
         """Return whether one of the quotes in *cells* may belong to a cell that was to go on in the next line."""
-        if well_formed := _WELL_FORMED.get(self._delimiter):
-            return not well_formed.fullmatch("".join(self._raw))
+        if self._well_formed:
+            return not self._well_formed.fullmatch("".join(self._raw))
         return self._width not in {0, len(cells)}  # files with tabs often have no quoting at all
 
     # -------------------------------------------------------------------------------------------------------- header
 
     def _read_header(self) -> list[str]:
         cells: list[str] = []
+        if self._skip_first:
+            next(line for line in self._lines if line.strip())
         while not cells:
             try:
                 read = self._read_cells()
@@ -97,7 +100,7 @@ class CSVRows:
         columns = [self._column(cell) for cell in cells]
         self._check_columns(columns)
         self._width = len(columns)
-        used = self._required.union(_FIELDS, PROMPT_FIELDS)
+        used = self._required.union(self._noted, _FIELDS, PROMPT_FIELDS)
         self.ignored = tuple(column for column in columns if column and column not in used)
         for column in self.ignored:
             if field := _intended_field(column):
@@ -116,6 +119,20 @@ class CSVRows:
             raise InvalidRowError(
                 f"the column {missing[0]!r} is missing (columns: {known}); --template makes prompts from any columns"
             )
+        if missing := sorted(self._noted - set(columns)):
+            raise InvalidRowError(f"the column {missing[0]!r} is missing (columns: {', '.join(map(repr, columns))})")
+
+
+def member(row: dict[str, Any], column: str) -> Any:
+    """Return what *row* has in *column*, None for nothing; the names of request fields may have any case."""
+    return row.get(column, row.get(column.lower()) if column.lower() in _FIELDS else None)
+
+
+def _well_formed(delimiter: str) -> re.Pattern[str]:
+    """Return the pattern of a row in which each quote is where it should be."""
+    delimiter = re.escape(delimiter)
+    cell = rf'(?:"[^"]*(?:""[^"]*)*"|[^"{delimiter}\r\n]*)'
+    return re.compile(rf"{cell}(?:{delimiter}{cell})*[\r\n]*")
 
 
 def _intended_field(column: str) -> str | None:

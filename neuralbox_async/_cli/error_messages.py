@@ -52,7 +52,7 @@ def _invalid_parameter(error: InvalidParameterError) -> str:
     if error.parameter in _ENVIRONMENT:
         value = f", not {error.value}" if error.value else ""  # empty: it may be a secret
         return f"{_ENVIRONMENT[error.parameter]} must be {error.rule}{value}"
-    return error.message
+    return error.message.replace(", or None", "")  # a word of Python
 
 
 def _facts(error: NeuralBoxError) -> list[str]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext, suppress
-from typing import BinaryIO, TextIO
+from contextlib import suppress
+from typing import TextIO
 
 import click
 
-from neuralbox_async._cli import input_rows
 from neuralbox_async._cli.output import Output, has_entries
 from neuralbox_async._cli.terminal import check_stdout
 
@@ -54,18 +52,6 @@ def check_content(output: Output, journal: str | None) -> None:
         raise click.UsageError(f"{output.path} already exists, and no journal has its content: remove it first.")
 
 
-@contextmanager
-def open_input(source: str | None) -> Generator[BinaryIO]:
-    """Yield the input as a seekable binary file."""
-    with nullcontext(_stdin(source)) if source in {None, "-"} else open(source or "", "rb") as file:  # noqa: PTH123
-        seekable = input_rows.make_seekable(file)
-        try:
-            yield seekable
-        finally:
-            if seekable is not file:
-                seekable.close()
-
-
 def _check_journal(journal: str) -> None:
     """Refuse a journal that cannot be one; opening a FIFO would wait for its other end."""
     with suppress(FileNotFoundError):
@@ -89,10 +75,3 @@ def _identity(path: str, stream: TextIO | None = None) -> object:
     except (OSError, ValueError):  # a stream without a descriptor, or closed
         return None
     return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
-
-
-def _stdin(source: str | None) -> BinaryIO:
-    stdin: TextIO | None = sys.stdin  # None if the process was started with stdin closed
-    if stdin is None or (stdin.isatty() and source is None):
-        raise click.UsageError("There are no rows: pass a file, or rows on stdin.")
-    return stdin.buffer

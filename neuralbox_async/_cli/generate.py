@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import anyio
 import attrs
@@ -18,14 +18,13 @@ from neuralbox_async import (
     AsyncStream,
     ContentDelta,
     Generation,
-    ImagePart,
     Message,
     NeuralBoxError,
     TextPart,
 )
 from neuralbox_async._cli import options
 from neuralbox_async._cli.json_output import event_line, print_generation
-from neuralbox_async._cli.pipes import read_chunks
+from neuralbox_async._cli.prompt import read_images, read_prompt
 from neuralbox_async._cli.terminal import TextWriter, check_stdout, print_footer, print_unwritten, spinner
 
 _LOCAL_EVENT_INTERVAL: Final = 0.02  # seconds between the events of a local stream at a terminal
@@ -38,19 +37,6 @@ class _Call:
     parameters: dict[str, Any]
     stream: bool
     as_json: bool
-
-
-def _read_images(_context: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> tuple[ImagePart, ...]:
-    return tuple(_read_image(parameter, path) for path in paths)
-
-
-def _read_image(parameter: click.Parameter, path: str) -> ImagePart:
-    try:
-        return ImagePart.from_file(path)
-    except NeuralBoxError:
-        raise click.BadParameter(f"{path!r} is not an image.", param=parameter) from None
-    except OSError as error:
-        raise click.BadParameter(f"{path!r} cannot be read: {error.strerror}.", param=parameter) from None
 
 
 @click.command(short_help="Generate text from a prompt.")
@@ -69,10 +55,9 @@ def _read_image(parameter: click.Parameter, path: str) -> ImagePart:
     "--image",
     "images",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False),
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
     metavar="FILE",
-    callback=_read_images,
-    help="An image to send with the prompt. Can be repeated.",
+    help='An image to send with the prompt; "-" reads it from stdin. Can be repeated.',
 )
 @options.local
 @click.option("--timeout", type=options.SECONDS, metavar="SECONDS", help="Time limit, including retries.")
@@ -85,15 +70,15 @@ def generate(
     max_tokens: int | None,
     stream: bool | None,
     as_json: bool,
-    images: tuple[ImagePart, ...],
+    images: tuple[str, ...],
     local: bool,
     timeout: float | None,
 ) -> None:
     """
     Generate text from PROMPT and print it.
 
-    Without PROMPT, or if it is "-", the prompt is read from stdin. Only the text goes to stdout; at a terminal, its
-    cost is shown on stderr.
+    What stdin has is sent, too, below PROMPT; without PROMPT, or if it is "-", it is the prompt. In a loop that reads
+    from stdin itself, use < /dev/null. Only the text goes to stdout; at a terminal, its cost is shown on stderr.
 
     \b
     Examples:
@@ -101,14 +86,17 @@ def generate(
       neuralbox generate "Write a haiku" --local
       git diff | neuralbox generate --system "Write the commit message." --no-stream
       neuralbox generate "What is in these images?" --image a.png --image b.jpg
+      neuralbox generate "Summarise:" < article.txt
+      curl -s https://example.com/cat.jpg | neuralbox generate "What is this?" --image -
       neuralbox generate "Count to ten" --json --stream
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
-    text = _resolve_prompt(prompt)
+    parts = read_images(images)
+    text = read_prompt(prompt, reads_stdin="-" not in images)
     check_stdout()
     call = _Call(
         parameters={
             "model": model,
-            "messages": Message("user", [*images, TextPart(text)] if images else text),
+            "messages": Message("user", [*parts, TextPart(text)] if parts else text),
             "system": system,
             "temperature": temperature,
             "max_tokens": max_tokens,
@@ -119,24 +107,6 @@ def generate(
     )
     with _open_client(local=local) as client:
         anyio.run(_generate, client, call)
-
-
-def _resolve_prompt(argument: str | None) -> str:
-    text = _read_stdin(even_terminal=argument == "-") if argument is None or argument == "-" else argument
-    if not text or text.isspace():
-        raise click.UsageError("The prompt is empty.")
-    return text
-
-
-def _read_stdin(*, even_terminal: bool) -> str:
-    stdin: TextIO | None = sys.stdin  # None if the process was started with stdin closed
-    if stdin is None or (stdin.isatty() and not even_terminal):
-        raise click.UsageError("There is no prompt: pass it as an argument or on stdin.")
-    try:
-        # Not the locale's encoding: the meaning of a prompt must not depend on the machine.
-        return b"".join(read_chunks(stdin.buffer)).decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"The prompt on stdin is not valid UTF-8: byte {error.start} is invalid.") from None
 
 
 @contextmanager

@@ -24,13 +24,13 @@ FORMATS: Final[dict[str, Format]] = {
     ".txt": "lines",
 }
 """The formats by file extension."""
-DELIMITERS: Final[dict[Format, str]] = {"csv": ",;", "tsv": "\t"}
+DELIMITERS: Final[dict[Format, str]] = {"csv": ",;\t", "tsv": "\t"}
 """The characters that may separate cells; spreadsheets write semicolons where a comma is the decimal point."""
 _HEAD: Final = 1 << 16  # bytes
 _MAX_LINE: Final = 64 << 20  # bytes
 # Prose may begin with a bracket or brace: "[1] First question", "{name} is ...".
 _JSON_START: Final = re.compile(r'\{\s*(?:"|$)|\[\s*(?:["{]|$)')
-_SEPARATOR: Final = re.compile(r"sep=.?", re.IGNORECASE)
+_SEPARATOR: Final = re.compile(r"sep=(.?)", re.IGNORECASE)  # a first line for Excel, which names the delimiter
 _YAML: Final = re.compile(r"---|(?:- )?(?:prompts?|messages|key|model):(?: .*)?")
 _MARKUP: Final = re.compile(r"<\?xml|<!doctype|<[a-z][\w:.-]*(?:\s[^<>]*)?>\s*$", re.IGNORECASE)
 
@@ -49,8 +49,6 @@ def choose_format(name: str, file: BinaryIO, columns: frozenset[str]) -> Format:
     by_name = FORMATS.get(extension)
     first, more = _first_line(file)
     file.seek(start)
-    if _SEPARATOR.fullmatch(first):
-        raise InvalidRowError(f"the first line, {first!r}, is for Excel: remove it")
     if by_name is not None and by_name in DELIMITERS:
         return by_name
     by_content = _format_of_line(first, columns)
@@ -83,15 +81,17 @@ def _format_of_line(text: str, columns: frozenset[str]) -> Format | None:
     """Return the format of which *text* is a typical first line; None for prose. Raises `InvalidRowError` for XML."""
     if _MARKUP.match(text):
         raise InvalidRowError("this looks like XML or HTML: choose --format lines for one prompt per line")
+    if _SEPARATOR.fullmatch(text):
+        return "csv"
     value = _parsed(text) if text[:1] in {"[", "{"} else None
     if is_object(value) and not is_wrapped_array(value):
         return "jsonl"
     if isinstance(value, dict | list) or _JSON_START.match(text):
         return "json"
-    for file_format, delimiters in DELIMITERS.items():
-        if any(_is_header(text, delimiter, columns) for delimiter in delimiters):
-            return file_format
-    return None
+    delimiter = next((one for one in DELIMITERS["csv"] if _is_header(text, one, columns)), None)
+    if delimiter is None:
+        return None
+    return "tsv" if delimiter in DELIMITERS["tsv"] else "csv"
 
 
 def _check_prompt(text: str, columns: frozenset[str]) -> None:
@@ -115,19 +115,32 @@ def _parsed(text: str) -> Any:
         return None
 
 
-def rows_of(file: BinaryIO, file_format: Format, columns: frozenset[str]) -> Iterator[Row] | CSVRows:
-    """Return the rows of *file*; *columns*: those that make the prompt."""
+def rows_of(
+    file: BinaryIO, file_format: Format, columns: frozenset[str], *, delimiter: str | None, noted: frozenset[str]
+) -> Iterator[Row] | CSVRows:
+    """
+    Return the rows of *file*; *columns*: those that make the prompt; *noted*: others that must exist.
+
+    *delimiter*: between the cells of CSV and TSV; None: by the first line.
+    """
     if file_format in DELIMITERS:
-        return CSVRows(file, _delimiter(file, DELIMITERS[file_format], columns), columns)
+        has_separator, found = _delimiter(file, DELIMITERS[file_format], columns)
+        return CSVRows(file, delimiter or found, columns, noted, skip_first=has_separator)
     return json_array_rows(file) if file_format == "json" else _line_rows(file, file_format)
 
 
-def _delimiter(file: BinaryIO, delimiters: str, columns: frozenset[str]) -> str:
-    """Return the one of *delimiters* that separates the columns in the header; the first one if that is not clear."""
+def _delimiter(file: BinaryIO, delimiters: str, columns: frozenset[str]) -> tuple[bool, str]:
+    """
+    Return whether the first line only names the delimiter, and the delimiter.
+
+    Otherwise it is the one of *delimiters* that separates the columns in the header; the first if that is not clear.
+    """
     start = file.tell()
     header, _ = _first_line(file)
     file.seek(start)
-    return next((one for one in delimiters if one in header and _is_header(header, one, columns)), delimiters[0])
+    if separator := _SEPARATOR.fullmatch(header):
+        return True, separator[1] or "\t"  # the line is stripped of blanks
+    return False, next((one for one in delimiters if one in header and _is_header(header, one, columns)), delimiters[0])
 
 
 def _line_rows(file: BinaryIO, file_format: Format) -> Iterator[Row]:

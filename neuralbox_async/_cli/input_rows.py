@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import string
-import tempfile
+from array import array
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, BinaryIO, Final
 
 import attrs
 
 from neuralbox_async import GenerateRequest, InvalidParameterError
 from neuralbox_async._batch.key_index import KeyIndex, digest_of, numbered_key
-from neuralbox_async._cli.csv_rows import PROMPT_FIELDS, REQUEST_FIELDS, CSVRows
+from neuralbox_async._cli.csv_rows import PROMPT_FIELDS, REQUEST_FIELDS, CSVRows, member
 from neuralbox_async._cli.input_formats import Format, rows_of
-from neuralbox_async._cli.input_text import InvalidRowError
-from neuralbox_async._cli.pipes import read_chunks
+from neuralbox_async._cli.input_text import EncodingError, InvalidRowError
+from neuralbox_async._cli.kept_items import KeptItems
 
 MAX_ERRORS: Final = 10
 _KEY_LENGTH: Final = 32  # hexadecimal digits
@@ -51,10 +52,15 @@ def _check_piece(text: str, column: str | None, spec: str | None, conversion: st
 
 @attrs.frozen(kw_only=True)
 class RequestBuilder:
-    """Makes requests from rows: prompts from *template*, if any; *defaults* are the fields of rows without them."""
+    """
+    Makes requests from rows: prompts from *template*, if any; *defaults* are the fields of rows without them.
+
+    *key_column*: the column or member that is the key instead of "key".
+    """
 
     defaults: dict[str, Any]
     template: Template | None = None
+    key_column: str | None = None
 
     @property
     def columns(self) -> frozenset[str]:
@@ -66,17 +72,28 @@ class RequestBuilder:
         if self.template is not None:
             members = {**_only(REQUEST_FIELDS, row), "prompt": self.template.fill(row)}
         else:
-            # The other columns of a CSV file are the user's notes; the other members of a JSON object are sent.
+            # Others are not sent. Of a JSON object they are part of its hash, and a near miss of a field is an error.
             if is_json:
                 _check_names(row)
             members = row if is_json else _only(REQUEST_FIELDS + PROMPT_FIELDS, row)
         members = {**self.defaults, **{name: value for name, value in members.items() if value is not None}}
+        if self.key_column is not None:
+            members["key"] = _key(row, self.key_column)
         if members.keys().isdisjoint(PROMPT_FIELDS):
             raise InvalidRowError("'prompt' is missing")
         prompt = members.get("prompt")
         if isinstance(prompt, str) and (not prompt or prompt.isspace()):
             raise InvalidRowError("the prompt is empty")
         return members
+
+
+def _key(row: dict[str, Any], column: str) -> str:
+    value = member(row, column)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value:
+        raise InvalidRowError(f"the key in {column!r} is missing: it must be a string or an integer")
+    return value
 
 
 def _check_names(row: dict[str, Any]) -> None:
@@ -96,99 +113,121 @@ class InputRows:
     The rows of *file*, which must be seekable, as requests; each iteration reads the file again.
 
     Call `validate` first. Each request has a key: its own, or a hash of the row with the defaults; repeated hashes are
-    numbered. *unit*: what the numbers of the rows count, "line" or, in a JSON array, "item".
+    numbered. *unit*: what the numbers of the rows count, "line" or, in a JSON array, "item". *delimiter*: between the
+    cells of CSV; None: by the first line. *items* keeps what the output repeats of each row. *limit*: read only so many
+    rows, the first.
     """
 
-    def __init__(self, file: BinaryIO, input_format: Format, builder: RequestBuilder) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        input_format: Format,
+        builder: RequestBuilder,
+        *,
+        delimiter: str | None = None,
+        items: KeptItems | None = None,
+        limit: int | None = None,
+    ) -> None:
         self.invalid = 0
         self.errors: list[str] = []  # of the first invalid rows
+        self.has_encoding_errors = False
         self.ignored_columns: tuple[str, ...] = ()
         self.unit = "item" if input_format == "json" else "line"
         self._file, self._builder = file, builder
         self._format: Format = input_format
         self._start = file.tell()
-        self._lines = KeyIndex("I")  # the number of the line for each key
+        self._delimiter, self._items, self._limit = delimiter, items, limit
+        self._numbers = KeyIndex("I")  # the number of the row for each key, from 1
+        self._lines = array("Q")  # the number of the line for each row
+        noted = {builder.key_column, *(items.columns or () if items else ())}
+        self._noted = frozenset(column for column in noted if column is not None)
 
     def validate(self) -> None:
         """Read all rows and count the invalid ones. Raises `InvalidRowError` when the file as a whole is invalid."""
-        for line, request in self._requests():
+        for number, (line, row, request) in enumerate(self._requests(), 1):
+            self._lines.append(line)
+            if self._items is not None:
+                self._items.append(row)
             if isinstance(request, GenerateRequest):
-                self._lines[_digest(str(request.key))] = line
+                self._numbers[_digest(str(request.key))] = number
             else:
                 self.invalid += 1
+                self.has_encoding_errors |= isinstance(request, EncodingError)
                 if len(self.errors) < MAX_ERRORS:
                     self.errors.append(f"{self.unit} {line}: {request}")
+        if self._items is not None and self._lines and (missing := self._items.missing_columns):
+            raise InvalidRowError(f"no row has {missing[0]!r}, which --keep names")
 
     def __len__(self) -> int:
         """Return the number of valid rows."""
-        return len(self._lines)
+        return len(self._numbers)
 
     def __iter__(self) -> Iterator[GenerateRequest]:
         """Yield the valid rows. Raises `InvalidRowError` when the file has changed since `validate`."""
         left = len(self)
-        for line, request in self._requests():
+        for number, (line, _, request) in enumerate(self._requests(), 1):
             if isinstance(request, GenerateRequest):
-                if self.line_of(request.key) != line:
+                if self._numbers[_digest(str(request.key))] != number or self._lines[number - 1] != line:
                     raise InvalidRowError(f"{self.unit} {line} has changed since it was validated")
                 left -= 1
                 yield request
         if left:
             raise InvalidRowError(f"it has changed since it was validated: {left:,} rows are missing, or invalid now")
 
-    def line_of(self, key: object) -> int | None:
-        """Return the number of the line where the row with *key* begins; None when there is no such row."""
-        return self._lines[_digest(str(key))] or None
+    def place_of(self, key: object) -> dict[str, Any] | None:
+        """
+        Return where the row with *key* is in the input; None when there is no such row.
 
-    def _requests(self) -> Iterator[tuple[int, GenerateRequest | InvalidRowError]]:
+        *row*: its number, from 1; *line*: that of its first line; *item*: what the output repeats of it, if anything.
+        """
+        number = self._numbers[_digest(str(key))]
+        if not number:
+            return None
+        place = {"row": number, "line": self._lines[number - 1]}
+        return place if self._items is None else {**place, "item": self._items[number]}
+
+    def _requests(self) -> Iterator[tuple[int, dict[str, Any], GenerateRequest | InvalidRowError]]:
+        """Yield for each row the number of its line, its members, and its request or what is wrong with it."""
         self._file.seek(self._start)
-        rows = rows_of(self._file, self._format, self._builder.columns)
-        for line, row in rows:
+        rows = rows_of(self._file, self._format, self._builder.columns, delimiter=self._delimiter, noted=self._noted)
+        for number, (line, row) in enumerate(islice(rows, self._limit), 1):
             if isinstance(row, InvalidRowError):
-                yield line, row
+                yield line, {}, row
                 continue
             try:
-                yield line, self._request(row, line)
+                yield line, row, self._request(row, number)
             except InvalidRowError as error:
-                yield line, error
+                yield line, row, error
             except InvalidParameterError as error:
-                yield line, InvalidRowError(error.message)
+                yield line, row, InvalidRowError(error.message.replace(", or None", ""))  # a word of Python
             except RecursionError:
-                yield line, InvalidRowError("it is nested too deeply")
+                yield line, {}, InvalidRowError("it is nested too deeply")
         if isinstance(rows, CSVRows):
-            self.ignored_columns = rows.ignored
+            unused = (column for column in rows.ignored if self._items is None or column not in self._items)
+            self.ignored_columns = tuple(unused)
 
-    def _request(self, row: dict[str, Any], line: int) -> GenerateRequest:
+    def _request(self, row: dict[str, Any], number: int) -> GenerateRequest:
         members = self._builder.members(row, is_json=self._format in {"jsonl", "json"})
         if "key" not in members:
-            members["key"] = self._content_key(members, line)
+            members["key"] = self._content_key(members, number)
             return GenerateRequest.from_dict(members)
         request = GenerateRequest.from_dict(members)
-        first = self.line_of(request.key)
-        if first is not None and first != line:
-            raise InvalidRowError(f"the key {request.key!r} is already used in {self.unit} {first}")
+        first = self._numbers[_digest(str(request.key))]
+        if first not in {0, number}:
+            raise InvalidRowError(f"the key {request.key!r} is already used in {self.unit} {self._lines[first - 1]}")
         return request
 
-    def _content_key(self, members: dict[str, Any], line: int) -> str:
+    def _content_key(self, members: dict[str, Any], number: int) -> str:
         # It must never change: a journal identifies rows by it.
         encoded = json.dumps(members, sort_keys=True, separators=(",", ":")).encode()
         key = hashlib.sha256(encoded).hexdigest()[:_KEY_LENGTH]
 
-        # Rows are read in order, so that keys of earlier lines have the lowest numbers in the second pass, too.
+        # Rows are read in order, so that keys of earlier rows have the lowest numbers in the second pass, too.
         def is_taken(key: str) -> bool:
-            return 0 < self._lines[_digest(key)] < line
+            return 0 < self._numbers[_digest(key)] < number
 
         return numbered_key(key, is_taken)[0] if is_taken(key) else key
 
 
 def _digest(key: str) -> int:
     return digest_of(key.encode(errors="replace"))
-
-
-def make_seekable(file: BinaryIO) -> BinaryIO:
-    """Return *file* if it is seekable, otherwise a copy in a temporary file that is deleted when it is closed."""
-    if file.seekable():
-        return file
-    copy: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it  # type: ignore[assignment]
-    copy.writelines(read_chunks(file))
-    copy.seek(0)
-    return copy

@@ -12,13 +12,17 @@ _SIGNATURES: Final = {
     b"\x1f\x8b": "compressed (gzip); decompress it first",
     b"%PDF-": "a PDF file",
     b"{\\rtf": "a rich-text file",
-    b"\xff\xfe": "in UTF-16; save it as UTF-8",
-    b"\xfe\xff": "in UTF-16; save it as UTF-8",
+    b"\xff\xfe": "in UTF-16; choose --encoding utf-16, or save it as UTF-8",
+    b"\xfe\xff": "in UTF-16; choose --encoding utf-16, or save it as UTF-8",
 }
 
 
 class InvalidRowError(Exception):
     """A row that cannot be sent; raised instead of yielded, a file that cannot be read. The text is for people."""
+
+
+class EncodingError(InvalidRowError):
+    """A row that is not valid UTF-8."""
 
 
 Row: TypeAlias = tuple[int, dict[str, Any] | InvalidRowError]
@@ -37,7 +41,7 @@ def check_binary(data: bytes, line: int | None = None) -> None:
     """Raise `InvalidRowError` when *data* has a NUL byte: it is in UTF-16, or not text."""
     if b"\0" in data:
         place = "" if line is None else f"line {line}: "
-        raise InvalidRowError(f"{place}the file has NUL bytes: it is not text, or in UTF-16; save it as UTF-8")
+        raise InvalidRowError(f"{place}the file has NUL bytes: it is not text, or in UTF-16 (--encoding utf-16)")
 
 
 class DecodedLines:
@@ -64,7 +68,7 @@ class DecodedLines:
             # Not the locale's encoding: the meaning of a prompt must not depend on the machine.
             return line.decode()
         except UnicodeDecodeError as error:
-            self.error = InvalidRowError(f"not valid UTF-8: byte {error.start} of the line is invalid")
+            self.error = EncodingError(f"not valid UTF-8: byte {error.start} of the line is invalid")
             return line.decode(errors="replace")
 
     def take_error(self) -> InvalidRowError | None:

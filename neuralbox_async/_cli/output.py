@@ -163,19 +163,19 @@ def has_entries(journal: str) -> bool:
 def completed_lines(journal: str, rows: InputRows) -> Iterator[str]:
     """Yield the lines of those *rows* that *journal* has as done. Raises `JournalError`."""
     for entry in read_journal(journal):
-        if entry.event == "done" and entry.generation is not None and (line := rows.line_of(entry.key)):
-            yield _completed_line(entry, entry.generation, line)
+        if entry.event == "done" and entry.generation is not None and (place := rows.place_of(entry.key)):
+            yield _completed_line(entry, entry.generation, place)
 
 
 def result_line(result: BatchResult, rows: InputRows) -> str:
     """Return the line of *result*, which belongs to one of *rows*."""
-    line = rows.line_of(result.key)
+    place = rows.place_of(result.key) or {}
     if result.generation is not None:
-        return _completed_line(result, result.generation, line)
+        return _completed_line(result, result.generation, place)
     error = result.error
     return _line(
         key=str(result.key),
-        line=line,
+        **place,
         error_type=type(error).__name__,
         message="" if error is None else printable_line(error.message),
         **_received(error),
@@ -197,11 +197,11 @@ def _received(error: NeuralBoxError | None) -> dict[str, str]:
     return {"body": error.body[:_MAX_BODY].decode(errors="replace")} if error.body else {}
 
 
-def _completed_line(result: BatchResult | JournalEntry, generation: Generation, line: int | None) -> str:
+def _completed_line(result: BatchResult | JournalEntry, generation: Generation, place: dict[str, Any]) -> str:
     files = {"url": generation.url, "thumbnail_url": generation.thumbnail_url}
     return _line(
         key=str(result.key),
-        line=line,
+        **place,
         content=generation.content,
         **{name: url for name, url in files.items() if url is not None},
         model=generation.model,

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import shlex
+import logging
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from neuralbox_async._cli.error_messages import printable_line
+from neuralbox_async._cli.shells import set_commands
+from neuralbox_async._cli.terminal import discard_stderr, print_error
 
 if TYPE_CHECKING:
     from neuralbox_async.testing import NeuralBoxServer
@@ -78,17 +85,25 @@ def _check_key(_context: click.Context, parameter: click.Parameter, key: str) ->
     metavar="SECONDS",
     help="Time between two events of a stream.",
 )
-def serve(**settings: Any) -> None:
+@click.option(
+    "--refuse-unknown-models",
+    is_flag=True,
+    help="Respond with 404 to models that are not in the price list. Default: they cost 1 token.",
+)
+@click.option("--quiet", is_flag=True, help="Do not log the requests.")
+def serve(*, quiet: bool, **settings: Any) -> None:
     """
     Run a local server that behaves like the NeuralBox API, until Ctrl-C.
 
-    It echoes each prompt, counts tokens and enforces limits. It never contacts the real API.
+    It echoes each prompt, counts tokens and enforces limits. It never contacts the real API. The commands that set the
+    environment for it go to stdout, and a line for each request to stderr: time, method, path, status, model, duration.
 
     \b
     Examples:
       neuralbox serve
       neuralbox serve --port 8080 --event-interval 0.05
       neuralbox serve --limit-hour 20 --balance 100
+      neuralbox serve --refuse-unknown-models --quiet
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
     from neuralbox_async.testing import NeuralBoxServer  # not above: it imports aiohttp
 
@@ -96,7 +111,8 @@ def serve(**settings: Any) -> None:
         server = NeuralBoxServer(**settings, history=_HISTORY)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    server.run(ready=_announce)
+    with nullcontext() if quiet else _request_log():
+        server.run(ready=_announce)
     if sys.stdout.isatty():
         # The terminal has just shown ^C.
         click.echo()
@@ -106,13 +122,31 @@ def _announce(server: NeuralBoxServer) -> None:
     url = server.base_url
     for wildcard, loopback in _LOOPBACK.items():
         url = url.replace(wildcard, loopback)
-    lines = (
-        f"The local server listens at {url}",
-        f"The API key is {server.api_key}",
-        "",
-        f"export NEURALBOX_BASE_URL={shlex.quote(url)}",
-        f"export NEURALBOX_API_KEY={shlex.quote(server.api_key)}",
-        "",
-        "Press Ctrl-C to stop it.",
-    )
-    click.echo("\n".join(lines))
+    lines = [f"The local server listens at {url}", f"The API key is {server.api_key}"]
+    for shell, commands in set_commands({"NEURALBOX_BASE_URL": url, "NEURALBOX_API_KEY": server.api_key}).items():
+        lines += ["", f"{shell}:", *(f"  {command}" for command in commands)]
+    click.echo("\n".join([*lines, "", "Press Ctrl-C to stop it."]))
+
+
+class _RequestLog(logging.Handler):
+    """Writes a line to stderr for each record; paths and models come from outside."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print_error(printable_line(f"{datetime.now().astimezone():%H:%M:%S} {record.getMessage()}"))
+        except BrokenPipeError:  # nobody reads the log: the server goes on
+            discard_stderr()
+
+
+@contextmanager
+def _request_log() -> Generator[None]:
+    """Log requests while the context is open."""
+    logger, handler = logging.getLogger("neuralbox.testing"), _RequestLog()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

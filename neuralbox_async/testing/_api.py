@@ -86,6 +86,7 @@ class API:
         if request.transport is None:
             exchange.mark_disconnected()
         self._exchanges[request.protocol] = exchange
+        started = time.monotonic()
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
         try:
@@ -98,6 +99,8 @@ class API:
         finally:
             self.in_flight -= 1
             del self._exchanges[request.protocol]
+            if logger.isEnabledFor(logging.INFO):
+                logger.info("%s", _log_line(received, time.monotonic() - started))
 
     def _rate_limit_headers(self) -> dict[str, str]:
         return self._limits.headers(time.monotonic())
@@ -193,6 +196,8 @@ class API:
         request = parse_generation_request(_json(exchange), path)
         if request.model in self._settings.restricted_models:
             raise HTTPError(403)
+        if self._settings.refuse_unknown_models and self._account.model(request.model) is None:
+            raise HTTPError(404, message=f"Model {request.model} not found.")
         dialect = _requested_dialect(exchange) or request.dialect or self._settings.dialect
         if request.stream and not isinstance(fault, Drop | Fail):
             return await self._generations.stream(exchange, request, dialect, fault)
@@ -220,6 +225,15 @@ class API:
             members = {"details": {}, "retry_after": fault.retry_after}
         error = HTTPError(fault.status, code=fault.code, message=fault.message, members=members)
         return await exchange.send(fault.status, error.body(), fault.headers)
+
+
+def _log_line(received: ReceivedRequest, elapsed: float) -> str:
+    """Return what the log has of a request: never a prompt or a key."""
+    body: object = received.json
+    model = cast("dict[str, object]", body).get("model") if isinstance(body, dict) else None
+    outcome = "disconnected" if received.disconnected else str(received.response_status)
+    facts = (received.method, received.path, outcome, None if model is None else str(model), f"{elapsed:.3f} s")
+    return " ".join(fact for fact in facts if fact is not None)
 
 
 def _json(exchange: Exchange) -> Any:

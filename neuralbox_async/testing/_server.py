@@ -48,6 +48,8 @@ class NeuralBoxServer(Lifecycle, FaultInjector):
     * *prices*: Prices by model, in NeuralBox tokens per generation. They override the vendor's price list. Other models
       cost 1.
     * *restricted_models*: Models for which the response is a 403 `insufficient_plan`.
+    * *refuse_unknown_models*: Whether the response is a 404 `not_found` for models that are neither in the vendor's
+      price list nor in *prices*.
     * *failing_models*: Models whose generations end with status `failed`.
     * *pending_models*: Models whose generations, unless streamed, are `pending` at first and complete after
       *pending_seconds*. A member ``"background": true`` in a request has the same effect.
@@ -67,6 +69,8 @@ class NeuralBoxServer(Lifecycle, FaultInjector):
     * *max_body_size*: Maximum size of a request body, in bytes. The response to a larger one is a 413.
     * *history*: Number of requests, generations and bills to keep, the newest; None keeps all.
 
+    The logger `neuralbox.testing` gets a record of level INFO for each request.
+
     Raises `ValueError` if an option is out of range.
     """
 
@@ -83,6 +87,7 @@ class NeuralBoxServer(Lifecycle, FaultInjector):
         reply: Reply | None = None,
         prices: Mapping[str, int] | None = None,
         restricted_models: Collection[str] = (),
+        refuse_unknown_models: bool = False,
         failing_models: Collection[str] = (),
         pending_models: Collection[str] = (),
         pending_seconds: float = 0.2,
@@ -110,6 +115,7 @@ class NeuralBoxServer(Lifecycle, FaultInjector):
             reply=reply,
             prices=prices or {},
             restricted_models=restricted_models,
+            refuse_unknown_models=refuse_unknown_models,
             failing_models=failing_models,
             pending_models=pending_models,
             pending_seconds=pending_seconds,

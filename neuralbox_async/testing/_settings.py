@@ -49,6 +49,7 @@ class Settings:
     reply: Reply | None
     prices: Mapping[str, int]
     restricted_models: Collection[str]
+    refuse_unknown_models: bool
     failing_models: Collection[str]
     pending_models: Collection[str]
     pending_seconds: float = attrs.field(validator=_not_negative)

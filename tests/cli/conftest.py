@@ -45,12 +45,16 @@ def server(serve):
 @pytest.fixture
 def run(capsys, monkeypatch):
     """Return a function that runs the command in this process."""
+    from messages import check_messages
+
     from neuralbox_async._cli import run
 
     def run_here(*arguments, stdin=b""):
         monkeypatch.setattr(sys, "stdin", None if stdin is None else io.TextIOWrapper(io.BytesIO(stdin)))
         status = run(arguments)
-        return Result(status, *capsys.readouterr())
+        result = Result(status, *capsys.readouterr())
+        check_messages(result.err)
+        return result
 
     return run_here
 

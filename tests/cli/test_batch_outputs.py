@@ -325,7 +325,7 @@ class TestFullDisk:
 
         assert 1 == done.status
         assert "File too large" in done.err.splitlines()[-1]
-        assert f"To continue: neuralbox batch {' '.join(arguments)} -c 1\n" in done.err
+        assert f"batch {' '.join(arguments)} -c 1\n" in done.err
         assert 2 <= billed == sum(entry.event == "done" for entry in read_journal("journal"))
         assert EXPECTED == contents(lines(start("batch", *arguments).wait().out))
         assert 4 == len(server.billed)

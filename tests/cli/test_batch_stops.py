@@ -58,7 +58,7 @@ def test_one_signal(begin, serve, number, status):
     assert status == done.status
     assert "waiting for 4 requests in flight; press Ctrl-C again to stop immediately" in done.err
     assert f"4 completed; {ROWS - 4} not started" in done.err
-    assert "To continue: neuralbox batch in.jsonl -o out.jsonl -c 4" in done.err
+    assert " batch in.jsonl -o out.jsonl -c 4\n" in done.err
     assert "Traceback" not in done.err
     assert 4 == len(results()) == len(server.billed)
 

@@ -175,13 +175,3 @@ class TestSpreadsheets:
         """A file with commas stays one, also if a column has a semicolon in its name."""
         assert 0 == batch("prompt,a;b\nx; y,1\n", name="in.csv").status
         assert ["x; y"] == prompts(server)
-
-    @pytest.mark.parametrize("first", ["sep=;", "sep=,", "SEP=\t"])
-    @pytest.mark.parametrize("name", ["in.csv", "in.tsv", "in.txt", "in"])
-    def test_separator(self, batch, server, first, name):
-        """A first line for Excel is neither a header nor a prompt."""
-        done = batch(f"{first}\r\nid;prompt\r\n1;a\r\n", "--skip-invalid", name=name)
-
-        assert 2 == done.status
-        assert "is for Excel" in done.error_line
-        assert () == server.requests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
@@ -31,10 +32,26 @@ class TestPrompt:
 
         assert "Zwei\nZeilen ☃" == body_of(server)["messages"][0]["content"]
 
-    def test_argument_before_stdin(self, run, server):
-        """With an argument, stdin is not read."""
-        assert "You said: this\n" == run("generate", "this", stdin=b"that").out
-        assert "this" == body_of(server)["messages"][0]["content"]
+    @pytest.mark.parametrize(
+        "stdin,expected", [(b"that\n", "this\n\nthat"), (b"", "this"), (b" \n", "this"), (None, "this")]
+    )
+    def test_argument_and_stdin(self, run, server, stdin, expected):
+        """With an argument, what stdin has is sent below it."""
+        assert f"You said: {expected}\n" == run("generate", "this", stdin=stdin).out
+
+    def test_file_on_stdin(self, start, server, tmp_path):
+        """So it is with a file, whatever it ends with."""
+        (tmp_path / "in.txt").write_bytes("\ufeffZwei\r\nZeilen\r\n".encode())
+        with (tmp_path / "in.txt").open("rb") as file:
+            assert "You said: Summarise:\n\nZwei\r\nZeilen\n" == start("generate", "Summarise:", stdin=file).wait().out
+
+    def test_slow_stdin(self, start, server):
+        """When nothing arrives from a pipe, a line explains what is awaited."""
+        process = start("generate", "this", stdin=subprocess.PIPE)
+        process.read_stderr_until(b"waiting for stdin")
+        process.popen.stdin.write(b"that")
+
+        assert (0, "You said: this\n\nthat\n") == ((done := process.wait()).status, done.out)
 
     @pytest.mark.parametrize(
         "arguments,stdin,expected",
@@ -207,6 +224,32 @@ class TestErrors:
         assert (2, "") == (done.status, done.out)
         assert expected in done.error_line
         assert () == server.requests
+
+    @pytest.mark.parametrize("arguments", [("What is this?", "--image", "-"), ("--image", "-", "What is this?")])
+    def test_image_on_stdin(self, run, server, arguments):
+        """`--image -` reads the image from stdin, which is then no part of the prompt."""
+        assert 0 == run("generate", *arguments, stdin=PNG).status
+        (message,) = server.requests[0].json["messages"]
+        assert [{"url": data_url(PNG)}, "What is this?"] == [
+            part.get("image_url", part.get("text")) for part in message["content"]
+        ]
+
+    @pytest.mark.parametrize(
+        "arguments,stdin,expected",
+        [
+            (("--image", "-"), PNG, "pass the prompt as an argument"),
+            (("-", "--image", "-"), PNG, "pass the prompt as an argument"),
+            (("Hi", "--image", "-"), b"text", "stdin is not an image"),
+            (("Hi", "--image", "-"), None, "stdin is not an image"),
+            (("Hi", "--image", "-", "--image", "-"), PNG, "only one image"),
+        ],
+    )
+    def test_invalid_image_on_stdin(self, run, server, arguments, stdin, expected):
+        """Stdin has one image or the prompt, and nothing else is sent."""
+        done = run("generate", *arguments, stdin=stdin)
+
+        assert (2, ()) == (done.status, server.requests)
+        assert expected in done.error_line
 
     def test_unreadable_image(self, run, server, tmp_path, monkeypatch):
         """An image that is deleted before it is read is reported in one line."""

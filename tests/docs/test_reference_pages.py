@@ -62,7 +62,7 @@ def test_output(batch):
     """Each member of an output line is documented, and stands in the lines that the page names."""
     documented = _documented("Output member", kinds="Rows")
     kinds = ["failed"] * 3 + ["completed"] * 2
-    optional = {"text", "body", "url", "thumbnail_url"}
+    optional = {"text", "body", "url", "thumbnail_url", "item"}
     present = [set(), {"text"}, {"body"}, {"url", "thumbnail_url"}, set()]
 
     assert 5 == len(batch[0])
