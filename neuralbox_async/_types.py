@@ -34,6 +34,7 @@ from neuralbox_async._validation import (
 )
 
 Role = Literal["system", "user", "assistant"]
+"""Who a message is from."""
 GenerationId: TypeAlias = str | int
 """The id of a generation: a string (``"gen_01j9x2abc123"``) or an integer, as the API sent it."""
 
@@ -173,6 +174,7 @@ class ImagePart:
 
 
 Part: TypeAlias = TextPart | ImagePart
+"""A part of a message: a `TextPart` or an `ImagePart`."""
 
 Content: TypeAlias = str | Iterable[Part | Mapping[str, Any] | SupportsModelDump]
 """The *content* of a message: a string, or parts (`TextPart`, `ImagePart` or dicts)."""
@@ -394,3 +396,4 @@ class UnknownEvent:
 
 
 StreamEvent: TypeAlias = GenerationStart | ContentDelta | GenerationEnd | UnknownEvent
+"""An event of a stream."""

@@ -27,6 +27,7 @@ def environment(monkeypatch, tmp_path):
     # The packages can be imported even if they are not installed.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
     monkeypatch.setenv("PYTHONWARNINGS", "error")
+    monkeypatch.setenv("_RJEM_MALLOC_CONF", "")  # polars sets it when it is imported
     monkeypatch.chdir(tmp_path)
     logger = logging.getLogger("neuralbox")  # some pieces of code configure it
     monkeypatch.setattr(logger, "level", logger.level)

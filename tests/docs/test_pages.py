@@ -31,8 +31,10 @@ from neuralbox_async.testing import NeuralBoxServer
 
 README = ROOT / "README.md"
 CHANGELOG = ROOT / "CHANGELOG.md"
+CALLS = ROOT / "docs" / "calls.md"
 BATCHES = ROOT / "docs" / "batches.md"
 ERRORS = ROOT / "docs" / "errors.md"
+HANDLE_ERRORS = ROOT / "docs" / "how-to" / "handle-errors.md"
 RETRIES = ROOT / "docs" / "retries.md"
 STREAMS = ROOT / "docs" / "streams.md"
 TESTING = ROOT / "docs" / "testing.md"
@@ -49,6 +51,7 @@ FOREIGN_NAMES |= {"AsyncOpenAI", "EventSource", "OpenAI", "OpenAIError"}
 FOREIGN_OPTIONS = {"--no-buffer", "--data", "--check"}
 # Of uvicorn, gunicorn and Celery.
 FOREIGN_OPTIONS |= {"--app", "--concurrency", "--preload", "--threads", "--worker-class", "--workers"}
+FOREIGN_OPTIONS |= {"--verifytypes"}  # of pyright
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -133,19 +136,11 @@ def _without_old_names(page):
     )
 
 
-def test_variables():
-    """The README lists exactly the environment variables that the code reads."""
-    in_core = [source for source in SOURCES if source.parent.name not in {"testing", "_cli"}]
-    in_code = {name for source in in_core for name in re.findall(r'"(NEURALBOX_[A-Z_]+)"', read(source))}
-
-    assert in_code == {name for row in table(README, "Variable") for name in code_in(row["Variable"])}
-
-
 # ------------------------------------------------------------------------------------------------------------- defaults
 
 
 def test_timeouts():
-    """The README's table of timeouts has the defaults of the code."""
+    """The table of timeouts of calls has the defaults of the code."""
     client = inspect.signature(AsyncNeuralBox).parameters
     defaults = {name: f"{parameter.default:g}" for name, parameter in client.items() if name[:-7] in TIMED}
     options = CallOptions()
@@ -153,7 +148,7 @@ def test_timeouts():
     defaults["wait(timeout=...)"] = f"{inspect.signature(AsyncNeuralBox.wait).parameters['timeout'].default:g}"
 
     assert {name for name in client if name.endswith("timeout")} < set(defaults)
-    assert defaults == {code_in(row["Parameter"])[0]: row["Default"] for row in table(README, "Parameter")}
+    assert defaults == {code_in(row["Parameter"])[0]: row["Default"] for row in table(CALLS, "Parameter")}
 
 
 TIMED = {"connect_", "first_event_", "stall_"}
@@ -170,10 +165,10 @@ def test_timeouts_of_streams():
 
 
 def test_connections():
-    """The README has the default number of connections."""
+    """The page about calls has the default number of connections."""
     default = inspect.signature(AsyncNeuralBox).parameters["max_connections"].default
 
-    assert f"More than {default:,} concurrent requests" in " ".join(read(README).split())
+    assert f"More than {default:,} concurrent requests" in " ".join(read(CALLS).split())
 
 
 # -------------------------------------------------------------------------------------------------------------- batches
@@ -221,7 +216,7 @@ def test_tree():
     assert {name: kind.__bases__[0].__name__ for name, kind in KINDS.items()} == shown
 
 
-@pytest.mark.parametrize("page", [README, ERRORS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [HANDLE_ERRORS, ERRORS], ids=lambda page: page.name)
 def test_billed(page):
     """The billing status of a class on a page is that of its errors."""
     for row in table(page, "Error", "Billed?"):
