@@ -40,6 +40,8 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 maximum_signature_line_length = 100
+# Otherwise "--local" in the help of the command becomes a dash.
+smartquotes = False
 python_use_unqualified_type_names = True
 
 html_theme = "furo"
@@ -67,6 +69,19 @@ def _read_file(_app: Any, page: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"](../{file}", f"]({name}.md").replace(f"]({file}", f"]({name}.md")
     source[0] = re.sub(r"\[[^\]]*\]\(RESULTS([^)]*)\)", r"`benchmarks/RESULTS\1`", source[0])  # not a page
     source[0] = source[0].replace("[tests/README.md](tests/README.md)", "`tests/README.md`")  # the same
+
+
+def _show_lines(_app: Any, _context: Any, lines: list[str]) -> None:
+    """Show the tables and examples in the help of the command as it prints them."""
+    shown: list[str] = []
+    for line in lines:
+        if line.startswith("| "):
+            if not shown or not shown[-1].startswith("   "):
+                shown += [".. code-block:: text", ""]
+            shown.append("   " + line[2:])
+        else:
+            shown.append(line)
+    lines[:] = shown
 
 
 def _find_public_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
@@ -179,6 +194,7 @@ def setup(app: Any) -> None:
     """Connect the handlers above."""
     app.add_lexer("csv", TextLexer)
     app.connect("source-read", _read_file)
+    app.connect("sphinx-click-process-description", _show_lines)
     app.connect("missing-reference", _find_public_name)
     app.connect("autodoc-process-signature", _show_signature)
     app.connect("autodoc-process-docstring", _read_docstring)
