@@ -243,8 +243,9 @@ def _is_sequence(value: object) -> TypeGuard[Sequence[object]]:
 
 def _collection(requests: Any) -> Iterable[object] | None:
     # Not everything that has a length can be iterated over twice: a queue may be emptied by that.
-    is_read_once = isinstance(requests, Iterator | AsyncIterable)
-    return requests if isinstance(requests, Collection) and not is_read_once else None
+    if isinstance(requests, Iterator | AsyncIterable) or not isinstance(requests, Collection):
+        return None
+    return cast("Collection[object]", requests)
 
 
 def as_mapping(item: object) -> object:
