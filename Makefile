@@ -48,15 +48,15 @@ test-fast: .venv/.dev ## run the tests of the core that start no process and are
 test-thorough: .venv/.dev ## run the property tests with 1000 random examples each
 	.venv/bin/python $(PYTEST) --hypothesis-profile=thorough -m hypothesis $(PYTEST_ARGS)
 
-test-process: .venv/.dev ## run the tests that start processes, except those that measure time
-	.venv/bin/python $(PYTEST) -m "process and not timing" $(PYTEST_ARGS)
+test-process: .venv/.dev ## run the tests that start processes, except slow ones and those that measure time
+	.venv/bin/python $(PYTEST) -m "process and not slow and not timing" $(PYTEST_ARGS)
 
 test-timing: .venv/.dev ## run the tests that measure time, on a machine that does nothing else
 	.venv/bin/python $(SERIAL) $(PYTEST_ARGS)
 
-coverage: .venv/.dev ## run the tests that start no process, and require a coverage of 95 %
+coverage: .venv/.dev ## run the tests that start no process and are not slow, and require a coverage of 95 %
 	.venv/bin/python -m coverage erase
-	.venv/bin/python -m coverage run $(PYTEST) -m "not process and not timing"
+	.venv/bin/python -m coverage run $(PYTEST) -m "not process and not slow and not timing"
 	.venv/bin/python -m coverage combine --quiet
 	.venv/bin/python -m coverage report
 

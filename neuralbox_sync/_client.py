@@ -26,7 +26,6 @@ from neuralbox_async import (
     _options,
 )
 from neuralbox_async._batch.caller_thread import CallerThread
-from neuralbox_async._batch.inputs import RequestDefaults
 from neuralbox_sync._account_methods import AccountMethods
 from neuralbox_sync._blocking import documented_by
 from neuralbox_sync._loop import EventLoop
@@ -221,8 +220,7 @@ class NeuralBox(AccountMethods):
         max_retries: int | NotGiven = NOT_GIVEN,
     ) -> Batch:
         """Return a batch that generates for each of *requests*, many at a time, and yields results as they arrive."""
-        defaults = RequestDefaults(model=model, system=system, temperature=temperature, max_tokens=max_tokens)
-        caller = CallerThread(requests, defaults, on_progress, on_unknown)
+        caller = CallerThread(requests, on_progress, on_unknown)
         batch = self._subject.generate_many(
             caller.requests,
             model=model,

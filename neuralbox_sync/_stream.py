@@ -40,7 +40,7 @@ class BulkIterator(View[S], Iterator[T]):
     def __init__(self, subject: S, loop: EventLoop, owner: object) -> None:
         super().__init__(subject, loop, owner)
         self._items: Arrived[T] = Arrived()
-        self._entered = self._was_read = False
+        self._entered = self._was_read = self._ended = False
         self._pid = os.getpid()
 
     def __enter__(self: V) -> V:  # noqa: PYI019 - as in `View`
@@ -58,6 +58,7 @@ class BulkIterator(View[S], Iterator[T]):
                 return self._items.next_item
             except IndexError:
                 if not self._here.call(self._fill):
+                    self._ended = True
                     raise StopIteration from None
 
     def close(self) -> None:
@@ -98,9 +99,8 @@ class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
         return StreamStateError("the stream is not open: use `with client.stream(...) as stream`")
 
     def __iter__(self) -> Self:
-        # After an early exit, what had arrived can still be read, and that may be nothing.
-        if not self._items and not (self._was_read and not self.generation.completed):
-            aiter(self._subject)  # raises, if nothing follows
+        if self._ended or not self._was_read:
+            aiter(self._subject)  # raises if nothing follows; after an early exit, what had arrived still does
         return self
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuralbox_async._batch.caller_items import CallerItems
 from neuralbox_async._batch.errors import BatchStateError
-from neuralbox_async._batch.inputs import RequestDefaults, check_requests
+from neuralbox_async._batch.inputs import check_iterable
 from neuralbox_async._lazy_imports import anyio, asyncio
 
 if TYPE_CHECKING:
@@ -37,11 +37,10 @@ class CallerThread:
     def __init__(
         self,
         requests: Requests,
-        defaults: RequestDefaults,
         on_progress: Callable[[BatchProgress], object] | None,
         on_unknown: OnUnknown,
     ) -> None:
-        check_requests(requests, defaults)
+        check_iterable(requests)
         self._items: CallerItems | None = None
         self.requests: Requests = requests
         # The iterator of a list is no code of the user: no thread needs to read it.

@@ -217,15 +217,20 @@ class _AsyncReader(ItemReader):
 
 
 def check_requests(requests: Any, defaults: RequestDefaults) -> None:
-    """Raise `InvalidParameterError` unless *requests* is an iterable of requests, the first of which has a model."""
+    """Raise `InvalidParameterError` unless *requests* is an iterable of requests; the first in a list needs a model."""
+    check_iterable(requests)
+    if _is_sequence(requests) and len(requests) > 0:
+        defaults.check_model(requests[0])
+
+
+def check_iterable(requests: Any) -> None:
+    """Raise `InvalidParameterError` unless *requests* is an iterable of requests."""
     for kind in type(requests).__mro__:
         if kind.__name__ == "DataFrame" and (rows := _ROWS_OF_DATA_FRAME.get(kind.__module__.partition(".")[0])):
             rule = f"rows, not a DataFrame: write {rows}, with a column `prompt` or `messages`"
             raise InvalidParameterError("requests", None, rule, show=False)
     if not _is_iterable_of_requests(requests):
         raise InvalidParameterError("requests", requests, "an iterable or async iterable of requests, dicts or strings")
-    if _is_sequence(requests) and len(requests) > 0:
-        defaults.check_model(requests[0])
 
 
 def _is_iterable_of_requests(value: object) -> bool:
@@ -238,8 +243,9 @@ def _is_sequence(value: object) -> TypeGuard[Sequence[object]]:
 
 def _collection(requests: Any) -> Iterable[object] | None:
     # Not everything that has a length can be iterated over twice: a queue may be emptied by that.
-    is_read_once = isinstance(requests, Iterator | AsyncIterable)
-    return requests if isinstance(requests, Collection) and not is_read_once else None
+    if isinstance(requests, Iterator | AsyncIterable) or not isinstance(requests, Collection):
+        return None
+    return cast("Collection[object]", requests)
 
 
 def as_mapping(item: object) -> object:

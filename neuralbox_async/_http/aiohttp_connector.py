@@ -41,7 +41,7 @@ MASK = "***"
 _KEY_IS_READABLE = "plain http would show the key (allow_insecure=True lifts this)"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Exchange:
     """
     The attempt of the running task, and the protocol of the connection that took it.

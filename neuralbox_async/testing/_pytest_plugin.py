@@ -1,4 +1,5 @@
-"""The pytest plugin, active wherever the package is installed: fixtures, and a local server for the whole run.
+"""
+The pytest plugin, active wherever the package is installed: fixtures, and a local server for the whole run.
 
 pytest imports this module in every run, so it imports only pytest until a fixture or an option is used.
 """
@@ -15,12 +16,10 @@ if TYPE_CHECKING:
     from neuralbox_async.testing._server import NeuralBoxServer
 
 _MARKER: Final = "neuralbox_server(**options): options of the NeuralBoxServer that the fixture neuralbox_server starts."
-
-
 _LOCAL_SERVER: Final = "neuralbox_local_server"
 _LOOPBACK_ONLY: Final = "neuralbox_loopback_only"
 _is_prepared: Final = pytest.StashKey[bool]()
-_server_of_run: Final = pytest.StashKey["NeuralBoxServer"]()
+_server_of_run: Final[pytest.StashKey[NeuralBoxServer]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

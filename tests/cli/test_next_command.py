@@ -81,6 +81,7 @@ def split_as_powershell(line):
 
 
 class TestQuoting:
+    @pytest.mark.process
     @pytest.mark.parametrize("arguments", ARGUMENTS)
     def test_sh(self, arguments):
         """A POSIX shell passes the arguments unchanged."""

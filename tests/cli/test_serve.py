@@ -46,7 +46,7 @@ def test_log(serving, run):
     """The log has what a client sends as printable text, and never the key or a prompt; --quiet switches it off."""
     for options in ((), ("--quiet",)):
         process = serving("--api-key", "nb_key_to_hide", *options)
-        run("generate", "secret", "--model", "m\x1b[2J\nx")
+        run("generate", "secret", "--model", "m\x1b[2Jx")
         run("retrieve", "gen_1")
         process.popen.send_signal(signal.SIGINT)
         lines = process.wait().err.splitlines()

@@ -262,11 +262,11 @@ class TestTextOfErrors:
     @pytest.mark.parametrize("arguments", [(), ("-o", "out.jsonl")])
     def test_batch_with_a_body(self, run, server, folder, arguments):
         """Without a text, the line has what had arrived of the response, and without the API key."""
-        server.fail(200, body=f"<p>The text\xe9 of {server.api_key}".encode("latin-1"))
+        server.fail(200, body=f"<p>The text\xe9 with {server.api_key} in it".encode("latin-1"))
         done = run("batch", "in.txt", "-c", "1", *arguments)
         failed = json.loads(((folder / "out.jsonl").read_text() if arguments else done.out).splitlines()[0])
 
-        assert (3, "<p>The text\ufffd of ***") == (done.status, failed["body"])
+        assert (3, "<p>The text\ufffd with *** in it") == (done.status, failed["body"])
         assert ("unknown", "ResponseError") == (failed["billed"], failed["error_type"])
 
     def test_batch_with_a_body_of_an_earlier_run(self, run, server, folder):

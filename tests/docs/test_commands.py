@@ -46,6 +46,7 @@ def test_neuralbox(line, path, run):
 @pytest.mark.process
 @pytest.mark.parametrize("line", ABOUT_THE_ACCOUNT)
 @pytest.mark.usefixtures("server")
+@pytest.mark.process
 def test_about_the_account(line, path, run):
     """A command about the account prints a table."""
     done = run("sh", "-c", line)

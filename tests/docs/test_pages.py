@@ -48,7 +48,7 @@ SOURCES = [source for package in ("neuralbox_async", "neuralbox_sync") for sourc
 # Classes and constants of other packages.
 FOREIGN_NAMES = {"ClientSession", "ClientResponse", "ClientConnectorError", "StreamingResponse", "TestClient"}
 FOREIGN_NAMES |= {"AsyncOpenAI", "EventSource", "OpenAI", "OpenAIError"}
-FOREIGN_OPTIONS = {"--no-buffer", "--data", "--check"}
+FOREIGN_OPTIONS = {"--verifytypes", "--no-buffer", "--data", "--check"}
 # Of uvicorn, gunicorn and Celery.
 FOREIGN_OPTIONS |= {"--app", "--concurrency", "--preload", "--threads", "--worker-class", "--workers"}
 FOREIGN_OPTIONS |= {"--verifytypes"}  # of pyright

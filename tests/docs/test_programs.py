@@ -178,6 +178,7 @@ def test_celery_retries(celery, server, run):
 NOTEBOOKS = blocks(DOCS / "how-to" / "jupyter.md", "python")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=str)
 def test_jupyter(notebook, server, tmp_path):
     """The cells run one after the other in a kernel, and print replies and no errors."""

@@ -61,12 +61,14 @@ def shown(screen):
     return printed
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("screen", [screen for screen in SCREENS if "neuralbox serve" not in screen])
 def test_screen(terminal, screen):
     """A screen shows what is printed."""
     assert without_chance(screen) == without_chance(shown(screen))
 
 
+@pytest.mark.process
 def test_serve(terminal, tmp_path):
     """So does the screen of the local server, on another port."""
     (screen,) = (screen for screen in SCREENS if "neuralbox serve" in screen)
@@ -99,6 +101,7 @@ def test_serve(terminal, tmp_path):
     assert 0 == process.returncode
 
 
+@pytest.mark.process
 def test_completion(terminal):
     """The completion script of bash completes commands, options and values."""
     (line,) = (line for block in blocks(PAGE, "text") for line in block.code.splitlines() if "bash_source" in line)

@@ -145,6 +145,7 @@ def test_disconnect(application, site):
     assert () == site.server.billed
 
 
+@pytest.mark.process
 def test_flask_summary(folder, server):
     """The Flask application returns a whole text with its cost."""
     pytest.importorskip("flask")
@@ -154,6 +155,7 @@ def test_flask_summary(folder, server):
     assert {"summary": "You said: Summarise: A long text", "tokens_used": 1} == reply
 
 
+@pytest.mark.process
 def test_fastapi(folder, server):
     """The FastAPI application returns a whole text, and streams events that end with the outcome."""
     pytest.importorskip("fastapi")
@@ -232,6 +234,7 @@ def test_tests_of_django(folder, run):
     assert "Ran 1 test" in done.stderr
 
 
+@pytest.mark.process
 def test_a_command_of_django(folder, run, server):
     """The management command on the page about Django generates the missing replies, each once."""
     pytest.importorskip("django")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from broken_responses import BROKEN_BODIES, BROKEN_STREAMS
 from fault_server import events, respond_once, respond_to_each, response
-from test_broken_streams import BROKEN_STREAMS
-from test_response_bodies import BROKEN_BODIES
 
 from neuralbox_async import AsyncNeuralBox, NeuralBoxError, RetryPolicy
 from neuralbox_sync import NeuralBox

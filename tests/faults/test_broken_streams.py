@@ -4,40 +4,11 @@ import asyncio
 import time
 
 import pytest
+from broken_responses import BROKEN_STREAMS
 from fault_server import STREAM_HEAD, event, events, respond_once
 from outcomes import LONG, SHORT, START, stream
 
 from neuralbox_async import StreamInterruptedError, StreamTimeoutError
-
-CHUNKED_START = STREAM_HEAD[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
-
-
-def streamed_in_chunks(data, end):
-    """Return a stream with *data* in one chunk, then *end*."""
-    return CHUNKED_START + b"%x\r\n%s\r\n" % (len(data), data) + end
-
-
-BROKEN_STREAMS = {
-    "closed": respond_once(START),
-    "reset": respond_once(START, then="reset"),
-    "closed inside an event": respond_once(START + b'data: {"type": "content_del'),
-    "closed before the blank line": respond_once(START + b'data: {"type": "content_delta", "delta": "!"}\n'),
-    "closed inside a chunk": respond_once(streamed_in_chunks(events("Hello ", "world", end=False), b"ff\r\ndata: {")),
-    "closed by a last chunk": respond_once(streamed_in_chunks(events("Hello ", "world", end=False), b"0\r\n\r\n")),
-    "bad chunk size": respond_once(
-        streamed_in_chunks(events("Hello ", "world", end=False), b""), b"zz\r\n\r\n", then="stall", every=0.05
-    ),
-    "not JSON": respond_once(START + b"data: {nope}\n\n" + events("never")),
-    "not an object": respond_once(START + b"data: [1]\n\n" + events("never")),
-    "a delta that is not a string": respond_once(START + event(type="content_delta", delta=5) + events("never")),
-    "a delta that is missing": respond_once(START + event(type="content_delta") + events("never")),
-    "an error event": respond_once(START + event(type="error", message="overloaded") + events("never")),
-    "an error event without a message": respond_once(START + event(type="error") + events("never")),
-    "bad UTF-8 for JSON": respond_once(START + b"data: \xff\xfe\n\n" + events("never")),
-    "lone [DONE]-like": respond_once(START + b"data: [DONE\n\n"),
-    "text in place of JSON": respond_once(START + b"data: never\n\n" + events("never")),
-    "a known type with broken JSON": respond_once(START + b"event: content_delta\ndata: {\n\n" + events("never")),
-}
 
 
 @pytest.mark.parametrize("script", BROKEN_STREAMS.values(), ids=BROKEN_STREAMS)

@@ -36,7 +36,8 @@ async def test_stream_closed_during_a_read(serve, connect):
         await stream.aclose()
         with pytest.raises(StreamStateError):
             await asyncio.wait_for(reading, SOON)
-        assert [] == [event async for event in stream]
+        with pytest.raises(StreamStateError, match="is closed"):
+            [event async for event in stream]
 
     assert "Hello world" == stream.generation.content
     assert "incomplete" == stream.generation.status

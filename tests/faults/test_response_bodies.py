@@ -1,40 +1,11 @@
 """Responses with a broken or slow body."""
 
-import gzip
-
 import pytest
+from broken_responses import BROKEN_BODIES, LONGER, chunked
 from fault_server import respond_once, response
-from outcomes import BODY, COMPLETE, HEAD, LONG, SHORT, assert_unknown, generate
+from outcomes import BODY, COMPLETE, LONG, SHORT, assert_unknown, generate
 
 from neuralbox_async import APIConnectionError, APIStatusError, APITimeoutError, ResponseError
-
-
-def chunked(*chunks, end=b"0\r\n\r\n"):
-    """Return a response in chunks."""
-    framed = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
-    return HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + framed + end
-
-
-LONGER = HEAD + b"Content-Length: %d\r\n\r\n" % (len(BODY) + 10) + BODY
-CUT = BODY[:40]
-
-BROKEN_BODIES = {
-    "cut short of its length": (respond_once(COMPLETE[:-10]), BODY[:-10]),
-    "reset short of its length": (respond_once(COMPLETE[:-10], then="reset"), BODY[:-10]),
-    "length larger than the body": (respond_once(LONGER), BODY),
-    "cut between chunks": (respond_once(chunked(CUT, end=b"")), CUT),
-    "reset between chunks": (respond_once(chunked(CUT, end=b""), then="reset"), CUT),
-    "cut inside a chunk": (respond_once(chunked(CUT, end=b"ff\r\nabc")), CUT + b"abc"),
-    "bad size of the second chunk": (respond_once(chunked(CUT, end=b""), b"zz\r\n", every=0.05), CUT),
-    "chunk longer than its size": (respond_once(chunked(CUT, end=b""), b"3\r\nabcdef\r\n", every=0.05), CUT),
-    "no body": (respond_once(HEAD + b"Content-Length: 10\r\n\r\n"), b""),
-    "no framing, cut": (respond_once(HEAD + b"\r\n" + CUT), CUT),
-    "HTTP/1.0, cut": (respond_once(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + CUT), CUT),
-    "length smaller than the body": (respond_once(HEAD + b"Content-Length: 40\r\n\r\n" + BODY), b""),
-    "empty": (respond_once(response(b"")), b""),
-    "not compressed as declared": (respond_once(response(BODY, "Content-Encoding: gzip")), b""),
-    "compressed and cut": (respond_once(response(gzip.compress(BODY)[:-20], "Content-Encoding: gzip")), b""),
-}
 
 
 @pytest.mark.parametrize("script, received", BROKEN_BODIES.values(), ids=BROKEN_BODIES)

@@ -13,7 +13,7 @@ from neuralbox_sync import NeuralBox
 
 def requests():
     gc.collect()
-    return {id(thing) for thing in gc.get_objects() if isinstance(thing, HTTPRequest)}
+    return {id(thing) for thing in gc.get_objects() if type(thing) is HTTPRequest}
 
 
 @pytest.fixture

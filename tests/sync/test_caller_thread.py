@@ -56,6 +56,7 @@ def test_rows_as_requests(client, connection):
     assert "text " == next(cursor)["prompt"][:5]
 
 
+@pytest.mark.process
 def test_django(neuralbox_server, tmp_path):
     """A queryset of Django, also as an iterator, is a source of requests, and on_progress may use the database."""
     pytest.importorskip("django")

@@ -106,6 +106,7 @@ def test_the_last_items_of_an_interrupted_read():
     loop = Loop()
     loop.call = lambda function: asyncio.run(function())
     view = BulkIterator(Subject(), loop, None)
+    view._entered = True
 
     assert [1, 2] == list(view)
 

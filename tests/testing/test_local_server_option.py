@@ -94,6 +94,7 @@ def run(tmp_path):
 SERVER = "neuralbox_local_server = true"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [0, 2])
 def test_clients_of_modules(run, workers):
     """
@@ -119,6 +120,7 @@ def test_clients_of_modules(run, workers):
     assert f"{workers} workers" in output
 
 
+@pytest.mark.process
 def test_loopback_only_without_a_server(run):
     """The guard alone starts no server, and refuses the real API before anything is sent."""
     test = """
@@ -145,6 +147,7 @@ def test_loopback_only_without_a_server(run):
     assert "3 passed" in output
 
 
+@pytest.mark.process
 def test_without_the_options(run):
     """
     Without the options, or with `-o` for one run, the plugin changes nothing, and the fixture names its option.
