@@ -46,7 +46,6 @@ def test_neuralbox(line, path, run):
 @pytest.mark.process
 @pytest.mark.parametrize("line", ABOUT_THE_ACCOUNT)
 @pytest.mark.usefixtures("server")
-@pytest.mark.process
 def test_about_the_account(line, path, run):
     """A command about the account prints a table."""
     done = run("sh", "-c", line)

@@ -51,7 +51,6 @@ FOREIGN_NAMES |= {"AsyncOpenAI", "EventSource", "OpenAI", "OpenAIError"}
 FOREIGN_OPTIONS = {"--verifytypes", "--no-buffer", "--data", "--check"}
 # Of uvicorn, gunicorn and Celery.
 FOREIGN_OPTIONS |= {"--app", "--concurrency", "--preload", "--threads", "--worker-class", "--workers"}
-FOREIGN_OPTIONS |= {"--verifytypes"}  # of pyright
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

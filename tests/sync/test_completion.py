@@ -1,6 +1,7 @@
 """An editor that reads the code without running it (jedi) completes names and shows signatures, for both clients."""
 
 import inspect
+import sys
 from pathlib import Path
 
 import attrs
@@ -63,6 +64,7 @@ def test_parameters(start, name):
     assert parameters(getattr(AsyncNeuralBox, name)) == shown_parameters(f"{start}client.{name}(")
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="jedi 0.20 fails there while it reads the standard library")
 @pytest.mark.parametrize(
     "expression, cls",
     [
