@@ -53,7 +53,7 @@ def _matches(entry: str, host: str, port: int) -> bool:
         return True
     if "/" in entry:
         return _is_in_network(host, entry)
-    with_port = re.fullmatch(r"(\[.*\]|[^:]*):(\d+)", entry)
+    with_port = re.fullmatch(r"(\[.*\]|[^:]*):([0-9]{1,5})", entry)
     if with_port:
         entry = with_port[1]
         if int(with_port[2]) != port:

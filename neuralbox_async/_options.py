@@ -176,6 +176,7 @@ def _split(proxy: str) -> tuple[str | None, Secret | None, Secret]:
     try:
         parts = urlsplit(proxy)
         host, port = parts.hostname, parts.port
+        unquote(parts.netloc).encode()  # a variable may have bytes that are no text
     except (ValueError, AttributeError, TypeError):
         return nothing
     if parts.scheme not in {"http", "https"} or not host:

@@ -119,6 +119,7 @@ def test_no_proxy_as_the_standard_library(no_proxy, host, port, expected):
         ("*.example", "api.example", True),
         ("other.example api.example", "api.example", True),
         ("*, 10.0.0.0/8", "api.example", True),
+        ("api.example:" + "9" * 5000, "api.example", False),
     ],
 )
 def test_no_proxy_beyond_the_standard_library(no_proxy, host, expected):
@@ -162,7 +163,15 @@ def test_this_machine(environment, url):
     assert AsyncNeuralBox("key", base_url=url)._executor.shared.connections.proxy is None
 
 
-@pytest.mark.parametrize("proxy", ["socks5://user:canary@a:1", "http://user:canary@", "http://user:canary@a:port"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "socks5://user:canary@a:1",
+        "http://user:canary@",
+        "http://user:canary@a:port",
+        pytest.param("http://user:canary\udcff@a:1", marks=pytest.mark.skipif(os.name == "nt", reason="has no bytes")),
+    ],
+)
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
 def test_a_proxy_that_cannot_be_used(environment, variable, proxy):
     """It is an error that names the variable and the way out, and has no password; `trust_env` is that way."""

@@ -28,7 +28,17 @@ class WatchedProtocol(asyncio.Protocol):
     to the next request would give each caller the response of the caller before.
     """
 
-    __slots__ = ("_connection", "_in_head", "_kept", "_last_bytes", "_left", "_poll", "_protocol", "_transport")
+    __slots__ = (
+        "_connection",
+        "_head_start",
+        "_in_head",
+        "_kept",
+        "_last_bytes",
+        "_left",
+        "_poll",
+        "_protocol",
+        "_transport",
+    )
 
     def __init__(self, protocol: Any, transport: asyncio.Transport) -> None:
         self._protocol = protocol
@@ -37,6 +47,7 @@ class WatchedProtocol(asyncio.Protocol):
         self._connection: aiohttp.connector.Connection | None = None  # of the last request; released at its end
         # Of the response to it:
         self._kept: bytearray | None = None  # what arrived, until aiohttp has read the head
+        self._head_start = 0  # in what is kept, behind interim responses
         self._in_head = True  # until its end has arrived
         self._left = math.inf  # bytes of the body that are missing; negative: surplus; infinite: the head does not say
         self._last_bytes = b""  # of the body, as many as end its chunks
@@ -58,7 +69,8 @@ class WatchedProtocol(asyncio.Protocol):
             transport.set_protocol(watched)
         elif protocol.should_close or watched._has_surplus() or watched._has_unread_data():
             return None
-        watched._connection, watched._kept, watched._in_head = connection, bytearray(), True
+        watched._connection, watched._kept = connection, bytearray()
+        watched._head_start, watched._in_head = 0, True
         watched._left, watched._last_bytes = math.inf, _END_OF_CHUNKS
         return watched
 
@@ -82,6 +94,8 @@ class WatchedProtocol(asyncio.Protocol):
 
     def _has_surplus(self) -> bool:
         """Return whether more arrived than the last response, whose end aiohttp has read."""
+        if self._in_head:  # it arrived before the request, or its head has no end that is known here
+            return True
         return self._left < 0 or (self._left == math.inf and self._last_bytes != _END_OF_CHUNKS)
 
     def _has_unread_data(self) -> bool:
@@ -108,22 +122,24 @@ class WatchedProtocol(asyncio.Protocol):
         aiohttp's parser returns no response of which anything is malformed. So it gets the head alone: then a stray
         byte behind the body costs nothing, and a malformed chunk costs only what follows it.
         """
-        if self._kept is not None and len(self._kept) < MAX_KEPT_BYTES:
-            self._kept += data
-        while (found := data.find(_END_OF_HEAD)) >= 0:
-            head = data[: found + len(_END_OF_HEAD)]
+        kept = self._kept
+        if kept is None or len(kept) >= MAX_KEPT_BYTES:  # its lines end in LF alone, or it is too large
+            return data
+        before = passed = len(kept)
+        kept += data
+        while self._in_head and (found := kept.find(_END_OF_HEAD, max(self._head_start, passed - 3))) >= 0:
+            end = found + len(_END_OF_HEAD)
+            head = bytes(kept[self._head_start : end]).lstrip()  # an empty line before it is allowed
             if head[9:10] != b"1":  # not the interim response "HTTP/1.1 103 Early Hints"
                 self._in_head = False
                 if length := _CONTENT_LENGTH.search(head):
                     self._left = int(length[1])
-                if self._left == len(data) - len(head):  # the usual case: all of it has arrived, and nothing else
-                    self._left = len(data)
-                    return data
-            self._protocol.data_received(head)
-            data = data[len(head) :]
-            if not self._in_head:
-                break
-        return data
+                if self._left == len(kept) - end:  # the usual case: all of it has arrived, and nothing else
+                    self._left = len(kept) - passed
+                    break
+            self._protocol.data_received(bytes(kept[passed:end]))
+            self._head_start = passed = end
+        return data[passed - before :]
 
     def eof_received(self) -> bool | None:
         return self._protocol.eof_received()  # type: ignore[no-any-return]
