@@ -81,15 +81,16 @@ def _run(arguments: Sequence[str]) -> int:
     # Not `cli.main`: it handles Ctrl-C and broken pipes in its own way, and prints several lines for an error.
     try:
         with cli.make_context(_NAME, list(arguments)) as context:
-            cli.invoke(context)
+            try:
+                cli.invoke(context)
+            except NeuralBoxError as error:  # here, because the message depends on the command
+                terminal.print_error(error_messages.error_line(error))
+                return error_messages.exit_status(error)
     except click.exceptions.Exit as request:
         return request.exit_code
     except click.ClickException as error:
         terminal.print_error(error_messages.error_line(error))
         return error.exit_code
-    except NeuralBoxError as error:
-        terminal.print_error(error_messages.error_line(error))
-        return error_messages.exit_status(error)
     except KeyboardInterrupt:
         terminal.print_error(f"{_NAME}: interrupted", after_echo=True)
         return _INTERRUPTED

@@ -170,6 +170,14 @@ def _parse_columns(_context: click.Context, _parameter: click.Parameter, texts: 
     help="What to do with requests of an earlier run that may have been billed but got no response.",
 )
 @click.option(
+    "--on-changed",
+    default="refuse",
+    show_default=True,
+    type=click.Choice(["refuse", "skip"]),
+    help="What to do with rows that differ from those that an earlier run sent with the same keys: refuse the whole "
+    "file, or keep the earlier results.",
+)
+@click.option(
     "--skip-invalid",
     is_flag=True,
     help="Skip invalid rows. Otherwise nothing is sent if a row is invalid. A file that is invalid as a whole, or CSV "
@@ -204,6 +212,7 @@ def batch(
     journal: str | None,
     no_journal: bool,
     on_unknown: Literal["skip", "retry", "ask"],
+    on_changed: Literal["refuse", "skip"],
     skip_invalid: bool,
     local: bool,
 ) -> None:
@@ -257,6 +266,7 @@ def batch(
         output=file,
         journal=None if no_journal else journal or file_checks.default_journal(output, file, local=local),
         on_unknown=on_unknown,
+        on_changed="raise" if on_changed == "refuse" else on_changed,
         max_concurrency=max_concurrency,
         max_rate=max_rate,
         budget=budget,

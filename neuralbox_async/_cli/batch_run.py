@@ -45,6 +45,7 @@ class RunOptions:
     output: Output
     journal: str | None
     on_unknown: Literal["skip", "retry", "ask"]
+    on_changed: Literal["raise", "skip"]
     max_concurrency: int
     max_rate: float | None
     budget: int | None
@@ -104,7 +105,7 @@ class BatchRun:
             ordered=options.ordered,
             journal=options.journal,
             on_unknown="raise" if options.on_unknown == "ask" else options.on_unknown,
-            on_changed="skip",
+            on_changed=options.on_changed,
             budget=options.budget,
             limit_to_balance=options.limit_to_balance,
             max_rate=options.max_rate,

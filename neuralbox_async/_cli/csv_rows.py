@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, Final
 
 from neuralbox_async._cli.input_text import DecodedLines, InvalidRowError, Row
+from neuralbox_async._request_members import intended_field
 
 REQUEST_FIELDS: Final = ("key", "model", "system", "temperature", "max_tokens")
 PROMPT_FIELDS: Final = ("prompt", "messages")
@@ -16,7 +17,6 @@ _STRIPPED: Final = frozenset({"model", "temperature", "max_tokens"})  # a prompt
 _NUMBERS: Final[dict[str, Callable[[str], float]]] = {"temperature": float, "max_tokens": int}
 _NUMBER: Final = re.compile(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?")
 _MAX_CELL_LENGTH: Final = 64 << 20  # otherwise a quote that is never closed would read the rest of the file
-_SIMILAR: Final = 0.88  # of two names, by difflib: "temprature" and "temperature" have 0.95, "keys" and "key" 0.86
 
 
 class CSVRows:
@@ -103,7 +103,7 @@ class CSVRows:
         used = self._required.union(self._noted, _FIELDS, PROMPT_FIELDS)
         self.ignored = tuple(column for column in columns if column and column not in used)
         for column in self.ignored:
-            if field := _intended_field(column):
+            if (field := intended_field(column)) in _FIELDS and field not in columns:
                 raise InvalidRowError(f"the column {column!r} is unknown; is it {field!r}? Rename or remove it")
         return columns
 
@@ -133,18 +133,6 @@ def _well_formed(delimiter: str) -> re.Pattern[str]:
     delimiter = re.escape(delimiter)
     cell = rf'(?:"[^"]*(?:""[^"]*)*"|[^"{delimiter}\r\n]*)'
     return re.compile(rf"{cell}(?:{delimiter}{cell})*[\r\n]*")
-
-
-def _intended_field(column: str) -> str | None:
-    """Return the field that *column* is probably meant to be, such as "max_tokens" for "Max tokens"."""
-    import difflib  # not above: most runs do not need it
-
-    name = re.sub(r"[\W_]+", "_", column.lower())
-    for field in sorted(_FIELDS):
-        same_letters = sorted(name.replace("_", "")) == sorted(field.replace("_", ""))
-        if same_letters or difflib.SequenceMatcher(None, name, field).ratio() >= _SIMILAR:
-            return field
-    return None
 
 
 # --------------------------------------------------------------------------------------------------------------- cells

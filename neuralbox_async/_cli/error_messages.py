@@ -8,9 +8,16 @@ from typing import Final
 
 import click
 
-from neuralbox_async import APIStatusError, InvalidParameterError, NeuralBoxError, NotFoundError
+from neuralbox_async import (
+    APIStatusError,
+    InvalidParameterError,
+    NeuralBoxError,
+    NotFoundError,
+    RequestChangedError,
+)
 
 _ERROR, _USAGE_ERROR = 1, 2
+_MAX_KEYS_SHOWN = 5
 _MIN_KEY_LENGTH = 6  # a shorter key would be replaced inside ordinary words
 # The variables that set the parameters for which there is no option.
 _ENVIRONMENT: Final = {"api_key": "NEURALBOX_API_KEY", "base_url": "NEURALBOX_BASE_URL"}
@@ -31,6 +38,8 @@ def error_line(error: click.ClickException | NeuralBoxError | OSError) -> str:
             return printable_line(f"neuralbox: {error.format_message()}")
         case InvalidParameterError():
             return printable_line(f"neuralbox: {_invalid_parameter(error)}")
+        case RequestChangedError():
+            return printable_line(f"neuralbox: {_changed_requests(error)}")
         case NeuralBoxError():
             return printable_line(f"neuralbox: {'; '.join(_facts(error))}")
         case _:
@@ -48,11 +57,29 @@ def printable_line(text: str) -> str:
 
 def _invalid_parameter(error: InvalidParameterError) -> str:
     if error.parameter == "api_key" and not os.environ.get("NEURALBOX_API_KEY"):
-        return "no API key: set NEURALBOX_API_KEY, or use --local, which needs none"
+        return "no API key: set NEURALBOX_API_KEY" + (", or use --local, which needs none" if _has_local() else "")
     if error.parameter in _ENVIRONMENT:
         value = f", not {error.value}" if error.value else ""  # empty: it may be a secret
         return f"{_ENVIRONMENT[error.parameter]} must be {error.rule}{value}"
     return error.message.replace(", or None", "")  # a word of Python
+
+
+def _has_local() -> bool:
+    """Return whether the command that runs, or that has just ended, has the option --local."""
+    context = click.get_current_context(silent=True)
+    command = None if context is None else context.command
+    if context is not None and isinstance(command, click.Group):
+        command = command.commands.get(context.invoked_subcommand or "")
+    return command is not None and any(parameter.name == "local" for parameter in command.params)
+
+
+def _changed_requests(error: RequestChangedError) -> str:
+    """Return the message of *error* with the options of the command in place of Python's."""
+    keys = ", ".join(map(str, error.keys[:_MAX_KEYS_SHOWN])) + (", ..." if len(error.keys) > _MAX_KEYS_SHOWN else "")
+    return (
+        f"{len(error.keys):,} of the rows differ from those that earlier runs sent with the same keys ({keys}); nothing "
+        "was sent (--on-changed skip keeps the earlier results, another OUTPUT pays for new ones)"
+    )
 
 
 def _facts(error: NeuralBoxError) -> list[str]:

@@ -168,6 +168,22 @@ async def test_unknown_outcomes_are_decided_by_key(make, journal, unresolved_req
     assert {"open", "new"} == {result.key for result in results if result.error is None}
 
 
+async def test_an_async_function_decides(make, journal, unresolved_requests):
+    """The function may be async: its result counts, not the coroutine, which is always true."""
+
+    async def is_open(key):
+        await asyncio.sleep(0)
+        return key == "open"
+
+    client, transport = make()
+    results = await results_of(
+        client.generate_many(unresolved_requests, model="gpt-5", journal=journal, on_unknown=is_open)
+    )
+
+    assert {"lost"} == {result.key for result in results if result.error}
+    assert 2 == len(transport.requests)
+
+
 async def test_the_decision_raises(make, journal, unresolved_requests):
     """An error of the function is raised to the reader, and nothing more is sent."""
     client, _ = make()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import time
@@ -267,3 +268,39 @@ class TestResults:
         assert "nothing was sent" in third.err
         assert ["You said: a"] == [row["content"] for row in file_lines()]
         assert 2 == len(server.billed)
+
+
+class TestChangedRows:
+    KEYED = '{"key": "a", "prompt": "Hi"}\n{"key": "b", "prompt": "Ho"}\n'
+    CHANGED = '{"key": "a", "prompt": "Hi"}\n{"key": "b", "prompt": "Other"}\n{"key": "c", "prompt": "New"}\n'
+
+    def test_refused(self, batch, server, folder):
+        """A row with another request under the key of a row that is done is refused; nothing is sent or written."""
+        assert 0 == batch(self.KEYED, "-o", "out.jsonl", name="in.jsonl").status
+        before = (folder / "out.jsonl").read_bytes()
+        done = batch(self.CHANGED, "-o", "out.jsonl", name="in.jsonl")
+
+        assert 1 == done.status
+        assert "1 of the rows differ from those that earlier runs sent with the same keys (b)" in done.error_line
+        assert "--on-changed skip" in done.error_line
+        assert "on_changed=" not in done.err
+        assert 2 == len(server.billed)
+        assert before == (folder / "out.jsonl").read_bytes()
+
+    def test_skipped(self, batch, server, folder):
+        """With --on-changed skip the earlier result stays, and the new rows are sent."""
+        batch(self.KEYED, "-o", "out.jsonl", name="in.jsonl")
+        done = batch(self.CHANGED, "-o", "out.jsonl", "--on-changed", "skip", name="in.jsonl")
+
+        assert 0 == done.status
+        assert 3 == len(server.billed)
+        contents = [json.loads(line)["content"] for line in (folder / "out.jsonl").read_text("utf-8").splitlines()]
+        assert {"You said: Hi", "You said: Ho", "You said: New"} == set(contents)
+
+    def test_same_rows(self, batch, server):
+        """Other defaults, orders and further rows of the same requests are no changes."""
+        batch(self.KEYED, "-o", "out.jsonl", name="in.jsonl")
+        rows = "".join(reversed(self.KEYED.splitlines(keepends=True))) + '{"key": "c", "prompt": "New"}\n'
+
+        assert 0 == batch(rows, "-o", "out.jsonl", "-c", "1", name="in.jsonl").status
+        assert 3 == len(server.billed)

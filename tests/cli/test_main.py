@@ -106,3 +106,17 @@ def test_other_stdout(run, monkeypatch):
 
     assert 0 == done.status
     assert __version__ in sys.stdout.getvalue()
+
+
+@pytest.mark.parametrize("command", ["balance", "models", "price gpt-5", "history", "retrieve gen_1", "chat"])
+def test_no_key(run, command):
+    """Without a key, the advice has no option that the command does not have."""
+    done = run(*command.split(), stdin=b"Hi\n")
+
+    assert 2 == done.status
+    assert "neuralbox: no API key: set NEURALBOX_API_KEY" == done.error_line
+
+
+def test_no_key_but_local(run):
+    """Without a key, the advice has --local if the command has it."""
+    assert run("generate", "Hi").error_line.endswith("or use --local, which needs none")
