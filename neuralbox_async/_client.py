@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+import attrs
+
 from neuralbox_async import _options
 from neuralbox_async._account_methods import AccountMethods
 from neuralbox_async._api_key import ApiKey, as_secret_key, check_key_source, resolve_key
@@ -26,6 +28,7 @@ from neuralbox_async._logging import configure_from_env
 from neuralbox_async._options import NOT_GIVEN, CallOptions, NotGiven
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._secret import as_secret, as_secret_values
+from neuralbox_async._type_parameters import T
 from neuralbox_async._types import GenerateRequest, Generation, GenerationId, Messages
 from neuralbox_async._validation import check_count, check_flag, check_headers, check_interval, check_seconds
 
@@ -33,10 +36,14 @@ if TYPE_CHECKING:
     import ssl
     from types import TracebackType
 
-    from neuralbox_async._call import polling
-    from neuralbox_async._wire import endpoints, responses
+    from neuralbox_async._batch import typed_items
+    from neuralbox_async._call import parsing, polling
+    from neuralbox_async._wire import endpoints, output_types, responses
 else:
     # With the first call, like all that only calls need.
+    typed_items = lazy_module("neuralbox_async._batch.typed_items")
+    parsing = lazy_module("neuralbox_async._call.parsing")
+    output_types = lazy_module("neuralbox_async._wire.output_types")
     polling = lazy_module("neuralbox_async._call.polling")
     endpoints = lazy_module("neuralbox_async._wire.endpoints")
     responses = lazy_module("neuralbox_async._wire.responses")
@@ -244,6 +251,7 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
         temperature: float | None = None,
         max_tokens: int | None = None,
         recover: bool = True,
+        output_type: type[T] | None = None,
         timeout: float | NotGiven | None = NOT_GIVEN,
         first_event_timeout: float | NotGiven | None = NOT_GIVEN,
         stall_timeout: float | NotGiven | None = NOT_GIVEN,
@@ -251,7 +259,7 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
         idempotency_key: str | None = None,
         extra_headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
-    ) -> AsyncStream:
+    ) -> AsyncStream[T]:
         """
         Return a stream of the text as it is generated.
 
@@ -267,6 +275,7 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
         * *recover*: when the stream breaks, get the finished generation from the API and continue with the rest of its
           text, if it begins with the text that was delivered. Nothing is generated again.
         * *max_retries*: of the request; a stream that has begun is never requested again.
+        * *output_type*: as for `parse`, for `AsyncStream.partials` and `AsyncStream.get_final_value`.
 
         Source: the vendor's "Streaming Guide" (POST /generate with ``"stream": true``); after a 404, POST
         /generate/stream, which accepts no images.
@@ -280,6 +289,9 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
             stall_timeout=stall_timeout,
             max_retries=max_retries,
         )
+        output = None if output_type is None else output_types.output_type_of(output_type)
+        if output is not None:
+            generate_request = parsing.with_instructions(generate_request, output)
         limits = StreamLimits.of(options, self._max_event_bytes, self._executor.max_response_bytes)
         request = endpoints.stream(generate_request, options.post_headers(extra_headers, idempotency_key))
         fallback = functools.partial(endpoints.stream_fallback, generate_request, request.headers)
@@ -288,6 +300,7 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
             functools.partial(self._executor.open_stream, request, fallback, options),
             limits,
             functools.partial(polling.recover, self._executor, recovery) if recover else None,
+            output,
         )
 
     def generate_many(
@@ -308,9 +321,11 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
         limit_to_balance: bool = False,
         max_rate: float | None = None,
         on_progress: Callable[[BatchProgress], object] | None = None,
+        output_type: type[T] | None = None,
+        max_repairs: int = 1,
         timeout: float | NotGiven | None = NOT_GIVEN,
         max_retries: int | NotGiven = NOT_GIVEN,
-    ) -> AsyncBatch:
+    ) -> AsyncBatch[T]:
         """
         Return a batch that generates for each of *requests*, many at a time, and yields results as they arrive.
 
@@ -332,6 +347,8 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
         * *max_rate*: requests per second; None adapts the number of requests in flight to what the server accepts.
           Either way the rate limits of the account are kept, and waited for when they are reached.
         * *on_progress*: called with a `BatchProgress`, at most some 10 times a second.
+        * *output_type*, *max_repairs*: as for `parse`: a result has a *value*, or a `ParsingError`. Repairs are requests
+          of the same item, to the journal and the budget as well: a rerun continues with the texts that are paid for.
         * *timeout*, *max_retries*: of each request; waits for rate limits do not count.
 
         After 401, 402, 403 ``insufficient_plan``, at the end of the budget, or when the journal cannot be written,
@@ -350,6 +367,8 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
             max_rate=max_rate,
             on_progress=on_progress,
         )
+        if output_type is not None:
+            batch_options = attrs.evolve(batch_options, output=typed_items.TypedOutput.of(output_type, max_repairs))
         call_options = self._options.replace(timeout=timeout, max_retries=max_retries)
         return AsyncBatch(self._executor, call_options, requests, defaults, batch_options)
 

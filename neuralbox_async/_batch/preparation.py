@@ -11,21 +11,25 @@ import attrs
 from neuralbox_async._batch.changed_requests import changed_error
 from neuralbox_async._batch.errors import JournalError, OutcomeUnknownError
 from neuralbox_async._batch.inputs import content_key, key_of, plain
-from neuralbox_async._batch.journal import KeyStatus
+from neuralbox_async._batch.key_status import KeyStatus
 from neuralbox_async._batch.request_state import RequestState
 from neuralbox_async._batch.results import BatchResult
+from neuralbox_async._batch.typed_items import Parsed
 from neuralbox_async._call.executor import Call
 from neuralbox_async._clock import time_after
 from neuralbox_async._errors import InvalidParameterError, NeuralBoxError
 from neuralbox_async._logging import logger
+from neuralbox_async._types import Generation
 from neuralbox_async._validation import check_idempotency_key, key_text
 from neuralbox_async._wire import endpoints
 from neuralbox_async._wire.responses import decode_price
 
 if TYPE_CHECKING:
-    from neuralbox_async._batch.coordinator import Claim, Coordinator
+    from neuralbox_async._batch.claim import Claim
+    from neuralbox_async._batch.coordinator import Coordinator
     from neuralbox_async._batch.inputs import RequestDefaults
     from neuralbox_async._batch.options import BatchOptions
+    from neuralbox_async._batch.typed_items import TypedItem, TypedOutput
     from neuralbox_async._call.executor import Executor
     from neuralbox_async._options import CallOptions
     from neuralbox_async._types import GenerateRequest
@@ -47,12 +51,15 @@ class RequestPreparer:
         coordinator: Coordinator,
         batch_options: BatchOptions,
         idempotency_prefix: str,
+        output: TypedOutput | None = None,
     ) -> None:
         self._executor, self._options, self._defaults = executor, options, defaults
         self._coordinator, self._choose_retry = coordinator, batch_options.choose_retry
         self._on_changed, self._include_done = batch_options.on_changed, batch_options.include_done
         self._idempotency_prefix = idempotency_prefix
         self._has_budget, self._has_journal = coordinator.has_budget, coordinator.has_journal
+        self._output = output
+        self._encode = endpoints.generate if output is None else output.encode
         self._quoted_models: set[str] = set()
 
     async def prepare(self, index: int, item: object) -> RequestState | BatchResult | None:
@@ -68,7 +75,7 @@ class RequestPreparer:
             self._defaults.check_model(item)
         try:
             request = self._defaults.request(item)
-            wire = endpoints.generate(request, headers)
+            wire = self._encode(request, headers)
         except Exception as error:  # noqa: BLE001 - of methods of the user's own values
             refused = error if isinstance(error, InvalidParameterError) else _unusable(item, error)
             given = key_of(item)
@@ -78,20 +85,30 @@ class RequestPreparer:
             claim = await self._claim(request, wire)
         except InvalidParameterError as error:
             return BatchResult(index=index, key=request.key, item=item, request=request, error=error, tokens_used=0)
+        typed, attempts_before = None if self._output is None else self._output.item(request), 0
         if claim.status is not KeyStatus.NEW:
             if claim.changed:
                 claim = self._settle_change(request, claim)
+                if typed is not None and claim.changed:
+                    typed.max_repairs = 0  # the text to repair is of another request
             if claim.status is KeyStatus.DONE:
-                return await self._earlier_result(index, item, request, claim) if self._include_done else None
+                return await self._earlier_result(index, item, request, claim, typed) if self._include_done else None
             if claim.status is KeyStatus.UNRESOLVED and not await self._sends_again(request, claim, headers):
                 return await self._unknown_result(index, item, request, claim)
+            if claim.invalid:
+                earlier = await self._earlier_tries(index, item, request, claim, typed)
+                if isinstance(earlier, BatchResult) or typed is None:
+                    return earlier
+                wire, attempts_before = endpoints.generate(typed.request, headers), earlier
         if self._has_budget and not claim.is_pending:
             await self._quote_prices(claim.model)
-        return RequestState(index, claim, request, wire, await self._coordinator.admit(claim), item)
+        reserved = await self._coordinator.admit(claim)
+        return RequestState(index, claim, request, wire, reserved, item, typed, attempts_before=attempts_before)
 
     async def _claim(self, request: GenerateRequest, wire: Request) -> Claim:
         """Claim the key of *request*. Raises `InvalidParameterError` when another one of this batch has it."""
-        model, body = plain(request.model), wire.body or b""
+        model = plain(request.model)
+        body = wire.body or b"" if self._output is None else self._output.identity(request)
         if request.key is None:
             return await self._coordinator.claim(content_key(body), model, may_number=True)
         request_hash = content_key(body) if self._has_journal else None
@@ -102,27 +119,68 @@ class RequestPreparer:
         if self._on_changed == "raise":
             raise changed_error((request.key,))
         if self._on_changed == "retry":
-            return attrs.evolve(claim, status=KeyStatus.NEW, unresolved=None)
+            return attrs.evolve(claim, status=KeyStatus.NEW, unresolved=None, changed=False, invalid=())
         return claim
 
     # ----------------------------------------------------------------------------------------- results of earlier runs
 
-    async def _earlier_result(self, index: int, item: object, request: GenerateRequest, claim: Claim) -> BatchResult:
+    async def _earlier_result(
+        self, index: int, item: object, request: GenerateRequest, claim: Claim, typed: TypedItem | None
+    ) -> BatchResult:
         key = claim.key if request.key is None else request.key
         try:
             entry = await self._coordinator.earlier_result(claim)
         except JournalError as error:
             return BatchResult(index=index, key=key, item=item, request=request, error=error)
+        generation = entry.generation
+        parsed = Parsed(None) if typed is None or generation is None else typed.parse(generation)
         return BatchResult(
             index=index,
             key=key,
             item=item,
             request=request,
-            generation=entry.generation,
+            generation=None if parsed is None else generation,
+            error=typed.error(None) if typed is not None and parsed is None else None,
+            value=None if parsed is None else parsed.value,
             attempts=entry.attempts,
             elapsed=entry.elapsed,
-            tokens_used=entry.tokens_used,
+            tokens_used=entry.tokens_used_total,
             from_journal=True,
+        )
+
+    async def _earlier_tries(
+        self, index: int, item: object, request: GenerateRequest, claim: Claim, typed: TypedItem | None
+    ) -> BatchResult | int:
+        """
+        Add the generations that were not of the output type, which are paid for, to *typed*.
+
+        Returns the number of their attempts if the next repair may be sent, otherwise the result.
+        """
+        key = claim.key if request.key is None else request.key
+        facts = {"index": index, "key": key, "item": item, "request": request}
+        try:
+            entries = await self._coordinator.invalid_entries(claim)
+        except JournalError as error:
+            return BatchResult(**facts, error=error)
+        for entry in entries:
+            generation = entry.generation or Generation()
+            parsed = Parsed(None) if typed is None else typed.parse(generation)
+            if parsed is not None:  # no type is expected any more, or one that this text has
+                tokens = entry.tokens_used if typed is None else typed.total_tokens(entry.tokens_used)
+                return BatchResult(
+                    **facts,
+                    generation=generation,
+                    value=parsed.value,
+                    attempts=entry.attempts,
+                    tokens_used=tokens,
+                    from_journal=True,
+                )
+        attempts = entries[-1].attempts
+        if typed is None or typed.may_repair or claim.is_pending:
+            return attempts
+        error = typed.error(None)
+        return BatchResult(
+            **facts, error=error, attempts=attempts, tokens_used=typed.total_tokens(0), from_journal=True
         )
 
     async def _unknown_result(self, index: int, item: object, request: GenerateRequest, claim: Claim) -> BatchResult:

@@ -16,7 +16,7 @@ from neuralbox_async import (
     RateLimitError,
 )
 from neuralbox_async._batch.coordinator import Claim, NotAdmittedError
-from neuralbox_async._batch.journal import KeyStatus, Unresolved
+from neuralbox_async._batch.key_status import KeyStatus, Unresolved
 from neuralbox_async._batch.request_state import TRANSITIONS, RequestState, RequestStatus
 from neuralbox_async._call.executor import Call
 from neuralbox_async._http.transport import HTTPRequest
