@@ -16,6 +16,7 @@ from neuralbox_async import (
     JournalEntry,
     NeuralBoxError,
     OutcomeUnknownError,
+    ParsingError,
     ResponseError,
     read_journal,
 )
@@ -23,6 +24,8 @@ from neuralbox_async._cli import output_file
 from neuralbox_async._cli.error_messages import printable_line
 from neuralbox_async._cli.input_rows import InputRows
 from neuralbox_async._cli.terminal import TextWriter
+from neuralbox_async._parsed import InvalidOutputError
+from neuralbox_async._wire.output_types import OutputType
 
 _LINES_PER_WRITE: Final = 500
 _STDOUT: Final = 1  # its descriptor
@@ -160,18 +163,22 @@ def has_entries(journal: str) -> bool:
     return next(read_journal(journal), None) is not None
 
 
-def completed_lines(journal: str, rows: InputRows) -> Iterator[str]:
-    """Yield the lines of those *rows* that *journal* has as done. Raises `JournalError`."""
+def completed_lines(journal: str, rows: InputRows, output_type: OutputType[Any] | None) -> Iterator[str]:
+    """
+    Yield the lines of those *rows* that *journal* has as done, with values of *output_type*. Raises `JournalError`.
+
+    A text that is not of that type, because the row was completed with another one, is an error.
+    """
     for entry in read_journal(journal):
         if entry.event == "done" and entry.generation is not None and (place := rows.place_of(entry.key)):
-            yield _completed_line(entry, entry.generation, place)
+            yield _completed_line(entry, entry.generation, place, entry.tokens_used_total, _parsed(entry.generation, output_type))
 
 
-def result_line(result: BatchResult, rows: InputRows) -> str:
+def result_line(result: BatchResult, rows: InputRows, output_type: OutputType[Any] | None) -> str:
     """Return the line of *result*, which belongs to one of *rows*."""
     place = rows.place_of(result.key) or {}
     if result.generation is not None:
-        return _completed_line(result, result.generation, place)
+        return _completed_line(result, result.generation, place, result.tokens_used, {"value": result.value} if output_type else {})
     error = result.error
     return _line(
         key=str(result.key),
@@ -197,19 +204,36 @@ def _received(error: NeuralBoxError | None) -> dict[str, str]:
     return {"body": error.body[:_MAX_BODY].decode(errors="replace")} if error.body else {}
 
 
-def _completed_line(result: BatchResult | JournalEntry, generation: Generation, place: dict[str, Any]) -> str:
+def _completed_line(
+    result: BatchResult | JournalEntry,
+    generation: Generation,
+    place: dict[str, Any],
+    tokens_used: int | None,
+    parsed: dict[str, Any],
+) -> str:
     files = {"url": generation.url, "thumbnail_url": generation.thumbnail_url}
     return _line(
         key=str(result.key),
         **place,
+        **parsed,
         content=generation.content,
         **{name: url for name, url in files.items() if url is not None},
         model=generation.model,
         id=generation.id,
-        tokens_used=generation.tokens_used,
+        tokens_used=tokens_used if parsed else generation.tokens_used,
         attempts=result.attempts,
         elapsed=round(result.elapsed, 3),
     )
+
+
+def _parsed(generation: Generation, output_type: OutputType[Any] | None) -> dict[str, Any]:
+    """Return the members of a line for the value of *output_type* in *generation*, or for the error that it has none."""
+    if output_type is None:
+        return {}
+    try:
+        return {"value": output_type.parse(generation.content)}
+    except InvalidOutputError as error:
+        return {"error_type": ParsingError.__name__, "message": printable_line(str(error)), "billed": "yes"}
 
 
 def _line(**members: Any) -> str:
