@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
-
-import attrs
 
 from neuralbox_async import _options
 from neuralbox_async._account_methods import AccountMethods
 from neuralbox_async._api_key import ApiKey, as_secret_key, check_key_source, resolve_key
 from neuralbox_async._async_only import AsyncOnly
-from neuralbox_async._batch.batch import AsyncBatch
-from neuralbox_async._batch.inputs import RequestDefaults, Requests
-from neuralbox_async._batch.options import BatchOptions, OnChanged, OnUnknown
-from neuralbox_async._batch.results import BatchProgress
+from neuralbox_async._batch_methods import BatchMethods
 from neuralbox_async._call.executor import Call, Executor
 from neuralbox_async._call.shared_state import SharedState
 from neuralbox_async._call.stream import AsyncStream
@@ -36,12 +30,10 @@ if TYPE_CHECKING:
     import ssl
     from types import TracebackType
 
-    from neuralbox_async._batch import typed_items
     from neuralbox_async._call import parsing, polling
     from neuralbox_async._wire import endpoints, output_types, responses
 else:
     # With the first call, like all that only calls need.
-    typed_items = lazy_module("neuralbox_async._batch.typed_items")
     parsing = lazy_module("neuralbox_async._call.parsing")
     output_types = lazy_module("neuralbox_async._wire.output_types")
     polling = lazy_module("neuralbox_async._call.polling")
@@ -49,7 +41,7 @@ else:
     responses = lazy_module("neuralbox_async._wire.responses")
 
 
-class AsyncNeuralBox(AccountMethods, AsyncOnly):
+class AsyncNeuralBox(BatchMethods, AccountMethods, AsyncOnly):
     """
     A client of the NeuralBox API.
 
@@ -302,75 +294,6 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
             functools.partial(polling.recover, self._executor, recovery) if recover else None,
             output,
         )
-
-    def generate_many(
-        self,
-        requests: Requests,
-        *,
-        model: str | None = None,
-        system: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        max_concurrency: int = _options.DEFAULT_MAX_CONCURRENCY,
-        ordered: bool = False,
-        journal: str | os.PathLike[str] | None = None,
-        on_unknown: OnUnknown = "skip",
-        on_changed: OnChanged = "raise",
-        include_done: bool = False,
-        budget: int | None = None,
-        limit_to_balance: bool = False,
-        max_rate: float | None = None,
-        on_progress: Callable[[BatchProgress], object] | None = None,
-        output_type: type[T] | None = None,
-        max_repairs: int = 1,
-        timeout: float | NotGiven | None = NOT_GIVEN,
-        max_retries: int | NotGiven = NOT_GIVEN,
-    ) -> AsyncBatch[T]:
-        """
-        Return a batch that generates for each of *requests*, many at a time, and yields results as they arrive.
-
-        ``async with client.generate_many(...) as results:``, then ``async for result in results:``; failures as well.
-
-        * *requests*: an iterable or async iterable, read as far as needed, of `GenerateRequest` values, strings, or
-          dicts with ``messages`` or ``prompt``, optionally ``key`` and other fields; further members are not sent.
-        * *model*, *system*, *temperature*, *max_tokens*: for strings, and for dicts that do not have them.
-        * *max_concurrency*: the maximum of requests in flight; a batch leaves 2 % of the client's *max_connections*, 10
-          at most, to other calls.
-        * *ordered*: yield the results in the order of the requests.
-        * *journal*: a file that records the requests that were sent and their outcomes. With the same file again, done
-          requests are skipped (with *include_done*, their results are yielded), and pending ones are waited for.
-        * *on_unknown*: of requests that may have been billed without a response: ``"skip"`` (an `OutcomeUnknownError`),
-          ``"retry"``, ``"raise"`` (when entering), or a function that returns for a key whether to retry.
-        * *on_changed*: of keys with which earlier runs sent other requests: ``"raise"``, ``"skip"`` or ``"retry"``.
-        * *budget*: the maximum of NeuralBox tokens to spend, with a journal by all its runs together;
-          *limit_to_balance*: get the balance first, and spend no more than that in this run.
-        * *max_rate*: requests per second; None adapts the number of requests in flight to what the server accepts.
-          Either way the rate limits of the account are kept, and waited for when they are reached.
-        * *on_progress*: called with a `BatchProgress`, at most some 10 times a second.
-        * *output_type*, *max_repairs*: as for `parse`: a result has a *value*, or a `ParsingError`. Repairs are requests
-          of the same item, to the journal and the budget as well: a rerun continues with the texts that are paid for.
-        * *timeout*, *max_retries*: of each request; waits for rate limits do not count.
-
-        After 401, 402, 403 ``insufficient_plan``, at the end of the budget, or when the journal cannot be written,
-        nothing more is sent: `AsyncBatch.report` has the error in *stopped_by*. Raises `InvalidParameterError` at once.
-        """
-        defaults = RequestDefaults(model=model, system=system, temperature=temperature, max_tokens=max_tokens)
-        batch_options = BatchOptions(
-            max_concurrency=max_concurrency,
-            ordered=ordered,
-            journal=journal,
-            on_unknown=on_unknown,
-            on_changed=on_changed,
-            include_done=include_done,
-            budget=budget,
-            limit_to_balance=limit_to_balance,
-            max_rate=max_rate,
-            on_progress=on_progress,
-        )
-        if output_type is not None:
-            batch_options = attrs.evolve(batch_options, output=typed_items.TypedOutput.of(output_type, max_repairs))
-        call_options = self._options.replace(timeout=timeout, max_retries=max_retries)
-        return AsyncBatch(self._executor, call_options, requests, defaults, batch_options)
 
     async def retrieve(
         self,

@@ -190,9 +190,7 @@ async def _print_value(
 ) -> Generation:
     with spinner(f"waiting for {call.parameters['model']}") as stop_spinner:
         try:
-            parsed = await client.parse(
-                **call.parameters, output_type=output_type, max_repairs=call.max_repairs, wait=True
-            )
+            parsed = await client.parse(**call.parameters, output_type=output_type, max_repairs=call.max_repairs)
         except ParsingError as error:
             stop_spinner()
             print_invalid_text(error)
