@@ -24,6 +24,7 @@ from neuralbox_async._http.transport import Transport
 from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._logging import configure_from_env
 from neuralbox_async._options import NOT_GIVEN, CallOptions, NotGiven
+from neuralbox_async._parse_methods import ParseMethods
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._secret import as_secret, as_secret_values
 from neuralbox_async._types import GenerateRequest, Generation, GenerationId, Messages
@@ -35,14 +36,13 @@ if TYPE_CHECKING:
 
     from neuralbox_async._call import polling
     from neuralbox_async._wire import endpoints, responses
-else:
-    # With the first call, like all that only calls need.
+else:  # with the first call, like all that only calls need
     polling = lazy_module("neuralbox_async._call.polling")
     endpoints = lazy_module("neuralbox_async._wire.endpoints")
     responses = lazy_module("neuralbox_async._wire.responses")
 
 
-class AsyncNeuralBox(AccountMethods, AsyncOnly):
+class AsyncNeuralBox(ParseMethods, AccountMethods, AsyncOnly):
     """
     A client of the NeuralBox API.
 

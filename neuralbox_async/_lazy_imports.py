@@ -15,6 +15,7 @@ MODULES = (
     "neuralbox_async._batch.estimate",
     "neuralbox_async._batch.opening",
     "neuralbox_async._call.masking",
+    "neuralbox_async._call.parsing",
     "neuralbox_async._call.polling",
     "neuralbox_async._http.aiohttp_transport",
     "neuralbox_async._wire.endpoints",
