@@ -72,8 +72,8 @@ class BatchMethods:
         * *max_rate*: requests per second; None adapts the number of requests in flight to what the server accepts.
           Either way the rate limits of the account are kept, and waited for when they are reached.
         * *on_progress*: called with a `BatchProgress`, at most some 10 times a second.
-        * *output_type*, *max_repairs*: as for `parse`: a result has a *value*, or a `ParsingError`. Repairs are requests
-          of the same item, to the journal and the budget as well: a rerun continues with the texts that are paid for.
+        * *output_type*, *max_repairs*: as for `parse`: a result has a *value*, or a `ParsingError`. Repairs are further
+          requests of an item: the budget covers each, and a rerun continues with the texts that are paid for.
         * *timeout*, *max_retries*: of each request; waits for rate limits do not count.
 
         After 401, 402, 403 ``insufficient_plan``, at the end of the budget, or when the journal cannot be written,

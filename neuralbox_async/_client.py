@@ -20,6 +20,7 @@ from neuralbox_async._http.transport import Transport
 from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._logging import configure_from_env
 from neuralbox_async._options import NOT_GIVEN, CallOptions, NotGiven
+from neuralbox_async._parse_methods import ParseMethods
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._secret import as_secret, as_secret_values
 from neuralbox_async._type_parameters import T
@@ -31,17 +32,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from neuralbox_async._call import parsing, polling
-    from neuralbox_async._wire import endpoints, output_types, responses
-else:
-    # With the first call, like all that only calls need.
+    from neuralbox_async._wire import endpoints, responses
+else:  # with the first call, like all that only calls need
     parsing = lazy_module("neuralbox_async._call.parsing")
-    output_types = lazy_module("neuralbox_async._wire.output_types")
     polling = lazy_module("neuralbox_async._call.polling")
     endpoints = lazy_module("neuralbox_async._wire.endpoints")
     responses = lazy_module("neuralbox_async._wire.responses")
 
 
-class AsyncNeuralBox(BatchMethods, AccountMethods, AsyncOnly):
+class AsyncNeuralBox(BatchMethods, ParseMethods, AccountMethods, AsyncOnly):
     """
     A client of the NeuralBox API.
 
@@ -272,6 +271,9 @@ class AsyncNeuralBox(BatchMethods, AccountMethods, AsyncOnly):
         Source: the vendor's "Streaming Guide" (POST /generate with ``"stream": true``); after a 404, POST
         /generate/stream, which accepts no images.
         """
+        wanted = None if output_type is None else parsing.output_type_of(output_type)
+        if wanted is not None:
+            system = parsing.instructions(wanted, system)
         generate_request = GenerateRequest(
             model, messages, system=system, temperature=temperature, max_tokens=max_tokens, extra_body=extra_body or {}
         )
@@ -281,9 +283,6 @@ class AsyncNeuralBox(BatchMethods, AccountMethods, AsyncOnly):
             stall_timeout=stall_timeout,
             max_retries=max_retries,
         )
-        output = None if output_type is None else output_types.output_type_of(output_type)
-        if output is not None:
-            generate_request = parsing.with_instructions(generate_request, output)
         limits = StreamLimits.of(options, self._max_event_bytes, self._executor.max_response_bytes)
         request = endpoints.stream(generate_request, options.post_headers(extra_headers, idempotency_key))
         fallback = functools.partial(endpoints.stream_fallback, generate_request, request.headers)
@@ -292,7 +291,7 @@ class AsyncNeuralBox(BatchMethods, AccountMethods, AsyncOnly):
             functools.partial(self._executor.open_stream, request, fallback, options),
             limits,
             functools.partial(polling.recover, self._executor, recovery) if recover else None,
-            output,
+            wanted,
         )
 
     async def retrieve(

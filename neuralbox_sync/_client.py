@@ -31,13 +31,14 @@ from neuralbox_async._type_parameters import T
 from neuralbox_sync._account_methods import AccountMethods
 from neuralbox_sync._blocking import documented_by
 from neuralbox_sync._loop import EventLoop
+from neuralbox_sync._parse_methods import ParseMethods
 from neuralbox_sync._stream import Batch, Stream
 
 if TYPE_CHECKING:
     import ssl
 
 
-class NeuralBox(AccountMethods):
+class NeuralBox(ParseMethods, AccountMethods):
     """
     A client of the NeuralBox API for blocking code.
 

@@ -35,13 +35,14 @@ IMPORTS = {
     "_request_members": {"_errors", "_validation"},
     "_types": {"_errors", "_images", "_request_members", "_validation"},
     "_account_types": {"_types"},
+    "_parsed": {"_errors", "_types"},
     "_retry": {"_errors", "_validation"},
     "_async_only": set(),
     "_environment_proxy": {"_secret"},
     "_options": {"_environment_proxy", "_errors", "_retry", "_secret", "_validation"},
     "_api_key": {"_errors", "_lazy_imports", "_options", "_secret"},
     # What the API says.
-    "_wire": {"_account_types", "_errors", "_fast_paths", "_types", "_validation"},
+    "_wire": {"_account_types", "_errors", "_fast_paths", "_parsed", "_types", "_validation"},
     # One HTTP exchange.
     "_http": {"_clock", "_errors", "_fast_paths", "_options", "_secret"},
     # One logical call.
@@ -55,6 +56,7 @@ IMPORTS = {
         "_lazy_imports",
         "_logging",
         "_options",
+        "_parsed",
         "_retry",
         "_secret",
         "_types",
@@ -88,6 +90,7 @@ IMPORTS = {
         "_validation",
         "_wire",
     },
+    "_parse_methods": {"_call", "_lazy_imports", "_options", "_parsed", "_types", "_validation", "_wire"},
     "_client": {
         "_account_methods",
         "_api_key",
@@ -99,6 +102,7 @@ IMPORTS = {
         "_lazy_imports",
         "_logging",
         "_options",
+        "_parse_methods",
         "_retry",
         "_secret",
         "_types",
@@ -116,6 +120,7 @@ IMPORTS = {
         "_images",
         "_lazy_imports",
         "_options",
+        "_parsed",
         "_retry",
         "_types",
         "_version",
@@ -154,7 +159,7 @@ HTTP_IMPORTS = {
 # Libraries that only some packages or modules import.
 LIBRARIES = {
     "aiohttp": {"_http", "testing"},
-    "cattrs": {"_wire.structuring"},
+    "cattrs": {"_wire.output_structuring", "_wire.structuring"},
     "orjson": {"_wire.json"},
     "click": {"_cli"},
     "rich": {"_cli"},

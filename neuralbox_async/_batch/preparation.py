@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from neuralbox_async._batch import earlier_results
 from neuralbox_async._batch.changed_requests import changed_error
-from neuralbox_async._batch.errors import JournalError, OutcomeUnknownError
 from neuralbox_async._batch.inputs import content_key, key_of, plain
 from neuralbox_async._batch.key_status import KeyStatus
 from neuralbox_async._batch.request_state import RequestState
 from neuralbox_async._batch.results import BatchResult
-from neuralbox_async._batch.typed_items import Parsed
 from neuralbox_async._call.executor import Call
 from neuralbox_async._clock import time_after
 from neuralbox_async._errors import InvalidParameterError, NeuralBoxError
 from neuralbox_async._logging import logger
-from neuralbox_async._types import Generation
 from neuralbox_async._validation import check_idempotency_key, key_text
 from neuralbox_async._wire import endpoints
 from neuralbox_async._wire.responses import decode_price
@@ -29,13 +27,12 @@ if TYPE_CHECKING:
     from neuralbox_async._batch.coordinator import Coordinator
     from neuralbox_async._batch.inputs import RequestDefaults
     from neuralbox_async._batch.options import BatchOptions
-    from neuralbox_async._batch.typed_items import TypedItem, TypedOutput
+    from neuralbox_async._batch.typed_items import TypedOutput
     from neuralbox_async._call.executor import Executor
     from neuralbox_async._options import CallOptions
     from neuralbox_async._types import GenerateRequest
     from neuralbox_async._wire.requests import Request
 
-_UNRESOLVED = "an earlier run sent it and ended before the response; it may have been billed"
 _PRICE_TIMEOUT = 30.0
 
 
@@ -85,25 +82,17 @@ class RequestPreparer:
             claim = await self._claim(request, wire)
         except InvalidParameterError as error:
             return BatchResult(index=index, key=request.key, item=item, request=request, error=error, tokens_used=0)
-        typed, attempts_before = None if self._output is None else self._output.item(request), 0
+        state = RequestState(index, claim, request, wire, item=item)
+        if self._output is not None:
+            state.typed = self._output.item(request)
         if claim.status is not KeyStatus.NEW:
-            if claim.changed:
-                claim = self._settle_change(request, claim)
-                if typed is not None and claim.changed:
-                    typed.max_repairs = 0  # the text to repair is of another request
-            if claim.status is KeyStatus.DONE:
-                return await self._earlier_result(index, item, request, claim, typed) if self._include_done else None
-            if claim.status is KeyStatus.UNRESOLVED and not await self._sends_again(request, claim, headers):
-                return await self._unknown_result(index, item, request, claim)
-            if claim.invalid:
-                earlier = await self._earlier_tries(index, item, request, claim, typed)
-                if isinstance(earlier, BatchResult) or typed is None:
-                    return earlier
-                wire, attempts_before = endpoints.generate(typed.request, headers), earlier
-        if self._has_budget and not claim.is_pending:
+            resumed = await self._resume(state, headers)
+            if resumed is not state:
+                return resumed
+        if self._has_budget and not state.claim.is_pending:
             await self._quote_prices(claim.model)
-        reserved = await self._coordinator.admit(claim)
-        return RequestState(index, claim, request, wire, reserved, item, typed, attempts_before=attempts_before)
+        state.reserved = await self._coordinator.admit(state.claim)
+        return state
 
     async def _claim(self, request: GenerateRequest, wire: Request) -> Claim:
         """Claim the key of *request*. Raises `InvalidParameterError` when another one of this batch has it."""
@@ -114,85 +103,42 @@ class RequestPreparer:
         request_hash = content_key(body) if self._has_journal else None
         return await self._coordinator.claim(key_text(request.key), model, may_number=False, request_hash=request_hash)
 
-    def _settle_change(self, request: GenerateRequest, claim: Claim) -> Claim:
-        """Return *claim*, of a key with which earlier runs sent another request, as *on_changed* has it."""
+    # -------------------------------------------------------------------------------------- requests of earlier runs
+
+    async def _resume(self, state: RequestState, headers: dict[str, str]) -> BatchResult | RequestState | None:
+        """
+        Return the result of *state*, which earlier runs sent, None if it is done, or *state* if it has a request left.
+
+        That is the next repair if there were texts that were not of the output type.
+        """
+        if state.claim.changed:
+            self._settle_change(state)
+        claim = state.claim
+        if claim.status is KeyStatus.DONE:
+            return await earlier_results.done_result(state, self._coordinator) if self._include_done else None
+        if claim.status is KeyStatus.UNRESOLVED and not await self._sends_again(state, headers):
+            return await earlier_results.unknown_result(state, self._coordinator)
+        if claim.invalid:
+            if (result := await earlier_results.invalid_result(state, self._coordinator)) is not None:
+                return result
+            if state.typed is not None:
+                state.wire = endpoints.generate(state.typed.request, headers)
+        return state
+
+    def _settle_change(self, state: RequestState) -> None:
+        """Settle *state*, with whose key earlier runs sent another request, as *on_changed* has it."""
         if self._on_changed == "raise":
-            raise changed_error((request.key,))
+            raise changed_error((state.request.key,))
         if self._on_changed == "retry":
-            return attrs.evolve(claim, status=KeyStatus.NEW, unresolved=None, changed=False, invalid=())
-        return claim
-
-    # ----------------------------------------------------------------------------------------- results of earlier runs
-
-    async def _earlier_result(
-        self, index: int, item: object, request: GenerateRequest, claim: Claim, typed: TypedItem | None
-    ) -> BatchResult:
-        key = claim.key if request.key is None else request.key
-        try:
-            entry = await self._coordinator.earlier_result(claim)
-        except JournalError as error:
-            return BatchResult(index=index, key=key, item=item, request=request, error=error)
-        generation = entry.generation
-        parsed = Parsed(None) if typed is None or generation is None else typed.parse(generation)
-        return BatchResult(
-            index=index,
-            key=key,
-            item=item,
-            request=request,
-            generation=None if parsed is None else generation,
-            error=typed.error(None) if typed is not None and parsed is None else None,
-            value=None if parsed is None else parsed.value,
-            attempts=entry.attempts,
-            elapsed=entry.elapsed,
-            tokens_used=entry.tokens_used_total,
-            from_journal=True,
-        )
-
-    async def _earlier_tries(
-        self, index: int, item: object, request: GenerateRequest, claim: Claim, typed: TypedItem | None
-    ) -> BatchResult | int:
-        """
-        Add the generations that were not of the output type, which are paid for, to *typed*.
-
-        Returns the number of their attempts if the next repair may be sent, otherwise the result.
-        """
-        key = claim.key if request.key is None else request.key
-        facts = {"index": index, "key": key, "item": item, "request": request}
-        try:
-            entries = await self._coordinator.invalid_entries(claim)
-        except JournalError as error:
-            return BatchResult(**facts, error=error)
-        for entry in entries:
-            generation = entry.generation or Generation()
-            parsed = Parsed(None) if typed is None else typed.parse(generation)
-            if parsed is not None:  # no type is expected any more, or one that this text has
-                tokens = entry.tokens_used if typed is None else typed.total_tokens(entry.tokens_used)
-                return BatchResult(
-                    **facts,
-                    generation=generation,
-                    value=parsed.value,
-                    attempts=entry.attempts,
-                    tokens_used=tokens,
-                    from_journal=True,
-                )
-        attempts = entries[-1].attempts
-        if typed is None or typed.may_repair or claim.is_pending:
-            return attempts
-        error = typed.error(None)
-        return BatchResult(
-            **facts, error=error, attempts=attempts, tokens_used=typed.total_tokens(0), from_journal=True
-        )
-
-    async def _unknown_result(self, index: int, item: object, request: GenerateRequest, claim: Claim) -> BatchResult:
-        key = claim.key if request.key is None else request.key
-        text, body = await self._coordinator.response_of(claim)
-        unknown = OutcomeUnknownError(_UNRESOLVED, keys=(key,), text=text, body=body)
-        return BatchResult(index=index, key=key, item=item, request=request, error=unknown)
+            state.claim = attrs.evolve(state.claim, status=KeyStatus.NEW, unresolved=None, changed=False, invalid=())
+        elif state.typed is not None:
+            state.typed.max_repairs = 0  # the text to repair is of another request
 
     # -------------------------------------------------------------------------------------- before a request is sent
 
-    async def _sends_again(self, request: GenerateRequest, claim: Claim, headers: dict[str, str]) -> bool:
+    async def _sends_again(self, state: RequestState, headers: dict[str, str]) -> bool:
         """Return whether a request that may have been billed is sent again, and set its idempotency key."""
+        claim = state.claim
         if claim.changed:
             return False  # it would be another request
         if not self._coordinator.sending:
@@ -201,7 +147,7 @@ class RequestPreparer:
             # Should the API honour this header after all, it will not bill a second time.
             with suppress(InvalidParameterError):  # the journal may have none, or one that a user has edited
                 headers["Idempotency-Key"] = check_idempotency_key(claim.unresolved.idempotency_key)
-        decision = self._choose_retry(claim.key if request.key is None else request.key)
+        decision = self._choose_retry(state.key)
         return await decision if isinstance(decision, Awaitable) else decision
 
     async def _quote_prices(self, model: str) -> None:

@@ -137,25 +137,10 @@ class RequestState:
 
         Raises `NotAdmittedError` when it was refused and the batch ends before it may be sent again.
         """
+        self._started = time.monotonic()
         try:
-            while True:
-                try:
-                    generation = await self._generate(executor, options, coordinator)
-                except RateLimitError as error:
-                    if self.status is not _SENT or error.headers.get("x-should-retry") == "false":
-                        return await self._fail(error, coordinator)
-                    await self._refuse(error, coordinator)
-                except _NotRecordedError as error:
-                    return await self._give_back(error.journal_error, coordinator)
-                except NeuralBoxError as error:
-                    return await self._fail(error, coordinator)
-                else:
-                    if self.typed is None:
-                        return await self._complete(generation, coordinator)
-                    if (result := await self._complete_typed(self.typed, generation, coordinator)) is not None:
-                        return result
-                    continue
-                await coordinator.admit_again()
+            while (result := await self._try(executor, options, coordinator)) is None:
+                pass
         except NotAdmittedError as error:
             await self._withdraw(coordinator)
             if self.typed is None or not self.typed.invalid:
@@ -171,8 +156,29 @@ class RequestState:
                 cancelled = APIConnectionError("the batch was closed", request_sent=self.status is _UNRESOLVED)
                 self.unread_result = self._invalid_result(self.typed, cancelled)
             raise
+        else:
+            return result
 
     # ------------------------------------------------------------------------------------------------------- requests
+
+    async def _try(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> BatchResult | None:
+        """Send the request and return its result, or None when it, or its repair, was admitted to be sent again."""
+        try:
+            generation = await self._generate(executor, options, coordinator)
+        except RateLimitError as error:
+            if self.status is not _SENT or error.headers.get("x-should-retry") == "false":
+                return await self._fail(error, coordinator)
+            await self._refuse(error, coordinator)
+        except _NotRecordedError as error:
+            return await self._give_back(error.journal_error, coordinator)
+        except NeuralBoxError as error:
+            return await self._fail(error, coordinator)
+        else:
+            if self.typed is None:
+                return await self._complete(generation, coordinator)
+            return await self._complete_typed(self.typed, generation, coordinator)
+        await coordinator.admit_again()
+        return None
 
     async def _generate(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> Generation:
         """Return the generation. Raises `NeuralBoxError`; `RateLimitError` when the request was refused, not run."""
@@ -350,7 +356,7 @@ class RequestState:
 
     def _invalid_result(self, typed: TypedItem, cause: Exception | None) -> BatchResult:
         """Return the result with the invalid text; *cause*: the reason why no repair replaced it."""
-        error = typed.error(cause, elapsed=time.monotonic() - self._started)
+        error = typed.error(time.monotonic() - self._started, cause)
         return self._result(None, error, typed.total_tokens(None if last_error(error).billed == "unknown" else 0))
 
     def _result(

@@ -9,7 +9,7 @@ import attrs
 
 from neuralbox_async._batch.journal_lines import total_of, usable_tokens
 from neuralbox_async._call import parsing
-from neuralbox_async._errors import NO_HEADERS
+from neuralbox_async._errors import NO_HEADERS, NeuralBoxError
 from neuralbox_async._parsed import InvalidOutputError, ParsingError, Problem
 from neuralbox_async._validation import check_count
 from neuralbox_async._wire import endpoints
@@ -41,7 +41,7 @@ class TypedOutput:
 
     def encode(self, request: GenerateRequest, headers: Mapping[str, str]) -> Request:
         """Return POST /generate for *request* with instructions about the type. Raises `InvalidParameterError`."""
-        return endpoints.generate(parsing.with_instructions(request, self.output_type), headers)
+        return endpoints.generate(self._with_instructions(request), headers)
 
     def identity(self, request: GenerateRequest) -> bytes:
         """
@@ -53,7 +53,10 @@ class TypedOutput:
 
     def item(self, request: GenerateRequest) -> TypedItem:
         """Return the state of the item of *request*."""
-        return TypedItem(self.output_type, self.max_repairs, parsing.with_instructions(request, self.output_type))
+        return TypedItem(self.output_type, self.max_repairs, self._with_instructions(request))
+
+    def _with_instructions(self, request: GenerateRequest) -> GenerateRequest:
+        return attrs.evolve(request, system=parsing.instructions(self.output_type, request.system))
 
 
 def _canonical(schema: Any) -> bytes:
@@ -84,11 +87,12 @@ class TypedItem:
     def parse(self, generation: Generation) -> Parsed | None:
         """Return the value in *generation*; None if it is one more that is invalid."""
         try:
-            return Parsed(parsing.value_of(self.output_type, generation))
+            return Parsed(self.output_type.parse(generation.content))
         except InvalidOutputError as error:
             self.invalid.append(generation)
             self._problems = error.problems
-            self.request = parsing.repair_request(self.request, generation.content, error.problems)
+            messages = parsing.repair_messages(self.request.messages, generation.content, error.problems)
+            self.request = attrs.evolve(self.request, messages=messages)
             return None
 
     @property
@@ -111,6 +115,13 @@ class TypedItem:
         """Return the tokens of all generations, with one more that cost *tokens_used*; None if one is unknown."""
         return total_of((*self.tokens_of_invalid, tokens_used))
 
-    def error(self, cause: BaseException | None, elapsed: float = 0.0) -> ParsingError:
+    def error(self, elapsed: float, cause: BaseException | None = None) -> ParsingError:
         """Return the error of an item whose last text is invalid; *cause*: of a repair that failed, or was not sent."""
-        return parsing.parsing_error(self.invalid, self._problems, cause, elapsed)
+        repairs = len(self.invalid) - 1
+        if cause is not None:
+            ending = f"and no repair followed: {cause}" if str(cause) else "and no repair followed: the batch has ended"
+        else:
+            ending = f"after {repairs} repair{'s' if repairs > 1 else ''}" if repairs else ""
+        error = parsing.parsing_error(tuple(self.invalid), self._problems, elapsed, ending)
+        error.__cause__ = cause if isinstance(cause, NeuralBoxError) else None
+        return error

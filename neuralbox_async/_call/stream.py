@@ -108,7 +108,8 @@ class AsyncStream(TypedStream[T], AsyncOnly):
             raise StreamStateError(msg)
         self._move(StreamState.OPENING)
         self._now = clock()
-        self._timeouts.start(self._now())
+        self._started = self._now()
+        self._timeouts.start(self._started)
         response, self._call = await self._open_response()
         self._reader = StreamReader(response, self._limits)
         self._decode = self._call.decode

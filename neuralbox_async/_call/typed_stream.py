@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final, Generic, Self
 
+from neuralbox_async._clock import now
 from neuralbox_async._errors import StreamStateError
 from neuralbox_async._lazy_imports import lazy_module
+from neuralbox_async._parsed import InvalidOutputError
 from neuralbox_async._type_parameters import T
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from neuralbox_async._call import parsing
     from neuralbox_async._types import Generation, StreamEvent
@@ -28,6 +30,7 @@ class TypedStream(Generic[T]):
 
     _output_type: OutputType[T] | None
     _texts: list[str]  # that were delivered
+    _started: float  # by `now`, when it was entered
 
     if TYPE_CHECKING:
 
@@ -54,7 +57,12 @@ class TypedStream(Generic[T]):
         errors of reading; `StreamStateError` without an *output_type*.
         """
         output_type = self._checked_type()
-        return parsing.checked_value(output_type, await self.get_final_generation())
+        generation = await self.get_final_generation()
+        try:
+            return output_type.parse(generation.content)
+        except InvalidOutputError as error:
+            problems = error.problems
+        raise parsing.parsing_error((generation,), problems, now() - self._started, "")
 
     def _checked_type(self) -> OutputType[T]:
         if self._output_type is None:

@@ -171,14 +171,16 @@ def completed_lines(journal: str, rows: InputRows, output_type: OutputType[Any] 
     """
     for entry in read_journal(journal):
         if entry.event == "done" and entry.generation is not None and (place := rows.place_of(entry.key)):
-            yield _completed_line(entry, entry.generation, place, entry.tokens_used_total, _parsed(entry.generation, output_type))
+            parsed = _parsed(entry.generation, output_type)
+            yield _completed_line(entry, entry.generation, place, parsed, entry.tokens_used_total)
 
 
 def result_line(result: BatchResult, rows: InputRows, output_type: OutputType[Any] | None) -> str:
     """Return the line of *result*, which belongs to one of *rows*."""
     place = rows.place_of(result.key) or {}
     if result.generation is not None:
-        return _completed_line(result, result.generation, place, result.tokens_used, {"value": result.value} if output_type else {})
+        parsed = {} if output_type is None else {"value": result.value}
+        return _completed_line(result, result.generation, place, parsed, result.tokens_used)
     error = result.error
     return _line(
         key=str(result.key),
@@ -208,8 +210,8 @@ def _completed_line(
     result: BatchResult | JournalEntry,
     generation: Generation,
     place: dict[str, Any],
-    tokens_used: int | None,
     parsed: dict[str, Any],
+    tokens_used: int | None,
 ) -> str:
     files = {"url": generation.url, "thumbnail_url": generation.thumbnail_url}
     return _line(
@@ -227,7 +229,7 @@ def _completed_line(
 
 
 def _parsed(generation: Generation, output_type: OutputType[Any] | None) -> dict[str, Any]:
-    """Return the members of a line for the value of *output_type* in *generation*, or for the error that it has none."""
+    """Return the members of a line with the value of *output_type* in *generation*, or why it has none."""
     if output_type is None:
         return {}
     try:

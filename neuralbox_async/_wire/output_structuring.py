@@ -1,0 +1,431 @@
+"""
+The structure of output types: from JSON values to values of a type, strictly, by cattrs.
+
+A value of another JSON type is never converted: "5" and true are no integers. As in JSON Schema, 5 is also a number
+with a fraction, and 5.0 is also an integer.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal, NewType, NoReturn, TypeVar, get_args, get_origin
+from uuid import UUID
+
+from neuralbox_async._parsed import InvalidOutputError, Problem
+from neuralbox_async._wire import json, pydantic_models
+from neuralbox_async._wire.json_extraction import ExactFloat
+from neuralbox_async._wire.json_paths import json_path
+from neuralbox_async._wire.output_fields import (
+    ARRAYS,
+    NO_BOUNDS,
+    OBJECTS,
+    Bounds,
+    Field,
+    bounds_of,
+    fields_of,
+    has_fields,
+    is_alias,
+    is_enum,
+    is_named_tuple,
+    is_typed_dict,
+    is_union,
+    json_types_of,
+    literal_values,
+    same_json,
+    tag_of,
+    unannotated,
+)
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+Hook = Callable[[Any, Any], Any]
+
+_DATE = r"\d{4}-\d{2}-\d{2}"
+_date_text = re.compile(_DATE, re.ASCII)
+_date_time_text = re.compile(
+    rf"{_DATE}[Tt]\d{{2}}:\d{{2}}:\d{{2}}(\.\d+)?([Zz]|[+-]\d{{2}}:\d{{2}})", re.ASCII
+)  # RFC 3339
+_uuid_text = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_MAX_SHOWN = 60  # characters of a value in a reason
+
+
+class Structuring:
+    """The function from JSON values to values of the type *tp*."""
+
+    def __init__(self, tp: Any) -> None:
+        self._type = tp
+        self._fast = _converter(detailed=False)
+        self._detailed = _converter(detailed=True)
+
+    def __call__(self, value: Any) -> Any:
+        """Return the JSON *value* as one of the type. Raises `InvalidOutputError`."""
+        try:
+            return self._fast.structure(value, self._type)
+        except Exception:  # noqa: BLE001, S110 - of cattrs, or of the user's own class
+            pass
+        try:
+            # Only this converter finds all the problems, in twice the time.
+            return self._detailed.structure(value, self._type)
+        except Exception as error:  # noqa: BLE001 - the same
+            raise InvalidOutputError(tuple(_problems(error, ())) or (Problem("$", "invalid"),)) from None
+
+
+# ---------------------------------------------------------------------------------------------------------- problems
+
+
+class _MismatchError(ValueError):
+    """A value of another type than expected; its text is the reason."""
+
+
+def _mismatch(expected: str, value: object) -> NoReturn:
+    shown = ""
+    if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
+        text = repr(value)
+        shown = f" {text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '...'}"
+    raise _MismatchError(f"expected {expected}, got {json.type_name(value)}{shown}")
+
+
+def _problems(error: BaseException, path: tuple[str | int, ...]) -> Iterable[Problem]:
+    """Yield the problems that an *error* of the detailed converter, or of a hook, stands for."""
+    from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+
+    if isinstance(error, ClassValidationError):
+        noted, others = error.group_exceptions()
+        for inner, note in noted:
+            member = next((field.member for field in fields_of(error.cl) if field.name == note.name), note.name)
+            step = (*path, member)
+            if isinstance(inner, KeyError) and inner.args == (member,):
+                yield Problem(json_path(step), "a required member is missing")
+            else:
+                yield from _problems(inner, step)
+        for inner in others:
+            yield from _problems(inner, path)
+    elif isinstance(error, IterableValidationError):
+        for inner, index in error.group_exceptions()[0]:
+            yield from _problems(inner, (*path, index.index))
+    elif isinstance(error, ForbiddenExtraKeysError):
+        for name in sorted(error.extra_fields):
+            yield Problem(json_path((*path, name)), "there is no such member")
+    elif isinstance(error, InvalidOutputError):
+        root = json_path(path)
+        yield from (Problem(root + problem.path.removeprefix("$"), problem.reason) for problem in error.problems)
+    else:
+        yield Problem(json_path(path), _reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    try:
+        text = json.one_line(str(error))
+    except Exception:  # noqa: BLE001 - of the user's own class
+        text = ""
+    return text or type(error).__name__
+
+
+# ------------------------------------------------------------------------------------------------------------- hooks
+
+
+def _converter(*, detailed: bool) -> Converter:
+    """Return a converter of output types; a *detailed* one reports all problems with their paths."""
+    from cattrs import Converter
+
+    made = Converter(detailed_validation=detailed)
+    # cattrs finds the hooks of these by the base classes of a type, so before those of its subclasses, such as enums.
+    for cls in (str, int, float):
+        made.register_structure_hook(cls, _structure_scalar)
+    factories: dict[Callable[[Any], bool], Callable[[Any, Converter], Hook]] = {
+        _is_any: lambda _tp, _converter: _any,
+        _is_scalar: lambda tp, _converter: _SCALARS[tp],
+        lambda tp: isinstance(tp, NewType): lambda tp, converter: _other(tp.__supertype__, converter),
+        is_alias: lambda tp, converter: _other(tp.__value__, converter),
+        lambda tp: (get_origin(tp) or tp) in OBJECTS: _mapping,
+        lambda tp: (get_origin(tp) or tp) in ARRAYS: _array,
+        lambda tp: (get_origin(tp) or tp) is tuple: _tuple,
+        is_union: _union,
+        has_fields: _class,
+        lambda tp: get_origin(tp) is Literal or is_enum(tp): lambda tp, _converter: _choice(tp),
+        lambda tp: unannotated(tp)[1] != (): _annotated,
+        pydantic_models.is_model: lambda _tp, _converter: pydantic_models.structure,
+    }
+    for predicate, factory in factories.items():
+        made.register_structure_hook_factory(predicate, factory)
+    return made
+
+
+def _is_any(tp: Any) -> bool:
+    return tp is Any or tp is object or isinstance(tp, TypeVar)
+
+
+def _is_scalar(tp: Any) -> bool:
+    return tp is None or (isinstance(tp, type) and tp in _SCALARS)
+
+
+def _any(value: Any, _tp: Any) -> Any:
+    return value
+
+
+def _other(tp: Any, converter: Converter) -> Hook:
+    return lambda value, _tp: converter.structure(value, tp)
+
+
+def _annotated(tp: Any, converter: Converter) -> Hook:
+    inner, metadata = unannotated(tp)
+    return _bounded(inner, bounds_of(metadata), converter)
+
+
+def _bounded(tp: Any, bounds: Bounds, converter: Converter) -> Hook:
+    def hook(value: Any, _tp: Any) -> Any:
+        structured = converter.structure(value, tp)
+        if (reason := bounds.problem_of(value)) is not None:
+            raise _MismatchError(reason)
+        return structured
+
+    return hook
+
+
+def _class(tp: Any, converter: Converter) -> Hook:
+    from cattrs.cols import namedtuple_dict_structure_factory
+    from cattrs.gen import make_dict_structure_fn, override, typeddicts
+
+    detailed = converter.detailed_validation
+    # Of all fields: cattrs resolves fewer annotations than `fields_of`, by which the schema is made.
+    overrides = {field.name: override(struct_hook=_field_hook(field, converter)) for field in fields_of(tp)}
+    structure: Any
+    if is_named_tuple(tp):
+        structure = namedtuple_dict_structure_factory(tp, converter, detailed, True, **overrides)  # noqa: FBT003
+    elif is_typed_dict(tp):
+        structure = typeddicts.make_dict_structure_fn(
+            tp, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=detailed, **overrides
+        )
+    else:
+        structure = make_dict_structure_fn(
+            tp,
+            converter,
+            _cattrs_forbid_extra_keys=True,
+            _cattrs_use_alias=True,
+            _cattrs_detailed_validation=detailed,
+            **overrides,
+        )
+
+    def hook(value: Any, _tp: Any) -> Any:
+        if not json.is_object(value):
+            _mismatch("an object", value)
+        return structure(value, tp)
+
+    return hook
+
+
+def _field_hook(field: Field, converter: Converter) -> Hook:
+    if field.bounds != NO_BOUNDS:
+        return _bounded(field.type, field.bounds, converter)
+    return _SCALARS[field.type] if _is_scalar(field.type) else _other(field.type, converter)
+
+
+def _collected(pairs: Iterable[tuple[Any, Any, Any]], converter: Converter, tp: Any) -> list[Any]:
+    """Return the structured values of *pairs*: the step to it, the JSON value and the type of each."""
+    if not converter.detailed_validation:
+        return [converter.structure(value, item_type) for _, value, item_type in pairs]
+    from cattrs.errors import IterableValidationError, IterableValidationNote
+
+    structured: list[Any] = []
+    errors: list[Exception] = []
+    for step, value, item_type in pairs:
+        try:
+            structured.append(converter.structure(value, item_type))
+        except Exception as error:  # noqa: BLE001 - of cattrs, or of the user's own class
+            error.add_note(IterableValidationNote(f"Structuring {tp} @ index {step}", step, item_type))
+            errors.append(error)
+    if errors:
+        raise IterableValidationError(f"While structuring {tp}", errors, tp)
+    return structured
+
+
+def _array(tp: Any, converter: Converter) -> Hook:
+    build, (item_type,) = ARRAYS[get_origin(tp) or tp], get_args(tp) or (Any,)
+
+    def hook(value: Any, _tp: Any) -> Any:
+        if not json.is_array(value):
+            _mismatch("an array", value)
+        return build(_collected(((i, item, item_type) for i, item in enumerate(value)), converter, tp))
+
+    return hook
+
+
+def _tuple(tp: Any, converter: Converter) -> Hook:
+    types = get_args(tp)
+    if tp is tuple or (len(types) == 2 and types[1] is ...):
+        of_list = _array(list[types[0]] if types else list, converter)  # type: ignore[valid-type]
+        return lambda value, _tp: tuple(of_list(value, _tp))
+
+    def hook(value: Any, _tp: Any) -> Any:
+        if not json.is_array(value):
+            _mismatch("an array", value)
+        if len(value) != len(types):
+            raise _MismatchError(f"expected an array of {len(types)} items, got {len(value)}")
+        steps = ((i, item, item_type) for i, (item, item_type) in enumerate(zip(value, types, strict=True)))
+        return tuple(_collected(steps, converter, tp))
+
+    return hook
+
+
+def _mapping(tp: Any, converter: Converter) -> Hook:
+    _, value_type = get_args(tp) or (str, Any)
+
+    def hook(value: Any, _tp: Any) -> Any:
+        if not json.is_object(value):
+            _mismatch("an object", value)
+        values = _collected(((name, item, value_type) for name, item in value.items()), converter, tp)
+        return dict(zip(value, values, strict=True))
+
+    return hook
+
+
+def _choice(tp: Any) -> Hook:
+    pairs = literal_values(tp)
+    expected = ", ".join(repr(value) for value, _ in pairs)
+    expected = f"one of {expected}" if len(pairs) > 1 else expected
+
+    def hook(value: Any, _tp: Any) -> Any:
+        for choice, member in pairs:
+            if same_json(choice, value):
+                return member
+        return _mismatch(expected, value)
+
+    return hook
+
+
+def _union(tp: Any, converter: Converter) -> Hook:
+    members = [(member, json_types_of(member)) for member in get_args(tp)]
+    expected = " or ".join(dict.fromkeys(json_noun for _, types in members for json_noun in sorted(types)))
+    tag, tagged = tag_of([member for member, _ in members])
+
+    def hook(value: Any, _tp: Any) -> Any:
+        types = _json_types(value)
+        fitting = [member for member, accepted in members if accepted & types]
+        if not fitting:
+            _mismatch(expected, value)
+        if tag is not None and json.is_object(value) and tag in value:
+            for choice, member in tagged:
+                if same_json(choice, value[tag]):
+                    return converter.structure(value, member)
+        if isinstance(value, float):
+            fitting.sort(key=lambda member: unannotated(member)[0] is int)  # 5.0 is rather a float
+        return _first(fitting, value, converter)
+
+    return hook
+
+
+def _first(types: list[Any], value: Any, converter: Converter) -> Any:
+    """Return the *value* as the first of the *types* that it fits. Raises the error with the fewest problems."""
+    if len(types) == 1:
+        return converter.structure(value, types[0])
+    best: tuple[Problem, ...] | None = None
+    for tp in types:
+        try:
+            return converter.structure(value, tp)
+        except Exception as error:  # noqa: BLE001 - of cattrs, or of the user's own class
+            if converter.detailed_validation:
+                problems = tuple(_problems(error, ()))
+                best = problems if best is None or len(problems) < len(best) else best
+    raise InvalidOutputError(best or (Problem("$", "it fits no type of the union"),))
+
+
+def _json_types(value: object) -> set[str]:
+    if value is None:
+        return {"null"}
+    if isinstance(value, bool):
+        return {"boolean"}
+    if isinstance(value, int):
+        return {"integer", "number"}
+    if isinstance(value, float):
+        return {"integer", "number"} if value.is_integer() else {"number"}
+    return {"string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"}
+
+
+# ----------------------------------------------------------------------------------------------------------- scalars
+
+
+def _str(value: Any, _tp: Any) -> str:
+    return value if isinstance(value, str) else _mismatch("a string", value)
+
+
+def _bool(value: Any, _tp: Any) -> bool:
+    return value if isinstance(value, bool) else _mismatch("true or false", value)
+
+
+def _int(value: Any, _tp: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return _mismatch("an integer", value)
+
+
+def _float(value: Any, _tp: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number):
+            return number
+        raise _MismatchError(f"expected a finite number, got {value}")
+    return _mismatch("a number", value)
+
+
+def _decimal(value: Any, _tp: Any) -> Decimal:
+    if isinstance(value, ExactFloat):
+        return Decimal(value.text)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value)
+    return Decimal(repr(_float(value, _tp)))
+
+
+def _none(value: Any, _tp: Any) -> None:
+    return None if value is None else _mismatch("null", value)
+
+
+def _date_time(value: Any, _tp: Any) -> datetime:
+    if isinstance(value, str) and _date_time_text.fullmatch(value):
+        with suppress(ValueError):  # no such day
+            return datetime.fromisoformat(value.upper())
+    return _mismatch("a time with its offset, as 2025-01-31T23:59:00Z (RFC 3339)", value)
+
+
+def _date(value: Any, _tp: Any) -> date:
+    if isinstance(value, str) and _date_text.fullmatch(value):
+        with suppress(ValueError):
+            return date.fromisoformat(value)
+    return _mismatch("a date, as 2025-01-31", value)
+
+
+def _uuid(value: Any, _tp: Any) -> UUID:
+    if isinstance(value, str) and _uuid_text.fullmatch(value):
+        return UUID(value)
+    return _mismatch("a UUID", value)
+
+
+_SCALARS: dict[Any, Hook] = {
+    str: _str,
+    bool: _bool,
+    int: _int,
+    float: _float,
+    Decimal: _decimal,
+    datetime: _date_time,
+    date: _date,
+    UUID: _uuid,
+    None: _none,
+    type(None): _none,
+}
+
+
+def _structure_scalar(value: Any, tp: Any) -> Any:
+    hook = _SCALARS.get(tp)
+    return (hook or _choice(tp))(value, tp)
