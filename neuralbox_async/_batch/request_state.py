@@ -263,6 +263,10 @@ class RequestState:
         await self._record(generation, coordinator, is_valid=False)
         if not typed.may_repair or self.journal_error is not None:
             return self._invalid_result(typed, self.journal_error)
+        return await self._repair(typed, coordinator)
+
+    async def _repair(self, typed: TypedItem, coordinator: Coordinator) -> BatchResult | None:
+        """Make the next request of *typed* the one to send, or return the result when it is not admitted."""
         # Its next request is a new one, whatever an earlier run had left.
         self.claim = attrs.evolve(self.claim, status=KeyStatus.INVALID, unresolved=None)
         try:

@@ -145,7 +145,7 @@ def test_edited_by_hand(journal):
     found = opened(journal)
 
     assert ("a", 'd"', "e") == found.unresolved_keys
-    assert [2, 0, 1] == [found.claim(key)[0] for key in ("b", "c", "a")]
+    assert [2, 0, 1] == [found.claim(key, None)[0] for key in ("b", "c", "a")]
     found.close()
 
 
