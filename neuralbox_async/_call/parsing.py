@@ -100,7 +100,7 @@ async def parse(
     """
     call = call_with(messages, 0)
     started, deadline = call.started, call.deadline
-    generations = (await _generate(executor, call),)
+    generations: tuple[Generation, ...] = (await _generate(executor, call),)
     while True:
         try:
             value = output_type.parse(generations[-1].content)

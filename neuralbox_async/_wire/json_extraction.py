@@ -11,7 +11,7 @@ import functools
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Self
 
 import attrs
 
@@ -51,7 +51,7 @@ _MISSING: Final = object()
 class ExactFloat(float):
     """A float that keeps the digits it was written with."""
 
-    def __new__(cls, text: str) -> ExactFloat:
+    def __new__(cls, text: str) -> Self:
         self = super().__new__(cls, text)
         self.text = text
         return self

@@ -7,18 +7,13 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final, Literal, NewType, TypeVar, get_args, get_origin
 
-from neuralbox_async._wire import pydantic_models
-from neuralbox_async._wire.output_fields import (
+from neuralbox_async._wire import json, pydantic_models
+from neuralbox_async._wire.output_bounds import NO_BOUNDS, Bounds, bounds_of
+from neuralbox_async._wire.output_fields import Field, description_in, docstring_of, fields_of
+from neuralbox_async._wire.output_kinds import (
     ARRAYS,
-    NO_BOUNDS,
     OBJECTS,
     SCALARS,
-    Bounds,
-    Field,
-    bounds_of,
-    description_in,
-    docstring_of,
-    fields_of,
     has_fields,
     is_alias,
     is_enum,
@@ -28,6 +23,7 @@ from neuralbox_async._wire.output_fields import (
     literal_values,
     unannotated,
     unsupported,
+    value_of_alias,
 )
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -63,16 +59,23 @@ class _Builder:
         inner, metadata = unannotated(tp)
         if metadata:
             return self._annotated(inner, bounds_of(metadata), description_in(metadata))
+        if (define := self._definition(tp)) is not None:
+            return self._reference(tp, define)
+        return self._inline(tp)
+
+    def _definition(self, tp: Any) -> Callable[[], dict[str, Any]] | None:
+        """Return the function that makes the definition of *tp*, or None for a type that has none."""
         if pydantic_models.is_model(tp):
-            return self._reference(tp, lambda: self._pydantic(tp))
+            return lambda: self._pydantic(tp)
         if is_enum(tp) and list(tp):
-            return self._reference(tp, lambda: _described(_choice([value for value, _ in literal_values(tp)]), tp))
+            return lambda: _described(_choice([value for value, _ in literal_values(tp)]), tp)
         if has_fields(tp):
-            return self._reference(tp, lambda: self._object(tp))
+            return lambda: self._object(tp)
+        return (lambda: self.schema(value_of_alias(tp))) if is_alias(tp) else None
+
+    def _inline(self, tp: Any) -> dict[str, Any]:
         if isinstance(tp, NewType):
             return self.schema(tp.__supertype__)
-        if is_alias(tp):
-            return self._reference(tp, lambda: self.schema(tp.__value__))
         if get_origin(tp) is Literal:
             return _choice([value for value, _ in literal_values(tp)])
         if is_union(tp):
@@ -138,12 +141,13 @@ class _Builder:
         return self._annotated(field.type, field.bounds, field.description)
 
     def _pydantic(self, tp: Any) -> dict[str, Any]:
-        schema = pydantic_models.schema_of(tp)
+        schema: dict[str, Any] = pydantic_models.schema_of(tp)
         inner = schema.pop("$defs", {})
         names = {f"{_REF}{name}": f"{_REF}{self._free_name(name)}" for name in inner}
         for name, definition in inner.items():
             self.definitions[names[f"{_REF}{name}"].removeprefix(_REF)] = _renamed(definition, names)
-        return _renamed(schema, names)
+        renamed: dict[str, Any] = _renamed(schema, names)
+        return renamed
 
     def _reference(self, tp: Any, define: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a reference to the definition of *tp*, which is made once."""
@@ -193,8 +197,8 @@ def _described(schema: dict[str, Any], tp: Any) -> dict[str, Any]:
 
 def _renamed(schema: Any, names: Mapping[str, str]) -> Any:
     """Return *schema* with other references."""
-    if isinstance(schema, dict):
+    if json.is_object(schema):
         return {
             key: names.get(value, value) if key == "$ref" else _renamed(value, names) for key, value in schema.items()
         }
-    return [_renamed(item, names) for item in schema] if isinstance(schema, list) else schema
+    return [_renamed(item, names) for item in schema] if json.is_array(schema) else schema

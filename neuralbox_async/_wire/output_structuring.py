@@ -7,27 +7,17 @@ with a fraction, and 5.0 is also an integer.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from datetime import date, datetime
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, NewType, NoReturn, TypeVar, get_args, get_origin
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, Literal, NewType, TypeVar, cast, get_args, get_origin
 
 from neuralbox_async._parsed import InvalidOutputError, Problem
 from neuralbox_async._wire import json, pydantic_models
-from neuralbox_async._wire.json_extraction import ExactFloat
 from neuralbox_async._wire.json_paths import json_path
-from neuralbox_async._wire.output_fields import (
+from neuralbox_async._wire.output_bounds import NO_BOUNDS, Bounds, bounds_of
+from neuralbox_async._wire.output_fields import Field, fields_of, tag_of
+from neuralbox_async._wire.output_kinds import (
     ARRAYS,
-    NO_BOUNDS,
     OBJECTS,
-    Bounds,
-    Field,
-    bounds_of,
-    fields_of,
     has_fields,
     is_alias,
     is_enum,
@@ -37,22 +27,13 @@ from neuralbox_async._wire.output_fields import (
     json_types_of,
     literal_values,
     same_json,
-    tag_of,
     unannotated,
+    value_of_alias,
 )
+from neuralbox_async._wire.output_scalars import SCALAR_HOOKS, Hook, MismatchError, mismatch
 
 if TYPE_CHECKING:
     from cattrs import Converter
-
-Hook = Callable[[Any, Any], Any]
-
-_DATE = r"\d{4}-\d{2}-\d{2}"
-_date_text = re.compile(_DATE, re.ASCII)
-_date_time_text = re.compile(
-    rf"{_DATE}[Tt]\d{{2}}:\d{{2}}:\d{{2}}(\.\d+)?([Zz]|[+-]\d{{2}}:\d{{2}})", re.ASCII
-)  # RFC 3339
-_uuid_text = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_MAX_SHOWN = 60  # characters of a value in a reason
 
 
 class Structuring:
@@ -77,18 +58,6 @@ class Structuring:
 
 
 # ---------------------------------------------------------------------------------------------------------- problems
-
-
-class _MismatchError(ValueError):
-    """A value of another type than expected; its text is the reason."""
-
-
-def _mismatch(expected: str, value: object) -> NoReturn:
-    shown = ""
-    if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
-        text = repr(value)
-        shown = f" {text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '...'}"
-    raise _MismatchError(f"expected {expected}, got {json.type_name(value)}{shown}")
 
 
 def _problems(error: BaseException, path: tuple[str | int, ...]) -> Iterable[Problem]:
@@ -142,9 +111,9 @@ def _converter(*, detailed: bool) -> Converter:
         made.register_structure_hook(cls, _structure_scalar)
     factories: dict[Callable[[Any], bool], Callable[[Any, Converter], Hook]] = {
         _is_any: lambda _tp, _converter: _any,
-        _is_scalar: lambda tp, _converter: _SCALARS[tp],
+        _is_scalar: lambda tp, _converter: SCALAR_HOOKS[tp],
         lambda tp: isinstance(tp, NewType): lambda tp, converter: _other(tp.__supertype__, converter),
-        is_alias: lambda tp, converter: _other(tp.__value__, converter),
+        is_alias: lambda tp, converter: _other(value_of_alias(tp), converter),
         lambda tp: (get_origin(tp) or tp) in OBJECTS: _mapping,
         lambda tp: (get_origin(tp) or tp) in ARRAYS: _array,
         lambda tp: (get_origin(tp) or tp) is tuple: _tuple,
@@ -164,7 +133,7 @@ def _is_any(tp: Any) -> bool:
 
 
 def _is_scalar(tp: Any) -> bool:
-    return tp is None or (isinstance(tp, type) and tp in _SCALARS)
+    return tp is None or (isinstance(tp, type) and tp in SCALAR_HOOKS)
 
 
 def _any(value: Any, _tp: Any) -> Any:
@@ -184,28 +153,29 @@ def _bounded(tp: Any, bounds: Bounds, converter: Converter) -> Hook:
     def hook(value: Any, _tp: Any) -> Any:
         structured = converter.structure(value, tp)
         if (reason := bounds.problem_of(value)) is not None:
-            raise _MismatchError(reason)
+            raise MismatchError(reason)
         return structured
 
     return hook
 
 
 def _class(tp: Any, converter: Converter) -> Hook:
-    from cattrs.cols import namedtuple_dict_structure_factory
-    from cattrs.gen import make_dict_structure_fn, override, typeddicts
+    import cattrs.cols
+    import cattrs.gen.typeddicts
 
+    library = cast("Any", cattrs)  # type checkers do not know which of its parameters are overrides of fields
     detailed = converter.detailed_validation
     # Of all fields: cattrs resolves fewer annotations than `fields_of`, by which the schema is made.
-    overrides = {field.name: override(struct_hook=_field_hook(field, converter)) for field in fields_of(tp)}
+    overrides = {field.name: library.gen.override(struct_hook=_field_hook(field, converter)) for field in fields_of(tp)}
     structure: Any
     if is_named_tuple(tp):
-        structure = namedtuple_dict_structure_factory(tp, converter, detailed, True, **overrides)  # noqa: FBT003
+        structure = library.cols.namedtuple_dict_structure_factory(tp, converter, detailed, True, **overrides)  # noqa: FBT003
     elif is_typed_dict(tp):
-        structure = typeddicts.make_dict_structure_fn(
+        structure = library.gen.typeddicts.make_dict_structure_fn(
             tp, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=detailed, **overrides
         )
     else:
-        structure = make_dict_structure_fn(
+        structure = library.gen.make_dict_structure_fn(
             tp,
             converter,
             _cattrs_forbid_extra_keys=True,
@@ -216,7 +186,7 @@ def _class(tp: Any, converter: Converter) -> Hook:
 
     def hook(value: Any, _tp: Any) -> Any:
         if not json.is_object(value):
-            _mismatch("an object", value)
+            mismatch("an object", value)
         return structure(value, tp)
 
     return hook
@@ -225,7 +195,7 @@ def _class(tp: Any, converter: Converter) -> Hook:
 def _field_hook(field: Field, converter: Converter) -> Hook:
     if field.bounds != NO_BOUNDS:
         return _bounded(field.type, field.bounds, converter)
-    return _SCALARS[field.type] if _is_scalar(field.type) else _other(field.type, converter)
+    return SCALAR_HOOKS[field.type] if _is_scalar(field.type) else _other(field.type, converter)
 
 
 def _collected(pairs: Iterable[tuple[Any, Any, Any]], converter: Converter, tp: Any) -> list[Any]:
@@ -234,13 +204,14 @@ def _collected(pairs: Iterable[tuple[Any, Any, Any]], converter: Converter, tp: 
         return [converter.structure(value, item_type) for _, value, item_type in pairs]
     from cattrs.errors import IterableValidationError, IterableValidationNote
 
+    note = cast("Any", IterableValidationNote)  # whose constructor type checkers take for that of `str`
     structured: list[Any] = []
     errors: list[Exception] = []
     for step, value, item_type in pairs:
         try:
             structured.append(converter.structure(value, item_type))
         except Exception as error:  # noqa: BLE001 - of cattrs, or of the user's own class
-            error.add_note(IterableValidationNote(f"Structuring {tp} @ index {step}", step, item_type))
+            error.add_note(note(f"Structuring {tp} @ index {step}", step, item_type))
             errors.append(error)
     if errors:
         raise IterableValidationError(f"While structuring {tp}", errors, tp)
@@ -252,7 +223,7 @@ def _array(tp: Any, converter: Converter) -> Hook:
 
     def hook(value: Any, _tp: Any) -> Any:
         if not json.is_array(value):
-            _mismatch("an array", value)
+            mismatch("an array", value)
         return build(_collected(((i, item, item_type) for i, item in enumerate(value)), converter, tp))
 
     return hook
@@ -266,9 +237,9 @@ def _tuple(tp: Any, converter: Converter) -> Hook:
 
     def hook(value: Any, _tp: Any) -> Any:
         if not json.is_array(value):
-            _mismatch("an array", value)
+            mismatch("an array", value)
         if len(value) != len(types):
-            raise _MismatchError(f"expected an array of {len(types)} items, got {len(value)}")
+            raise MismatchError(f"expected an array of {len(types)} items, got {len(value)}")
         steps = ((i, item, item_type) for i, (item, item_type) in enumerate(zip(value, types, strict=True)))
         return tuple(_collected(steps, converter, tp))
 
@@ -280,7 +251,7 @@ def _mapping(tp: Any, converter: Converter) -> Hook:
 
     def hook(value: Any, _tp: Any) -> Any:
         if not json.is_object(value):
-            _mismatch("an object", value)
+            mismatch("an object", value)
         values = _collected(((name, item, value_type) for name, item in value.items()), converter, tp)
         return dict(zip(value, values, strict=True))
 
@@ -296,7 +267,7 @@ def _choice(tp: Any) -> Hook:
         for choice, member in pairs:
             if same_json(choice, value):
                 return member
-        return _mismatch(expected, value)
+        return mismatch(expected, value)
 
     return hook
 
@@ -310,7 +281,7 @@ def _union(tp: Any, converter: Converter) -> Hook:
         types = _json_types(value)
         fitting = [member for member, accepted in members if accepted & types]
         if not fitting:
-            _mismatch(expected, value)
+            mismatch(expected, value)
         if tag is not None and json.is_object(value) and tag in value:
             for choice, member in tagged:
                 if same_json(choice, value[tag]):
@@ -349,83 +320,6 @@ def _json_types(value: object) -> set[str]:
     return {"string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"}
 
 
-# ----------------------------------------------------------------------------------------------------------- scalars
-
-
-def _str(value: Any, _tp: Any) -> str:
-    return value if isinstance(value, str) else _mismatch("a string", value)
-
-
-def _bool(value: Any, _tp: Any) -> bool:
-    return value if isinstance(value, bool) else _mismatch("true or false", value)
-
-
-def _int(value: Any, _tp: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return _mismatch("an integer", value)
-
-
-def _float(value: Any, _tp: Any) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-        if math.isfinite(number):
-            return number
-        raise _MismatchError(f"expected a finite number, got {value}")
-    return _mismatch("a number", value)
-
-
-def _decimal(value: Any, _tp: Any) -> Decimal:
-    if isinstance(value, ExactFloat):
-        return Decimal(value.text)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return Decimal(value)
-    return Decimal(repr(_float(value, _tp)))
-
-
-def _none(value: Any, _tp: Any) -> None:
-    return None if value is None else _mismatch("null", value)
-
-
-def _date_time(value: Any, _tp: Any) -> datetime:
-    if isinstance(value, str) and _date_time_text.fullmatch(value):
-        with suppress(ValueError):  # no such day
-            return datetime.fromisoformat(value.upper())
-    return _mismatch("a time with its offset, as 2025-01-31T23:59:00Z (RFC 3339)", value)
-
-
-def _date(value: Any, _tp: Any) -> date:
-    if isinstance(value, str) and _date_text.fullmatch(value):
-        with suppress(ValueError):
-            return date.fromisoformat(value)
-    return _mismatch("a date, as 2025-01-31", value)
-
-
-def _uuid(value: Any, _tp: Any) -> UUID:
-    if isinstance(value, str) and _uuid_text.fullmatch(value):
-        return UUID(value)
-    return _mismatch("a UUID", value)
-
-
-_SCALARS: dict[Any, Hook] = {
-    str: _str,
-    bool: _bool,
-    int: _int,
-    float: _float,
-    Decimal: _decimal,
-    datetime: _date_time,
-    date: _date,
-    UUID: _uuid,
-    None: _none,
-    type(None): _none,
-}
-
-
 def _structure_scalar(value: Any, tp: Any) -> Any:
-    hook = _SCALARS.get(tp)
+    hook = SCALAR_HOOKS.get(tp)
     return (hook or _choice(tp))(value, tp)

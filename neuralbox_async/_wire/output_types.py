@@ -48,14 +48,14 @@ class OutputType(Generic[T]):
         raise InvalidOutputError(problems)
 
     def parse_partial(self, text: str) -> Any | None:
-        """Return the JSON value that *text* begins, as far as it has arrived, not validated; None while there is none."""
+        """Return the JSON value that *text* begins, as far as it has arrived; None while there is none."""
         return json_extraction.growing_value(text)
 
 
 def output_type_of(tp: Any) -> OutputType[Any]:
     """Return *tp* as an output type. Raises `InvalidParameterError` if it is not supported."""
     if isinstance(tp, OutputType):
-        return tp
+        return tp  # pyright: ignore[reportUnknownVariableType] - its type argument is not known at run time
     try:
         hash(tp)
     except TypeError:  # as of a list in the metadata of an annotation

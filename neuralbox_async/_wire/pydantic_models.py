@@ -43,7 +43,7 @@ def structure(value: Any, tp: Any) -> Any:
     """
     from pydantic import ValidationError
 
-    config = getattr(tp, "model_config", None) or getattr(tp, "__pydantic_config__", None) or {}
+    config: dict[str, Any] = getattr(tp, "model_config", None) or getattr(tp, "__pydantic_config__", None) or {}
     lax = config.get("strict") is False
     try:
         # As JSON: in strict mode Python's own values must have the exact types, so that no string is a date.
