@@ -6,13 +6,12 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from neuralbox_async import _options
 from neuralbox_async._batch.batch import AsyncBatch
 from neuralbox_async._batch.inputs import RequestDefaults, Requests
 from neuralbox_async._batch.options import BatchOptions, OnChanged, OnUnknown
 from neuralbox_async._batch.results import BatchProgress
 from neuralbox_async._lazy_imports import lazy_module
-from neuralbox_async._options import NOT_GIVEN, CallOptions, NotGiven
+from neuralbox_async._options import DEFAULT_MAX_CONCURRENCY, NOT_GIVEN, CallOptions, NotGiven
 from neuralbox_async._type_parameters import T
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class BatchMethods:
         system: str | None = None,
         temperature: float | None = None,
         max_tokens: int | None = None,
-        max_concurrency: int = _options.DEFAULT_MAX_CONCURRENCY,
+        max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
         ordered: bool = False,
         journal: str | os.PathLike[str] | None = None,
         on_unknown: OnUnknown = "skip",

@@ -19,10 +19,9 @@ from neuralbox_async._cli.input_formats import Format
 from neuralbox_async._cli.input_rows import InputRows, RequestBuilder, Template
 from neuralbox_async._cli.kept_items import KeptItems
 from neuralbox_async._cli.output import Output
-from neuralbox_async._cli.schema import max_repairs_option, schema_option
+from neuralbox_async._cli.schema import Schema, max_repairs_option, schema_option
 from neuralbox_async._cli.unknown_requests import ask
 from neuralbox_async._options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_CONNECTIONS, DEFAULT_TIMEOUT
-from neuralbox_async._wire.output_types import OutputType
 
 _STOPPED: Final = 4
 _RESERVED_CONNECTIONS: Final = 10  # a batch leaves so many of the client's connections to other calls
@@ -209,7 +208,7 @@ def batch(
     no_journal: bool,
     on_unknown: Literal["skip", "retry", "ask"],
     skip_invalid: bool,
-    schema: OutputType[Any] | None,
+    schema: Schema | None,
     max_repairs: int,
     local: bool,
 ) -> None:
@@ -258,7 +257,7 @@ def batch(
         defaults={name: value for name, value in fields.items() if value is not None},
         template=template,
         key_column=key_column,
-        schema=None if schema is None else schema.schema,
+        schema=None if schema is None else schema.contents,
     )
     run = RunOptions(
         source=source or "-",
@@ -270,7 +269,7 @@ def batch(
         budget=budget,
         limit_to_balance=limit_to_balance,
         ordered=ordered,
-        output_type=schema,
+        schema=schema,
         max_repairs=max_repairs,
         arguments=context.meta[_ARGUMENTS],
     )

@@ -26,7 +26,7 @@ from neuralbox_async import (
 from neuralbox_async._cli import options
 from neuralbox_async._cli.json_output import event_line, print_generation, print_parsed
 from neuralbox_async._cli.prompt import read_images, read_prompt
-from neuralbox_async._cli.schema import max_repairs_option, schema_option
+from neuralbox_async._cli.schema import Schema, max_repairs_option, schema_option
 from neuralbox_async._cli.terminal import (
     TextWriter,
     check_stdout,
@@ -35,7 +35,6 @@ from neuralbox_async._cli.terminal import (
     print_unwritten,
     spinner,
 )
-from neuralbox_async._wire.output_types import OutputType
 
 _LOCAL_EVENT_INTERVAL: Final = 0.02  # seconds between the events of a local stream at a terminal
 
@@ -47,7 +46,7 @@ class _Call:
     parameters: dict[str, Any]
     stream: bool
     as_json: bool
-    output_type: OutputType[Any] | None
+    schema: Schema | None
     max_repairs: int
 
 
@@ -85,7 +84,7 @@ def generate(
     stream: bool | None,
     as_json: bool,
     images: tuple[str, ...],
-    schema: OutputType[Any] | None,
+    schema: Schema | None,
     max_repairs: int,
     local: bool,
     timeout: float | None,
@@ -123,7 +122,7 @@ def generate(
         },
         stream=sys.stdout.isatty() and not as_json and schema is None if stream is None else stream,
         as_json=as_json,
-        output_type=schema,
+        schema=schema,
         max_repairs=max_repairs,
     )
     with _open_client(local=local) as client:
@@ -147,8 +146,8 @@ async def _generate(client: AsyncNeuralBox, call: _Call) -> None:
     async with client:
         started = time.monotonic()
         try:
-            if call.output_type is not None:
-                generation = await _print_value(client, call, call.output_type, writer)
+            if call.schema is not None:
+                generation = await _print_value(client, call, call.schema.output_type, writer)
             else:
                 generation = await (_print_stream if call.stream else _print_generation)(client, call, writer)
         finally:
@@ -185,9 +184,7 @@ async def _print_events(stream: AsyncStream, call: _Call, writer: TextWriter, st
                 writer.write(text)
 
 
-async def _print_value(
-    client: AsyncNeuralBox, call: _Call, output_type: OutputType[Any], writer: TextWriter
-) -> Generation:
+async def _print_value(client: AsyncNeuralBox, call: _Call, output_type: type[Any], writer: TextWriter) -> Generation:
     with spinner(f"waiting for {call.parameters['model']}") as stop_spinner:
         try:
             parsed = await client.parse(**call.parameters, output_type=output_type, max_repairs=call.max_repairs)

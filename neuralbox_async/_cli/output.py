@@ -23,9 +23,9 @@ from neuralbox_async import (
 from neuralbox_async._cli import output_file
 from neuralbox_async._cli.error_messages import printable_line
 from neuralbox_async._cli.input_rows import InputRows
+from neuralbox_async._cli.schema import Schema
 from neuralbox_async._cli.terminal import TextWriter
 from neuralbox_async._parsed import InvalidOutputError
-from neuralbox_async._wire.output_types import OutputType
 
 _LINES_PER_WRITE: Final = 500
 _STDOUT: Final = 1  # its descriptor
@@ -163,23 +163,23 @@ def has_entries(journal: str) -> bool:
     return next(read_journal(journal), None) is not None
 
 
-def completed_lines(journal: str, rows: InputRows, output_type: OutputType[Any] | None) -> Iterator[str]:
+def completed_lines(journal: str, rows: InputRows, schema: Schema | None) -> Iterator[str]:
     """
-    Yield the lines of those *rows* that *journal* has as done, with values of *output_type*. Raises `JournalError`.
+    Yield the lines of those *rows* that *journal* has as done, with values under *schema*. Raises `JournalError`.
 
-    A text that is not of that type, because the row was completed with another one, is an error.
+    A text that is not valid, because the row was completed with another schema, is an error.
     """
     for entry in read_journal(journal):
         if entry.event == "done" and entry.generation is not None and (place := rows.place_of(entry.key)):
-            parsed = _parsed(entry.generation, output_type)
+            parsed = _parsed(entry.generation, schema)
             yield _completed_line(entry, entry.generation, place, parsed, entry.tokens_used_total)
 
 
-def result_line(result: BatchResult, rows: InputRows, output_type: OutputType[Any] | None) -> str:
+def result_line(result: BatchResult, rows: InputRows, schema: Schema | None) -> str:
     """Return the line of *result*, which belongs to one of *rows*."""
     place = rows.place_of(result.key) or {}
     if result.generation is not None:
-        parsed = {} if output_type is None else {"value": result.value}
+        parsed = {} if schema is None else {"value": result.value}
         return _completed_line(result, result.generation, place, parsed, result.tokens_used)
     error = result.error
     return _line(
@@ -228,12 +228,12 @@ def _completed_line(
     )
 
 
-def _parsed(generation: Generation, output_type: OutputType[Any] | None) -> dict[str, Any]:
-    """Return the members of a line with the value of *output_type* in *generation*, or why it has none."""
-    if output_type is None:
+def _parsed(generation: Generation, schema: Schema | None) -> dict[str, Any]:
+    """Return the members of a line with the value under *schema* in *generation*, or why it has none."""
+    if schema is None:
         return {}
     try:
-        return {"value": output_type.parse(generation.content)}
+        return {"value": schema.parse(generation.content)}
     except InvalidOutputError as error:
         return {"error_type": ParsingError.__name__, "message": printable_line(str(error)), "billed": "yes"}
 

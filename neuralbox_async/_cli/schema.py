@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import attrs
 import click
 
 from neuralbox_async import Problem
@@ -16,7 +17,26 @@ from neuralbox_async._wire.output_types import OutputType
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
+_SAMPLES: Final = (None, "x", 0, [0], {"x": 0})
 _MAX_PROBLEMS: Final = 20  # that are reported to the model
+
+
+@attrs.frozen(eq=False)
+class Schema:
+    """A JSON Schema, its *contents*, and the type of the values that are valid under it."""
+
+    contents: dict[str, Any]
+    _output_type: OutputType[Any]
+
+    @property
+    def output_type(self) -> type[Any]:
+        """The *output_type* for the methods of a client, which take an `OutputType` as it is."""
+        return cast("type[Any]", self._output_type)
+
+    def parse(self, text: str) -> Any:
+        """Return the valid JSON value in *text*. Raises `InvalidOutputError`."""
+        return self._output_type.parse(text)
+
 
 max_repairs_option = click.option(
     "--max-repairs",
@@ -28,11 +48,13 @@ max_repairs_option = click.option(
 )
 
 
-def _parse_schema(_context: click.Context, parameter: click.Parameter, path: str | None) -> OutputType[Any] | None:
+def _parse_schema(_context: click.Context, parameter: click.Parameter, path: str | None) -> Schema | None:
     if path is None:
         return None
     try:
         return read_schema(path)
+    except ModuleNotFoundError:
+        raise click.UsageError("--schema needs another package: pip install 'neuralbox[cli]'") from None
     except (OSError, ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise click.BadParameter(f"{path}: {reason}", param=parameter) from None
@@ -47,7 +69,7 @@ schema_option = click.option(
 )
 
 
-def read_schema(path: str) -> OutputType[Any]:
+def read_schema(path: str) -> Schema:
     """
     Return the type of the JSON values that are valid under the JSON Schema in the file *path*.
 
@@ -64,7 +86,7 @@ def read_schema(path: str) -> OutputType[Any]:
             raise InvalidOutputError(problems)
         return value
 
-    return OutputType(schema=cast("dict[str, Any]", contents), structure=structure)
+    return Schema(cast("dict[str, Any]", contents), OutputType(schema=contents, structure=structure))
 
 
 def _validator(contents: dict[str, Any]) -> Validator:
@@ -73,7 +95,7 @@ def _validator(contents: dict[str, Any]) -> Validator:
     from jsonschema import Draft202012Validator, SchemaError, validators
     from referencing import Registry
     from referencing.exceptions import Unresolvable
-    from referencing.jsonschema import DRAFT202012
+    from referencing.jsonschema import DRAFT202012, specification_with
 
     kind = validators.validator_for(contents, default=Draft202012Validator)
     try:
@@ -82,25 +104,32 @@ def _validator(contents: dict[str, Any]) -> Validator:
         raise ValueError(f"it is not a JSON Schema: {error.json_path}: {error.message}") from None
     # A registry of its own: the default one would load what a reference names from the network.
     registry: Registry[Any] = Registry()
-    resolver = registry.resolver_with_root(DRAFT202012.create_resource(contents))
+    draft = specification_with(kind.META_SCHEMA.get("$id") or kind.META_SCHEMA["id"], default=DRAFT202012)
+    resolver = registry.resolver_with_root(draft.create_resource(contents))
     for reference in _references(contents):
         try:
             resolver.lookup(reference)
         except Unresolvable:
             raise ValueError(f"nothing in it is what the reference {reference!r} names") from None
-    return kind(contents, registry=registry, format_checker=kind.FORMAT_CHECKER)
+    validator = kind(contents, registry=registry, format_checker=kind.FORMAT_CHECKER)
+    for value in _SAMPLES:
+        try:
+            next(validator.iter_errors(value), None)
+        except Exception as error:  # such as a pattern that is none, or a reference that leads to itself
+            raise ValueError(f"no value can be checked with it: {error}") from None
+    return validator
 
 
-def _references(value: Any) -> Iterator[str]:
+def _references(value: object) -> Iterator[str]:
     """Yield each reference in the schema *value*."""
     if isinstance(value, dict):
-        for name, member in cast("dict[str, Any]", value).items():
+        for name, member in cast("dict[str, object]", value).items():
             if name in {"$ref", "$dynamicRef"} and isinstance(member, str):
                 yield member
             elif name not in {"const", "enum", "default", "examples"}:
                 yield from _references(member)
     elif isinstance(value, list):
-        for item in cast("list[Any]", value):
+        for item in cast("list[object]", value):
             yield from _references(item)
 
 

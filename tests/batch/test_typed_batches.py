@@ -172,7 +172,7 @@ async def test_closing_while_a_repair_is_in_flight(make):
     assert (1, (result.key,), 0, 1) == (report.unknown, report.unknown_keys, report.not_started, report.tokens_used)
 
 
-# ------------------------------------------------------------------------------------------------------------ the budget
+# ----------------------------------------------------------------------------------------------------------- the budget
 
 
 @pytest.mark.parametrize("budget, expected", [(10, Word("red", 3)), (9, "ParsingError")])
