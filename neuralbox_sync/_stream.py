@@ -124,7 +124,7 @@ class Stream(BulkIterator[AsyncStream[Y], neuralbox_async.StreamEvent], Generic[
 
     @documented_by(AsyncStream.partials)
     def partials(self) -> Iterator[Any]:
-        """Return an iterator over the value as it grows: JSON values (dicts, lists, strings), not validated."""
+        """Return an iterator over the value as it grows: dicts or lists of JSON values, not validated."""
         return _Partials(self._subject.partials(), self._here)
 
     @documented_by(AsyncStream.get_final_value)

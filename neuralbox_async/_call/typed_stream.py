@@ -41,7 +41,7 @@ class TypedStream(Generic[T]):
 
     def partials(self) -> AsyncIterator[Any]:
         """
-        Return an async iterator over the value as it grows: JSON values (dicts, lists, strings), not validated.
+        Return an async iterator over the value as it grows: dicts or lists of JSON values, not validated.
 
         Members that have not arrived are absent, and a string may go on. Each value has more than the one before it; in
         a long text, some of them are passed over. It reads the same stream as its other iterators. After the last

@@ -26,6 +26,7 @@ _fence = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", re.DO
 _blank = re.compile(r"(?:[\s\ufeff]+|//[^\n]*|\#[^\n]*|/\*.*?\*/)+", re.DOTALL)
 _open_comment = re.compile(r"/\*(?!.*\*/)", re.DOTALL)
 _number = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
+_unfinished_number = re.compile(r"-?[0-9.eE+-]*\Z")
 _word = re.compile(r"-?[A-Za-z]+")
 _start = re.compile(r"[\[{]")
 _brackets_and_strings = re.compile(r'"(?:[^"\\\n]|\\.)*"|[\[{]|[\]}]')
@@ -285,9 +286,9 @@ class _Reader:
                 raise _EndOfTextError
             if match[0] in _CONSTANTS:
                 return _CONSTANTS[match[0]], match.end()
+        elif _unfinished_number.match(self._text, position):
+            raise _EndOfTextError
         elif (match := _number.match(self._text, position)) is not None:
-            if match.end() == len(self._text):
-                raise _EndOfTextError
             decoder = _exact_decoder if self._exact else lenient_decoder
             value, end = decoder.raw_decode(match[0])
             return value, position + end
@@ -312,7 +313,9 @@ class _Reader:
             else:
                 position += 1
         pieces.append(text[start:])
-        return _joined(pieces), position, False
+        beginning = _joined(pieces)
+        is_half = "\ud800" <= beginning[-1:] <= "\udbff"  # of a surrogate pair
+        return beginning[:-1] if is_half else beginning, position, False
 
     def _escape(self, position: int) -> tuple[str, int]:
         escape = self._text[position + 1 : position + 2]
