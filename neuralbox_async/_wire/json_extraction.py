@@ -20,18 +20,18 @@ from neuralbox_async._wire.partial_json import MAX_DEPTH, lenient_decoder
 
 _CUT = Problem("$", "the text ends before the JSON value does")
 _NOTHING = Problem("$", "there is no JSON value in the text")
-_MAX_WORK = 20  # times the length of the text: characters that are scanned in all
+_MAX_WORK = 4  # times the length of the text: characters that failed attempts may read in all
 
 _fence = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", re.DOTALL | re.MULTILINE)
 _blank = re.compile(r"(?:[\s\ufeff]+|//[^\n]*|\#[^\n]*|/\*.*?\*/)+", re.DOTALL)
-_open_comment = re.compile(r"/\*(?!.*\*/)", re.DOTALL)
+_unfinished = re.compile(r"/\*(?!.*\*/)|[/-]\Z", re.DOTALL)  # a comment, or a number of which only the sign is there
 _number = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
-_unfinished_number = re.compile(r"-?[0-9.eE+-]*\Z")
+_rest_of_number = re.compile(r"[-+.\deE]*\Z", re.ASCII)
 _word = re.compile(r"-?[A-Za-z]+")
 _start = re.compile(r"[\[{]")
 _brackets_and_strings = re.compile(r'"(?:[^"\\\n]|\\.)*"|[\[{]|[\]}]')
 _surrogates = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-_end_of_string = re.compile(r"\s*(?:[,:\]}]|//|#|/\*|\Z)")
+_end_of_string = re.compile(r"\s*(?:[,:\]}]|//|#|/\*|/?\Z)")
 _CONSTANTS: Final[dict[str, Any]] = {
     "true": True,
     "false": False,
@@ -211,7 +211,7 @@ class _Reader:
             position = match.end()
         if position >= len(self._text) and not at_end:
             raise _EndOfTextError
-        if not at_end and _open_comment.match(self._text, position):
+        if not at_end and _unfinished.match(self._text, position):
             raise _EndOfTextError
         return position
 
@@ -286,9 +286,9 @@ class _Reader:
                 raise _EndOfTextError
             if match[0] in _CONSTANTS:
                 return _CONSTANTS[match[0]], match.end()
-        elif _unfinished_number.match(self._text, position):
-            raise _EndOfTextError
         elif (match := _number.match(self._text, position)) is not None:
+            if _rest_of_number.match(self._text, match.end()):
+                raise _EndOfTextError
             decoder = _exact_decoder if self._exact else lenient_decoder
             value, end = decoder.raw_decode(match[0])
             return value, position + end

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
@@ -28,10 +28,10 @@ class Bounds:
     min_length: int | None = None
     max_length: int | None = None
 
-    def problem_of(self, value: object) -> str | None:
+    def problem_of(self, value: Any) -> str | None:
         """Return the reason why the JSON *value* is out of bounds, or None; values of other types have no bounds."""
         if isinstance(value, str | list | dict):
-            length = len(value)
+            length = len(cast("Sized", value))
             if self.min_length is not None and length < self.min_length:
                 return f"expected a length of at least {self.min_length}, got {length}"
             if self.max_length is not None and length > self.max_length:
@@ -107,8 +107,8 @@ def _limit(name: str, limit: Any) -> int | float:
 def _flat(metadata: Iterable[Any]) -> Iterator[Any]:
     for item in metadata:
         yield item
-        if isinstance(inner := getattr(item, "metadata", None), list | tuple):  # pydantic's FieldInfo
-            yield from _flat(inner)
+        inner: Any = getattr(item, "metadata", ())  # of pydantic's FieldInfo
+        yield from _flat(inner if isinstance(inner, list | tuple) else ())
 
 
 def bounds_of_validator(validator: Any) -> Bounds:

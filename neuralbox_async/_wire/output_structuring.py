@@ -7,6 +7,7 @@ with a fraction, and 5.0 is also an integer.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, NewType, TypeVar, cast, get_args, get_origin
 
@@ -42,7 +43,11 @@ class Structuring:
     def __init__(self, tp: Any) -> None:
         self._type = tp
         self._fast = _converter(detailed=False)
-        self._detailed = _converter(detailed=True)
+
+    @functools.cached_property
+    def _detailed(self) -> Converter:
+        """The converter that finds all problems, in twice the time."""
+        return _converter(detailed=True)
 
     def __call__(self, value: Any) -> Any:
         """Return the JSON *value* as one of the type. Raises `InvalidOutputError`."""
@@ -51,7 +56,6 @@ class Structuring:
         except Exception:  # noqa: BLE001, S110 - of cattrs, or of the user's own class
             pass
         try:
-            # Only this converter finds all the problems, in twice the time.
             return self._detailed.structure(value, self._type)
         except Exception as error:  # noqa: BLE001 - the same
             raise InvalidOutputError(tuple(_problems(error, ())) or (Problem("$", "invalid"),)) from None
@@ -160,8 +164,8 @@ def _bounded(tp: Any, bounds: Bounds, converter: Converter) -> Hook:
 
 
 def _class(tp: Any, converter: Converter) -> Hook:
-    import cattrs.cols
-    import cattrs.gen.typeddicts
+    import cattrs.cols  # pyright: ignore[reportUnusedImport]
+    import cattrs.gen.typeddicts  # pyright: ignore[reportUnusedImport]
 
     library = cast("Any", cattrs)  # type checkers do not know which of its parameters are overrides of fields
     detailed = converter.detailed_validation
@@ -202,19 +206,19 @@ def _collected(pairs: Iterable[tuple[Any, Any, Any]], converter: Converter, tp: 
     """Return the structured values of *pairs*: the step to it, the JSON value and the type of each."""
     if not converter.detailed_validation:
         return [converter.structure(value, item_type) for _, value, item_type in pairs]
-    from cattrs.errors import IterableValidationError, IterableValidationNote
+    import cattrs.errors
 
-    note = cast("Any", IterableValidationNote)  # whose constructor type checkers take for that of `str`
+    library = cast("Any", cattrs.errors)  # type checkers take its constructors for those of the base classes
     structured: list[Any] = []
     errors: list[Exception] = []
     for step, value, item_type in pairs:
         try:
             structured.append(converter.structure(value, item_type))
         except Exception as error:  # noqa: BLE001 - of cattrs, or of the user's own class
-            error.add_note(note(f"Structuring {tp} @ index {step}", step, item_type))
+            error.add_note(library.IterableValidationNote(f"Structuring {tp} @ index {step}", step, item_type))
             errors.append(error)
     if errors:
-        raise IterableValidationError(f"While structuring {tp}", errors, tp)
+        raise library.IterableValidationError(f"While structuring {tp}", errors, tp)
     return structured
 
 
