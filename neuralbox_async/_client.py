@@ -266,7 +266,7 @@ class AsyncNeuralBox(BatchMethods, ParseMethods, AccountMethods, AsyncOnly):
         * *recover*: when the stream breaks, get the finished generation from the API and continue with the rest of its
           text, if it begins with the text that was delivered. Nothing is generated again.
         * *max_retries*: of the request; a stream that has begun is never requested again.
-        * *output_type*: as for `parse`, for `AsyncStream.partials` and `AsyncStream.get_final_value`.
+        * *output_type*: as for `parse`, for the *partials* and the final value of the stream.
 
         Source: the vendor's "Streaming Guide" (POST /generate with ``"stream": true``); after a 404, POST
         /generate/stream, which accepts no images.

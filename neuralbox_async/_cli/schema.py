@@ -78,7 +78,8 @@ def read_schema(path: str) -> Schema:
     contents = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     if not isinstance(contents, dict):
         raise ValueError("it is not a JSON Schema: it is not an object")  # noqa: TRY004 - of the file, not of an argument
-    validator = _validator(cast("dict[str, Any]", contents))
+    members = cast("dict[str, Any]", contents)
+    validator = _validator(members)
 
     def structure(value: Any) -> Any:
         problems = tuple(_problems(validator, value))
@@ -86,7 +87,7 @@ def read_schema(path: str) -> Schema:
             raise InvalidOutputError(problems)
         return value
 
-    return Schema(cast("dict[str, Any]", contents), OutputType(schema=contents, structure=structure))
+    return Schema(members, OutputType(schema=members, structure=structure))
 
 
 def _validator(contents: dict[str, Any]) -> Validator:
