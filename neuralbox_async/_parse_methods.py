@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from neuralbox_async._call.executor import Call
 from neuralbox_async._lazy_imports import lazy_module
@@ -29,11 +29,51 @@ class ParseMethods:
     _executor: Executor
     _options: CallOptions
 
+    # Type checkers take a union, a Literal or an Annotated for no `type`.
+
+    @overload
     async def parse(
         self,
         model: str,
         messages: Messages,
         output_type: type[T],
+        *,
+        max_repairs: int = ...,
+        max_tokens_used: int | None = ...,
+        system: str | None = ...,
+        temperature: float | None = ...,
+        max_tokens: int | None = ...,
+        timeout: float | NotGiven | None = ...,
+        max_retries: int | NotGiven = ...,
+        idempotency_key: str | None = ...,
+        extra_headers: Mapping[str, str] | None = ...,
+        extra_body: Mapping[str, Any] | None = ...,
+    ) -> ParsedGeneration[T]: ...
+
+    @overload
+    async def parse(
+        self,
+        model: str,
+        messages: Messages,
+        output_type: Any,
+        *,
+        max_repairs: int = ...,
+        max_tokens_used: int | None = ...,
+        system: str | None = ...,
+        temperature: float | None = ...,
+        max_tokens: int | None = ...,
+        timeout: float | NotGiven | None = ...,
+        max_retries: int | NotGiven = ...,
+        idempotency_key: str | None = ...,
+        extra_headers: Mapping[str, str] | None = ...,
+        extra_body: Mapping[str, Any] | None = ...,
+    ) -> ParsedGeneration[Any]: ...
+
+    async def parse(
+        self,
+        model: str,
+        messages: Messages,
+        output_type: Any,
         *,
         max_repairs: int = 1,
         max_tokens_used: int | None = None,
@@ -45,7 +85,7 @@ class ParseMethods:
         idempotency_key: str | None = None,
         extra_headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
-    ) -> ParsedGeneration[T]:
+    ) -> ParsedGeneration[Any]:
         """
         Generate JSON and return it as a validated value of *output_type*.
 

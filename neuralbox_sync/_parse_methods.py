@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from neuralbox_async import NOT_GIVEN, AsyncNeuralBox, Messages, NotGiven, ParsedGeneration
 from neuralbox_sync._blocking import View, documented_by
@@ -15,12 +15,52 @@ T = TypeVar("T")
 class ParseMethods(View[AsyncNeuralBox]):
     """The part of `NeuralBox` about typed answers."""
 
-    @documented_by(AsyncNeuralBox.parse)
+    # Type checkers take a union, a Literal or an Annotated for no `type`.
+
+    @overload
     def parse(
         self,
         model: str,
         messages: Messages,
         output_type: type[T],
+        *,
+        max_repairs: int = ...,
+        max_tokens_used: int | None = ...,
+        system: str | None = ...,
+        temperature: float | None = ...,
+        max_tokens: int | None = ...,
+        timeout: float | NotGiven | None = ...,
+        max_retries: int | NotGiven = ...,
+        idempotency_key: str | None = ...,
+        extra_headers: Mapping[str, str] | None = ...,
+        extra_body: Mapping[str, Any] | None = ...,
+    ) -> ParsedGeneration[T]: ...
+
+    @overload
+    def parse(
+        self,
+        model: str,
+        messages: Messages,
+        output_type: Any,
+        *,
+        max_repairs: int = ...,
+        max_tokens_used: int | None = ...,
+        system: str | None = ...,
+        temperature: float | None = ...,
+        max_tokens: int | None = ...,
+        timeout: float | NotGiven | None = ...,
+        max_retries: int | NotGiven = ...,
+        idempotency_key: str | None = ...,
+        extra_headers: Mapping[str, str] | None = ...,
+        extra_body: Mapping[str, Any] | None = ...,
+    ) -> ParsedGeneration[Any]: ...
+
+    @documented_by(AsyncNeuralBox.parse)
+    def parse(
+        self,
+        model: str,
+        messages: Messages,
+        output_type: Any,
         *,
         max_repairs: int = 1,
         max_tokens_used: int | None = None,
@@ -32,7 +72,7 @@ class ParseMethods(View[AsyncNeuralBox]):
         idempotency_key: str | None = None,
         extra_headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
-    ) -> ParsedGeneration[T]:
+    ) -> ParsedGeneration[Any]:
         """Generate JSON and return it as a validated value of *output_type*."""
         call = functools.partial(
             self._subject.parse,

@@ -108,7 +108,8 @@ def _flat(metadata: Iterable[Any]) -> Iterator[Any]:
     for item in metadata:
         yield item
         inner: Any = getattr(item, "metadata", ())  # of pydantic's FieldInfo
-        yield from _flat(inner if isinstance(inner, list | tuple) else ())
+        if isinstance(inner, list | tuple):
+            yield from _flat(cast("Iterable[Any]", inner))
 
 
 def bounds_of_validator(validator: Any) -> Bounds:

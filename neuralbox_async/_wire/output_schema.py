@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from types import GenericAlias
 from typing import Any, Final, Literal, NewType, TypeVar, get_args, get_origin
 
 from neuralbox_async._wire import json, pydantic_models
@@ -110,7 +111,7 @@ class _Builder:
         if not arguments and tp is tuple:
             return {"type": "array"}
         if len(arguments) == 2 and arguments[1] is ...:
-            return self.schema(list[arguments[0]])  # type: ignore[valid-type]
+            return self.schema(GenericAlias(list, arguments[0]))
         items = [self.schema(argument) for argument in arguments]
         length = len(items)
         prefix = {"prefixItems": items} if items else {}

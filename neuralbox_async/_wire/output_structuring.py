@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, NewType, TypeVar, cast, get_args, get_origin
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Literal, NewType, NotRequired, TypedDict, TypeVar, cast, get_args, get_origin
 
 from neuralbox_async._parsed import InvalidOutputError, Problem
 from neuralbox_async._wire import json, pydantic_models
@@ -175,8 +176,14 @@ def _class(tp: Any, converter: Converter) -> Hook:
     if is_named_tuple(tp):
         structure = library.cols.namedtuple_dict_structure_factory(tp, converter, detailed, True, **overrides)  # noqa: FBT003
     elif is_typed_dict(tp):
+        # cattrs does not see Required and NotRequired in annotations that are strings.
+        types = {field.member: field.type if field.required else NotRequired[field.type] for field in fields_of(tp)}
         structure = library.gen.typeddicts.make_dict_structure_fn(
-            tp, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=detailed, **overrides
+            TypedDict("Resolved", types),
+            converter,
+            _cattrs_forbid_extra_keys=True,
+            _cattrs_detailed_validation=detailed,
+            **overrides,
         )
     else:
         structure = library.gen.make_dict_structure_fn(
@@ -236,7 +243,7 @@ def _array(tp: Any, converter: Converter) -> Hook:
 def _tuple(tp: Any, converter: Converter) -> Hook:
     types = get_args(tp)
     if tp is tuple or (len(types) == 2 and types[1] is ...):
-        of_list = _array(list[types[0]] if types else list, converter)  # type: ignore[valid-type]
+        of_list = _array(GenericAlias(list, types[0]) if types else list, converter)
         return lambda value, _tp: tuple(of_list(value, _tp))
 
     def hook(value: Any, _tp: Any) -> Any:
