@@ -171,8 +171,12 @@ def completed_lines(journal: str, rows: InputRows, schema: Schema | None) -> Ite
     """
     for entry in read_journal(journal):
         if entry.event == "done" and entry.generation is not None and (place := rows.place_of(entry.key)):
-            parsed = _parsed(entry.generation, schema)
-            yield _completed_line(entry, entry.generation, place, parsed, entry.tokens_used_total)
+            try:
+                parsed = {} if schema is None else {"value": schema.parse(entry.generation.content)}
+            except InvalidOutputError as error:
+                yield _invalid_line(entry, entry.generation, place, error)
+            else:
+                yield _completed_line(entry, entry.generation, place, parsed, entry.tokens_used_total)
 
 
 def result_line(result: BatchResult, rows: InputRows, schema: Schema | None) -> str:
@@ -228,14 +232,22 @@ def _completed_line(
     )
 
 
-def _parsed(generation: Generation, schema: Schema | None) -> dict[str, Any]:
-    """Return the members of a line with the value under *schema* in *generation*, or why it has none."""
-    if schema is None:
-        return {}
-    try:
-        return {"value": schema.parse(generation.content)}
-    except InvalidOutputError as error:
-        return {"error_type": ParsingError.__name__, "message": printable_line(str(error)), "billed": "yes"}
+def _invalid_line(
+    entry: JournalEntry, generation: Generation, place: dict[str, Any], error: InvalidOutputError
+) -> str:
+    return _line(
+        key=str(entry.key),
+        **place,
+        error_type=ParsingError.__name__,
+        message=printable_line(str(error)),
+        text=generation.content,
+        billed="yes",
+        model=generation.model,
+        id=generation.id,
+        tokens_used=entry.tokens_used_total,
+        attempts=entry.attempts,
+        elapsed=round(entry.elapsed, 3),
+    )
 
 
 def _line(**members: Any) -> str:

@@ -173,7 +173,7 @@ class TestBatch:
 
         assert (1 if keyed else 3) == len(server.billed)
         assert "ParsingError" == red["error_type"]
-        assert '{"text": "red", "length": 3}' == red["content" if keyed else "text"]
+        assert '{"text": "red", "length": 3}' == red["text"]
 
     def test_dry_run(self, batch, server):
         """A dry run shows the instructions that are sent."""
