@@ -69,6 +69,7 @@ from neuralbox_async._http.transport import HTTPRequest, Response, Transport
 from neuralbox_async._images import data_url
 from neuralbox_async._lazy_imports import preload
 from neuralbox_async._options import NOT_GIVEN, NotGiven
+from neuralbox_async._parsed import ParsedGeneration, ParsingError, Problem
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._types import (
     ContentDelta,
@@ -141,9 +142,12 @@ __all__ = [
     "OnChanged",
     "OnUnknown",
     "OutcomeUnknownError",
+    "ParsedGeneration",
+    "ParsingError",
     "Part",
     "PermissionDeniedError",
     "Price",
+    "Problem",
     "ProviderError",
     "RateLimitError",
     "RequestChangedError",

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from neuralbox_async import _options
 from neuralbox_async._account_methods import AccountMethods
 from neuralbox_async._api_key import ApiKey, as_secret_key, check_key_source, resolve_key
 from neuralbox_async._async_only import AsyncOnly
-from neuralbox_async._batch.batch import AsyncBatch
-from neuralbox_async._batch.inputs import RequestDefaults, Requests
-from neuralbox_async._batch.options import BatchOptions, OnChanged, OnUnknown
-from neuralbox_async._batch.results import BatchProgress
+from neuralbox_async._batch_methods import BatchMethods
 from neuralbox_async._call.executor import Call, Executor
 from neuralbox_async._call.shared_state import SharedState
 from neuralbox_async._call.stream import AsyncStream
@@ -24,8 +20,10 @@ from neuralbox_async._http.transport import Transport
 from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._logging import configure_from_env
 from neuralbox_async._options import NOT_GIVEN, CallOptions, NotGiven
+from neuralbox_async._parse_methods import ParseMethods
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._secret import as_secret, as_secret_values
+from neuralbox_async._type_parameters import T
 from neuralbox_async._types import GenerateRequest, Generation, GenerationId, Messages
 from neuralbox_async._validation import check_count, check_flag, check_headers, check_interval, check_seconds
 
@@ -33,16 +31,16 @@ if TYPE_CHECKING:
     import ssl
     from types import TracebackType
 
-    from neuralbox_async._call import polling
+    from neuralbox_async._call import parsing, polling
     from neuralbox_async._wire import endpoints, responses
-else:
-    # With the first call, like all that only calls need.
+else:  # with the first call, like all that only calls need
+    parsing = lazy_module("neuralbox_async._call.parsing")
     polling = lazy_module("neuralbox_async._call.polling")
     endpoints = lazy_module("neuralbox_async._wire.endpoints")
     responses = lazy_module("neuralbox_async._wire.responses")
 
 
-class AsyncNeuralBox(AccountMethods, AsyncOnly):
+class AsyncNeuralBox(BatchMethods, ParseMethods, AccountMethods, AsyncOnly):
     """
     A client of the NeuralBox API.
 
@@ -244,6 +242,7 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
         temperature: float | None = None,
         max_tokens: int | None = None,
         recover: bool = True,
+        output_type: type[T] | None = None,
         timeout: float | NotGiven | None = NOT_GIVEN,
         first_event_timeout: float | NotGiven | None = NOT_GIVEN,
         stall_timeout: float | NotGiven | None = NOT_GIVEN,
@@ -251,7 +250,7 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
         idempotency_key: str | None = None,
         extra_headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
-    ) -> AsyncStream:
+    ) -> AsyncStream[T]:
         """
         Return a stream of the text as it is generated.
 
@@ -267,10 +266,14 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
         * *recover*: when the stream breaks, get the finished generation from the API and continue with the rest of its
           text, if it begins with the text that was delivered. Nothing is generated again.
         * *max_retries*: of the request; a stream that has begun is never requested again.
+        * *output_type*: as for `parse`, for the *partials* and the final value of the stream.
 
         Source: the vendor's "Streaming Guide" (POST /generate with ``"stream": true``); after a 404, POST
         /generate/stream, which accepts no images.
         """
+        wanted = None if output_type is None else parsing.output_type_of(output_type)
+        if wanted is not None:
+            system = parsing.instructions(wanted, system)
         generate_request = GenerateRequest(
             model, messages, system=system, temperature=temperature, max_tokens=max_tokens, extra_body=extra_body or {}
         )
@@ -288,70 +291,8 @@ class AsyncNeuralBox(AccountMethods, AsyncOnly):
             functools.partial(self._executor.open_stream, request, fallback, options),
             limits,
             functools.partial(polling.recover, self._executor, recovery) if recover else None,
+            wanted,
         )
-
-    def generate_many(
-        self,
-        requests: Requests,
-        *,
-        model: str | None = None,
-        system: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        max_concurrency: int = _options.DEFAULT_MAX_CONCURRENCY,
-        ordered: bool = False,
-        journal: str | os.PathLike[str] | None = None,
-        on_unknown: OnUnknown = "skip",
-        on_changed: OnChanged = "raise",
-        include_done: bool = False,
-        budget: int | None = None,
-        limit_to_balance: bool = False,
-        max_rate: float | None = None,
-        on_progress: Callable[[BatchProgress], object] | None = None,
-        timeout: float | NotGiven | None = NOT_GIVEN,
-        max_retries: int | NotGiven = NOT_GIVEN,
-    ) -> AsyncBatch:
-        """
-        Return a batch that generates for each of *requests*, many at a time, and yields results as they arrive.
-
-        ``async with client.generate_many(...) as results:``, then ``async for result in results:``; failures as well.
-
-        * *requests*: an iterable or async iterable, read as far as needed, of `GenerateRequest` values, strings, or
-          dicts with ``messages`` or ``prompt``, optionally ``key`` and other fields; further members are not sent.
-        * *model*, *system*, *temperature*, *max_tokens*: for strings, and for dicts that do not have them.
-        * *max_concurrency*: the maximum of requests in flight; a batch leaves 2 % of the client's *max_connections*, 10
-          at most, to other calls.
-        * *ordered*: yield the results in the order of the requests.
-        * *journal*: a file that records the requests that were sent and their outcomes. With the same file again, done
-          requests are skipped (with *include_done*, their results are yielded), and pending ones are waited for.
-        * *on_unknown*: of requests that may have been billed without a response: ``"skip"`` (an `OutcomeUnknownError`),
-          ``"retry"``, ``"raise"`` (when entering), or a function that returns for a key whether to retry.
-        * *on_changed*: of keys with which earlier runs sent other requests: ``"raise"``, ``"skip"`` or ``"retry"``.
-        * *budget*: the maximum of NeuralBox tokens to spend, with a journal by all its runs together;
-          *limit_to_balance*: get the balance first, and spend no more than that in this run.
-        * *max_rate*: requests per second; None adapts the number of requests in flight to what the server accepts.
-          Either way the rate limits of the account are kept, and waited for when they are reached.
-        * *on_progress*: called with a `BatchProgress`, at most some 10 times a second.
-        * *timeout*, *max_retries*: of each request; waits for rate limits do not count.
-
-        After 401, 402, 403 ``insufficient_plan``, at the end of the budget, or when the journal cannot be written,
-        nothing more is sent: `AsyncBatch.report` has the error in *stopped_by*. Raises `InvalidParameterError` at once.
-        """
-        defaults = RequestDefaults(model=model, system=system, temperature=temperature, max_tokens=max_tokens)
-        batch_options = BatchOptions(
-            max_concurrency=max_concurrency,
-            ordered=ordered,
-            journal=journal,
-            on_unknown=on_unknown,
-            on_changed=on_changed,
-            include_done=include_done,
-            budget=budget,
-            limit_to_balance=limit_to_balance,
-            max_rate=max_rate,
-            on_progress=on_progress,
-        )
-        call_options = self._options.replace(timeout=timeout, max_retries=max_retries)
-        return AsyncBatch(self._executor, call_options, requests, defaults, batch_options)
 
     async def retrieve(
         self,

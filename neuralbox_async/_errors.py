@@ -22,6 +22,7 @@ The tree of errors. It has a class where a caller would act differently.
     |       +-- ProviderError         500 ``provider_error``: the upstream provider failed, never charged
     |       +-- ModelUnavailableError 503 ``model_unavailable``: the model is down, never charged
     +-- ResponseError                 a response arrived that is malformed or too large
+    +-- ParsingError                  the generated text is not of the requested type, also after repairs
     +-- GenerationFailedError         the generation has the status ``failed``; it was not billed
     +-- StreamInterruptedError        a stream ended before its terminal event
     |   +-- StreamTimeoutError        ... because no content arrived in time (also an APITimeoutError)

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 MODULES = (
     "neuralbox_async._batch.estimate",
     "neuralbox_async._batch.opening",
+    "neuralbox_async._batch.typed_items",
     "neuralbox_async._call.masking",
+    "neuralbox_async._call.parsing",
     "neuralbox_async._call.polling",
     "neuralbox_async._http.aiohttp_transport",
     "neuralbox_async._wire.endpoints",

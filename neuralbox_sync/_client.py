@@ -26,16 +26,18 @@ from neuralbox_async import (
     _options,
 )
 from neuralbox_async._batch.caller_thread import CallerThread
+from neuralbox_async._type_parameters import T
 from neuralbox_sync._account_methods import AccountMethods
 from neuralbox_sync._blocking import documented_by
 from neuralbox_sync._loop import EventLoop
+from neuralbox_sync._parse_methods import ParseMethods
 from neuralbox_sync._stream import Batch, Stream
 
 if TYPE_CHECKING:
     import ssl
 
 
-class NeuralBox(AccountMethods):
+class NeuralBox(ParseMethods, AccountMethods):
     """
     A client of the NeuralBox API for blocking code.
 
@@ -171,6 +173,7 @@ class NeuralBox(AccountMethods):
         temperature: float | None = None,
         max_tokens: int | None = None,
         recover: bool = True,
+        output_type: type[T] | None = None,
         timeout: float | NotGiven | None = NOT_GIVEN,
         first_event_timeout: float | NotGiven | None = NOT_GIVEN,
         stall_timeout: float | NotGiven | None = NOT_GIVEN,
@@ -178,7 +181,7 @@ class NeuralBox(AccountMethods):
         idempotency_key: str | None = None,
         extra_headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
-    ) -> Stream:
+    ) -> Stream[T]:
         """Return a stream of the text as it is generated."""
         stream = self._subject.stream(
             model,
@@ -187,6 +190,7 @@ class NeuralBox(AccountMethods):
             temperature=temperature,
             max_tokens=max_tokens,
             recover=recover,
+            output_type=output_type,
             timeout=timeout,
             first_event_timeout=first_event_timeout,
             stall_timeout=stall_timeout,
@@ -216,9 +220,11 @@ class NeuralBox(AccountMethods):
         limit_to_balance: bool = False,
         max_rate: float | None = None,
         on_progress: Callable[[BatchProgress], object] | None = None,
+        output_type: type[T] | None = None,
+        max_repairs: int = 1,
         timeout: float | NotGiven | None = NOT_GIVEN,
         max_retries: int | NotGiven = NOT_GIVEN,
-    ) -> Batch:
+    ) -> Batch[T]:
         """Return a batch that generates for each of *requests*, many at a time, and yields results as they arrive."""
         caller = CallerThread(requests, on_progress, on_unknown)
         batch = self._subject.generate_many(
@@ -237,6 +243,8 @@ class NeuralBox(AccountMethods):
             limit_to_balance=limit_to_balance,
             max_rate=max_rate,
             on_progress=caller.on_progress,
+            output_type=output_type,
+            max_repairs=max_repairs,
             timeout=timeout,
             max_retries=max_retries,
         )

@@ -4,19 +4,22 @@ import contextlib
 import operator
 import os
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 import neuralbox_async
 from neuralbox_async import AsyncBatch, AsyncStream, BatchStateError, ClientClosedError, ContentDelta, StreamStateError
 from neuralbox_async._batch.batch import take_results
 from neuralbox_async._batch.caller_thread import CallerThread
+from neuralbox_async._type_parameters import T as Y
 from neuralbox_sync._blocking import View, documented_by
 from neuralbox_sync._loop import EventLoop, despite_interrupt
 
-S = TypeVar("S", bound="AsyncStream | AsyncBatch")
+S = TypeVar("S", bound="AsyncStream[Any] | AsyncBatch[Any]")
 T = TypeVar("T")
 V = TypeVar("V", bound="BulkIterator[Any, Any]")
+
+_END: Final = object()
 
 
 class Arrived(deque[T]):
@@ -92,7 +95,7 @@ class BulkIterator(View[S], Iterator[T]):
         return bool(self._items)  # an interrupted read may have got the last items after this one began
 
 
-class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
+class Stream(BulkIterator[AsyncStream[Y], neuralbox_async.StreamEvent], Generic[Y]):
     """The events of one generation: a context manager and an iterator, for any thread; see `AsyncStream`."""
 
     @property
@@ -120,15 +123,41 @@ class Stream(BulkIterator[AsyncStream, neuralbox_async.StreamEvent]):
         """Read to the end and return `generation`. Raises the errors of reading."""
         return self._here.call(self._subject.get_final_generation)
 
+    @documented_by(AsyncStream.partials)
+    def partials(self) -> Iterator[Any]:
+        """Return an iterator over the value as it grows: dicts or lists of JSON values, not validated."""
+        return _Partials(self._subject.partials(), self._here)
 
-class Batch(BulkIterator[AsyncBatch, neuralbox_async.BatchResult]):
+    @documented_by(AsyncStream.get_final_value)
+    def get_final_value(self) -> Y:
+        """Read to the end and return the value, validated."""
+        return self._here.call(self._subject.get_final_value)
+
+
+class _Partials(Iterator[Any]):
+    """The blocking iterator over *partials*."""
+
+    def __init__(self, partials: AsyncIterator[Any], loop: EventLoop) -> None:
+        self._partials, self._loop = partials, loop
+
+    def __next__(self) -> Any:
+        value = self._loop.call(self._next)
+        if value is _END:
+            raise StopIteration
+        return value
+
+    async def _next(self) -> Any:
+        return await anext(self._partials, _END)
+
+
+class Batch(BulkIterator[AsyncBatch[Y], neuralbox_async.BatchResult[Y]], Generic[Y]):
     """Many concurrent generations: a context manager and an iterator over results; see `AsyncBatch`."""
 
-    def __init__(self, subject: AsyncBatch, loop: EventLoop, owner: object, caller: CallerThread) -> None:
+    def __init__(self, subject: AsyncBatch[Y], loop: EventLoop, owner: object, caller: CallerThread) -> None:
         super().__init__(subject, loop, owner)
         self._caller = caller
 
-    def __next__(self) -> neuralbox_async.BatchResult:
+    def __next__(self) -> neuralbox_async.BatchResult[Y]:
         try:  # in one function: a return from another one, or from a `with` block, could lose the item
             while True:
                 if self._entered and self._pid == os.getpid():

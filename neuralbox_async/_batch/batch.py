@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 from neuralbox_async._async_only import AsyncOnly
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._batch.inputs import InputReader, check_requests
 from neuralbox_async._batch.results import BatchProgress, BatchReport, BatchResult
 from neuralbox_async._lazy_imports import asyncio, lazy_module
+from neuralbox_async._type_parameters import T
 
 if TYPE_CHECKING:
     from collections import deque
@@ -26,7 +27,7 @@ else:
     opening = lazy_module("neuralbox_async._batch.opening")
 
 
-class AsyncBatch(AsyncOnly):
+class AsyncBatch(AsyncOnly, Generic[T]):
     """
     Many concurrent generations: an async context manager and an async iterator over their results.
 
@@ -51,7 +52,7 @@ class AsyncBatch(AsyncOnly):
         self._runner: BatchRunner | None = None
         self._was_entered = False
         self._supervisor: asyncio.Task[None] | None = None
-        self._finalizer: weakref.finalize[..., AsyncBatch] | None = None
+        self._finalizer: weakref.finalize[..., AsyncBatch[Any]] | None = None
 
     # ------------------------------------------------------------------------------------------- entering and leaving
 
@@ -98,7 +99,7 @@ class AsyncBatch(AsyncOnly):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> BatchResult:
+    async def __anext__(self) -> BatchResult[T]:
         """Return the next result."""
         runner = self._running()
         while (result := runner.buffer.pop()) is None:
@@ -107,7 +108,7 @@ class AsyncBatch(AsyncOnly):
         runner.results_read()
         return result
 
-    async def read_batch(self) -> list[BatchResult]:
+    async def read_batch(self) -> list[BatchResult[T]]:
         """Return all results that are there, at least one; ``[]`` at the end. For bulk processing."""
         runner = self._running()
         while not (results := runner.buffer.pop_all()):

@@ -18,15 +18,20 @@ if TYPE_CHECKING:
 
     from neuralbox_async._batch.inputs import RequestDefaults
     from neuralbox_async._batch.journal import Journal
+    from neuralbox_async._batch.typed_items import TypedOutput
 
 _ITEMS_PER_CHECKPOINT = 256
 _MAX_KEYS_IN_MESSAGE = 5
 _SEEN = 1
 
 
-async def check_unchanged(journal: Journal, items: Iterable[object], defaults: RequestDefaults) -> None:
+async def check_unchanged(
+    journal: Journal, items: Iterable[object], defaults: RequestDefaults, output: TypedOutput | None = None
+) -> None:
     """
     Raise `RequestChangedError` if any of *items* has a key with which *journal* has another request.
+
+    *output*: the type of the batch.
 
     Invalid items are passed over, and so are all items after an exception of their iterator: the batch reports both
     when it reads them. So are further items with the same key, which are not sent.
@@ -36,7 +41,7 @@ async def check_unchanged(journal: Journal, items: Iterable[object], defaults: R
     for number, item in enumerate(_items(items), 1):
         if number % _ITEMS_PER_CHECKPOINT == 0:
             await anyio.sleep(0)
-        key, request_hash = _key_and_hash(item, defaults)
+        key, request_hash = _key_and_hash(item, defaults, output)
         if key is None or seen.mark(digest_of(key_text(key).encode()), _SEEN):
             continue
         if journal.has_changed(key_text(key), request_hash):
@@ -50,11 +55,12 @@ def _items(items: Iterable[object]) -> Iterator[object]:
         yield from items
 
 
-def _key_and_hash(item: object, defaults: RequestDefaults) -> tuple[Any, str]:
+def _key_and_hash(item: object, defaults: RequestDefaults, output: TypedOutput | None) -> tuple[Any, str]:
     """Return the key of *item*, None if it has no key of its own or is invalid, and the hash of its request."""
     try:
         request = defaults.request(item)
-        return request.key, content_key(endpoints.generate(request, NO_HEADERS).body or b"")
+        body = endpoints.generate(request, NO_HEADERS).body or b"" if output is None else output.identity(request)
+        return request.key, content_key(body)
     except Exception:  # noqa: BLE001 - of methods of the user's own values
         return None, ""
 

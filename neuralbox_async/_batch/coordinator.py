@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from neuralbox_async._batch.claim import Claim
 from neuralbox_async._batch.errors import BudgetReachedError, JournalError
-from neuralbox_async._batch.journal import KeyStatus, Unresolved
 from neuralbox_async._batch.notifier import Notifier
 from neuralbox_async._errors import InvalidParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from neuralbox_async._batch.budget import Budget
     from neuralbox_async._batch.journal import Journal
@@ -38,28 +38,6 @@ class ServerSignal(enum.Enum):
     PUSHED_BACK = enum.auto()  # it refused the request: 429
     FAILED = enum.auto()  # no response, or the model is unavailable
     NONE = enum.auto()  # the request ended for another reason
-
-
-@attrs.frozen(slots=False)  # without slots it is made in half the time
-class Claim:
-    """
-    A *key* that this batch has claimed for a request of *model*, and the state in which earlier runs left it.
-
-    *request_hash*: of the body, None if the key itself is that. *changed*: whether earlier runs sent another body, and
-    may have been billed for that.
-    """
-
-    key: str
-    model: str
-    status: KeyStatus = KeyStatus.NEW
-    unresolved: Unresolved | None = None
-    request_hash: str | None = None
-    changed: bool = False
-
-    @property
-    def is_pending(self) -> bool:
-        """Whether an earlier run left it pending: its outcome is retrieved, and it is not sent."""
-        return self.status is KeyStatus.PENDING and self.unresolved is not None
 
 
 @attrs.frozen(kw_only=True)
@@ -108,6 +86,10 @@ class Coordinator:
             raise AssertionError("without a journal, nothing is done")
         return self._journal.done_entry(claim.key)
 
+    async def invalid_entries(self, claim: Claim) -> tuple[JournalEntry, ...]:
+        """Return the ``"invalid"`` entries of *claim* from earlier runs. Raises `JournalError`."""
+        return () if self._journal is None else self._journal.entries_at(claim.invalid)
+
     async def claim(self, key: str, model: str, *, may_number: bool, request_hash: str | None = None) -> Claim:
         """
         Claim *key* for a request of *model*; *request_hash*: see `Claim`.
@@ -123,8 +105,8 @@ class Coordinator:
             claimed = self._journal.claim(key, request_hash)
         if claimed is None:
             raise InvalidParameterError("key", key, "different for each request of a batch")
-        status, unresolved, changed = claimed
-        return Claim(key, model, status, unresolved, request_hash, changed)
+        status, unresolved, changed, invalid = claimed
+        return Claim(key, model, status, unresolved, request_hash, changed, invalid)
 
     def expects_claims(self, remaining: int | None) -> bool:
         """
@@ -163,15 +145,31 @@ class Coordinator:
         if claim.is_pending:
             self._budget.begin_retrieval()
             return None
-        model = claim.model
+        await self._reserve(claim.model)
+        return await self._start_reserved(claim.model, again=False)
+
+    async def admit_repair(self, claim: Claim) -> int | None:
+        """Do the same as `admit` for a further request of *claim*, which starts before new ones."""
+        # It counts as postponed only with its reservation: a new request may have one and wait for it.
+        await self._reserve(claim.model)
+        self.postponed += 1
+        try:
+            return await self._start_reserved(claim.model, again=True)
+        finally:
+            self.postponed -= 1
+            self._changed.notify_all()
+
+    async def _reserve(self, model: str) -> None:
         while not (self._sending and self._budget.reserve(model)):
             if not self._sending:
                 raise NotAdmittedError
             if not self._budget.holding:
                 raise self._budget_reached(model)
             await self._changed.wait()
+
+    async def _start_reserved(self, model: str, *, again: bool) -> int | None:
         try:
-            await self._start()
+            await self._start(again=again)
         except BaseException:
             self._budget.settle(model, 0)
             raise
@@ -233,9 +231,35 @@ class Coordinator:
                 return self._lost(error)
         return None
 
-    async def completed(self, claim: Claim, result: BatchResult, body: bytes) -> JournalError | None:
-        """Record the generation of *result*, with the *body* of its response. Returns the error of the journal."""
-        error = None if self._journal is None else _write_done(self._journal, claim, result, body)
+    async def completed(
+        self,
+        claim: Claim,
+        result: BatchResult,
+        body: bytes,
+        *,
+        is_valid: bool = True,
+        tokens_of_invalid: Sequence[int | None] = (),
+    ) -> JournalError | None:
+        """
+        Record the generation of *result*, with the *body* of its response. Returns the error of the journal.
+
+        *is_valid*, *tokens_of_invalid*: see `Journal.write_done`; *result* has the tokens of this generation alone.
+        """
+        error = None
+        if self._journal is not None and result.generation is not None:
+            try:
+                self._journal.write_done(
+                    claim.key,
+                    result.generation,
+                    body,
+                    attempts=result.attempts,
+                    elapsed=result.elapsed,
+                    tokens_used=result.tokens_used,
+                    is_valid=is_valid,
+                    tokens_of_invalid=tokens_of_invalid,
+                )
+            except JournalError as refused:
+                error = refused
         self._settle(claim, result.tokens_used)
         return self._lost(error)
 
@@ -330,23 +354,6 @@ class Coordinator:
 
 class NotAdmittedError(Exception):
     """The batch sends nothing more."""
-
-
-def _write_done(journal: Journal, claim: Claim, result: BatchResult, body: bytes) -> JournalError | None:
-    generation = result.generation
-    if generation is not None:
-        try:
-            journal.write_done(
-                claim.key,
-                generation,
-                body,
-                attempts=result.attempts,
-                elapsed=result.elapsed,
-                tokens_used=result.tokens_used,
-            )
-        except JournalError as error:
-            return error
-    return None
 
 
 def _write_failed(

@@ -7,14 +7,11 @@ of their keys is kept in memory; the texts are not.
 
 from __future__ import annotations
 
-import enum
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
-
-import attrs
 
 from neuralbox_async._batch import journal_lines
 from neuralbox_async._batch.errors import JournalError
@@ -30,6 +27,16 @@ from neuralbox_async._batch.journal_entries import (
 from neuralbox_async._batch.journal_file import JournalFile
 from neuralbox_async._batch.journal_lines import usable_id
 from neuralbox_async._batch.key_index import KeyIndex, digest_of, numbered_key
+from neuralbox_async._batch.key_status import (
+    BILLED,
+    CLAIMED_BIT,
+    HASH_SHIFT,
+    STATUS_BITS,
+    KeyStatus,
+    Unresolved,
+    is_changed,
+    short_hash,
+)
 from neuralbox_async._types import Generation, GenerationId
 
 if TYPE_CHECKING:
@@ -48,46 +55,6 @@ _DONE: Final = re.compile(
 )
 
 
-class KeyStatus(enum.IntEnum):
-    """The state in which earlier runs left a key."""
-
-    NEW = 0  # never sent
-    UNRESOLVED = 1  # sent, without an outcome or an id
-    DONE = 2  # it has its generation
-    FAILED = 3  # not billed
-    PENDING = 4  # accepted: its id identifies the generation
-
-
-_BILLED: Final = (KeyStatus.UNRESOLVED, KeyStatus.DONE, KeyStatus.PENDING)  # certainly, or perhaps
-
-# The number of a key in the index: its status, whether this run has claimed it, and 24 bits of the hash of its request,
-# or 0 if that is unknown.
-_STATUS: Final = 0x7F
-_CLAIMED: Final = 0x80
-_HASH_SHIFT: Final = 8
-_HASH_DIGITS: Final = 6  # hexadecimal
-
-
-@attrs.define
-class Unresolved:
-    """A key that was sent and has no outcome, with the facts that may help to find it."""
-
-    key: str
-    idempotency_key: str | None = None
-    generation_id: GenerationId | None = None
-    model: str = ""
-    reserved: int | None = None  # tokens
-    offset: int | None = None  # in the journal, of the line with the part of a response that had arrived
-    earlier: Unresolved | None = None  # of the same key, which was sent again nevertheless: both may be billed
-    short_hash: int = 0  # of its request
-    done_before: int = 0  # the number in the index of another request that was done with the same key
-
-    @property
-    def status(self) -> KeyStatus:
-        """PENDING if its generation has an id, otherwise UNRESOLVED."""
-        return KeyStatus.UNRESOLVED if self.generation_id is None else KeyStatus.PENDING
-
-
 class Journal:
     """
     The journal that one batch writes. Not thread-safe, except for `check` and `sync`.
@@ -101,6 +68,7 @@ class Journal:
         self._offsets = KeyIndex("Q") if keep_offsets else None  # of the lines of done keys
         self.has_hashes = False  # of the requests of any key
         self._unresolved: dict[int, Unresolved] = {}  # by digest; few
+        self._invalid: dict[int, list[int]] = {}  # by digest, of keys that are not done: the lines' offsets; few
         self._superseded: list[Unresolved] = []  # whose bill no outcome of their key settles; fewer
         self.done_left = self.pending_left = 0  # done entries, and pending keys, that this run has not claimed
         self.spent = 0  # tokens of earlier runs
@@ -141,7 +109,7 @@ class Journal:
             except UnicodeDecodeError:
                 raise malformed(self._file.path, number) from None
             unresolved = Unresolved("", idempotency_key, None, model, _tokens(reserved))
-            unresolved.short_hash = _short_hash(request_hash)
+            unresolved.short_hash = short_hash(request_hash)
             self._on_start(key, unresolved)
         elif match := _DONE.match(line) if line.endswith(b"}\n") else None:
             self._on_done(match[1], _tokens(match[2]))
@@ -155,10 +123,12 @@ class Journal:
                 model, idempotency_key = members.get("model"), members.get("idempotency_key")
                 unresolved = Unresolved("", idempotency_key, None, model if isinstance(model, str) else "")
                 unresolved.reserved = count(members.get("reserved"))
-                unresolved.short_hash = _short_hash(members.get("request_hash"))
+                unresolved.short_hash = short_hash(members.get("request_hash"))
                 self._on_start(key, unresolved)
             case "done", _:
                 self._on_done(key, count(members.get("tokens_used")))
+            case "invalid", _:
+                self._on_invalid(key, count(members.get("tokens_used")))
             case "failed", "no":
                 self._on_not_billed(key)
             case (("failed" | "pending"), _):
@@ -172,14 +142,16 @@ class Journal:
     def _on_start(self, key: bytes, unresolved: Unresolved) -> None:
         digest = digest_of(key)
         number = self._index[digest]
-        if number & _STATUS == KeyStatus.DONE:
-            if not _is_changed(number, unresolved.short_hash):
+        if number & STATUS_BITS == KeyStatus.DONE:
+            if not is_changed(number, unresolved.short_hash):
                 return
             unresolved.done_before = number
             self.done_left -= 1
+        if self._invalid and is_changed(number, unresolved.short_hash):
+            self._invalid.pop(digest, None)  # they are of another request
         unresolved.key, unresolved.earlier = _text(key), self._unresolved.get(digest)
         self.has_hashes = self.has_hashes or unresolved.short_hash > 0
-        self._index[digest] = unresolved.short_hash << _HASH_SHIFT | KeyStatus.UNRESOLVED
+        self._index[digest] = unresolved.short_hash << HASH_SHIFT | KeyStatus.UNRESOLVED
         self._unresolved[digest] = unresolved
 
     def _on_done(self, key: bytes, tokens: int | None) -> None:
@@ -190,6 +162,19 @@ class Journal:
         if self._offsets is not None:
             self._offsets[digest] = self._file.offset
         self.done_left += 1
+        self._invalid.pop(digest, None)
+        self._bill(digest, tokens)
+
+    def _on_invalid(self, key: bytes, tokens: int | None) -> None:
+        digest = digest_of(key)
+        if self._status_of(digest) == KeyStatus.DONE:
+            return
+        self._set_status(digest, KeyStatus.INVALID)
+        self._invalid.setdefault(digest, []).append(self._file.offset)
+        self._bill(digest, tokens)
+
+    def _bill(self, digest: int, tokens: int | None) -> None:
+        """Record that the last request of a key cost so many *tokens*, None if that is unknown."""
         unresolved = self._unresolved.pop(digest, None)
         if unresolved is not None and unresolved.earlier is not None:
             self._superseded.append(unresolved.earlier)  # the cost of that one stays unknown
@@ -209,12 +194,12 @@ class Journal:
         unresolved = self._unresolved.pop(digest, None)
         if unresolved is not None and unresolved.earlier is not None:
             earlier = self._unresolved[digest] = unresolved.earlier
-            self._index[digest] = earlier.short_hash << _HASH_SHIFT | earlier.status
+            self._index[digest] = earlier.short_hash << HASH_SHIFT | earlier.status
         elif unresolved is not None and unresolved.done_before:
             self._index[digest] = unresolved.done_before
             self.done_left += 1
         else:
-            self._set_status(digest, KeyStatus.FAILED)
+            self._set_status(digest, KeyStatus.INVALID if digest in self._invalid else KeyStatus.FAILED)
 
     def _on_unresolved(self, key: bytes, generation_id: GenerationId | None, *, has_response: bool) -> None:
         digest = digest_of(key)
@@ -227,10 +212,10 @@ class Journal:
         self._set_status(digest, unresolved.status)
 
     def _status_of(self, digest: int) -> int:
-        return self._index[digest] & _STATUS
+        return self._index[digest] & STATUS_BITS
 
     def _set_status(self, digest: int, status: KeyStatus) -> None:
-        self._index[digest] = self._index[digest] & ~_STATUS | status
+        self._index[digest] = self._index[digest] & ~STATUS_BITS | status
 
     # ----------------------------------------------------------------------------------------------------------- keys
 
@@ -273,12 +258,16 @@ class Journal:
     def has_changed(self, key: str, request_hash: str) -> bool:
         """Return whether earlier runs sent another request with *key*, and were or may have been billed for it."""
         number = self._index[digest_of(key.encode())]
-        return number & _STATUS in _BILLED and _is_changed(number, _short_hash(request_hash))
+        return number & STATUS_BITS in BILLED and is_changed(number, short_hash(request_hash))
 
     def done_entry(self, key: str) -> JournalEntry:
         """Return the last ``"done"`` entry of *key* that an earlier run wrote. Raises `JournalError`."""
         offset = 0 if self._offsets is None else self._offsets[digest_of(key.encode())]
         return entry_of(self._file.line_at(offset), self._file.path, 0)
+
+    def entries_at(self, offsets: Iterable[int]) -> tuple[JournalEntry, ...]:
+        """Return the entries in the lines at *offsets*. Raises `JournalError`."""
+        return tuple(entry_of(self._file.line_at(offset), self._file.path, 0) for offset in offsets)
 
     def number(self, key: str) -> str:
         """Return *key*, which this run has claimed already, with a number appended."""
@@ -288,24 +277,27 @@ class Journal:
             del self._numbers[next(iter(self._numbers))]
         return numbered
 
-    def claim(self, key: str, request_hash: str | None) -> tuple[KeyStatus, Unresolved | None, bool] | None:
+    def claim(
+        self, key: str, request_hash: str | None
+    ) -> tuple[KeyStatus, Unresolved | None, bool, tuple[int, ...]] | None:
         """
         Return the state in which earlier runs left *key*, and whether `has_changed`; None if this run has claimed it.
 
-        *request_hash*: None for a key that is the hash of its request.
+        Also the offsets of its ``"invalid"`` lines, for `entries_at`. *request_hash*: None for a key that is the hash
+        of its request.
         """
         digest = digest_of(key.encode())
-        marked = self._index.mark(digest, _CLAIMED)
-        if marked & _CLAIMED:
+        marked = self._index.mark(digest, CLAIMED_BIT)
+        if marked & CLAIMED_BIT:
             return None
-        status = KeyStatus(marked & _STATUS)
-        changed = status in _BILLED and _is_changed(marked, _short_hash(request_hash))
+        status = KeyStatus(marked & STATUS_BITS)
+        changed = status in BILLED and is_changed(marked, short_hash(request_hash))
         self.done_left -= status is KeyStatus.DONE
         self.pending_left -= status is KeyStatus.PENDING
-        return status, self._unresolved.pop(digest, None), changed
+        return status, self._unresolved.pop(digest, None), changed, tuple(self._invalid.pop(digest, ()))
 
     def _is_claimed(self, key: str) -> bool:
-        return self._index[digest_of(key.encode())] & _CLAIMED != 0
+        return self._index[digest_of(key.encode())] & CLAIMED_BIT != 0
 
     # -------------------------------------------------------------------------------------------------------- writing
 
@@ -322,10 +314,33 @@ class Journal:
         self._file.write(journal_lines.pending(key, generation_id), retry=True)
 
     def write_done(
-        self, key: str, generation: Generation, body: bytes, *, attempts: int, elapsed: float, tokens_used: int | None
+        self,
+        key: str,
+        generation: Generation,
+        body: bytes,
+        *,
+        attempts: int,
+        elapsed: float,
+        tokens_used: int | None,
+        is_valid: bool = True,
+        tokens_of_invalid: Sequence[int | None] = (),
     ) -> None:
-        """Write the *generation* of *key*: the bytes of the response in *body* if there are any."""
-        line = journal_lines.done(key, generation, body, attempts=attempts, elapsed=elapsed, tokens_used=tokens_used)
+        """
+        Write the *generation* of *key*: the bytes of the response in *body* if there are any.
+
+        *is_valid*: whether it is of the output type; *tokens_of_invalid*: the tokens of each one before it, which were
+        not.
+        """
+        line = journal_lines.done(
+            key,
+            generation,
+            body,
+            attempts=attempts,
+            elapsed=elapsed,
+            tokens_used=tokens_used,
+            is_valid=is_valid,
+            tokens_of_invalid=tokens_of_invalid,
+        )
         self._file.write(line, retry=True)
 
     def write_failed(
@@ -344,22 +359,6 @@ def _response_in(members: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _tokens(digits: bytes) -> int | None:
     return None if digits == b"null" or len(digits) > _MAX_DIGITS else count(int(digits))
-
-
-def _short_hash(request_hash: object) -> int:
-    """Return 24 bits of *request_hash*, hexadecimal digits; 0 if it is not that."""
-    if not isinstance(request_hash, str | bytes):
-        return 0
-    try:
-        return max(1, int(request_hash[:_HASH_DIGITS], 16))
-    except ValueError:  # a user has edited it
-        return 0
-
-
-def _is_changed(number: int, short_hash: int) -> bool:
-    """Return whether *number*, of a key in the index, has the hash of another request than *short_hash*."""
-    known = number >> _HASH_SHIFT
-    return known > 0 and short_hash > 0 and known != short_hash
 
 
 def _text(key: bytes) -> str:

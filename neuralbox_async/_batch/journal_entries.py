@@ -32,13 +32,15 @@ class JournalEntry:
     """
     One line of a journal.
 
-    * *event*: ``"start"`` (about to be sent), ``"pending"`` (accepted; *generation_id* identifies it), ``"done"`` or
-      ``"failed"``. The last entry of a key has its state; a key is done once.
+    * *event*: ``"start"`` (about to be sent), ``"pending"`` (accepted; *generation_id* identifies it), ``"done"``,
+      ``"failed"``, or ``"invalid"`` (generated, but not of the output type; a repair may follow). The last entry of a
+      key has its state; a key is done once.
     * *key*; *at*: the time.
-    * *generation*: of ``"done"``. *generation_id*: if it is known.
+    * *generation*: of ``"done"`` and ``"invalid"``. *generation_id*: if it is known.
     * *error_type* (the name of the class), *message*, *billed*: of ``"failed"``. *text*: generated text that had
       arrived. *body*: the part of a response that had arrived, if no text could be read from it; at most 1 MiB.
-    * *attempts*, *elapsed*, *tokens_used*: as in `BatchResult`.
+    * *attempts*, *elapsed*: as in `BatchResult`. *tokens_used*: NeuralBox tokens billed for this generation;
+      *tokens_used_total*: of ``"done"``; also for the invalid ones before it.
     * *idempotency_key*: of ``"start"``; the header that was sent. *model*, *reserved*: of ``"start"``; the model, and
       the tokens that the budget reserved. *request_hash*: of ``"start"``, if the key is the caller's own; of the body.
     """
@@ -56,6 +58,7 @@ class JournalEntry:
     attempts: int = 0
     elapsed: float = 0.0
     tokens_used: int | None = None
+    tokens_used_total: int | None = None
     idempotency_key: str | None = None
     model: str | None = None
     reserved: int | None = None
@@ -132,6 +135,7 @@ def entry_of(line: bytes, path: str, number: int) -> JournalEntry:
     members = members_of(line, path, number)
     raw = members.get("generation")
     generation = None if raw is None else _generation(raw, path, number)
+    tokens_used = count(members.get("tokens_used"))
     return JournalEntry(
         event=members["event"],
         key=members["key"],
@@ -145,7 +149,8 @@ def entry_of(line: bytes, path: str, number: int) -> JournalEntry:
         body=_text(members.get("body")),
         attempts=count(members.get("attempts")) or 0,
         elapsed=_seconds(members.get("elapsed")) or 0.0,
-        tokens_used=count(members.get("tokens_used")),
+        tokens_used=tokens_used,
+        tokens_used_total=count(members["tokens_used_total"]) if "tokens_used_total" in members else tokens_used,
         idempotency_key=_text(members.get("idempotency_key")),
         model=_text(members.get("model")),
         reserved=count(members.get("reserved")),

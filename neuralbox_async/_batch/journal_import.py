@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from neuralbox_async._batch.errors import JournalError, OutcomeUnknownError
-from neuralbox_async._batch.journal import Journal, KeyStatus
+from neuralbox_async._batch.journal import Journal
+from neuralbox_async._batch.key_status import KeyStatus
 
 if TYPE_CHECKING:
     import os
@@ -36,7 +37,7 @@ def import_results(path: str | os.PathLike[str], entries: Callable[[], Iterable[
         for entry in entries():
             status = journal.status_of(entry.key)
             lacking = lacking or status in _SENT
-            if status not in (*_SENT, KeyStatus.DONE):
+            if status not in (*_SENT, KeyStatus.DONE, KeyStatus.INVALID):
                 message = f"the journal has no request for a result that would be overwritten, {entry.key}"
                 raise JournalError(f"{message}; choose another output: {path}", path=str(path))
         if lacking:

@@ -13,7 +13,7 @@ from neuralbox_async._errors import APIConnectionError, InvalidParameterError, R
 from neuralbox_async._wire.json import is_array, is_object
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from neuralbox_async._errors import NeuralBoxError
     from neuralbox_async._types import Generation, GenerationId
@@ -40,13 +40,38 @@ def pending(key: str, generation_id: GenerationId) -> bytes:
 
 
 def done(
-    key: str, generation: Generation, body: bytes, *, attempts: int, elapsed: float, tokens_used: int | None
+    key: str,
+    generation: Generation,
+    body: bytes,
+    *,
+    attempts: int,
+    elapsed: float,
+    tokens_used: int | None,
+    is_valid: bool = True,
+    tokens_of_invalid: Sequence[int | None] = (),
 ) -> bytes:
-    """Return the line for the *generation* of *key*: with the *body* of its response, as it arrived, if it has one."""
+    """
+    Return the line for the *generation* of *key*: with the *body* of its response, as it arrived, if it has one.
+
+    *is_valid*: whether it is of the output type. *tokens_of_invalid*: the tokens of each one before it, which were not.
+    """
     tokens = "null" if tokens_used is None else tokens_used
     facts = f'"at":{_now()},"attempts":{attempts},"elapsed":{elapsed:.3f},"tokens_used":{tokens}'
-    beginning = f'{{"event":"done","key":{_quoted(key)},{facts},"generation":'.encode()
+    if tokens_of_invalid:
+        total = total_of((*tokens_of_invalid, tokens_used))
+        facts += f',"tokens_used_total":{"null" if total is None else total}'
+    beginning = f'{{"event":"{"done" if is_valid else "invalid"}","key":{_quoted(key)},{facts},"generation":'.encode()
     return b"%b%b}\n" % (beginning, _generation(generation, body))
+
+
+def total_of(tokens: Iterable[int | None]) -> int | None:
+    """Return the sum of *tokens*; None if one of them is unknown."""
+    total = 0
+    for number in tokens:
+        if number is None:
+            return None
+        total += number
+    return total
 
 
 def failed(
@@ -67,6 +92,11 @@ def usable_id(value: Any) -> GenerationId | None:
         return polling.id_of(value)
     except InvalidParameterError:
         return None
+
+
+def usable_tokens(value: int | None) -> int | None:
+    """Return *value* if it can be a number of tokens: a negative one, or one of more than 64 bits, is a mistake."""
+    return value if value is not None and 0 <= value < 2**63 else None
 
 
 def _response_in(error: NeuralBoxError) -> dict[str, str]:

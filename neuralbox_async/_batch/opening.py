@@ -47,7 +47,7 @@ async def open_batch(
         if journal is not None:
             await _open_journal(journal, options)
             if options.on_changed == "raise" and journal.has_hashes and inputs.collection is not None:
-                await check_unchanged(journal, inputs.collection, defaults)
+                await check_unchanged(journal, inputs.collection, defaults, options.output)
         balance = None
         if options.limit_to_balance:
             balance = (await get_balance(executor, call_options, call_options.headers)).token_balance
@@ -118,6 +118,7 @@ def _make_runner(
         defaults=defaults,
         coordinator=coordinator,
         batch_options=options,
+        output=options.output,
         idempotency_prefix=os.urandom(16).hex(),  # once: for each request, it would cost 3 %
     )
     # In order, a slow request delays those behind it: more of them may wait.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 
@@ -19,6 +19,9 @@ from neuralbox_async._validation import (
     check_rate,
     field_validator,
 )
+
+if TYPE_CHECKING:
+    from neuralbox_async._batch.typed_items import TypedOutput
 
 OnUnknown: TypeAlias = Literal["retry", "skip", "raise"] | Callable[[Any], bool | Awaitable[bool]]
 """
@@ -68,6 +71,7 @@ class BatchOptions:
     budget: int | None = attrs.field(default=None, validator=field_validator(check_optional_count, minimum=1))
     limit_to_balance: bool = attrs.field(default=False, validator=field_validator(check_flag))
     max_rate: float | None = attrs.field(default=None, validator=field_validator(check_rate))
+    output: TypedOutput | None = None
     on_progress: Callable[[BatchProgress], object] | None = attrs.field(
         default=None, validator=field_validator(check_callable)
     )

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from neuralbox_async._batch import earlier_results
 from neuralbox_async._batch.changed_requests import changed_error
-from neuralbox_async._batch.errors import JournalError, OutcomeUnknownError
 from neuralbox_async._batch.inputs import content_key, key_of, plain
-from neuralbox_async._batch.journal import KeyStatus
+from neuralbox_async._batch.key_status import KeyStatus
 from neuralbox_async._batch.request_state import RequestState
 from neuralbox_async._batch.results import BatchResult
 from neuralbox_async._call.executor import Call
@@ -23,15 +23,16 @@ from neuralbox_async._wire import endpoints
 from neuralbox_async._wire.responses import decode_price
 
 if TYPE_CHECKING:
-    from neuralbox_async._batch.coordinator import Claim, Coordinator
+    from neuralbox_async._batch.claim import Claim
+    from neuralbox_async._batch.coordinator import Coordinator
     from neuralbox_async._batch.inputs import RequestDefaults
     from neuralbox_async._batch.options import BatchOptions
+    from neuralbox_async._batch.typed_items import TypedOutput
     from neuralbox_async._call.executor import Executor
     from neuralbox_async._options import CallOptions
     from neuralbox_async._types import GenerateRequest
     from neuralbox_async._wire.requests import Request
 
-_UNRESOLVED = "an earlier run sent it and ended before the response; it may have been billed"
 _PRICE_TIMEOUT = 30.0
 
 
@@ -47,12 +48,15 @@ class RequestPreparer:
         coordinator: Coordinator,
         batch_options: BatchOptions,
         idempotency_prefix: str,
+        output: TypedOutput | None = None,
     ) -> None:
         self._executor, self._options, self._defaults = executor, options, defaults
         self._coordinator, self._choose_retry = coordinator, batch_options.choose_retry
         self._on_changed, self._include_done = batch_options.on_changed, batch_options.include_done
         self._idempotency_prefix = idempotency_prefix
         self._has_budget, self._has_journal = coordinator.has_budget, coordinator.has_journal
+        self._output = output
+        self._encode = endpoints.generate if output is None else output.encode
         self._quoted_models: set[str] = set()
 
     async def prepare(self, index: int, item: object) -> RequestState | BatchResult | None:
@@ -68,7 +72,7 @@ class RequestPreparer:
             self._defaults.check_model(item)
         try:
             request = self._defaults.request(item)
-            wire = endpoints.generate(request, headers)
+            wire = self._encode(request, headers)
         except Exception as error:  # noqa: BLE001 - of methods of the user's own values
             refused = error if isinstance(error, InvalidParameterError) else _unusable(item, error)
             given = key_of(item)
@@ -78,63 +82,63 @@ class RequestPreparer:
             claim = await self._claim(request, wire)
         except InvalidParameterError as error:
             return BatchResult(index=index, key=request.key, item=item, request=request, error=error, tokens_used=0)
+        state = RequestState(index, claim, request, wire, item=item)
+        if self._output is not None:
+            state.typed = self._output.item(request)
         if claim.status is not KeyStatus.NEW:
-            if claim.changed:
-                claim = self._settle_change(request, claim)
-            if claim.status is KeyStatus.DONE:
-                return await self._earlier_result(index, item, request, claim) if self._include_done else None
-            if claim.status is KeyStatus.UNRESOLVED and not await self._sends_again(request, claim, headers):
-                return await self._unknown_result(index, item, request, claim)
-        if self._has_budget and not claim.is_pending:
+            resumed = await self._resume(state, headers)
+            if resumed is not state:
+                return resumed
+        if self._has_budget and not state.claim.is_pending:
             await self._quote_prices(claim.model)
-        return RequestState(index, claim, request, wire, await self._coordinator.admit(claim), item)
+        state.reserved = await self._coordinator.admit(state.claim)
+        return state
 
     async def _claim(self, request: GenerateRequest, wire: Request) -> Claim:
         """Claim the key of *request*. Raises `InvalidParameterError` when another one of this batch has it."""
-        model, body = plain(request.model), wire.body or b""
+        model = plain(request.model)
+        body = wire.body or b"" if self._output is None else self._output.identity(request)
         if request.key is None:
             return await self._coordinator.claim(content_key(body), model, may_number=True)
         request_hash = content_key(body) if self._has_journal else None
         return await self._coordinator.claim(key_text(request.key), model, may_number=False, request_hash=request_hash)
 
-    def _settle_change(self, request: GenerateRequest, claim: Claim) -> Claim:
-        """Return *claim*, of a key with which earlier runs sent another request, as *on_changed* has it."""
+    # -------------------------------------------------------------------------------------- requests of earlier runs
+
+    async def _resume(self, state: RequestState, headers: dict[str, str]) -> BatchResult | RequestState | None:
+        """
+        Return the result of *state*, which earlier runs sent, None if it is done, or *state* if it has a request left.
+
+        That is the next repair if there were texts that were not of the output type.
+        """
+        if state.claim.changed:
+            self._settle_change(state)
+        claim = state.claim
+        if claim.status is KeyStatus.DONE:
+            return await earlier_results.done_result(state, self._coordinator) if self._include_done else None
+        if claim.status is KeyStatus.UNRESOLVED and not await self._sends_again(state, headers):
+            return await earlier_results.unknown_result(state, self._coordinator)
+        if claim.invalid:
+            if (result := await earlier_results.invalid_result(state, self._coordinator)) is not None:
+                return result
+            if state.typed is not None:
+                state.wire = endpoints.generate(state.typed.request, headers)
+        return state
+
+    def _settle_change(self, state: RequestState) -> None:
+        """Settle *state*, with whose key earlier runs sent another request, as *on_changed* has it."""
         if self._on_changed == "raise":
-            raise changed_error((request.key,))
+            raise changed_error((state.request.key,))
         if self._on_changed == "retry":
-            return attrs.evolve(claim, status=KeyStatus.NEW, unresolved=None)
-        return claim
-
-    # ----------------------------------------------------------------------------------------- results of earlier runs
-
-    async def _earlier_result(self, index: int, item: object, request: GenerateRequest, claim: Claim) -> BatchResult:
-        key = claim.key if request.key is None else request.key
-        try:
-            entry = await self._coordinator.earlier_result(claim)
-        except JournalError as error:
-            return BatchResult(index=index, key=key, item=item, request=request, error=error)
-        return BatchResult(
-            index=index,
-            key=key,
-            item=item,
-            request=request,
-            generation=entry.generation,
-            attempts=entry.attempts,
-            elapsed=entry.elapsed,
-            tokens_used=entry.tokens_used,
-            from_journal=True,
-        )
-
-    async def _unknown_result(self, index: int, item: object, request: GenerateRequest, claim: Claim) -> BatchResult:
-        key = claim.key if request.key is None else request.key
-        text, body = await self._coordinator.response_of(claim)
-        unknown = OutcomeUnknownError(_UNRESOLVED, keys=(key,), text=text, body=body)
-        return BatchResult(index=index, key=key, item=item, request=request, error=unknown)
+            state.claim = attrs.evolve(state.claim, status=KeyStatus.NEW, unresolved=None, changed=False, invalid=())
+        elif state.typed is not None:
+            state.typed.max_repairs = 0  # the text to repair is of another request
 
     # -------------------------------------------------------------------------------------- before a request is sent
 
-    async def _sends_again(self, request: GenerateRequest, claim: Claim, headers: dict[str, str]) -> bool:
+    async def _sends_again(self, state: RequestState, headers: dict[str, str]) -> bool:
         """Return whether a request that may have been billed is sent again, and set its idempotency key."""
+        claim = state.claim
         if claim.changed:
             return False  # it would be another request
         if not self._coordinator.sending:
@@ -143,7 +147,7 @@ class RequestPreparer:
             # Should the API honour this header after all, it will not bill a second time.
             with suppress(InvalidParameterError):  # the journal may have none, or one that a user has edited
                 headers["Idempotency-Key"] = check_idempotency_key(claim.unresolved.idempotency_key)
-        decision = self._choose_retry(claim.key if request.key is None else request.key)
+        decision = self._choose_retry(state.key)
         return await decision if isinstance(decision, Awaitable) else decision
 
     async def _quote_prices(self, model: str) -> None:

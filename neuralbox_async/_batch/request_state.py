@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from neuralbox_async._batch.coordinator import NotAdmittedError, ServerSignal
-from neuralbox_async._batch.errors import JournalError
-from neuralbox_async._batch.journal_lines import usable_id
-from neuralbox_async._batch.results import BatchResult
+from neuralbox_async._batch.errors import BudgetReachedError, JournalError
+from neuralbox_async._batch.journal_lines import usable_id, usable_tokens
+from neuralbox_async._batch.key_status import KeyStatus
+from neuralbox_async._batch.results import BatchResult, last_error
 from neuralbox_async._call import masking, polling
 from neuralbox_async._call.executor import Call
 from neuralbox_async._clock import time_after
@@ -34,9 +35,11 @@ from neuralbox_async._types import Generation
 from neuralbox_async._wire.responses import decode_generation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from neuralbox_async._batch.coordinator import Claim, Coordinator
+    from neuralbox_async._batch.claim import Claim
+    from neuralbox_async._batch.coordinator import Coordinator
+    from neuralbox_async._batch.typed_items import TypedItem
     from neuralbox_async._call.executor import Executor
     from neuralbox_async._options import CallOptions
     from neuralbox_async._types import GenerateRequest, GenerationId
@@ -50,8 +53,10 @@ class RequestStatus(enum.IntEnum):  # integers, because their hashes are fast
         CLAIMED --sent--> SENT --response--> COMPLETED, FAILED
            |              |  \--pending--> ACCEPTED --status requests--> COMPLETED, FAILED
            |              +--429--> REFUSED --sent again--> SENT
+           |              +--not of the output type--> INVALID --repair admitted--> CLAIMED
            +--pending since an earlier run--> ACCEPTED
 
+    ACCEPTED becomes INVALID as well. INVALID is the end unless a repair is admitted.
     SENT becomes FAILED as well when the journal cannot record it: then nothing is sent. SENT and ACCEPTED become
     UNRESOLVED when the outcome stays unknown: the request may be billed. CLAIMED, SENT and REFUSED become WITHDRAWN
     when the batch ends before the request leaves this machine (again).
@@ -65,17 +70,19 @@ class RequestStatus(enum.IntEnum):  # integers, because their hashes are fast
     FAILED = enum.auto()
     UNRESOLVED = enum.auto()
     WITHDRAWN = enum.auto()
+    INVALID = enum.auto()
 
 
 # Unpacked: in Python 3.11 each lookup of a member in its class takes as long as a call.
-_CLAIMED, _SENT, _ACCEPTED, _REFUSED, _COMPLETED, _FAILED, _UNRESOLVED, _WITHDRAWN = RequestStatus
+_CLAIMED, _SENT, _ACCEPTED, _REFUSED, _COMPLETED, _FAILED, _UNRESOLVED, _WITHDRAWN, _INVALID = RequestStatus
 _ADMITTED = ServerSignal.ADMITTED
 
 TRANSITIONS: dict[RequestStatus, frozenset[RequestStatus]] = {
     _CLAIMED: frozenset({_SENT, _ACCEPTED, _WITHDRAWN}),
-    _SENT: frozenset({_ACCEPTED, _REFUSED, _COMPLETED, _FAILED, _UNRESOLVED, _WITHDRAWN}),
-    _ACCEPTED: frozenset({_COMPLETED, _FAILED, _UNRESOLVED}),
+    _SENT: frozenset({_ACCEPTED, _REFUSED, _COMPLETED, _FAILED, _UNRESOLVED, _WITHDRAWN, _INVALID}),
+    _ACCEPTED: frozenset({_COMPLETED, _FAILED, _UNRESOLVED, _INVALID}),
     _REFUSED: frozenset({_SENT, _WITHDRAWN}),
+    _INVALID: frozenset({_CLAIMED}),
 }
 """The states that may follow each state; none follows the others."""
 
@@ -86,7 +93,8 @@ class RequestState:
     One request of a batch on its way, and what is known of it.
 
     *item*: as it was given. *claim*: of its key. *reserved*: tokens of the budget, None without a budget or when the
-    price is unknown.
+    price is unknown. *typed*: of an item with an output type; with a generation of an earlier run that is not of that
+    type, *wire* is a repair.
     """
 
     index: int
@@ -95,11 +103,16 @@ class RequestState:
     wire: Request
     reserved: int | None = None
     item: object = None
+    typed: TypedItem | None = None
     status: RequestStatus = _CLAIMED
     cancelled_in_flight: bool = False  # after it had been recorded as sent, and before an outcome
     journal_error: JournalError | None = None  # the journal does not have all that is known
+    budget_error: BudgetReachedError | None = None  # the budget did not cover a repair
+    tokens_billed: int = 0  # by this run, as far as it is known
+    unread_result: BatchResult | None = None  # of a request that was cancelled, with an invalid text that is paid for
     _call: Call | None = None  # the one that runs or ran last
     _body: bytes = b""  # of the response with the generation
+    attempts_before: int = 0  # of earlier runs, of generations that were not of the output type
     _attempts: int = 0
     _started: float = attrs.field(factory=time.monotonic)
 
@@ -120,36 +133,52 @@ class RequestState:
 
     async def run(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> BatchResult:
         """
-        Carry the request to its outcome and return the result.
+        Carry the request, and its repairs, to an outcome and return the result.
 
         Raises `NotAdmittedError` when it was refused and the batch ends before it may be sent again.
         """
+        self._started = time.monotonic()
         try:
-            while True:
-                try:
-                    generation = await self._generate(executor, options, coordinator)
-                except RateLimitError as error:
-                    if self.status is not _SENT or error.headers.get("x-should-retry") == "false":
-                        return await self._fail(error, coordinator)
-                    await self._refuse(error, coordinator)
-                except _NotRecordedError as error:
-                    return await self._give_back(error.journal_error, coordinator)
-                except NeuralBoxError as error:
-                    return await self._fail(error, coordinator)
-                else:
-                    return await self._complete(generation, coordinator)
-                await coordinator.admit_again()
-        except NotAdmittedError:
+            while (result := await self._try(executor, options, coordinator)) is None:
+                pass
+        except NotAdmittedError as error:
             await self._withdraw(coordinator)
-            raise
+            if self.typed is None or not self.typed.invalid:
+                raise
+            return self._invalid_result(self.typed, error)
         except GeneratorExit:  # its loop was closed: no coordinator can be reached any more
             raise
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._cancel(coordinator)
+            if self.typed is not None and self.typed.invalid and self.status not in {_COMPLETED, _FAILED}:
+                self.cancelled_in_flight = False
+                cancelled = APIConnectionError("the batch was closed", request_sent=self.status is _UNRESOLVED)
+                self.unread_result = self._invalid_result(self.typed, cancelled)
             raise
+        else:
+            return result
 
     # ------------------------------------------------------------------------------------------------------- requests
+
+    async def _try(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> BatchResult | None:
+        """Send the request and return its result, or None when it, or its repair, was admitted to be sent again."""
+        try:
+            generation = await self._generate(executor, options, coordinator)
+        except RateLimitError as error:
+            if self.status is not _SENT or error.headers.get("x-should-retry") == "false":
+                return await self._fail(error, coordinator)
+            await self._refuse(error, coordinator)
+        except _NotRecordedError as error:
+            return await self._give_back(error.journal_error, coordinator)
+        except NeuralBoxError as error:
+            return await self._fail(error, coordinator)
+        else:
+            if self.typed is None:
+                return await self._complete(generation, coordinator)
+            return await self._complete_typed(self.typed, generation, coordinator)
+        await coordinator.admit_again()
+        return None
 
     async def _generate(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> Generation:
         """Return the generation. Raises `NeuralBoxError`; `RateLimitError` when the request was refused, not run."""
@@ -220,15 +249,58 @@ class RequestState:
 
     async def _complete(self, generation: Generation, coordinator: Coordinator) -> BatchResult:
         self._move(_COMPLETED)
-        used = generation.tokens_used
-        # A negative number is not a number of tokens, and one that needs more than 64 bits is a mistake.
-        tokens_used = None if used is None or not 0 <= used < 2**63 else used
+        return await self._record(generation, coordinator)
+
+    async def _complete_typed(
+        self, typed: TypedItem, generation: Generation, coordinator: Coordinator
+    ) -> BatchResult | None:
+        """Return the result of *generation*, or None if it is not of the output type and a repair was admitted."""
+        if (parsed := typed.parse(generation)) is not None:
+            self._move(_COMPLETED)
+            result = await self._record(generation, coordinator, tokens_of_invalid=typed.tokens_of_invalid)
+            return attrs.evolve(result, value=parsed.value, tokens_used=typed.total_tokens(result.tokens_used))
+        self._move(_INVALID)
+        await self._record(generation, coordinator, is_valid=False)
+        if not typed.may_repair or self.journal_error is not None:
+            return self._invalid_result(typed, self.journal_error)
+        return await self._repair(typed, coordinator)
+
+    async def _repair(self, typed: TypedItem, coordinator: Coordinator) -> BatchResult | None:
+        """Make the next request of *typed* the one to send, or return the result when it is not admitted."""
+        # Its next request is a new one, whatever an earlier run had left.
+        self.claim = attrs.evolve(self.claim, status=KeyStatus.INVALID, unresolved=None)
+        try:
+            self.reserved = await coordinator.admit_repair(self.claim)
+        except BudgetReachedError as error:
+            self.budget_error = error
+            return self._invalid_result(typed, error)
+        except NotAdmittedError as error:
+            return self._invalid_result(typed, error)
+        self._move(_CLAIMED)
+        self._call, self._body, self.wire = None, b"", typed.repair(self.wire.headers)
+        return None
+
+    async def _record(
+        self,
+        generation: Generation,
+        coordinator: Coordinator,
+        *,
+        is_valid: bool = True,
+        tokens_of_invalid: Sequence[int | None] = (),
+    ) -> BatchResult:
+        """Record *generation*, and return its result, with its own tokens."""
+        tokens_used = usable_tokens(generation.tokens_used)
+        self.tokens_billed += tokens_used or 0
         result = self._result(generation, None, tokens_used)
         recorded, body = result, self._body
         if coordinator.has_journal and self._call is not None:
             masked, body = masking.mask_generation(generation, body, self._call.mask)
             recorded = result if masked is generation else attrs.evolve(result, generation=masked)
-        self._note(await coordinator.completed(self.claim, recorded, body))
+        self._note(
+            await coordinator.completed(
+                self.claim, recorded, body, is_valid=is_valid, tokens_of_invalid=tokens_of_invalid
+            )
+        )
         return result
 
     async def _fail(self, error: NeuralBoxError, coordinator: Coordinator) -> BatchResult:
@@ -236,7 +308,7 @@ class RequestState:
         self._move(_FAILED if not_billed else _UNRESOLVED)
         result = self._result(None, error, 0 if not_billed else None)
         self._note(await coordinator.failed(self.claim, result, self._generation_id(error)))
-        return result
+        return self._failed_result(result, error)
 
     async def _give_back(self, error: JournalError, coordinator: Coordinator) -> BatchResult:
         """Return the result of a request that is not sent because the journal could not record that: with *error*."""
@@ -244,7 +316,7 @@ class RequestState:
         self._note(error)
         # No line in the journal: it would settle an earlier run's request with the same key.
         await coordinator.withdrawn(self.claim)
-        return self._result(None, error, 0)
+        return self._failed_result(self._result(None, error, 0), error)
 
     async def _refuse(self, error: RateLimitError, coordinator: Coordinator) -> None:
         # It will be sent again, perhaps in hours: until then it is not unresolved.
@@ -259,7 +331,7 @@ class RequestState:
 
     async def _cancel(self, coordinator: Coordinator) -> None:
         """Record that the request was cancelled on its way."""
-        if self.status not in TRANSITIONS:
+        if self.status not in TRANSITIONS or self.status is _INVALID:
             return  # it has its outcome
         self.cancelled_in_flight = self.status is _SENT or self.status is _ACCEPTED
         if self.possibly_billed:
@@ -280,6 +352,17 @@ class RequestState:
     def _generation_id(self, error: NeuralBoxError) -> GenerationId | None:
         return error.generation_id if self.generation_id is None else self.generation_id
 
+    def _failed_result(self, result: BatchResult, error: NeuralBoxError) -> BatchResult:
+        """Return *result*, with *error*; if it was the repair that failed, the result with the invalid text."""
+        if self.typed is None or not self.typed.invalid:
+            return result
+        return self._invalid_result(self.typed, error)
+
+    def _invalid_result(self, typed: TypedItem, cause: Exception | None) -> BatchResult:
+        """Return the result with the invalid text; *cause*: the reason why no repair replaced it."""
+        error = typed.error(time.monotonic() - self._started, cause)
+        return self._result(None, error, typed.total_tokens(None if last_error(error).billed == "unknown" else 0))
+
     def _result(
         self, generation: Generation | None, error: NeuralBoxError | None, tokens_used: int | None
     ) -> BatchResult:
@@ -290,7 +373,7 @@ class RequestState:
             request=self.request,
             generation=generation,
             error=error,
-            attempts=self._attempts,
+            attempts=self.attempts_before + self._attempts,
             elapsed=time.monotonic() - self._started,
             tokens_used=tokens_used,
         )

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic
 
 import attrs
 
 from neuralbox_async._errors import NeuralBoxError
+from neuralbox_async._parsed import ParsingError
+from neuralbox_async._type_parameters import T
 from neuralbox_async._types import GenerateRequest, Generation, GenerationId
 
 
 @attrs.frozen(kw_only=True, slots=False)  # without slots it is made in half the time
-class BatchResult:
+class BatchResult(Generic[T]):
     """
     The result of one request of a batch.
 
@@ -24,8 +26,10 @@ class BatchResult:
       numbered.
     * *request*: the valid request; None when the input is not a valid request.
     * *generation*, *error*: one of them is None. *error.billed* has the billing status.
+    * *value*: the text of the generation as a value of the *output_type*; None without one, and with an error. A text
+      that is not of that type, also after its repairs, is in a `ParsingError`.
     * *attempts*: how many attempts were made. *elapsed*: seconds from the first attempt to the end, waits included.
-    * *tokens_used*: NeuralBox tokens billed; None when it is unknown.
+    * *tokens_used*: NeuralBox tokens billed, for repairs as well; None when it is unknown.
     * *from_journal*: whether an earlier run generated it, which then also paid for it; see *include_done*.
     """
 
@@ -35,6 +39,7 @@ class BatchResult:
     request: GenerateRequest | None = None
     generation: Generation | None = None
     error: NeuralBoxError | None = None
+    value: T | None = None
     attempts: int = 0
     elapsed: float = 0.0
     tokens_used: int | None = None
@@ -45,6 +50,12 @@ class BatchResult:
         if self.generation is None:
             raise self.error or AssertionError("a result has a generation or an error")
         return self.generation
+
+
+def last_error(error: NeuralBoxError) -> NeuralBoxError:
+    """Return the error of the last request behind *error*: that of a repair, if it failed."""
+    cause = error.__cause__
+    return cause if isinstance(error, ParsingError) and isinstance(cause, NeuralBoxError) else error
 
 
 @attrs.frozen(kw_only=True)
@@ -126,7 +137,7 @@ class ResultBuffer:
     """
 
     def __init__(self, capacity: int, *, ordered: bool) -> None:
-        self.ready: deque[BatchResult] = deque()
+        self.ready: deque[BatchResult[Any]] = deque()
         self._early: dict[int, BatchResult | None] | None = {} if ordered else None
         self._next = 0
         self._capacity = capacity

@@ -15,6 +15,7 @@ from neuralbox_async._batch.errors import BudgetReachedError, JournalError, Requ
 from neuralbox_async._batch.inputs import END
 from neuralbox_async._batch.notifier import Notifier
 from neuralbox_async._batch.request_state import RequestState
+from neuralbox_async._batch.results import last_error
 from neuralbox_async._errors import (
     AuthenticationError,
     ClientClosedError,
@@ -323,8 +324,14 @@ class BatchRunner:
             result = await state.run(self._executor, self._options, self._coordinator)
         except NotAdmittedError:
             result = None
+        except BaseException:
+            if state.unread_result is not None:
+                self._deliver(state.unread_result)
+            raise
         finally:
             self.stats.end(state)
+        if state.budget_error is not None:
+            self._stop_sending(RunState.DRAINING, state.budget_error)
         if state.journal_error is not None:
             self.stop(state.journal_error)
         if result is None:
@@ -337,13 +344,16 @@ class BatchRunner:
         self.buffer.put(result.index, result)
         error = result.error
         if error is not None:
-            self._stop_after(error)
+            self._stop_after(last_error(error))
         self._results_changed.notify_all()
         self.stats.report_progress()
 
     def _deliver_earlier(self, result: BatchResult) -> None:
-        """Deliver the *result* of an earlier run, which is done and paid for: in any state, and counted as skipped."""
-        self.stats.add_skipped()
+        """Deliver the *result* of an earlier run, which is paid for: in any state, and counted as skipped if done."""
+        if result.error is None:
+            self.stats.add_skipped()
+        else:
+            self.stats.add(result)
         self.buffer.put(result.index, result)
         self._results_changed.notify_all()
         self.stats.report_progress()

@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from neuralbox_async._batch.results import BatchProgress, BatchReport
+from neuralbox_async._batch.results import BatchProgress, BatchReport, last_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +60,7 @@ class BatchStats:
     def end(self, state: RequestState) -> None:
         """Count the end of *state*'s processing, whatever its outcome."""
         self._in_progress -= 1
+        self._tokens_used += state.tokens_billed
         if state.cancelled_in_flight:
             self._cancelled_keys.append(state.key)
             if state.possibly_billed:
@@ -67,13 +68,13 @@ class BatchStats:
 
     def add(self, result: BatchResult) -> None:
         """Count *result*."""
-        self._tokens_used += result.tokens_used or 0
         if result.error is None:
             self._completed += 1
             return
         self._failed_by_type[type(result.error).__name__] += 1
-        if result.error.billed != "no":
-            self._add_unknown(result.key, result.error.generation_id)
+        error = last_error(result.error)
+        if error.billed == "unknown":
+            self._add_unknown(result.key, error.generation_id)
 
     def add_skipped(self) -> None:
         """Count a request that is done since an earlier run."""

@@ -21,6 +21,7 @@ from neuralbox_async._call.stream_interruption import interruption
 from neuralbox_async._call.stream_reader import StreamLimits, StreamReader, close_threadsafe
 from neuralbox_async._call.stream_state import TRANSITIONS, StreamState, TextStream, check_not_ended
 from neuralbox_async._call.stream_timeouts import StreamTimeouts
+from neuralbox_async._call.typed_stream import TypedStream
 from neuralbox_async._clock import clock, now
 from neuralbox_async._errors import (
     APIConnectionError,
@@ -34,6 +35,7 @@ from neuralbox_async._errors import (
 from neuralbox_async._http.transport import CLOSED_WHILE_READING
 from neuralbox_async._lazy_imports import asyncio, lazy_module
 from neuralbox_async._secret import without_frames
+from neuralbox_async._type_parameters import T
 from neuralbox_async._types import ContentDelta, Generation, GenerationEnd, GenerationStart, StreamEvent
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from neuralbox_async._http.transport import Response
     from neuralbox_async._types import GenerationId
     from neuralbox_async._wire import events, fast_path
+    from neuralbox_async._wire.output_types import OutputType
 else:
     unstreamed = lazy_module("neuralbox_async._call.unstreamed")
     events = lazy_module("neuralbox_async._wire.events")
@@ -55,7 +58,7 @@ _CLOSED_WHILE_OPENING = "the stream was closed while it was being opened"
 _DRAIN_TIMEOUT = 0.25  # seconds for the server to end the body after the terminal event, so that the connection is kept
 
 
-class AsyncStream(AsyncOnly):
+class AsyncStream(TypedStream[T], AsyncOnly):
     """
     The events of one generation, once each and in order: an async context manager and an async iterator.
 
@@ -71,14 +74,16 @@ class AsyncStream(AsyncOnly):
         open_response: Callable[[], Awaitable[tuple[Response, Call]]],
         limits: StreamLimits,
         recover: Callable[[GenerationId, float], Awaitable[Generation]] | None = None,
+        output_type: OutputType[T] | None = None,
     ) -> None:
         self._open_response = open_response
         self._limits = limits
         self._recover = recover
+        self._output_type = output_type
         self._state = StreamState.NEW  # changed by `_move` only
         self._call: Call | None = None
         self._reader: StreamReader | None = None
-        self._finalizer: weakref.finalize[..., AsyncStream] | None = None
+        self._finalizer: weakref.finalize[..., AsyncStream[Any]] | None = None
         self._is_reading = False
         # Received and not delivered yet: events (dicts are deltas, see `take_deltas`), and a failure after them.
         self._pending: deque[StreamEvent | dict[str, Any]] = deque()
@@ -103,7 +108,8 @@ class AsyncStream(AsyncOnly):
             raise StreamStateError(msg)
         self._move(StreamState.OPENING)
         self._now = clock()
-        self._timeouts.start(self._now())
+        self._started = self._now()
+        self._timeouts.start(self._started)
         response, self._call = await self._open_response()
         self._reader = StreamReader(response, self._limits)
         self._decode = self._call.decode

@@ -19,6 +19,7 @@ from neuralbox_async._cli.input_formats import Format
 from neuralbox_async._cli.input_rows import InputRows, RequestBuilder, Template
 from neuralbox_async._cli.kept_items import KeptItems
 from neuralbox_async._cli.output import Output
+from neuralbox_async._cli.schema import Schema, max_repairs_option, schema_option
 from neuralbox_async._cli.unknown_requests import ask
 from neuralbox_async._options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_CONNECTIONS, DEFAULT_TIMEOUT
 
@@ -183,6 +184,8 @@ def _parse_columns(_context: click.Context, _parameter: click.Parameter, texts: 
     help="Skip invalid rows. Otherwise nothing is sent if a row is invalid. A file that is invalid as a whole, or CSV "
     "with a quote out of place, is refused in either case.",
 )
+@schema_option
+@max_repairs_option
 @options.local
 @click.pass_context
 def batch(
@@ -214,6 +217,8 @@ def batch(
     on_unknown: Literal["skip", "retry", "ask"],
     on_changed: Literal["refuse", "skip"],
     skip_invalid: bool,
+    schema: Schema | None,
+    max_repairs: int,
     local: bool,
 ) -> None:
     """
@@ -248,6 +253,7 @@ def batch(
       neuralbox batch reviews.csv --template "{review}" --dry-run --limit 100
       neuralbox batch excel.csv -o out.jsonl --encoding cp1252 --key-column id --keep all
       neuralbox batch prompts.txt --local | jq -r .content
+      neuralbox batch reviews.csv -o moods.jsonl --template "{review}" --schema mood.json
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
     if journal is not None and no_journal:
         raise click.UsageError("--journal and --no-journal exclude each other.")
@@ -260,6 +266,7 @@ def batch(
         defaults={name: value for name, value in fields.items() if value is not None},
         template=template,
         key_column=key_column,
+        schema=None if schema is None else schema.contents,
     )
     run = RunOptions(
         source=source or "-",
@@ -272,6 +279,8 @@ def batch(
         budget=budget,
         limit_to_balance=limit_to_balance,
         ordered=ordered,
+        schema=schema,
+        max_repairs=max_repairs,
         arguments=context.meta[_ARGUMENTS],
     )
     file_checks.check_files(run.source, file, run.journal)

@@ -30,6 +30,7 @@ from neuralbox_async._cli.next_command import next_steps
 from neuralbox_async._cli.output import Output, completed_lines, escaped, result_line
 from neuralbox_async._cli.progress import ProgressDisplay, progress_display
 from neuralbox_async._cli.saved_results import saved_results
+from neuralbox_async._cli.schema import Schema
 from neuralbox_async._cli.terminal import counted, discard_stderr, print_error
 
 _COMPLETED, _ERROR, _SOME_FAILED, _STOPPED, _SIGNALLED = 0, 1, 3, 4, 128
@@ -51,6 +52,8 @@ class RunOptions:
     budget: int | None
     limit_to_balance: bool
     ordered: bool
+    schema: Schema | None
+    max_repairs: int
     arguments: tuple[str, ...]
 
 
@@ -109,6 +112,8 @@ class BatchRun:
             budget=options.budget,
             limit_to_balance=options.limit_to_balance,
             max_rate=options.max_rate,
+            output_type=None if options.schema is None else options.schema.output_type,
+            max_repairs=options.max_repairs,
             on_progress=lambda progress: self._on_progress(progress, display),
         )
         if options.journal is not None and options.output.is_regular:
@@ -120,7 +125,7 @@ class BatchRun:
                 if options.journal is None:
                     options.output.open_empty()
                 else:
-                    options.output.open(completed_lines(options.journal, self._rows))
+                    options.output.open(completed_lines(options.journal, self._rows, options.schema))
                 self._batch = batch
                 display.update(batch.progress)
                 await self._write_results(batch)
@@ -153,9 +158,10 @@ class BatchRun:
             options.output.close()
 
     async def _write_results(self, batch: AsyncBatch) -> None:
+        options = self._options
         try:
             while results := await batch.read_batch():
-                self._write_lines([result_line(result, self._rows) for result in results])
+                self._write_lines([result_line(result, self._rows, options.schema) for result in results])
                 failures = (result for result in results if result.error is not None)
                 self._first_failure = self._first_failure or next(failures, None)
         except (InvalidRowError, OSError) as error:  # from reading the rows a second time

@@ -16,6 +16,7 @@ from neuralbox_async._cli.batch_rows import name_of
 from neuralbox_async._cli.batch_run import RunOptions
 from neuralbox_async._cli.error_messages import error_line, printable_line
 from neuralbox_async._cli.input_rows import InputRows
+from neuralbox_async._cli.schema import Schema
 from neuralbox_async._cli.terminal import TextWriter, counted, spinner
 
 _REQUESTS_SHOWN: Final = 3
@@ -39,7 +40,7 @@ def print_dry_run(run: RunOptions, rows: InputRows, client_options: dict[str, An
     writer = TextWriter()
     writer.write(printable_line(f"{name_of(run.source)}: {', '.join(facts)}") + "\n")
     first = list(islice(_left(rows, completed), _REQUESTS_SHOWN))
-    for request, body in zip(first, anyio.run(_bodies, first), strict=True):
+    for request, body in zip(first, anyio.run(_bodies, first, run.schema), strict=True):
         place = rows.place_of(request.key) or {}
         key = json.dumps(request.key, ensure_ascii=False)
         writer.write(f"\nThe request of {rows.unit} {place.get('line')}, with the key {key}:\n")
@@ -82,14 +83,15 @@ def _digest(key: str) -> int:
     return digest_of(key.encode(errors="replace"))
 
 
-async def _bodies(requests: list[GenerateRequest]) -> list[Any]:
+async def _bodies(requests: list[GenerateRequest], schema: Schema | None) -> list[Any]:
     """Return the bodies that a client sends for *requests*."""
     from neuralbox_async.testing import FakeTransport  # not above: most runs do not need it
 
     transport = FakeTransport({"id": 1, "status": "completed", "content": "-"})
     async with AsyncNeuralBox(_KEY, transport=transport) as client:
         for request in requests:
-            async with client.generate_many([request]) as batch:
+            output_type = None if schema is None else schema.output_type
+            async with client.generate_many([request], output_type=output_type, max_repairs=0) as batch:
                 await batch.read_batch()
     return [request.json for request in transport.requests]
 

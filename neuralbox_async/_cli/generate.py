@@ -20,12 +20,21 @@ from neuralbox_async import (
     Generation,
     Message,
     NeuralBoxError,
+    ParsingError,
     TextPart,
 )
 from neuralbox_async._cli import options
-from neuralbox_async._cli.json_output import event_line, print_generation
+from neuralbox_async._cli.json_output import event_line, print_generation, print_parsed
 from neuralbox_async._cli.prompt import read_images, read_prompt
-from neuralbox_async._cli.terminal import TextWriter, check_stdout, print_footer, print_unwritten, spinner
+from neuralbox_async._cli.schema import Schema, max_repairs_option, schema_option
+from neuralbox_async._cli.terminal import (
+    TextWriter,
+    check_stdout,
+    print_footer,
+    print_invalid_text,
+    print_unwritten,
+    spinner,
+)
 
 _LOCAL_EVENT_INTERVAL: Final = 0.02  # seconds between the events of a local stream at a terminal
 
@@ -37,6 +46,8 @@ class _Call:
     parameters: dict[str, Any]
     stream: bool
     as_json: bool
+    schema: Schema | None
+    max_repairs: int
 
 
 @click.command(short_help="Generate text from a prompt.")
@@ -59,6 +70,8 @@ class _Call:
     metavar="FILE",
     help='An image to send with the prompt; "-" reads it from stdin. Can be repeated.',
 )
+@schema_option
+@max_repairs_option
 @options.local
 @click.option("--timeout", type=options.SECONDS, metavar="SECONDS", help="Time limit, including retries.")
 def generate(
@@ -71,6 +84,8 @@ def generate(
     stream: bool | None,
     as_json: bool,
     images: tuple[str, ...],
+    schema: Schema | None,
+    max_repairs: int,
     local: bool,
     timeout: float | None,
 ) -> None:
@@ -89,7 +104,10 @@ def generate(
       neuralbox generate "Summarise:" < article.txt
       curl -s https://example.com/cat.jpg | neuralbox generate "What is this?" --image -
       neuralbox generate "Count to ten" --json --stream
+      neuralbox generate "Three rivers, with lengths" --schema rivers.json | jq .
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
+    if stream and schema is not None:
+        raise click.UsageError("--stream and --schema exclude each other: JSON is printed when it is valid as a whole.")
     parts = read_images(images)
     text = read_prompt(prompt, reads_stdin="-" not in images)
     check_stdout()
@@ -102,8 +120,10 @@ def generate(
             "max_tokens": max_tokens,
             "timeout": NOT_GIVEN if timeout is None else timeout,
         },
-        stream=sys.stdout.isatty() and not as_json if stream is None else stream,
+        stream=sys.stdout.isatty() and not as_json and schema is None if stream is None else stream,
         as_json=as_json,
+        schema=schema,
+        max_repairs=max_repairs,
     )
     with _open_client(local=local) as client:
         anyio.run(_generate, client, call)
@@ -126,7 +146,10 @@ async def _generate(client: AsyncNeuralBox, call: _Call) -> None:
     async with client:
         started = time.monotonic()
         try:
-            generation = await (_print_stream if call.stream else _print_generation)(client, call, writer)
+            if call.schema is not None:
+                generation = await _print_value(client, call, call.schema.output_type, writer)
+            else:
+                generation = await (_print_stream if call.stream else _print_generation)(client, call, writer)
         finally:
             # After an error, too: the text that arrived stays readable, and the error begins a line.
             writer.end_line()
@@ -159,6 +182,20 @@ async def _print_events(stream: AsyncStream, call: _Call, writer: TextWriter, st
             async for text in stream.text_stream:
                 stop_spinner()
                 writer.write(text)
+
+
+async def _print_value(client: AsyncNeuralBox, call: _Call, output_type: type[Any], writer: TextWriter) -> Generation:
+    with spinner(f"waiting for {call.parameters['model']}") as stop_spinner:
+        try:
+            parsed = await client.parse(**call.parameters, output_type=output_type, max_repairs=call.max_repairs)
+        except ParsingError as error:
+            stop_spinner()
+            print_invalid_text(error)
+            raise
+    # All attempts were billed.
+    generation = attrs.evolve(parsed.generation, tokens_used=parsed.tokens_used)
+    print_parsed(parsed.value, generation, writer, as_json=call.as_json)
+    return generation
 
 
 async def _print_generation(client: AsyncNeuralBox, call: _Call, writer: TextWriter) -> Generation:

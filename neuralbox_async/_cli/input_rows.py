@@ -6,7 +6,7 @@ import hashlib
 import json
 import string
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, BinaryIO, Final
 
@@ -55,12 +55,14 @@ class RequestBuilder:
     """
     Makes requests from rows: prompts from *template*, if any; *defaults* are the fields of rows without them.
 
-    *key_column*: the column or member that is the key instead of "key".
+    *key_column*: the column or member that is the key instead of "key". *schema*: of the answers, part of the hash that
+    is the key of a row without one.
     """
 
     defaults: dict[str, Any]
     template: Template | None = None
     key_column: str | None = None
+    schema: Mapping[str, Any] | None = None
 
     @property
     def columns(self) -> frozenset[str]:
@@ -219,7 +221,8 @@ class InputRows:
 
     def _content_key(self, members: dict[str, Any], number: int) -> str:
         # It must never change: a journal identifies rows by it.
-        encoded = json.dumps(members, sort_keys=True, separators=(",", ":")).encode()
+        identity = members if self._builder.schema is None else [members, self._builder.schema]
+        encoded = json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()
         key = hashlib.sha256(encoded).hexdigest()[:_KEY_LENGTH]
 
         # Rows are read in order, so that keys of earlier rows have the lowest numbers in the second pass, too.

@@ -44,6 +44,19 @@ def print_generation(result: Generation | NeuralBoxError, writer: TextWriter, *,
         raise
 
 
+def print_parsed(value: Any, generation: Generation, writer: TextWriter, *, as_json: bool) -> None:
+    """
+    Print the JSON *value* that was parsed from *generation*, or a line of JSON with both.
+
+    If stdout fails, stderr gets the text or how to get it. Raises `OSError`.
+    """
+    try:
+        writer.write(_line({"value": value, **_members(generation)} if as_json else value))
+    except OSError:
+        print_unwritten(generation)
+        raise
+
+
 def generation_line(generation: Generation) -> str:
     """
     Return *generation* as one line: every attribute except *raw*, null for what the API did not send.
@@ -73,7 +86,7 @@ def _is_shown(attribute: attrs.Attribute[Any], value: Any) -> bool:
     return attribute.name != "raw" and (attribute.name != "problems" or bool(value))
 
 
-def _line(members: dict[str, Any]) -> str:
+def _line(members: Any) -> str:
     return json.dumps(members, ensure_ascii=False, default=_encode) + "\n"
 
 

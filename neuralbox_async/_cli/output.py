@@ -16,13 +16,16 @@ from neuralbox_async import (
     JournalEntry,
     NeuralBoxError,
     OutcomeUnknownError,
+    ParsingError,
     ResponseError,
     read_journal,
 )
 from neuralbox_async._cli import output_file
 from neuralbox_async._cli.error_messages import printable_line
 from neuralbox_async._cli.input_rows import InputRows
+from neuralbox_async._cli.schema import Schema
 from neuralbox_async._cli.terminal import TextWriter
+from neuralbox_async._parsed import InvalidOutputError
 
 _LINES_PER_WRITE: Final = 500
 _STDOUT: Final = 1  # its descriptor
@@ -160,18 +163,28 @@ def has_entries(journal: str) -> bool:
     return next(read_journal(journal), None) is not None
 
 
-def completed_lines(journal: str, rows: InputRows) -> Iterator[str]:
-    """Yield the lines of those *rows* that *journal* has as done. Raises `JournalError`."""
+def completed_lines(journal: str, rows: InputRows, schema: Schema | None) -> Iterator[str]:
+    """
+    Yield the lines of those *rows* that *journal* has as done, with values under *schema*. Raises `JournalError`.
+
+    A text that is not valid, because the row was completed with another schema, is an error.
+    """
     for entry in read_journal(journal):
         if entry.event == "done" and entry.generation is not None and (place := rows.place_of(entry.key)):
-            yield _completed_line(entry, entry.generation, place)
+            try:
+                parsed = {} if schema is None else {"value": schema.parse(entry.generation.content)}
+            except InvalidOutputError as error:
+                yield _invalid_line(entry, entry.generation, place, error)
+            else:
+                yield _completed_line(entry, entry.generation, place, parsed, entry.tokens_used_total)
 
 
-def result_line(result: BatchResult, rows: InputRows) -> str:
+def result_line(result: BatchResult, rows: InputRows, schema: Schema | None) -> str:
     """Return the line of *result*, which belongs to one of *rows*."""
     place = rows.place_of(result.key) or {}
     if result.generation is not None:
-        return _completed_line(result, result.generation, place)
+        parsed = {} if schema is None else {"value": result.value}
+        return _completed_line(result, result.generation, place, parsed, result.tokens_used)
     error = result.error
     return _line(
         key=str(result.key),
@@ -197,18 +210,41 @@ def _received(error: NeuralBoxError | None) -> dict[str, str]:
     return {"body": error.body[:_MAX_BODY].decode(errors="replace")} if error.body else {}
 
 
-def _completed_line(result: BatchResult | JournalEntry, generation: Generation, place: dict[str, Any]) -> str:
+def _completed_line(
+    result: BatchResult | JournalEntry,
+    generation: Generation,
+    place: dict[str, Any],
+    parsed: dict[str, Any],
+    tokens_used: int | None,
+) -> str:
     files = {"url": generation.url, "thumbnail_url": generation.thumbnail_url}
     return _line(
         key=str(result.key),
         **place,
+        **parsed,
         content=generation.content,
         **{name: url for name, url in files.items() if url is not None},
         model=generation.model,
         id=generation.id,
-        tokens_used=generation.tokens_used,
+        tokens_used=tokens_used if parsed else generation.tokens_used,
         attempts=result.attempts,
         elapsed=round(result.elapsed, 3),
+    )
+
+
+def _invalid_line(entry: JournalEntry, generation: Generation, place: dict[str, Any], error: InvalidOutputError) -> str:
+    return _line(
+        key=str(entry.key),
+        **place,
+        error_type=ParsingError.__name__,
+        message=printable_line(str(error)),
+        text=generation.content,
+        billed="yes",
+        model=generation.model,
+        id=generation.id,
+        tokens_used=entry.tokens_used_total,
+        attempts=entry.attempts,
+        elapsed=round(entry.elapsed, 3),
     )
 
 

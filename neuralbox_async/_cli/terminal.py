@@ -16,7 +16,7 @@ from neuralbox_async._cli.error_messages import error_line, printable_line, retr
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from neuralbox_async import Generation
+    from neuralbox_async import Generation, ParsingError
 
 # Control characters in a generated text could move the cursor, rename the window or fill the clipboard.
 _CONTROLS: Final = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\N{REPLACEMENT CHARACTER}")
@@ -159,6 +159,12 @@ def print_unwritten(generation: Generation) -> None:
     elif generation.content or generation.url:
         print_error("neuralbox: this text was not written to stdout, or not all of it:")
         print_error((generation.content or generation.url or "").translate(_FOR_TERMINALS))
+
+
+def print_invalid_text(error: ParsingError) -> None:
+    """Write to stderr the text of *error*, which is billed: stdout gets valid output only."""
+    print_error("neuralbox: this text is not valid:")
+    print_error(error.text.translate(_FOR_TERMINALS))
 
 
 def console(stream: IO[str]) -> Console:

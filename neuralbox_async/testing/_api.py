@@ -40,13 +40,14 @@ class API:
         self.faults = FaultQueue()
         self.store = AccountStore(settings.balance, settings.history)
         self.requests: deque[ReceivedRequest] = deque(maxlen=settings.history)
+        self.next_texts: deque[str] = deque()
         self.in_flight = 0
         self.peak_in_flight = 0
         self._settings = settings
         self._indexes = itertools.count()
         # By connection: HTTP/1.1 handles one request at a time on each.
         self._exchanges: dict[object, Exchange] = {}
-        self._generations = GenerationHandler(settings, self.store)
+        self._generations = GenerationHandler(settings, self.store, self.next_texts)
         self._account = AccountHandler(settings, self.store)
         self._limits = RateLimits(
             hour=Window(settings.limit_hour, settings.hour_seconds),
@@ -61,6 +62,7 @@ class API:
         self._indexes = itertools.count()
         self.peak_in_flight = self.in_flight
         self.faults.clear()
+        self.next_texts.clear()
         self.store.reset()
         self._limits.reset()
 

@@ -13,6 +13,7 @@ from neuralbox_async.testing._responses import DONE, HEARTBEAT, delta_event, end
 from neuralbox_async.testing._text import echo, tokenize
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Iterator
 
     from aiohttp import web
@@ -36,9 +37,10 @@ _BATCH_BYTES: Final = 16 * 1024
 class GenerationHandler:
     """Handles valid generation requests."""
 
-    def __init__(self, settings: Settings, store: AccountStore) -> None:
+    def __init__(self, settings: Settings, store: AccountStore, next_texts: deque[str]) -> None:
         self._settings = settings
         self._store = store
+        self._next_texts = next_texts
 
     async def run(self, exchange: Exchange, request: GenerationRequest) -> Generation:
         """Run a generation that is not streamed, or leave it pending.
@@ -98,6 +100,8 @@ class GenerationHandler:
         return self._store.create(request, price, reply=reply, request_index=exchange.received.index, key=key), True
 
     def _reply(self, request: GenerationRequest) -> Iterator[str]:
+        if self._next_texts:
+            return iter(tokenize(self._next_texts.popleft()))
         reply = self._settings.reply
         text = reply or echo(request.prompt, request.images) if isinstance(reply, str | None) else reply(request.data)
         return iter(tokenize(text) if isinstance(text, str) else text)

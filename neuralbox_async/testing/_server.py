@@ -167,6 +167,12 @@ class NeuralBoxServer(Lifecycle, FaultInjector):
         """The keyword arguments for a client of this server: ``AsyncNeuralBox(**server.client_options)``."""
         return {"api_key": self.api_key, "base_url": self.base_url}
 
+    # Texts
+
+    def reply_with(self, *texts: str) -> None:
+        """Use *texts* for the next generations, one each in their order, before *reply* applies again. Thread-safe."""
+        self._api.next_texts.extend(texts)
+
     # Records
 
     @property
@@ -209,7 +215,11 @@ class NeuralBoxServer(Lifecycle, FaultInjector):
         return 0 if self._thread is None else self._thread.connections_accepted
 
     def reset(self) -> None:
-        """Delete requests, bills, generations, faults and used limits; restore the balance. No id is used twice."""
+        """
+        Delete requests, bills, generations, faults, queued texts and used limits, and restore the balance.
+
+        No id is used twice.
+        """
         self._api.reset()
 
     # Waiting

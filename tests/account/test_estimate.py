@@ -89,12 +89,6 @@ async def test_invalid_requests(client, server, requests, options):
     assert 0 == len(server.requests)
 
 
-async def test_unknown_model(client):
-    """A model without a price is an error."""
-    with pytest.raises(NotFoundError):
-        await client.estimate(["Hi"], model="nope")
-
-
 async def test_lost_connection(client, server):
     """A price request is repeated like a GET."""
     server.drop(method="POST", path="/models*")

@@ -16,7 +16,7 @@ from neuralbox_async import (
     ProviderError,
     RequestChangedError,
 )
-from neuralbox_async._batch.journal import KeyStatus
+from neuralbox_async._batch.key_status import KeyStatus
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 

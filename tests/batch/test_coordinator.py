@@ -20,7 +20,7 @@ from neuralbox_async import (
 )
 from neuralbox_async._batch.budget import Budget
 from neuralbox_async._batch.coordinator import Coordinator, NotAdmittedError, ServerSignal
-from neuralbox_async._batch.journal import KeyStatus
+from neuralbox_async._batch.key_status import KeyStatus
 from neuralbox_async._batch.pacer import Pacer
 from neuralbox_async._batch.results import BatchResult
 from neuralbox_async._call.rate_limits import RateLimits

@@ -16,8 +16,9 @@ from neuralbox_async import (
     RateLimitError,
 )
 from neuralbox_async._batch.coordinator import Claim, NotAdmittedError
-from neuralbox_async._batch.journal import KeyStatus, Unresolved
+from neuralbox_async._batch.key_status import KeyStatus, Unresolved
 from neuralbox_async._batch.request_state import TRANSITIONS, RequestState, RequestStatus
+from neuralbox_async._batch.typed_items import TypedOutput
 from neuralbox_async._call.executor import Call
 from neuralbox_async._http.transport import HTTPRequest
 from neuralbox_async._options import CallOptions
@@ -32,14 +33,15 @@ PENDING = Generation(id="gen_1", status="pending")
 class RecordingCoordinator:
     """A coordinator that records the names of its calls, and the cost of each outcome."""
 
-    def __init__(self, journal_error=None):
+    def __init__(self, journal_error=None, *, admits_repairs=False):
         self.calls = []
+        self.admits_repairs = admits_repairs
         self.journal_error = journal_error
 
     def __getattr__(self, name):
-        async def record(*arguments):
+        async def record(*_arguments, **_options):
             self.calls.append(name)
-            if name == "admit_again":
+            if name == "admit_again" or (name == "admit_repair" and not self.admits_repairs):
                 raise NotAdmittedError
             return self.journal_error if name in {"completed", "failed", "refused"} else None
 
@@ -54,6 +56,11 @@ def claimed(*, pending=False):
     request = GenerateRequest("gpt-5", "Hi")
     wire = Request(method="POST", path="/generate", body=b"{}", headers={"Idempotency-Key": "1"})
     return RequestState(0, claim, request, wire)
+
+
+def typed(max_repairs=1):
+    """Return an item whose values are integers."""
+    return TypedOutput.of(int, max_repairs).item(GenerateRequest("gpt-5", "Hi"))
 
 
 def call_of(state, *, sent=True):
@@ -88,11 +95,26 @@ async def lose(state, coordinator):
     assert result.tokens_used is None
 
 
+async def reject(state, coordinator):
+    state.typed = typed(max_repairs=0)
+    result = await state._complete_typed(state.typed, GENERATION, coordinator)
+    assert ("Hi", 3) == (result.error.text, result.tokens_used)
+
+
+async def repair(state, coordinator):
+    state.typed = typed()
+    state.typed.parse(GENERATION)
+    coordinator.admits_repairs = True
+    assert await state._repair(state.typed, coordinator) is None
+
+
 async def withdraw(state, coordinator):
     await state._withdraw(coordinator)
 
 
 METHODS = {
+    RequestStatus.CLAIMED: repair,
+    RequestStatus.INVALID: reject,
     RequestStatus.SENT: send,
     RequestStatus.ACCEPTED: accept,
     RequestStatus.REFUSED: refuse,
@@ -103,6 +125,8 @@ METHODS = {
 }
 # The call of the coordinator that belongs to each new state: one, which updates the journal before the budget.
 CALLS = {
+    RequestStatus.CLAIMED: "admit_repair",
+    RequestStatus.INVALID: "completed",
     RequestStatus.SENT: "sent",
     RequestStatus.ACCEPTED: "accepted",
     RequestStatus.REFUSED: "refused",
@@ -135,7 +159,8 @@ async def test_other_transitions(before, after):
     with pytest.raises(AssertionError, match=f"{before.name} cannot become {after.name}"):
         await METHODS[after](state, coordinator)
 
-    assert (before, []) == (state.status, coordinator.calls)
+    # A repair is admitted before the request may be claimed for it.
+    assert (before, ["admit_repair"] if after is RequestStatus.CLAIMED else []) == (state.status, coordinator.calls)
 
 
 def test_final_states():
@@ -163,6 +188,7 @@ async def test_a_pending_request_of_an_earlier_run():
         (RequestStatus.SENT, True, RequestStatus.UNRESOLVED, ["unresolved"], True),
         (RequestStatus.ACCEPTED, True, RequestStatus.UNRESOLVED, ["unresolved"], True),
         (RequestStatus.COMPLETED, True, RequestStatus.COMPLETED, [], False),
+        (RequestStatus.INVALID, True, RequestStatus.INVALID, [], False),
     ],
 )
 async def test_cancelling(before, sent, after, calls, in_flight):

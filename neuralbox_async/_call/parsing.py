@@ -1,0 +1,135 @@
+"""
+The conversation of `AsyncNeuralBox.parse`: a request for JSON, and repairs, in which it goes on with the problems.
+
+The API has no response format: the schema is in the system message.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from neuralbox_async._call import polling
+from neuralbox_async._clock import now
+from neuralbox_async._errors import NeuralBoxError
+from neuralbox_async._parsed import (
+    InvalidOutputError,
+    ParsedGeneration,
+    ParsingError,
+    Problem,
+    summary_of,
+    total_tokens,
+)
+from neuralbox_async._types import Generation, Message, Messages, messages_from
+from neuralbox_async._validation import is_blank
+from neuralbox_async._wire.output_types import output_type_of
+from neuralbox_async._wire.responses import decode_generation
+
+if TYPE_CHECKING:
+    from neuralbox_async._call.executor import Call, Executor
+    from neuralbox_async._wire.output_types import OutputType
+
+T = TypeVar("T")
+
+__all__ = ["Repairs", "instructions", "output_type_of", "parse", "parsing_error", "repair_messages"]
+
+_INSTRUCTIONS = (
+    "Respond with one JSON value that conforms to this JSON Schema, and with nothing else: "
+    "no explanation and no code fence.\n\n"
+)
+_REPAIR = (
+    "Your response does not conform to the JSON Schema:\n\n{problems}\n\nRespond with the whole corrected JSON value."
+)
+_MAX_PROBLEMS = 20
+
+
+def instructions(output_type: OutputType[Any], system: str | None) -> str:
+    """Return the system message that requests a value of *output_type*, after the user's own *system* message."""
+    schema = _INSTRUCTIONS + json.dumps(output_type.schema, ensure_ascii=False, separators=(",", ":"))
+    return schema if system is None or is_blank(system) else f"{system}\n\n{schema}"
+
+
+def repair_messages(messages: Messages, text: str, problems: tuple[Problem, ...]) -> tuple[Message, ...]:
+    """Return the conversation *messages* continued with the invalid response *text* and its *problems*."""
+    lines = [f"- {problem}" for problem in problems[:_MAX_PROBLEMS]]
+    if len(problems) > _MAX_PROBLEMS:
+        lines.append(f"- and {len(problems) - _MAX_PROBLEMS} more")
+    turn = Message("user", _REPAIR.format(problems="\n".join(lines)))
+    response = () if is_blank(text) else (Message("assistant", text),)
+    return (*messages_from(messages), *response, turn)
+
+
+@attrs.frozen(kw_only=True)
+class Repairs:
+    """How many repairs are allowed, and how many NeuralBox tokens all generations may cost; None: any number."""
+
+    maximum: int = 1
+    max_tokens_used: int | None = None
+
+    def refusal(self, generations: tuple[Generation, ...]) -> str | None:
+        """Return why there is no repair after these *generations*, or None if there is one."""
+        if len(generations) > self.maximum:
+            return "" if self.maximum == 0 else f"after {self.maximum} repair{'s' if self.maximum > 1 else ''}"
+        if self.max_tokens_used is None:
+            return None
+        used = total_tokens(generations)
+        if used is None:
+            return "without a repair, because the API did not report what the last generation cost"
+        # A repair costs what the dearest of them did, as far as one can know.
+        expected = used + max(generation.tokens_used or 0 for generation in generations)
+        if expected > self.max_tokens_used:
+            return f"without a further repair, which could exceed max_tokens_used ({self.max_tokens_used})"
+        return None
+
+
+async def parse(
+    executor: Executor,
+    call_with: Callable[[Messages, int], Call],
+    messages: Messages,
+    output_type: OutputType[T],
+    repairs: Repairs,
+) -> ParsedGeneration[T]:
+    """
+    Return the value that is generated for *messages*.
+
+    *call_with* returns the call with other messages, the first or a repair, by its number. Raises the errors of the
+    first call, and `ParsingError`, also when a repair fails: what was paid for is not lost.
+    """
+    call = call_with(messages, 0)
+    started, deadline = call.started, call.deadline
+    generations: tuple[Generation, ...] = (await _generate(executor, call),)
+    while True:
+        try:
+            value = output_type.parse(generations[-1].content)
+        except InvalidOutputError as error:
+            problems = error.problems
+        else:
+            return ParsedGeneration(value=value, attempts=generations)
+        refusal = repairs.refusal(generations)
+        if refusal is None and now() >= deadline:
+            refusal = "without a further repair, because the time is over"
+        if refusal is not None:
+            raise parsing_error(generations, problems, now() - started, refusal)
+        messages = repair_messages(messages, generations[-1].content, problems)
+        try:
+            call = call_with(messages, len(generations))
+            call.deadline = deadline
+            generations = (*generations, await _generate(executor, call))
+        except NeuralBoxError as error:
+            raise parsing_error(generations, problems, now() - started, f"and the repair failed: {error}") from error
+
+
+async def _generate(executor: Executor, call: Call) -> Generation:
+    generation = await executor.execute(call, decode_generation)
+    return await polling.wait_for_call(executor, call, generation)
+
+
+def parsing_error(
+    generations: tuple[Generation, ...], problems: tuple[Problem, ...], elapsed: float, ending: str
+) -> ParsingError:
+    """Return the error of *generations*, of which none is valid; *ending*: why no repair followed; see `Repairs`."""
+    msg = f"the generated text is not of the output type{f', {ending}' if ending else ''}: {summary_of(problems)}"
+    return ParsingError(msg, generations=generations, problems=problems, elapsed=elapsed)

@@ -1,0 +1,104 @@
+"""The results of `AsyncNeuralBox.parse`: the value with the generations that it took, or an error that has them all."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import attrs
+
+from neuralbox_async._errors import BillingStatus, NeuralBoxError
+from neuralbox_async._types import Generation
+
+T = TypeVar("T")
+
+_SHOWN = 3  # problems in the message of an error
+
+
+@attrs.frozen
+class Problem:
+    """
+    One reason why a text is not a value of the requested type.
+
+    * *path*: the place in the JSON value, such as ``"$.items[0].price"``; ``"$"`` is the whole value.
+    * *reason*: such as ``"expected an integer, got a string"``.
+    """
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class InvalidOutputError(Exception):
+    """A generated text, or a JSON value, is not a value of the output type; *problems* has at least one."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return summary_of(self.problems)
+
+
+def summary_of(problems: tuple[Problem, ...]) -> str:
+    """Return the first *problems* as one line."""
+    shown = "; ".join(str(problem) for problem in problems[:_SHOWN])
+    return f"{shown}; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else shown
+
+
+def total_tokens(generations: tuple[Generation, ...]) -> int | None:
+    """Return the NeuralBox tokens of all *generations*, None if the API did not report them for one of them."""
+    tokens = [generation.tokens_used for generation in generations]
+    return sum(token for token in tokens if token is not None) if None not in tokens else None
+
+
+@attrs.frozen(kw_only=True)
+class ParsedGeneration(Generic[T]):
+    """
+    A value that was parsed from generated text, and what it took.
+
+    * *value*: of the type that was requested.
+    * *attempts*: all generations in their order, the first and the repairs; each was billed.
+    """
+
+    value: T
+    attempts: tuple[Generation, ...]
+
+    @property
+    def generation(self) -> Generation:
+        """The last generation, whose text was parsed."""
+        return self.attempts[-1]
+
+    @property
+    def tokens_used(self) -> int | None:
+        """The NeuralBox tokens of all attempts; None if the API did not report them for one."""
+        return total_tokens(self.attempts)
+
+
+class ParsingError(NeuralBoxError):
+    """
+    The generated text is not a value of the requested type, also after the repairs that were allowed.
+
+    * *generations*: all of them in their order; *attempts*: how many.
+    * *problems*: those of the last text, at least one `Problem`. *text*: the last text, *generation_id* its id.
+    * *tokens_used*: the NeuralBox tokens of all generations, None if the API did not report them for one.
+    * *billed*: that of all generations together: ``"no"`` only if all cost nothing.
+
+    When a repair ended with another error, that is the ``__cause__``; its own *billed* is about the repair alone.
+    """
+
+    def __init__(
+        self, message: str, *, generations: tuple[Generation, ...], problems: tuple[Problem, ...], elapsed: float = 0.0
+    ) -> None:
+        super().__init__(message)
+        last = generations[-1]
+        self.generations = generations
+        self.problems = problems
+        self.tokens_used: int | None = total_tokens(generations)
+        self.billed: BillingStatus = "no" if self.tokens_used == 0 else "yes"
+        self.request_sent = True
+        self.attempts = len(generations)
+        self.elapsed = elapsed
+        self.generation_id = last.id
+        self.text = last.content

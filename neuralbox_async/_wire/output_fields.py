@@ -1,0 +1,133 @@
+"""The fields of classes: what JSON Schema and the structure of a class are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NotRequired, Required, TypeVar, get_args, get_origin
+
+import attrs
+
+from neuralbox_async._wire import pydantic_models
+from neuralbox_async._wire.output_bounds import NO_BOUNDS, Bounds, bounds_of_validator
+from neuralbox_async._wire.output_kinds import has_fields, is_named_tuple, literal_values, unannotated, unsupported
+
+
+@attrs.frozen(kw_only=True)
+class Field:
+    """A field of a class: its *name* as an attribute, the *member* of the JSON object, and what is known of it."""
+
+    name: str
+    member: str
+    type: Any
+    required: bool
+    description: str | None = None
+    bounds: Bounds = NO_BOUNDS
+
+
+def fields_of(tp: Any) -> tuple[Field, ...]:
+    """Return the fields of a class that `has_fields`, those that its constructor takes, in their order."""
+    cls, arguments = get_origin(tp) or tp, get_args(tp)
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except Exception as error:  # any error of evaluating the user's annotations
+        raise unsupported(tp, f"its annotations cannot be evaluated: {error}") from error
+    variables = dict(zip(getattr(cls, "__parameters__", ()), arguments, strict=False))
+    return tuple(_field_with(field, hints, variables) for field in _declared(cls))
+
+
+def _declared(cls: Any) -> Iterator[Field]:
+    if attrs.has(cls):
+        for a in attrs.fields(cls):
+            if a.init:
+                bounds = bounds_of_validator(a.validator) if a.converter is None else NO_BOUNDS
+                description = a.metadata.get("description")
+                yield Field(
+                    name=a.name,
+                    member=a.alias or a.name,
+                    type=a.type,
+                    required=a.default is attrs.NOTHING,
+                    description=description if isinstance(description, str) else None,
+                    bounds=bounds,
+                )
+    elif dataclasses.is_dataclass(cls):
+        for f in dataclasses.fields(cls):
+            if f.init:
+                missing = dataclasses.MISSING
+                required = f.default is missing and f.default_factory is missing
+                description = f.metadata.get("description")
+                yield Field(name=f.name, member=f.name, type=f.type, required=required, description=description)
+    elif is_named_tuple(cls):
+        for name in cls._fields:
+            yield Field(name=name, member=name, type=Any, required=name not in cls._field_defaults)
+    else:
+        for name in typing.get_type_hints(cls):
+            yield Field(name=name, member=name, type=Any, required=name in cls.__required_keys__)
+
+
+def _field_with(field: Field, hints: Mapping[str, Any], variables: Mapping[Any, Any]) -> Field:
+    tp = hints.get(field.name, field.type)
+    required = field.required
+    while get_origin(tp) in {Required, NotRequired}:
+        required = get_origin(tp) is Required
+        (tp,) = get_args(tp)
+    if tp is None and field.type is None:
+        tp = Any  # an attrs field without an annotation
+    _, metadata = unannotated(tp)
+    description = field.description or description_in(metadata)
+    return attrs.evolve(field, type=substituted(tp, variables), required=required, description=description)
+
+
+def substituted(tp: Any, variables: Mapping[Any, Any]) -> Any:
+    """Return *tp* with type arguments instead of type *variables*."""
+    if not variables:
+        return tp
+    if isinstance(tp, TypeVar):
+        return variables.get(tp, tp)
+    parameters = getattr(tp, "__parameters__", ())
+    if parameters and get_origin(tp) is not None:
+        return tp[tuple(variables.get(parameter, parameter) for parameter in parameters)]
+    return tp
+
+
+def description_in(metadata: Iterable[Any]) -> str | None:
+    """Return the description in the *metadata* of an annotation: a string, or a ``description`` of an object."""
+    for item in metadata:
+        if isinstance(item, str):
+            return item
+        for name in ("description", "documentation"):  # of pydantic's Field, and of typing_extensions' Doc
+            if isinstance(text := getattr(item, name, None), str) and text:
+                return text
+    return None
+
+
+def docstring_of(cls: type) -> str | None:
+    """Return the docstring that the author of *cls* wrote, or None."""
+    doc = vars(cls).get("__doc__")
+    if not isinstance(doc, str) or doc.startswith(f"{cls.__name__}("):  # made by dataclass or NamedTuple
+        return None
+    return inspect.cleandoc(doc) or None
+
+
+def tag_of(types: list[Any]) -> tuple[str | None, list[tuple[Any, Any]]]:
+    """
+    Return the member by which values of these *types* differ, and its values, each with the type.
+
+    That is a member that has a Literal in all classes, and other values in each. None, if there is no such member.
+    """
+    classes = [
+        inner for inner, _ in map(unannotated, types) if has_fields(inner) and not pydantic_models.is_model(inner)
+    ]
+    by_class = [{f.member: f.type for f in fields_of(cls) if get_origin(f.type) is Literal} for cls in classes]
+    for member in by_class[0] if len(by_class) > 1 else ():
+        if all(member in literals for literals in by_class):
+            tagged = [
+                (value, cls)
+                for cls, literals in zip(classes, by_class, strict=True)
+                for value, _ in literal_values(literals[member])
+            ]
+            if len({repr(value) for value, _ in tagged}) == len(tagged):
+                return member, tagged
+    return None, []

@@ -1,0 +1,156 @@
+"""The kinds of types that an output type may consist of, and the JSON types of their values."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import enum
+import math
+import types
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NewType, TypeGuard, Union, get_args, get_origin
+from uuid import UUID
+
+import attrs
+
+from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._wire import pydantic_models
+
+_RULE = "a type that JSON can represent: a class with annotated fields, an Enum, Literal, list, dict[str, ...], ..."
+ARRAYS: Mapping[Any, Any] = {
+    list: list,
+    set: set,
+    frozenset: frozenset,
+    collections.abc.Sequence: tuple,
+    collections.abc.Set: frozenset,
+    collections.abc.MutableSequence: list,
+    collections.abc.MutableSet: set,
+}
+"""The types of collections with the class of their values; `tuple` is apart."""
+OBJECTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+"""The types of mappings, whose values are dicts."""
+SCALARS: Mapping[Any, Mapping[str, Any]] = {
+    Any: {},
+    object: {},
+    None: {"type": "null"},
+    type(None): {"type": "null"},
+    str: {"type": "string"},
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    Decimal: {"type": "number"},
+    datetime: {"type": "string", "format": "date-time"},
+    date: {"type": "string", "format": "date"},
+    UUID: {"type": "string", "format": "uuid"},
+}
+"""The types without parts, with their JSON Schemas."""
+_ALL_TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
+
+
+def unsupported(tp: object, reason: str = "") -> InvalidParameterError:
+    """Return the error of an output type that contains *tp*."""
+    return InvalidParameterError("output_type", tp, f"{_RULE}{f' ({reason})' if reason else ''}")
+
+
+def is_class(tp: object) -> TypeGuard[type]:
+    """Return whether *tp* is a class, and no generic alias such as ``list[int]``."""
+    return isinstance(tp, type) and get_origin(tp) is None
+
+
+def is_enum(tp: object) -> TypeGuard[type[enum.Enum]]:
+    """Return whether *tp* is an enumeration."""
+    return is_class(tp) and issubclass(tp, enum.Enum)
+
+
+def _is_subclass(tp: Any, cls: type) -> bool:
+    return isinstance(tp, type) and issubclass(tp, cls)
+
+
+def is_named_tuple(tp: Any) -> bool:
+    """Return whether *tp* is a NamedTuple, perhaps with type arguments."""
+    origin: Any = get_origin(tp) or tp
+    return _is_subclass(origin, tuple) and hasattr(origin, "_fields")
+
+
+def is_typed_dict(tp: Any) -> bool:
+    """Return whether *tp* is a TypedDict, perhaps with type arguments."""
+    # Not typing.is_typeddict: that of typing_extensions is another class.
+    origin: Any = get_origin(tp) or tp
+    return _is_subclass(origin, dict) and hasattr(origin, "__total__")
+
+
+def has_fields(tp: object) -> bool:
+    """Return whether *tp* is a class with annotated fields, perhaps with type arguments."""
+    origin: Any = get_origin(tp) or tp
+    if not _is_subclass(origin, object):
+        return False
+    return attrs.has(origin) or dataclasses.is_dataclass(origin) or is_named_tuple(origin) or is_typed_dict(origin)
+
+
+def is_union(tp: object) -> bool:
+    """Return whether *tp* is a union, in either notation."""
+    return get_origin(tp) in {Union, types.UnionType}
+
+
+def is_alias(tp: object) -> bool:
+    """Return whether *tp* is an alias of the statement ``type``, also of typing_extensions."""
+    return type(tp).__name__ == "TypeAliasType" and hasattr(tp, "__value__")
+
+
+def value_of_alias(tp: Any) -> Any:
+    """Return the type that an alias stands for."""
+    return tp.__value__
+
+
+def unannotated(tp: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return *tp* without Annotated, and the metadata of that."""
+    if get_origin(tp) is Annotated:
+        inner, *metadata = get_args(tp)
+        return inner, tuple(metadata)
+    return tp, ()
+
+
+def literal_values(tp: Any) -> list[tuple[Any, Any]]:
+    """Return the JSON values of a Literal or an Enum, each with the value that stands for it."""
+    members: Iterable[Any] = get_args(tp) if get_origin(tp) is Literal else tp
+    pairs = [(member.value if isinstance(member, enum.Enum) else member, member) for member in members]
+    for value, _ in pairs:
+        if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
+            raise unsupported(tp, f"{value!r} is not JSON")
+    return pairs
+
+
+def same_json(one: object, other: object) -> bool:
+    """Return whether two strings, numbers, booleans or nulls are equal in JSON, where true is not 1."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def json_types_of(tp: Any) -> frozenset[str]:
+    """Return the JSON types of the values of *tp*, at least those; an integer is also a number."""
+    tp, _ = unannotated(tp)
+    origin = get_origin(tp) or tp
+    if isinstance(tp, NewType):
+        return json_types_of(tp.__supertype__)
+    if is_union(tp):
+        parts: Iterable[frozenset[str]] = map(json_types_of, get_args(tp))
+        return frozenset[str]().union(*parts)
+    if origin is Literal or (is_enum(tp) and list(tp)):
+        return frozenset(json_type(value) for value, _ in literal_values(tp))
+    if pydantic_models.is_model(tp) or is_alias(tp):
+        return _ALL_TYPES
+    if has_fields(tp) or origin in OBJECTS:
+        return frozenset({"object"})
+    name = "array" if origin in ARRAYS or origin is tuple else SCALARS.get(tp, {}).get("type")
+    return _ALL_TYPES if name is None else frozenset({name})
+
+
+def json_type(value: object) -> str:
+    """Return the JSON type of a scalar."""
+    if value is None:
+        return "null"
+    for cls, name in ((bool, "boolean"), (int, "integer"), (float, "number")):
+        if isinstance(value, cls):
+            return name
+    return "string"

@@ -1,0 +1,205 @@
+"""JSON Schema (draft 2020-12) of output types: it accepts what `output_structuring` accepts, and is deterministic."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from types import GenericAlias
+from typing import Any, Final, Literal, NewType, TypeVar, get_args, get_origin
+
+from neuralbox_async._wire import json, pydantic_models
+from neuralbox_async._wire.output_bounds import NO_BOUNDS, Bounds, bounds_of
+from neuralbox_async._wire.output_fields import Field, description_in, docstring_of, fields_of
+from neuralbox_async._wire.output_kinds import (
+    ARRAYS,
+    OBJECTS,
+    SCALARS,
+    has_fields,
+    is_alias,
+    is_enum,
+    is_union,
+    json_type,
+    json_types_of,
+    literal_values,
+    unannotated,
+    unsupported,
+    value_of_alias,
+)
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_REF: Final = "#/$defs/"
+
+
+def schema_of(tp: Any) -> tuple[dict[str, Any], bool]:
+    """
+    Return the JSON Schema of the type *tp*, and whether a `Decimal` is in it.
+
+    Raises `InvalidParameterError` if it is no supported type.
+    """
+    builder = _Builder()
+    root = builder.schema(tp)
+    reference = root.get("$ref", "")
+    if len(root) == 1 and builder.uses.get(reference) == 1:  # not recursive: the definition itself
+        root = builder.definitions.pop(reference.removeprefix(_REF))
+    definitions = {"$defs": builder.definitions} if builder.definitions else {}
+    return {"$schema": DIALECT, **root, **definitions}, builder.has_decimal
+
+
+class _Builder:
+    """The schemas of types; those of classes are *definitions*, *uses* counts the references to each."""
+
+    def __init__(self) -> None:
+        self.definitions: dict[str, dict[str, Any]] = {}
+        self.uses: dict[str, int] = {}
+        self.has_decimal = False
+        self._names: dict[Any, str] = {}
+
+    def schema(self, tp: Any) -> dict[str, Any]:
+        """Return the schema of *tp*, with references to definitions."""
+        inner, metadata = unannotated(tp)
+        if metadata:
+            return self._annotated(inner, bounds_of(metadata), description_in(metadata))
+        if (define := self._definition(tp)) is not None:
+            return self._reference(tp, define)
+        return self._inline(tp)
+
+    def _definition(self, tp: Any) -> Callable[[], dict[str, Any]] | None:
+        """Return the function that makes the definition of *tp*, or None for a type that has none."""
+        if pydantic_models.is_model(tp):
+            return lambda: self._pydantic(tp)
+        if is_enum(tp) and list(tp):
+            return lambda: _described(_choice([value for value, _ in literal_values(tp)]), tp)
+        if has_fields(tp):
+            return lambda: self._object(tp)
+        return (lambda: self.schema(value_of_alias(tp))) if is_alias(tp) else None
+
+    def _inline(self, tp: Any) -> dict[str, Any]:
+        if isinstance(tp, NewType):
+            return self.schema(tp.__supertype__)
+        if get_origin(tp) is Literal:
+            return _choice([value for value, _ in literal_values(tp)])
+        if is_union(tp):
+            return {"anyOf": [self.schema(member) for member in get_args(tp)]}
+        if isinstance(tp, TypeVar) and not tp.__constraints__ and tp.__bound__ is None:
+            return {}
+        return self._scalar_or_collection(tp)
+
+    def _scalar_or_collection(self, tp: Any) -> dict[str, Any]:
+        try:
+            if tp in SCALARS:
+                self.has_decimal |= tp is Decimal
+                return dict(SCALARS[tp])
+        except TypeError:  # not hashable
+            raise unsupported(tp) from None
+        origin, arguments = get_origin(tp) or tp, get_args(tp)
+        if origin is tuple:
+            return self._tuple(tp, arguments)
+        if origin in ARRAYS:
+            items = self.schema(arguments[0]) if arguments else {}
+            if ARRAYS[origin] in {set, frozenset} and arguments and not _hashable(arguments[0]):
+                raise unsupported(tp, "the items of a set must be hashable")
+            return {"type": "array", **({"items": items} if items else {})}
+        if origin in OBJECTS:
+            if arguments and arguments[0] not in {str, Any}:
+                raise unsupported(tp, "the names of members are strings")
+            values = self.schema(arguments[1]) if arguments else {}
+            return {"type": "object", **({"additionalProperties": values} if values else {})}
+        raise unsupported(tp)
+
+    def _tuple(self, tp: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
+        if not arguments and tp is tuple:
+            return {"type": "array"}
+        if len(arguments) == 2 and arguments[1] is ...:
+            return self.schema(GenericAlias(list, arguments[0]))
+        items = [self.schema(argument) for argument in arguments]
+        length = len(items)
+        prefix = {"prefixItems": items} if items else {}
+        return {"type": "array", **prefix, "minItems": length, "maxItems": length}
+
+    def _annotated(self, tp: Any, bounds: Bounds, description: str | None) -> dict[str, Any]:
+        schema = self.schema(tp)
+        if bounds != NO_BOUNDS:
+            keywords = bounds.keywords(json_types_of(tp))
+            if not keywords and bounds != Bounds(min_length=0):
+                raise unsupported(tp, "bounds are for numbers, strings and collections")
+            schema = {"allOf": [schema], **keywords} if keywords.keys() & schema.keys() else {**schema, **keywords}
+        return {**schema, "description": description} if description else schema
+
+    def _object(self, tp: Any) -> dict[str, Any]:
+        fields = fields_of(tp)
+        properties = {field.member: self._property(field) for field in fields}
+        required = [field.member for field in fields if field.required]
+        schema = {
+            "type": "object",
+            "properties": properties,
+            **({"required": required} if required else {}),
+            "additionalProperties": False,
+        }
+        return _described(schema, tp)
+
+    def _property(self, field: Field) -> dict[str, Any]:
+        return self._annotated(field.type, field.bounds, field.description)
+
+    def _pydantic(self, tp: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = pydantic_models.schema_of(tp)
+        inner = schema.pop("$defs", {})
+        names = {f"{_REF}{name}": f"{_REF}{self._free_name(name)}" for name in inner}
+        for name, definition in inner.items():
+            self.definitions[names[f"{_REF}{name}"].removeprefix(_REF)] = _renamed(definition, names)
+        renamed: dict[str, Any] = _renamed(schema, names)
+        return renamed
+
+    def _reference(self, tp: Any, define: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return a reference to the definition of *tp*, which is made once."""
+        name = self._names.get(tp)
+        if name is None:
+            name = self._names[tp] = self._free_name(_name_of(tp))
+            self.definitions[name] = {}  # its place in the order, and its name, are taken
+            self.definitions[name] = define()
+        reference = f"{_REF}{name}"
+        self.uses[reference] = self.uses.get(reference, 0) + 1
+        return {"$ref": reference}
+
+    def _free_name(self, name: str) -> str:
+        """Return *name*, with a number if another class has it."""
+        number, free = 1, name
+        while free in self.definitions:
+            number += 1
+            free = f"{name}_{number}"
+        return free
+
+
+def _name_of(tp: Any) -> str:
+    names = [getattr(tp, "__name__", None) or type(tp).__name__]
+    names += [_name_of(argument) for argument in get_args(tp)]
+    return "_".join("".join(char for char in name if char.isalnum() or char == "_") for name in names)
+
+
+def _hashable(tp: Any) -> bool:
+    inner, _ = unannotated(tp)
+    if is_union(inner):
+        return all(_hashable(member) for member in get_args(inner))
+    origin = get_origin(inner) or inner
+    return inner is not Any and getattr(origin, "__hash__", None) is not None
+
+
+def _choice(values: list[Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = {"const": values[0]} if len(values) == 1 else {"enum": values}
+    names = {json_type(value) for value in values}
+    return {"type": names.pop(), **schema} if len(names) == 1 else schema
+
+
+def _described(schema: dict[str, Any], tp: Any) -> dict[str, Any]:
+    cls: Any = get_origin(tp) or tp
+    doc = docstring_of(cls)
+    return {"description": inspect.cleandoc(doc), **schema} if doc else schema
+
+
+def _renamed(schema: Any, names: Mapping[str, str]) -> Any:
+    """Return *schema* with other references."""
+    if json.is_object(schema):
+        return {
+            key: names.get(value, value) if key == "$ref" else _renamed(value, names) for key, value in schema.items()
+        }
+    return [_renamed(item, names) for item in schema] if json.is_array(schema) else schema

@@ -1,0 +1,336 @@
+"""
+The structure of output types: from JSON values to values of a type, strictly, by cattrs.
+
+A value of another JSON type is never converted: "5" and true are no integers. As in JSON Schema, 5 is also a number
+with a fraction, and 5.0 is also an integer.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Literal, NewType, NotRequired, TypedDict, TypeVar, cast, get_args, get_origin
+
+from neuralbox_async._parsed import InvalidOutputError, Problem
+from neuralbox_async._wire import json, pydantic_models
+from neuralbox_async._wire.json_paths import json_path
+from neuralbox_async._wire.output_bounds import NO_BOUNDS, Bounds, bounds_of
+from neuralbox_async._wire.output_fields import Field, fields_of, tag_of
+from neuralbox_async._wire.output_kinds import (
+    ARRAYS,
+    OBJECTS,
+    has_fields,
+    is_alias,
+    is_enum,
+    is_named_tuple,
+    is_typed_dict,
+    is_union,
+    json_types_of,
+    literal_values,
+    same_json,
+    unannotated,
+    value_of_alias,
+)
+from neuralbox_async._wire.output_scalars import SCALAR_HOOKS, Hook, MismatchError, mismatch
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+
+class Structuring:
+    """The function from JSON values to values of the type *tp*."""
+
+    def __init__(self, tp: Any) -> None:
+        self._type = tp
+        self._fast = _converter(detailed=False)
+
+    @functools.cached_property
+    def _detailed(self) -> Converter:
+        """The converter that finds all problems, in twice the time."""
+        return _converter(detailed=True)
+
+    def __call__(self, value: Any) -> Any:
+        """Return the JSON *value* as one of the type. Raises `InvalidOutputError`."""
+        try:
+            return self._fast.structure(value, self._type)
+        except Exception:  # noqa: BLE001, S110 - of cattrs, or of the user's own class
+            pass
+        try:
+            return self._detailed.structure(value, self._type)
+        except Exception as error:  # noqa: BLE001 - the same
+            raise InvalidOutputError(tuple(_problems(error, ())) or (Problem("$", "invalid"),)) from None
+
+
+# ---------------------------------------------------------------------------------------------------------- problems
+
+
+def _problems(error: BaseException, path: tuple[str | int, ...]) -> Iterable[Problem]:
+    """Yield the problems that an *error* of the detailed converter, or of a hook, stands for."""
+    from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+
+    if isinstance(error, ClassValidationError):
+        noted, others = error.group_exceptions()
+        for inner, note in noted:
+            member = next((field.member for field in fields_of(error.cl) if field.name == note.name), note.name)
+            step = (*path, member)
+            if isinstance(inner, KeyError) and inner.args == (member,):
+                yield Problem(json_path(step), "a required member is missing")
+            else:
+                yield from _problems(inner, step)
+        for inner in others:
+            yield from _problems(inner, path)
+    elif isinstance(error, IterableValidationError):
+        for inner, index in error.group_exceptions()[0]:
+            yield from _problems(inner, (*path, index.index))
+    elif isinstance(error, ForbiddenExtraKeysError):
+        for name in sorted(error.extra_fields):
+            yield Problem(json_path((*path, name)), "there is no such member")
+    elif isinstance(error, InvalidOutputError):
+        root = json_path(path)
+        yield from (Problem(root + problem.path.removeprefix("$"), problem.reason) for problem in error.problems)
+    else:
+        yield Problem(json_path(path), _reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    try:
+        text = json.one_line(str(error))
+    except Exception:  # noqa: BLE001 - of the user's own class
+        text = ""
+    return text or type(error).__name__
+
+
+# ------------------------------------------------------------------------------------------------------------- hooks
+
+
+def _converter(*, detailed: bool) -> Converter:
+    """Return a converter of output types; a *detailed* one reports all problems with their paths."""
+    from cattrs import Converter
+
+    made = Converter(detailed_validation=detailed)
+    # cattrs finds the hooks of these by the base classes of a type, so before those of its subclasses, such as enums.
+    for cls in (str, int, float):
+        made.register_structure_hook(cls, _structure_scalar)
+    factories: dict[Callable[[Any], bool], Callable[[Any, Converter], Hook]] = {
+        _is_any: lambda _tp, _converter: _any,
+        _is_scalar: lambda tp, _converter: SCALAR_HOOKS[tp],
+        lambda tp: isinstance(tp, NewType): lambda tp, converter: _other(tp.__supertype__, converter),
+        is_alias: lambda tp, converter: _other(value_of_alias(tp), converter),
+        lambda tp: (get_origin(tp) or tp) in OBJECTS: _mapping,
+        lambda tp: (get_origin(tp) or tp) in ARRAYS: _array,
+        lambda tp: (get_origin(tp) or tp) is tuple: _tuple,
+        is_union: _union,
+        has_fields: _class,
+        lambda tp: get_origin(tp) is Literal or is_enum(tp): lambda tp, _converter: _choice(tp),
+        lambda tp: unannotated(tp)[1] != (): _annotated,
+        pydantic_models.is_model: lambda _tp, _converter: pydantic_models.structure,
+    }
+    for predicate, factory in factories.items():
+        made.register_structure_hook_factory(predicate, factory)
+    return made
+
+
+def _is_any(tp: Any) -> bool:
+    return tp is Any or tp is object or isinstance(tp, TypeVar)
+
+
+def _is_scalar(tp: Any) -> bool:
+    return tp is None or (isinstance(tp, type) and tp in SCALAR_HOOKS)
+
+
+def _any(value: Any, _tp: Any) -> Any:
+    return value
+
+
+def _other(tp: Any, converter: Converter) -> Hook:
+    return lambda value, _tp: converter.structure(value, tp)
+
+
+def _annotated(tp: Any, converter: Converter) -> Hook:
+    inner, metadata = unannotated(tp)
+    return _bounded(inner, bounds_of(metadata), converter)
+
+
+def _bounded(tp: Any, bounds: Bounds, converter: Converter) -> Hook:
+    def hook(value: Any, _tp: Any) -> Any:
+        structured = converter.structure(value, tp)
+        if (reason := bounds.problem_of(value)) is not None:
+            raise MismatchError(reason)
+        return structured
+
+    return hook
+
+
+def _class(tp: Any, converter: Converter) -> Hook:
+    import cattrs.cols  # pyright: ignore[reportUnusedImport]
+    import cattrs.gen.typeddicts  # pyright: ignore[reportUnusedImport]
+
+    library = cast("Any", cattrs)  # type checkers do not know which of its parameters are overrides of fields
+    detailed = converter.detailed_validation
+    # Of all fields: cattrs resolves fewer annotations than `fields_of`, by which the schema is made.
+    overrides = {field.name: library.gen.override(struct_hook=_field_hook(field, converter)) for field in fields_of(tp)}
+    structure: Any
+    if is_named_tuple(tp):
+        structure = library.cols.namedtuple_dict_structure_factory(tp, converter, detailed, True, **overrides)  # noqa: FBT003
+    elif is_typed_dict(tp):
+        # cattrs does not see Required and NotRequired in annotations that are strings.
+        types = {field.member: field.type if field.required else NotRequired[field.type] for field in fields_of(tp)}
+        structure = library.gen.typeddicts.make_dict_structure_fn(
+            cast("Any", TypedDict)("Resolved", types),
+            converter,
+            _cattrs_forbid_extra_keys=True,
+            _cattrs_detailed_validation=detailed,
+            **overrides,
+        )
+    else:
+        structure = library.gen.make_dict_structure_fn(
+            tp,
+            converter,
+            _cattrs_forbid_extra_keys=True,
+            _cattrs_use_alias=True,
+            _cattrs_detailed_validation=detailed,
+            **overrides,
+        )
+
+    def hook(value: Any, _tp: Any) -> Any:
+        if not json.is_object(value):
+            mismatch("an object", value)
+        return structure(value, tp)
+
+    return hook
+
+
+def _field_hook(field: Field, converter: Converter) -> Hook:
+    if field.bounds != NO_BOUNDS:
+        return _bounded(field.type, field.bounds, converter)
+    return SCALAR_HOOKS[field.type] if _is_scalar(field.type) else _other(field.type, converter)
+
+
+def _collected(pairs: Iterable[tuple[Any, Any, Any]], converter: Converter, tp: Any) -> list[Any]:
+    """Return the structured values of *pairs*: the step to it, the JSON value and the type of each."""
+    if not converter.detailed_validation:
+        return [converter.structure(value, item_type) for _, value, item_type in pairs]
+    import cattrs.errors
+
+    library = cast("Any", cattrs.errors)  # type checkers take its constructors for those of the base classes
+    structured: list[Any] = []
+    errors: list[Exception] = []
+    for step, value, item_type in pairs:
+        try:
+            structured.append(converter.structure(value, item_type))
+        except Exception as error:  # noqa: BLE001 - of cattrs, or of the user's own class
+            error.add_note(library.IterableValidationNote(f"Structuring {tp} @ index {step}", step, item_type))
+            errors.append(error)
+    if errors:
+        raise library.IterableValidationError(f"While structuring {tp}", errors, tp)
+    return structured
+
+
+def _array(tp: Any, converter: Converter) -> Hook:
+    build, (item_type,) = ARRAYS[get_origin(tp) or tp], get_args(tp) or (Any,)
+
+    def hook(value: Any, _tp: Any) -> Any:
+        if not json.is_array(value):
+            mismatch("an array", value)
+        return build(_collected(((i, item, item_type) for i, item in enumerate(value)), converter, tp))
+
+    return hook
+
+
+def _tuple(tp: Any, converter: Converter) -> Hook:
+    types = get_args(tp)
+    if tp is tuple or (len(types) == 2 and types[1] is ...):
+        of_list = _array(GenericAlias(list, types[0]) if types else list, converter)
+        return lambda value, _tp: tuple(of_list(value, _tp))
+
+    def hook(value: Any, _tp: Any) -> Any:
+        if not json.is_array(value):
+            mismatch("an array", value)
+        if len(value) != len(types):
+            raise MismatchError(f"expected an array of {len(types)} items, got {len(value)}")
+        steps = ((i, item, item_type) for i, (item, item_type) in enumerate(zip(value, types, strict=True)))
+        return tuple(_collected(steps, converter, tp))
+
+    return hook
+
+
+def _mapping(tp: Any, converter: Converter) -> Hook:
+    _, value_type = get_args(tp) or (str, Any)
+
+    def hook(value: Any, _tp: Any) -> Any:
+        if not json.is_object(value):
+            mismatch("an object", value)
+        values = _collected(((name, item, value_type) for name, item in value.items()), converter, tp)
+        return dict(zip(value, values, strict=True))
+
+    return hook
+
+
+def _choice(tp: Any) -> Hook:
+    pairs = literal_values(tp)
+    expected = ", ".join(repr(value) for value, _ in pairs)
+    expected = f"one of {expected}" if len(pairs) > 1 else expected
+
+    def hook(value: Any, _tp: Any) -> Any:
+        for choice, member in pairs:
+            if same_json(choice, value):
+                return member
+        return mismatch(expected, value)
+
+    return hook
+
+
+def _union(tp: Any, converter: Converter) -> Hook:
+    members = [(member, json_types_of(member)) for member in get_args(tp)]
+    expected = " or ".join(dict.fromkeys(json_noun for _, types in members for json_noun in sorted(types)))
+    tag, tagged = tag_of([member for member, _ in members])
+
+    def hook(value: Any, _tp: Any) -> Any:
+        types = _json_types(value)
+        fitting = [member for member, accepted in members if accepted & types]
+        if not fitting:
+            mismatch(expected, value)
+        if tag is not None and json.is_object(value) and tag in value:
+            for choice, member in tagged:
+                if same_json(choice, value[tag]):
+                    return converter.structure(value, member)
+        if isinstance(value, float):
+            fitting.sort(key=lambda member: unannotated(member)[0] is int)  # 5.0 is rather a float
+        return _first(fitting, value, converter)
+
+    return hook
+
+
+def _first(types: list[Any], value: Any, converter: Converter) -> Any:
+    """Return the *value* as the first of the *types* that it fits. Raises the error with the fewest problems."""
+    if len(types) == 1:
+        return converter.structure(value, types[0])
+    best: tuple[Problem, ...] | None = None
+    for tp in types:
+        try:
+            return converter.structure(value, tp)
+        except Exception as error:  # noqa: BLE001 - of cattrs, or of the user's own class
+            if converter.detailed_validation:
+                problems = tuple(_problems(error, ()))
+                best = problems if best is None or len(problems) < len(best) else best
+    raise InvalidOutputError(best or (Problem("$", "it fits no type of the union"),))
+
+
+def _json_types(value: object) -> set[str]:
+    if value is None:
+        return {"null"}
+    if isinstance(value, bool):
+        return {"boolean"}
+    if isinstance(value, int):
+        return {"integer", "number"}
+    if isinstance(value, float):
+        return {"integer", "number"} if value.is_integer() else {"number"}
+    return {"string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"}
+
+
+def _structure_scalar(value: Any, tp: Any) -> Any:
+    hook = SCALAR_HOOKS.get(tp)
+    return (hook or _choice(tp))(value, tp)

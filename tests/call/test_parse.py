@@ -1,0 +1,231 @@
+"""`parse`: the conversation until there is a valid value, what it may cost, and what an error keeps."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import attrs
+import pytest
+
+from neuralbox_async import (
+    AsyncNeuralBox,
+    InsufficientTokensError,
+    InvalidParameterError,
+    Message,
+    ParsingError,
+    RateLimitError,
+)
+from neuralbox_async._call import polling
+from neuralbox_async.testing import FakeTransport, NeuralBoxServer
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+
+@attrs.frozen
+class City:
+    """A city of the world."""
+
+    name: str
+    population: int = attrs.field(validator=attrs.validators.ge(0), metadata={"description": "of the city proper"})
+
+
+VALID = '{"name": "Oslo", "population": 717710}'
+INVALID = '{"name": "Oslo", "population": "many"}'
+PRICE = 5
+
+
+@pytest.fixture
+def server():
+    with NeuralBoxServer(prices={"gpt-5": PRICE}) as server:
+        yield server
+
+
+@pytest.fixture
+async def client(server):
+    async with AsyncNeuralBox(**server.client_options) as client:
+        yield client
+
+
+def bodies(server):
+    return [request.json for request in server.requests]
+
+
+async def test_a_valid_text(server, client):
+    """A valid text is one generation; the schema, with descriptions, is in the system message."""
+    server.reply_with(f"Here it is:\n```json\n{VALID}\n```")
+
+    result = await client.parse("gpt-5", "The capital of Norway?", City, system="Be brief.", temperature=0.0)
+
+    assert City("Oslo", 717710) == result.value
+    assert (result.generation,) == result.attempts
+    assert PRICE == result.tokens_used
+    (body,) = bodies(server)
+    instructions, _, schema = body["system"].rpartition("\n\n")
+    assert instructions.startswith("Be brief.\n\n")
+    assert "A city of the world." == json.loads(schema)["description"]
+    assert "of the city proper" == json.loads(schema)["properties"]["population"]["description"]
+    assert ([{"role": "user", "content": "The capital of Norway?"}], 0.0) == (body["messages"], body["temperature"])
+
+
+async def test_a_repair(server, client):
+    """After an invalid text, the conversation goes on with it and its problems."""
+    server.reply_with(INVALID, VALID)
+
+    result = await client.parse("gpt-5", iter([Message("user", "Norway?")]), City)
+
+    assert City("Oslo", 717710) == result.value
+    assert [INVALID, VALID] == [generation.content for generation in result.attempts]
+    assert 2 * PRICE == result.tokens_used == sum(bill.tokens_used for bill in server.billed)
+    first, second = bodies(server)
+    assert first["system"] == second["system"]
+    assert ["Norway?", INVALID] == [message["content"] for message in second["messages"][:-1]]
+    assert ["user", "assistant", "user"] == [message["role"] for message in second["messages"]]
+    assert "$.population: expected an integer, got a string 'many'" in second["messages"][-1]["content"]
+
+
+async def test_an_invalid_end(server, client):
+    """After the last repair, the error has the text, its problems, all generations and what they cost; it pickles."""
+    server.reply_with("Oslo", INVALID, VALID)
+
+    with pytest.raises(ParsingError) as caught:
+        await client.parse("gpt-5", "Norway?", City)
+
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert ["Oslo", INVALID] == [generation.content for generation in error.generations]
+        assert [("$.population", "expected an integer, got a string 'many'")] == [
+            (problem.path, problem.reason) for problem in error.problems
+        ]
+        assert (INVALID, 2, 2 * PRICE, "yes", True) == (
+            error.text,
+            error.attempts,
+            error.tokens_used,
+            error.billed,
+            error.request_sent,
+        )
+        assert error.generations[-1].id == error.generation_id
+        assert "after 1 repair: $.population: expected an integer" in str(error)
+
+
+@pytest.mark.parametrize("max_repairs", [0, 1, 3])
+async def test_max_repairs(server, client, max_repairs):
+    """There are as many repairs as were allowed."""
+    server.reply_with(*["No."] * 5)
+
+    with pytest.raises(ParsingError):
+        await client.parse("gpt-5", "Norway?", City, max_repairs=max_repairs)
+
+    assert max_repairs + 1 == len(server.billed)
+
+
+@pytest.mark.parametrize("bound, generations", [(1, 1), (2 * PRICE - 1, 1), (2 * PRICE, 2), (3 * PRICE, 3), (None, 4)])
+async def test_max_tokens_used(server, client, bound, generations):
+    """A repair that would bring the cost above the bound is not sent."""
+    server.reply_with(*["No."] * 5)
+
+    with pytest.raises(ParsingError) as caught:
+        await client.parse("gpt-5", "Norway?", City, max_repairs=3, max_tokens_used=bound)
+
+    assert generations == len(server.billed) == len(caught.value.generations)
+    assert generations == 4 or "could exceed max_tokens_used" in str(caught.value)
+
+
+async def test_unknown_cost(make_client):
+    """With a bound, there is no repair after a generation whose cost is unknown; the total is unknown as well."""
+    transport = FakeTransport({"id": "gen_1", "status": "completed", "content": "No."})
+
+    async with make_client(transport) as client:
+        with pytest.raises(ParsingError, match="did not report") as caught:
+            await client.parse("gpt-5", "Norway?", City, max_tokens_used=100)
+
+    assert (None, "yes") == (caught.value.tokens_used, caught.value.billed)
+
+
+async def test_a_repair_that_fails(server, client):
+    """When a repair fails, what was paid for is in the error, whose cause is that of the repair."""
+    server.reply_with(INVALID)
+    server.balance = PRICE
+
+    with pytest.raises(ParsingError, match="and the repair failed") as caught:
+        await client.parse("gpt-5", "Norway?", City)
+
+    assert isinstance(caught.value.__cause__, InsufficientTokensError)
+    assert (INVALID, PRICE, "yes") == (caught.value.text, caught.value.tokens_used, caught.value.billed)
+
+
+async def test_the_first_generation_fails(server, client):
+    """The errors of the first generation are those of `generate`."""
+    server.fail(429, retry_after=0.01)
+
+    with pytest.raises(RateLimitError):
+        await client.parse("gpt-5", "Norway?", City, max_retries=0)
+
+
+async def test_the_time_is_for_everything(server, client):
+    """A repair has only the time that is left: it ends the call when that is over, and keeps the text."""
+    server.reply_with(INVALID)
+    server.delay(0)
+    server.delay(60)
+
+    with pytest.raises(ParsingError) as caught:
+        await client.parse("gpt-5", "Norway?", City, timeout=1)
+
+    assert INVALID == caught.value.text
+    assert caught.value.elapsed < 30
+
+
+async def test_a_cut_text(server, client):
+    """A text that ends at max_tokens is a problem, whatever the part of the value that is there would be."""
+    server.reply_with(f"[{VALID}, {VALID}]")
+
+    with pytest.raises(ParsingError) as caught:
+        await client.parse("gpt-5", "Norway?", list[City], max_repairs=0, max_tokens=6)
+
+    assert "the text ends before the JSON value does" == caught.value.problems[0].reason
+
+
+async def test_pending_generations(client, server, monkeypatch):
+    """A generation that is pending is waited for."""
+    monkeypatch.setattr(polling, "_pause", lambda _interval, _deadline: 0.01)
+    server.reply_with(VALID)
+
+    result = await client.parse("gpt-5", "Norway?", City, extra_body={"background": True}, timeout=60)
+
+    assert "Oslo" == result.value.name
+
+
+async def test_idempotency_keys(server, client):
+    """Each generation has a key of its own, made from that of the caller."""
+    server.reply_with(INVALID, VALID)
+
+    await client.parse("gpt-5", "Norway?", City, idempotency_key="order-1")
+
+    assert ["order-1", "order-1-1"] == [request.headers["Idempotency-Key"] for request in server.requests]
+
+
+async def test_an_empty_text(server, client):
+    """The repair of an empty text has no empty message of the assistant."""
+    server.reply_with("", VALID)
+
+    await client.parse("gpt-5", "Norway?", City)
+
+    assert ["user", "user"] == [message["role"] for message in bodies(server)[1]["messages"]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"output_type": bytes},
+        {"output_type": dict[int, str]},
+        {"max_repairs": -1},
+        {"max_tokens_used": 0},
+        {"messages": []},
+    ],
+    ids=str,
+)
+async def test_invalid_parameters(server, client, options):
+    """An unsupported type and other invalid parameters are errors before anything is sent."""
+    with pytest.raises(InvalidParameterError) as caught:
+        await client.parse(**{"model": "gpt-5", "messages": "Norway?", "output_type": City, **options})
+
+    assert (next(iter(options)), 0) == (caught.value.parameter, len(server.requests))
