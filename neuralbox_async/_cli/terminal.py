@@ -99,6 +99,11 @@ def finish_output(status: int) -> int:
 
 def discard_output() -> None:
     """Discard buffered output: the interpreter would try to write it once more at exit, and print an error."""
+    # From CPython 3.15 on, a stream keeps what it could not write, and tries again when it is finalized.
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
     for name in ("stdout", "stderr"):
         setattr(sys, name, _null_device())
 
