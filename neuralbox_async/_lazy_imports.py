@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 MODULES = (
     "neuralbox_async._batch.estimate",
     "neuralbox_async._batch.opening",
+    "neuralbox_async._call.generating",
     "neuralbox_async._call.masking",
     "neuralbox_async._call.polling",
     "neuralbox_async._http.aiohttp_transport",

@@ -147,10 +147,10 @@ def test_public_names():
 
 
 def test_size():
-    """The facade stays thin: under 520 statements, without its signatures."""
+    """The facade stays thin: under 540 statements, without its signatures."""
     files = pathlib.Path(neuralbox_sync.__file__).parent.glob("*.py")
 
-    assert 520 > sum(isinstance(node, ast.stmt) for file in files for node in ast.walk(ast.parse(file.read_text())))
+    assert 540 > sum(isinstance(node, ast.stmt) for file in files for node in ast.walk(ast.parse(file.read_text())))
 
 
 @pytest.mark.process
