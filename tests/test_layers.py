@@ -77,6 +77,7 @@ IMPORTS = {
         "_errors",
         "_lazy_imports",
         "_logging",
+        "_observers",
         "_options",
         "_request_members",
         "_types",
@@ -134,6 +135,7 @@ IMPORTS = {
     # Users of the public names.
     "testing": {PUBLIC},
     "neuralbox_sync": {PUBLIC},
+    "otel": {PUBLIC},
     "_cli": {PUBLIC, "neuralbox_sync", "testing"},
     "__main__": {"_cli"},
 }
@@ -144,6 +146,7 @@ EXCEPTIONS = {
     ("_errors", "_types"): "only type checkers read it: an error may have a generation",
     ("neuralbox_sync", "_options"): "its signatures have the defaults of the asynchronous ones",
     ("neuralbox_sync", "_batch.caller_thread"): "the core decides what of the user's code a reading thread runs",
+    ("otel", "_observers"): "it observes every client of the process",
     ("_cli", "_options"): "the help of the command shows the defaults",
     ("_cli", "_batch.journal_import"): "the command has results put into the journal before it replaces the output",
     ("_cli", "_batch.key_index"): "the command finds duplicate keys of any number of rows, as a batch does",
@@ -169,6 +172,7 @@ LIBRARIES = {
     "aiohttp": {"_http", "testing"},
     "cattrs": {"_wire.structuring"},
     "orjson": {"_wire.json"},
+    "opentelemetry": {"otel"},
     "click": {"_cli"},
     "rich": {"_cli"},
 }

@@ -229,6 +229,7 @@ class BatchRunner:
 
     def release(self) -> None:
         """Release the journal after the loop was closed, and all tasks ended with it. From any thread."""
+        self.stats.observation.end(self.stats.report)
         self._coordinator.close()
 
     # -------------------------------------------------------------------------------------------------------- reading
@@ -318,13 +319,14 @@ class BatchRunner:
             self._fail_unless_ending(error)
 
     async def _process(self, state: RequestState) -> None:
-        self.stats.begin()
+        self.stats.begin(state)
+        result: BatchResult | None = None
         try:
             result = await state.run(self._executor, self._options, self._coordinator)
         except NotAdmittedError:
-            result = None
+            pass
         finally:
-            self.stats.end(state)
+            self.stats.end(state, result)
         if state.journal_error is not None:
             self.stop(state.journal_error)
         if result is None:
