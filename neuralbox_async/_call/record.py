@@ -7,6 +7,7 @@ import functools
 import logging
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -167,7 +168,8 @@ class CallRecord:
             self.end("failed", error.billed, None, error)
         else:
             billed: BillingStatus = "unknown" if self.call is not None and self.call.possibly_billed else "no"
-            self.end("cancelled" if isinstance(error, asyncio.CancelledError) else "failed", billed, None, error)
+            cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
+            self.end("cancelled" if cancelled else "failed", billed, None, error)
 
     def end(
         self,
@@ -307,7 +309,8 @@ class _Parent:
         self._token = _parent.set(self._id)
 
     def __exit__(self, *_: object) -> None:
-        _parent.reset(self._token)
+        with suppress(ValueError):  # another context: the loop was closed, and its coroutine with it
+            _parent.reset(self._token)
 
 
 def _deltas(pending: Sequence[object]) -> list[str]:

@@ -109,7 +109,7 @@ async def test_content_on_request(make_client, recorder):
         await client.generate("gpt-5", PROMPT)
 
     assert [{"role": "user", "content": PROMPT}] == curious.events[0].body["messages"]
-    assert TEXT == [event for event in curious.events if isinstance(event, CallEnded)][0].content
+    assert TEXT == next(event for event in curious.events if isinstance(event, CallEnded)).content
     assert caught.value is curious.events[-1].error
     assert (None, None, None) == (recorder.events[0].body, recorder.events[-1].content, recorder.events[-1].error)
 
@@ -263,14 +263,11 @@ async def test_stream_of_the_other_endpoint(make_client, recorder):
 # ------------------------------------------------------------------------------------------- status requests, batches
 
 
-async def test_wait(make_client, recorder):
+async def test_wait(make_client, recorder, monkeypatch):
     """A call that waits ends with the finished generation; its polls belong to it and cost nothing."""
-    pending = {"id": "gen_1", "status": "pending", "eta_seconds": 0.001}
-    client = make_client(FakeTransport(pending, REPLY), observers=[recorder])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("neuralbox_async._call.polling.DEFAULT_POLL_INTERVAL", 0.01)
-        patch.setattr("neuralbox_async._call.polling._pause", lambda *_: 0.0)
-        await client.generate("gpt-5", "Hi", wait=True)
+    monkeypatch.setattr("neuralbox_async._call.polling._pause", lambda *_: 0.0)
+    client = make_client(FakeTransport({"id": "gen_1", "status": "pending"}, REPLY), observers=[recorder])
+    await client.generate("gpt-5", "Hi", wait=True)
 
     poll, call = [event for event in recorder.events if isinstance(event, CallEnded)]
     assert ("retrieve", call.call.id, "no", "completed") == (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import datetime
+import datetime as dt
 import gc
 import logging
 import pickle
@@ -21,7 +21,6 @@ from neuralbox_sync import NeuralBox
 
 KEY = "nb_canary_key_that_must_not_be_seen_7f3a"
 REPLY = {"id": "gen_1", "status": "completed", "model": "gpt-5", "content": "Hello", "tokens_used": 3}
-LOST = NeuralBoxError("lost")
 BUSY = FakeResponse(b'{"error":{"code":"provider_error","message":"busy"}}', status_code=500)
 
 
@@ -30,7 +29,7 @@ def reply(**headers):
     return FakeResponse(body, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
-# --------------------------------------------------------------------------------------------------- generation.response
+# ----------------------------------------------------------------------------------------------------------- response
 
 
 async def test_response(make_client):
@@ -132,8 +131,9 @@ async def test_usage_of_streams(make_client):
     assert ModelUsage(calls=4, tokens_used=3, unknown=3) == client.usage.by_model["gpt-5"]
 
 
-async def test_usage_of_pending_generations(make_client):
+async def test_usage_of_pending_generations(make_client, monkeypatch):
     """A pending generation has no bill yet; one that is waited for has."""
+    monkeypatch.setattr("neuralbox_async._call.polling._pause", lambda *_: 0.0)
     pending = {"id": "gen_1", "status": "pending"}
     client = make_client(FakeTransport(pending, pending, REPLY))
     await client.generate("gpt-5", "Hi")
@@ -216,7 +216,7 @@ async def test_rate_limits(make_client):
     hour, day = client.rate_limits.hour, client.rate_limits.day
 
     assert (100, 42, 1000, 900, None) == (hour.limit, hour.remaining, day.limit, day.remaining, day.resets_at)
-    assert abs(hour.resets_at - datetime.datetime.fromtimestamp(reset, datetime.UTC)) < datetime.timedelta(seconds=30)
+    assert abs(hour.resets_at - dt.datetime.fromtimestamp(reset, dt.UTC)) < dt.timedelta(seconds=30)
 
 
 # --------------------------------------------------------------------------------------------------------------- log
@@ -273,7 +273,6 @@ def test_wrong_log_level(monkeypatch):
     monkeypatch.setattr(_logging, "_warned", set())
     monkeypatch.setenv("NEURALBOX_LOG", "verbose")
     with pytest.warns(UserWarning, match="NEURALBOX_LOG must be debug or info, not 'verbose'") as caught:
-        AsyncNeuralBox(KEY)
-        AsyncNeuralBox(KEY)
+        [AsyncNeuralBox(KEY) for _ in range(2)]
 
     assert 1 == len(caught)
