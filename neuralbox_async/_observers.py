@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import attrs
 
 from neuralbox_async._errors import BillingStatus, InvalidParameterError, NeuralBoxError
+from neuralbox_async._response_info import ResponseInfo
 from neuralbox_async._types import GenerationId
 
 Operation: TypeAlias = Literal["generate", "stream", "retrieve"]
@@ -83,15 +84,12 @@ class ResponseReceived:
     """
     The head of a response arrived, of any status.
 
-    *elapsed*: seconds since the start of the call. *headers*: names in lower case, without secrets.
+    *response*: its status code, headers and request id, without secrets; its *elapsed* ends at the head.
     """
 
     call: CallInfo
     attempt: int
-    status_code: int
-    elapsed: float
-    request_id: str | None = None
-    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
+    response: ResponseInfo
 
 
 @attrs.frozen(kw_only=True)

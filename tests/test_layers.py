@@ -35,7 +35,7 @@ IMPORTS = {
     "_request_members": {"_errors", "_validation"},
     "_response_info": {"_errors", "_secret"},
     "_types": {"_errors", "_images", "_request_members", "_response_info", "_validation"},
-    "_observers": {"_errors", "_types"},
+    "_observers": {"_errors", "_response_info", "_types"},
     "_usage": set(),
     "_account_types": {"_types"},
     "_retry": {"_errors", "_validation"},

@@ -106,14 +106,7 @@ class CallRecord:
         """Record that the head of *response* arrived."""
         if self.observers:
             facts = self.response_info(response)
-            event = ResponseReceived(
-                call=self._info,
-                attempt=self._attempts,
-                status_code=facts.status_code,
-                elapsed=facts.elapsed,
-                request_id=facts.request_id,
-                headers=facts.headers,
-            )
+            event = ResponseReceived(call=self._info, attempt=self._attempts, response=facts)
             self._notify(lambda _content: event)
 
     def schedule_retry(self, error: NeuralBoxError | None, delay: float) -> None:

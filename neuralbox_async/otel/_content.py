@@ -11,8 +11,6 @@ from typing import Any, TypeGuard
 from neuralbox_async import CallEnded
 from neuralbox_async.otel import _names
 
-_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-
 
 class ContentCapture(enum.Enum):
     """Where prompts and generated text are exported: nowhere, in spans, in events (log records), or in both."""
@@ -35,12 +33,13 @@ class ContentCapture(enum.Enum):
 
 def capture_from_env() -> ContentCapture:
     """Return the mode in the environment. A value that is none is a warning, and means no content."""
-    value = os.environ.get(_VARIABLE, "").strip().upper() or "NO_CONTENT"
+    value = os.environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "").strip().upper() or "NO_CONTENT"
     try:
         return ContentCapture(value)
     except ValueError:
         modes = ", ".join(mode.value for mode in ContentCapture)
-        warnings.warn(f"{_VARIABLE} must be one of {modes}; no content is captured", stacklevel=2)
+        name = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+        warnings.warn(f"{name} must be one of {modes}; no content is captured", stacklevel=2)
         return ContentCapture.NO_CONTENT
 
 

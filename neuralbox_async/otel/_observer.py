@@ -149,9 +149,9 @@ class OpenTelemetryObserver:
 
     def _receive_response(self, event: ResponseReceived) -> None:
         if event.call.batch is not None:
-            self._metrics.rate_limits(event.call, event.headers)
+            self._metrics.rate_limits(event.call, event.response.headers)
         state = self._calls.get(event.call.id)
-        if state is not None and event.call.operation == "stream" and event.status_code < 300:
+        if state is not None and event.call.operation == "stream" and event.response.status_code < 300:
             state.is_open = True
             _detach(state)  # the stream is read, and ends, in any other context
 

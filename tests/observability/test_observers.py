@@ -76,7 +76,12 @@ async def test_call(make_client, recorder):
         start.call.temperature,
         start.call.max_tokens,
     )
-    assert (500, 1, "provider_error", 1) == (response.status_code, response.attempt, retry.reason, retry.attempt)
+    assert (500, 1, "provider_error", 1) == (
+        response.response.status_code,
+        response.attempt,
+        retry.reason,
+        retry.attempt,
+    )
     assert retry.delay >= 0
     assert ("completed", "yes", 2, 3, "gen_1", None) == (
         end.outcome,
@@ -95,7 +100,8 @@ async def test_no_secrets(make_client, recorder):
     await client.generate("gpt-5", PROMPT)
     with pytest.raises(NeuralBoxError):
         await client.with_options(max_retries=0).generate("gpt-5", PROMPT)
-    seen = repr([(event, getattr(event, "headers", None), getattr(event, "error", None)) for event in recorder.events])
+    headers = [dict(event.response.headers) for event in recorder.events if isinstance(event, ResponseReceived)]
+    seen = repr((recorder.events, headers, [getattr(event, "error", None) for event in recorder.events]))
 
     assert [] == [secret for secret in (KEY, PROMPT, TEXT) if secret in seen]
 
