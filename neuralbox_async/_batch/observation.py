@@ -40,7 +40,8 @@ class BatchObservation:
         """Report *result*."""
         if self._info is None:
             return
-        error, outcome = result.error, "completed"
+        error = result.error
+        outcome: ItemOutcome = "completed"
         if error is not None:
             outcome = "unresolved" if error.billed == "unknown" else "failed"
         self._end_item(result.index, outcome, result.tokens_used, None if error is None else error_type_of(error))

@@ -6,13 +6,13 @@ import contextvars
 import functools
 import logging
 import weakref
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import urlsplit
 
 from neuralbox_async._call.call_log import log
 from neuralbox_async._call.monitor import error_type_of, new_id, notify
+from neuralbox_async._call.stream_state import StreamState
 from neuralbox_async._clock import now
 from neuralbox_async._errors import NeuralBoxError
 from neuralbox_async._lazy_imports import asyncio
@@ -31,14 +31,14 @@ from neuralbox_async._types import ContentDelta, Generation, GenerationEnd, Gene
 from neuralbox_async._wire import json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from neuralbox_async._call.executor import Call
     from neuralbox_async._call.monitor import Monitor
     from neuralbox_async._call.stream import AsyncStream
     from neuralbox_async._errors import BillingStatus
     from neuralbox_async._http.transport import Response
-    from neuralbox_async._observers import Operation, Outcome
+    from neuralbox_async._observers import Event, Operation, Outcome
     from neuralbox_async._types import GenerationId
     from neuralbox_async._wire.requests import Request
 
@@ -89,7 +89,7 @@ class CallRecord:
         body = request.body
         self._notify(lambda content: CallStarted(call=info, body=json.loads(body) if content and body else None))
 
-    def _notify(self, make_event: Any) -> None:
+    def _notify(self, make_event: Callable[[bool], Event]) -> None:
         notify(self.observers, make_event)
 
     # ------------------------------------------------------------------------------------------------------ on the way
@@ -235,13 +235,13 @@ class CallRecord:
         self._finalizer.atexit = False
         return self.response_info(response)
 
-    def receive_events(self, pending: Sequence[object], texts: Collection[str], *, ended: bool) -> None:
-        """Record events that arrived, *pending* after *texts* were delivered; *ended*: up to the terminal event."""
+    def receive_events(self, pending: Sequence[object], texts: Collection[str], state: StreamState) -> None:
+        """Record events that arrived: *pending*, after *texts* were delivered, which led to *state*."""
         if self._ended:
             return
         if self.observers and pending:
             self._observe_content(pending)
-        if ended:
+        if state is StreamState.ENDED:
             end = pending[-1] if pending and isinstance(pending[-1], GenerationEnd) else GenerationEnd()
             start = self._start if self.observers else GenerationStart()
             content = "".join([*texts, *_deltas(pending)]) if self._want_content else ""
@@ -311,8 +311,8 @@ def _deltas(pending: Sequence[object]) -> list[str]:
     for event in pending:
         if isinstance(event, ContentDelta):
             texts.append(event.delta)
-        elif isinstance(event, Mapping):
-            texts.append(str(event["delta"]))
+        elif isinstance(event, dict):
+            texts.append(cast("dict[str, str]", event)["delta"])
     return texts
 
 

@@ -277,7 +277,7 @@ class AsyncStream(AsyncOnly):
             else:
                 await self._read_or_recover(self._reader)
                 if self._record is not None:
-                    self._record.receive_events(self._pending, self._texts, ended=self._state is StreamState.ENDED)
+                    self._record.receive_events(self._pending, self._texts, self._state)
         finally:
             self._is_reading = False
         return True
