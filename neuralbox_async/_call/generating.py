@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 async def generate(executor: Executor, call: Call, *, wait: bool = False) -> Generation:
     """Return the generation of *call*, with *wait* when it is finished. Raises the errors of a call."""
-    call.record = record = CallRecord(executor.monitor, call.request, executor.base_url)
+    call.record = record = CallRecord(executor.monitor, call.request, executor.base_url, started=call.started)
     with record:
         generation = await executor.execute(call, decode_generation)
         if wait and not generation.finished:

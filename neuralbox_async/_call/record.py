@@ -56,9 +56,15 @@ class CallRecord:
     """
 
     def __init__(
-        self, monitor: Monitor, request: Request, base_url: str, generation_id: GenerationId | None = None
+        self,
+        monitor: Monitor,
+        request: Request,
+        base_url: str,
+        generation_id: GenerationId | None = None,
+        *,
+        started: float | None = None,
     ) -> None:
-        self.started = now()
+        self.started = now() if started is None else started
         self.call: Call | None = None  # the one that makes attempts
         self._usage, self._model = monitor.usage, request.model
         self._attempts, self._ended = 0, False
@@ -186,6 +192,7 @@ class CallRecord:
             self._usage.add(self._model, used or 0, unknown=billed == "unknown" and not pending, pending=pending)
         if self.observers or logger.isEnabledFor(logging.INFO):
             self._report(outcome, billed, generation, error, used)
+        self.call = None  # a cycle of references would leave each call to the garbage collector
 
     def _report(
         self,
