@@ -189,7 +189,7 @@ class OpenTelemetryObserver:
         if self._capture.in_spans:
             span.set_attributes({name: json.dumps(value, ensure_ascii=False) for name, value in content.items()})
         if self._capture.in_events:
-            record = LogRecord(
+            record = LogRecord(  # pyrefly: ignore[direct-abstract-base-instantiation] - its `__new__` makes the SDK's
                 event_name=_names.DETAILS_EVENT,
                 context=set_span_in_context(span),
                 attributes={_names.OPERATION_NAME: "chat", _names.PROVIDER_NAME: _names.PROVIDER, **content},
