@@ -114,11 +114,21 @@ _CALL_64 = Scenario(
     clients=(*_WITH_GENERAL, *_ON_UVLOOP),
     other_sdks=_ASYNC_SDKS,
 )
+_CALL_OBSERVED = dataclasses.replace(
+    _CALL_64,
+    name="call-64-observed",
+    title="64 calls in flight, with an observer that does nothing, and with OpenTelemetry's spans and metrics",
+    baseline="neuralbox",
+    clients=("neuralbox", "neuralbox-observed", "neuralbox-otel"),
+    other_sdks=(),
+)
 _CALLS = (
     _CALL,
     _CALL.over_tls(*_WITH_GENERAL, *_ON_UVLOOP),
     _CALL_64,
     _CALL_64.over_tls(*_WITH_GENERAL),
+    _CALL_OBSERVED,
+    _CALL_OBSERVED.over_tls(*_CALL_OBSERVED.clients),
     Scenario(
         name="call-1000",
         title="1,000 calls in flight",

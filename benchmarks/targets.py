@@ -63,6 +63,7 @@ _CALLS = (
     _nothing_lost("call-64-tls", "neuralbox"),
     _nothing_lost("call-1000", "neuralbox"),
     _nothing_lost("call-1000", "neuralbox-plain"),
+    _nothing_lost("call-64-observed-tls", "neuralbox-otel"),
     Target("memory", "neuralbox", "memory", 20.0),
     Target("memory", "neuralbox-plain", "memory", 20.0),
 )

@@ -35,6 +35,7 @@ from neuralbox_async._batch.journal_entries import JournalEntry, read_journal
 from neuralbox_async._batch.options import OnChanged, OnUnknown
 from neuralbox_async._batch.results import BatchProgress, BatchReport, BatchResult
 from neuralbox_async._call.pages import AsyncHistory
+from neuralbox_async._call.rate_limit_status import RateLimitStatus, RateLimitWindow
 from neuralbox_async._call.stream import AsyncStream
 from neuralbox_async._client import AsyncNeuralBox
 from neuralbox_async._errors import (
@@ -68,8 +69,28 @@ from neuralbox_async._errors import (
 from neuralbox_async._http.transport import HTTPRequest, Response, Transport
 from neuralbox_async._images import data_url
 from neuralbox_async._lazy_imports import preload
+from neuralbox_async._observers import (
+    AttemptStarted,
+    BatchEnded,
+    BatchInfo,
+    BatchItemEnded,
+    BatchItemStarted,
+    BatchStarted,
+    CallEnded,
+    CallInfo,
+    CallStarted,
+    ContentReceived,
+    Event,
+    ItemOutcome,
+    Observer,
+    Operation,
+    Outcome,
+    ResponseReceived,
+    RetryScheduled,
+)
 from neuralbox_async._options import NOT_GIVEN, NotGiven
 from neuralbox_async._parsed import ParsedGeneration, ParsingError, Problem
+from neuralbox_async._response_info import ResponseInfo
 from neuralbox_async._retry import RetryPolicy
 from neuralbox_async._types import (
     ContentDelta,
@@ -89,6 +110,7 @@ from neuralbox_async._types import (
     UnknownEvent,
     Usage,
 )
+from neuralbox_async._usage import ClientUsage, ModelUsage
 from neuralbox_async._version import __version__
 
 __all__ = [
@@ -103,19 +125,31 @@ __all__ = [
     "AsyncHistory",
     "AsyncNeuralBox",
     "AsyncStream",
+    "AttemptStarted",
     "AuthenticationError",
     "BadRequestError",
     "Balance",
+    "BatchEnded",
+    "BatchInfo",
+    "BatchItemEnded",
+    "BatchItemStarted",
     "BatchProgress",
     "BatchReport",
     "BatchResult",
+    "BatchStarted",
     "BatchStateError",
     "BillingStatus",
     "BudgetReachedError",
+    "CallEnded",
+    "CallInfo",
+    "CallStarted",
     "ClientClosedError",
+    "ClientUsage",
     "ConflictError",
     "ContentDelta",
+    "ContentReceived",
     "Estimate",
+    "Event",
     "GenerateRequest",
     "Generation",
     "GenerationEnd",
@@ -128,6 +162,7 @@ __all__ = [
     "InsufficientTokensError",
     "InternalServerError",
     "InvalidParameterError",
+    "ItemOutcome",
     "JournalEntry",
     "JournalError",
     "JournalLockedError",
@@ -136,11 +171,15 @@ __all__ = [
     "Messages",
     "Model",
     "ModelUnavailableError",
+    "ModelUsage",
     "NeuralBoxError",
     "NotFoundError",
     "NotGiven",
+    "Observer",
     "OnChanged",
     "OnUnknown",
+    "Operation",
+    "Outcome",
     "OutcomeUnknownError",
     "ParsedGeneration",
     "ParsingError",
@@ -150,13 +189,18 @@ __all__ = [
     "Problem",
     "ProviderError",
     "RateLimitError",
+    "RateLimitStatus",
+    "RateLimitWindow",
     "RequestChangedError",
     "RequestLike",
     "RequestTooLargeError",
     "Requests",
     "Response",
     "ResponseError",
+    "ResponseInfo",
+    "ResponseReceived",
     "RetryPolicy",
+    "RetryScheduled",
     "Role",
     "StreamEvent",
     "StreamInterruptedError",

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from neuralbox_async._account_types import Account, AccountStats, Balance, Estimate, Model, Price
 from neuralbox_async._batch.inputs import RequestDefaults, Requests, check_requests
 from neuralbox_async._call.pages import AsyncHistory
+from neuralbox_async._call.rate_limit_status import RateLimitStatus, snapshot_of
 from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._options import NOT_GIVEN, CallOptions, NotGiven
+from neuralbox_async._usage import ClientUsage
 from neuralbox_async._validation import check_count, check_flag, check_nonempty_text, is_mapping
 
 if TYPE_CHECKING:
@@ -36,6 +38,28 @@ class AccountMethods:
 
     _executor: Executor
     _options: CallOptions
+
+    @property
+    def usage(self) -> ClientUsage:
+        """
+        The generations that this client and those derived from it requested, and their cost, by model.
+
+        Counted by the client, without a request; a derived client counts its own. From any thread.
+        """
+        return self._executor.monitor.usage.snapshot()
+
+    def reset_usage(self) -> ClientUsage:
+        """Return `usage`, and begin again at 0; a client that this one is derived from keeps its count."""
+        return self._executor.monitor.usage.snapshot(reset=True)
+
+    @property
+    def rate_limits(self) -> RateLimitStatus:
+        """
+        The rate limits of the key's account, as the latest responses reported them, without a request.
+
+        Source: the vendor's page "Rate limits" (``X-RateLimit-*``).
+        """
+        return snapshot_of(self._executor.account.rate_limits)
 
     async def get_balance(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from neuralbox_async import _options
@@ -12,6 +12,7 @@ from neuralbox_async._api_key import ApiKey, as_secret_key, check_key_source, re
 from neuralbox_async._async_only import AsyncOnly
 from neuralbox_async._batch_methods import BatchMethods
 from neuralbox_async._call.executor import Call, Executor
+from neuralbox_async._call.monitor import Monitor
 from neuralbox_async._call.shared_state import SharedState
 from neuralbox_async._call.stream import AsyncStream
 from neuralbox_async._call.stream_reader import StreamLimits
@@ -19,6 +20,7 @@ from neuralbox_async._clock import time_after
 from neuralbox_async._http.transport import Transport
 from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._logging import configure_from_env
+from neuralbox_async._observers import Observer, check_observers
 from neuralbox_async._options import NOT_GIVEN, CallOptions, NotGiven
 from neuralbox_async._parse_methods import ParseMethods
 from neuralbox_async._retry import RetryPolicy
@@ -31,13 +33,13 @@ if TYPE_CHECKING:
     import ssl
     from types import TracebackType
 
-    from neuralbox_async._call import parsing, polling
-    from neuralbox_async._wire import endpoints, responses
+    from neuralbox_async._call import generating, parsing, polling
+    from neuralbox_async._wire import endpoints
 else:  # with the first call, like all that only calls need
+    generating = lazy_module("neuralbox_async._call.generating")
     parsing = lazy_module("neuralbox_async._call.parsing")
     polling = lazy_module("neuralbox_async._call.polling")
     endpoints = lazy_module("neuralbox_async._wire.endpoints")
-    responses = lazy_module("neuralbox_async._wire.responses")
 
 
 class AsyncNeuralBox(BatchMethods, ParseMethods, AccountMethods, AsyncOnly):
@@ -62,10 +64,9 @@ class AsyncNeuralBox(BatchMethods, ParseMethods, AccountMethods, AsyncOnly):
       unless NO_PROXY excludes the host, or *trust_env* is False. *ssl_context*: for certificates of your own.
     * *default_headers*: sent with every request.
     * *max_response_bytes*, *max_event_bytes*: the largest body, and the largest event of a stream, after decompression.
-    * *transport*: carries the requests instead of aiohttp; for tests.
+    * *transport*: carries the requests instead of aiohttp; for tests. *observers*: get the events of calls.
 
-    Times are in seconds, above 0; None means no limit. Raises `InvalidParameterError`, which names the parameter, the
-    value and the rule.
+    Times are in seconds, above 0; None means no limit. Raises `InvalidParameterError`.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class AsyncNeuralBox(BatchMethods, ParseMethods, AccountMethods, AsyncOnly):
         max_event_bytes: int = _options.DEFAULT_MAX_EVENT_BYTES,
         allow_insecure: bool = False,
         transport: Transport | None = None,
+        observers: Iterable[Observer] | None = None,
     ) -> None:
         # Before anything can raise with them in a frame.
         api_key, default_headers = as_secret_key(api_key), as_secret_values(default_headers)
@@ -108,6 +110,7 @@ class AsyncNeuralBox(BatchMethods, ParseMethods, AccountMethods, AsyncOnly):
             base_url=base_url,
             api_key=resolve_key(api_key),
             max_response_bytes=check_count("max_response_bytes", max_response_bytes, minimum=1),
+            monitor=Monitor(own_observers=check_observers(observers)),
             shared=SharedState(
                 _options.ConnectionOptions.checked(
                     connect_timeout=connect_timeout,
@@ -229,9 +232,7 @@ class AsyncNeuralBox(BatchMethods, ParseMethods, AccountMethods, AsyncOnly):
         request = endpoints.generate_from(
             model, messages, system, temperature, max_tokens, extra_body=extra_body, headers=headers
         )
-        call = Call(request, options)
-        generation = await self._executor.execute(call, responses.decode_generation)
-        return await polling.wait_for_call(self._executor, call, generation) if wait else generation
+        return await generating.generate(self._executor, Call(request, options), wait=wait)
 
     def stream(
         self,
@@ -288,7 +289,7 @@ class AsyncNeuralBox(BatchMethods, ParseMethods, AccountMethods, AsyncOnly):
         fallback = functools.partial(endpoints.stream_fallback, generate_request, request.headers)
         recovery = options.replace(timeout=self._options.timeout, headers=extra_headers)
         return AsyncStream(
-            functools.partial(self._executor.open_stream, request, fallback, options),
+            functools.partial(generating.open_stream, self._executor, request, fallback, options),
             limits,
             functools.partial(polling.recover, self._executor, recovery) if recover else None,
             wanted,

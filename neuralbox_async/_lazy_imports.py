@@ -15,6 +15,7 @@ MODULES = (
     "neuralbox_async._batch.estimate",
     "neuralbox_async._batch.opening",
     "neuralbox_async._batch.typed_items",
+    "neuralbox_async._call.generating",
     "neuralbox_async._call.masking",
     "neuralbox_async._call.parsing",
     "neuralbox_async._call.polling",

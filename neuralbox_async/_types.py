@@ -20,6 +20,7 @@ import attrs
 from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._images import data_url
 from neuralbox_async._request_members import request_fields
+from neuralbox_async._response_info import ResponseInfo
 from neuralbox_async._validation import (
     SupportsModelDump,
     check_key,
@@ -87,7 +88,8 @@ class Generation:
     * *url*, *thumbnail_url*, *metadata*: of generations that make files. *error*: why it failed.
     * *progress* (percent), *eta_seconds*: of pending ones. *processing_ms*: milliseconds of work.
     * *problems*: the places of malformed values, such as ``"$.usage.total_tokens"``, whose attributes are None.
-    * *raw*: the JSON object as it arrived (null for members nested over 128 levels). Neither is part of comparisons.
+    * *raw*: the JSON object as it arrived (null for members nested over 128 levels).
+    * *response*: the HTTP response, None without one. *problems*, *raw* and *response* are not part of comparisons.
 
     Source: the vendor's pages "Text Generation", "Generation status" and "History".
     """
@@ -111,6 +113,7 @@ class Generation:
     finish_reason: str | None = None
     problems: tuple[str, ...] = attrs.field(default=(), eq=False)
     raw: Mapping[str, Any] = attrs.field(factory=_no_extra, eq=False, repr=False)
+    response: ResponseInfo | None = attrs.field(default=None, eq=False, repr=False)
 
     def __repr__(self) -> str:
         shown = [field.name for field in attrs.fields(Generation) if field.repr and (self.problems or field.eq)]
@@ -127,13 +130,13 @@ class Generation:
         return self.status in {"completed", "failed"}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes except *raw* as JSON values: *usage* as a dict, times as strings (ISO 8601)."""
-        members = attrs.asdict(self, filter=_is_not_raw, value_serializer=_json_value)
+        """Return the attributes but *raw* and *response* as JSON values: *usage* as a dict, times as strings (ISO)."""
+        members = attrs.asdict(self, filter=_is_member, value_serializer=_json_value)
         return {**members, "problems": list(self.problems)}
 
 
-def _is_not_raw(field: attrs.Attribute[Any], _value: object) -> bool:
-    return field.name != "raw"
+def _is_member(field: attrs.Attribute[Any], _value: object) -> bool:
+    return field.name not in {"raw", "response"}
 
 
 def _json_value(_owner: object, _field: object, value: object) -> object:

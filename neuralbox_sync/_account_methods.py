@@ -12,10 +12,12 @@ from neuralbox_async import (
     AccountStats,
     AsyncNeuralBox,
     Balance,
+    ClientUsage,
     Estimate,
     Model,
     NotGiven,
     Price,
+    RateLimitStatus,
     Requests,
 )
 from neuralbox_sync._blocking import View, documented_by
@@ -24,6 +26,21 @@ from neuralbox_sync._history import History
 
 class AccountMethods(View[AsyncNeuralBox]):
     """The part of `NeuralBox` that generates nothing and costs nothing."""
+
+    @property
+    def usage(self) -> ClientUsage:
+        """The generations that this client and those derived from it requested, and their cost, by model."""
+        return self._subject.usage
+
+    @documented_by(AsyncNeuralBox.reset_usage)
+    def reset_usage(self) -> ClientUsage:
+        """Return `usage`, and begin again at 0; a client that this one is derived from keeps its count."""
+        return self._subject.reset_usage()
+
+    @property
+    def rate_limits(self) -> RateLimitStatus:
+        """The rate limits of the key's account, as the latest responses reported them, without a request."""
+        return self._subject.rate_limits
 
     @documented_by(AsyncNeuralBox.get_balance)
     def get_balance(

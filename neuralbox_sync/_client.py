@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from neuralbox_async import (
@@ -18,6 +18,7 @@ from neuralbox_async import (
     GenerationId,
     Messages,
     NotGiven,
+    Observer,
     OnChanged,
     OnUnknown,
     Requests,
@@ -73,6 +74,7 @@ class NeuralBox(ParseMethods, AccountMethods):
         max_event_bytes: int = _options.DEFAULT_MAX_EVENT_BYTES,
         allow_insecure: bool = False,
         transport: Transport | None = None,
+        observers: Iterable[Observer] | None = None,
     ) -> None:
         try:
             client = AsyncNeuralBox(
@@ -94,6 +96,7 @@ class NeuralBox(ParseMethods, AccountMethods):
                 max_event_bytes=max_event_bytes,
                 allow_insecure=allow_insecure,
                 transport=transport,
+                observers=observers,
             )
         finally:
             del api_key, base_url, proxy, default_headers  # no frame of a traceback may hold a secret

@@ -118,6 +118,11 @@ class Stream(BulkIterator[AsyncStream[Y], neuralbox_async.StreamEvent], Generic[
         """The events so far as a `Generation`; its status is ``"incomplete"`` until the end has been reached."""
         return self._subject.generation
 
+    @property
+    def response(self) -> neuralbox_async.ResponseInfo | None:
+        """The HTTP response; None before the stream is open."""
+        return self._subject.response
+
     @documented_by(AsyncStream.get_final_generation)
     def get_final_generation(self) -> neuralbox_async.Generation:
         """Read to the end and return `generation`. Raises the errors of reading."""

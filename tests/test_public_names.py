@@ -126,6 +126,8 @@ SAME = [
     Row("APIStatusError.headers", None, None, "Response.headers"),
     # Values.
     Row("Generation.usage", "ChatCompletion.usage", "Message.usage"),
+    Row("ResponseInfo.status_code", None, None, "Response.status_code"),
+    Row("ResponseInfo.headers", None, None, "Response.headers"),
     Row("Usage.prompt_tokens", "CompletionUsage.prompt_tokens"),
     Row("Usage.completion_tokens", "CompletionUsage.completion_tokens"),
     Row("Usage.total_tokens", "CompletionUsage.total_tokens"),

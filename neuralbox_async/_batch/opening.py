@@ -16,6 +16,7 @@ from neuralbox_async._batch.changed_requests import check_unchanged
 from neuralbox_async._batch.coordinator import Coordinator
 from neuralbox_async._batch.errors import OutcomeUnknownError
 from neuralbox_async._batch.journal import Journal
+from neuralbox_async._batch.observation import BatchObservation
 from neuralbox_async._batch.pacer import Pacer
 from neuralbox_async._batch.preparation import RequestPreparer
 from neuralbox_async._batch.results import ResultBuffer
@@ -110,7 +111,9 @@ def _make_runner(
     )
     # The batch itself waits for rate limits: one refusal delays all requests, and costs none an attempt.
     call_options = attrs.evolve(call_options, retry=attrs.evolve(call_options.retry, retry_rate_limits=False))
-    stats = BatchStats(inputs, options.on_progress)
+    observation = BatchObservation(executor.monitor.observers, options.budget)
+    executor = observation.begin(executor)
+    stats = BatchStats(inputs, options.on_progress, observation)
     coordinator = Coordinator(journal, budget, pacer, on_limit=stats.wait_for_limit)
     preparer = RequestPreparer(
         executor=executor,

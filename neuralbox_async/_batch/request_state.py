@@ -19,6 +19,7 @@ from neuralbox_async._batch.key_status import KeyStatus
 from neuralbox_async._batch.results import BatchResult, last_error
 from neuralbox_async._call import masking, polling
 from neuralbox_async._call.executor import Call
+from neuralbox_async._call.record import CallRecord
 from neuralbox_async._clock import time_after
 from neuralbox_async._errors import (
     APIConnectionError,
@@ -183,6 +184,15 @@ class RequestState:
     async def _generate(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> Generation:
         """Return the generation. Raises `NeuralBoxError`; `RateLimitError` when the request was refused, not run."""
         self._call = call = Call(self.wire, options, time_after(options.timeout))
+        if self.claim.is_pending:
+            return await self._run_call(executor, call, coordinator)
+        call.record = record = CallRecord(executor.monitor, self.wire, executor.base_url)
+        with record, record.as_parent():
+            generation = await self._run_call(executor, call, coordinator)
+        record.complete(generation)
+        return generation
+
+    async def _run_call(self, executor: Executor, call: Call, coordinator: Coordinator) -> Generation:
         if self.claim.unresolved is not None and self.claim.is_pending:
             generation = Generation(id=self.claim.unresolved.generation_id, status="pending")
             await self._accept(call, generation, coordinator)

@@ -230,6 +230,7 @@ class BatchRunner:
 
     def release(self) -> None:
         """Release the journal after the loop was closed, and all tasks ended with it. From any thread."""
+        self.stats.observation.end(self.stats.report)
         self._coordinator.close()
 
     # -------------------------------------------------------------------------------------------------------- reading
@@ -319,17 +320,18 @@ class BatchRunner:
             self._fail_unless_ending(error)
 
     async def _process(self, state: RequestState) -> None:
-        self.stats.begin()
+        self.stats.begin(state)
+        result: BatchResult | None = None
         try:
             result = await state.run(self._executor, self._options, self._coordinator)
         except NotAdmittedError:
-            result = None
+            pass
         except BaseException:
-            if state.unread_result is not None:
-                self._deliver(state.unread_result)
+            if (result := state.unread_result) is not None:
+                self._deliver(result)
             raise
         finally:
-            self.stats.end(state)
+            self.stats.end(state, result)
         if state.budget_error is not None:
             self._stop_sending(RunState.DRAINING, state.budget_error)
         if state.journal_error is not None:

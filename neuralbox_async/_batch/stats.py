@@ -7,6 +7,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from neuralbox_async._batch.observation import BatchObservation
 from neuralbox_async._batch.results import BatchProgress, BatchReport, last_error
 
 if TYPE_CHECKING:
@@ -29,8 +30,14 @@ class BatchStats:
     _coordinator: Coordinator  # it has the account's numbers
     _on_error: Callable[[BaseException], None]
 
-    def __init__(self, inputs: InputReader, on_progress: Callable[[BatchProgress], object] | None) -> None:
+    def __init__(
+        self,
+        inputs: InputReader,
+        on_progress: Callable[[BatchProgress], object] | None,
+        observation: BatchObservation | None = None,
+    ) -> None:
         self._inputs, self._on_progress = inputs, on_progress
+        self.observation = observation or BatchObservation()
         self._skipped = self._completed = self._tokens_used = self._unknown = 0
         self._in_progress = 0  # requests that workers have now
         self._failed_by_type: Counter[str] = Counter()
@@ -53,14 +60,17 @@ class BatchStats:
 
     # ------------------------------------------------------------------------------------------------------- counting
 
-    def begin(self) -> None:
-        """Count a request that a worker begins to process."""
+    def begin(self, state: RequestState) -> None:
+        """Count *state*, which a worker begins to process."""
         self._in_progress += 1
+        self.observation.begin_item(state.index)
 
-    def end(self, state: RequestState) -> None:
-        """Count the end of *state*'s processing, whatever its outcome."""
+    def end(self, state: RequestState, result: BatchResult | None) -> None:
+        """Count the end of *state*'s processing, whatever its outcome; *result*: None without one."""
         self._in_progress -= 1
         self._tokens_used += state.tokens_billed
+        if result is None:
+            self.observation.end_item_without_result(state.index, possibly_billed=state.possibly_billed)
         if state.cancelled_in_flight:
             self._cancelled_keys.append(state.key)
             if state.possibly_billed:
@@ -68,6 +78,7 @@ class BatchStats:
 
     def add(self, result: BatchResult) -> None:
         """Count *result*."""
+        self.observation.end_item(result)
         if result.error is None:
             self._completed += 1
             return
@@ -87,6 +98,7 @@ class BatchStats:
     def finish(self) -> None:
         """Stop the time, and report the final progress."""
         self._ended = time.monotonic()
+        self.observation.end(self.report)
         self.report_progress(force=True)
 
     def _add_unknown(self, key: Any, generation_id: GenerationId | None) -> None:

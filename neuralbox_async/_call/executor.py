@@ -12,7 +12,9 @@ import attrs
 
 from neuralbox_async._api_key import KeySource, call_key_function
 from neuralbox_async._call.account import Account
+from neuralbox_async._call.call_log import log
 from neuralbox_async._call.lifetime import Lifetime
+from neuralbox_async._call.monitor import Monitor
 from neuralbox_async._call.shared_state import SharedState
 from neuralbox_async._clock import Deadline, now, time_after
 from neuralbox_async._errors import (
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from neuralbox_async._call import masking
+    from neuralbox_async._call.record import CallRecord
     from neuralbox_async._http.transport import Response
     from neuralbox_async._options import CallOptions, ConnectionOptions
     from neuralbox_async._types import GenerationId
@@ -80,6 +83,7 @@ class Call:
     generation_id: GenerationId | None = None  # of the accepted generation, or of the one that a status request is for
     mask: Mask = attrs.field(default=_NO_SECRETS, repr=False)  # of the key of each attempt, and of the proxy's password
     clean_body: bytes | None = attrs.field(default=None, repr=False)  # of an error; the mask has found no secret in it
+    record: CallRecord | None = attrs.field(default=None, repr=False)  # of a generation or its status
 
     @property
     def request_sent(self) -> bool:
@@ -98,6 +102,8 @@ class Call:
         """Count one more attempt, of which nothing has been sent yet."""
         self.attempts += 1
         self.attempt = self.response = None
+        if self.record is not None:
+            self.record.begin_attempt(self)
 
     def accept(self, generation_id: GenerationId | None) -> None:
         """Record that the API accepted the request as a pending generation; None: its id cannot be found."""
@@ -168,6 +174,7 @@ class Executor:
         default=attrs.Factory(lambda self: self.shared.accounts.of(self.api_key), takes_self=True)
     )
     lifetime: Lifetime = attrs.field(factory=Lifetime)
+    monitor: Monitor = attrs.field(factory=Monitor)
     _mask: Mask = attrs.field(
         default=attrs.Factory(lambda self: _mask_of(self.api_key, self.shared.connections), takes_self=True),
         init=False,
@@ -183,10 +190,10 @@ class Executor:
 
         Another *api_key* has another account.
         """
-        lifetime = self.lifetime.derive()
+        derived = attrs.evolve(self, lifetime=self.lifetime.derive(), monitor=self.monitor.derive())
         if api_key is None or api_key == self.api_key:
-            return attrs.evolve(self, lifetime=lifetime)
-        return attrs.evolve(self, lifetime=lifetime, api_key=api_key, account=self.shared.accounts.of(api_key))
+            return derived
+        return attrs.evolve(derived, api_key=api_key, account=self.shared.accounts.of(api_key))
 
     async def aclose(self) -> None:
         """Close it and those derived from it. The connections are closed with the one that is not derived."""
@@ -199,9 +206,10 @@ class Executor:
         with Deadline(call.deadline):
             response = await self._send(call)
             try:
-                return call.decode(
+                value = call.decode(
                     decode, response.status_code, response.headers, await response.read(self.max_response_bytes)
                 )
+                return value if call.record is None else call.record.with_response(value, response)
             except NeuralBoxError as error:
                 if isinstance(error, APIConnectionError):
                     error.body = response.received
@@ -211,7 +219,7 @@ class Executor:
         raise call.timeout_error("total")
 
     async def open_stream(
-        self, request: Request, fallback: Callable[[], Request | None], options: CallOptions
+        self, request: Request, fallback: Callable[[], Request | None], options: CallOptions, record: CallRecord | None
     ) -> tuple[Response, Call]:
         """
         Send *request* for a stream; after a 404, which costs nothing, the *fallback* if there is one.
@@ -226,7 +234,7 @@ class Executor:
             if (chosen := choice()) is None:
                 continue
             try:
-                opened = await self._open(chosen, options)
+                opened = await self._open(chosen, options, record)
             except NotFoundError as error:
                 not_found = not_found or error
                 continue
@@ -234,9 +242,9 @@ class Executor:
             return opened
         raise not_found or AssertionError  # there is always the first
 
-    async def _open(self, request: Request, options: CallOptions) -> tuple[Response, Call]:
+    async def _open(self, request: Request, options: CallOptions, record: CallRecord | None) -> tuple[Response, Call]:
         total, first = time_after(options.stream_timeout), time_after(options.first_event_timeout)
-        call = Call(request, options, min(total, first))
+        call = Call(request, options, min(total, first), record=record)
         with Deadline(call.deadline):
             return await self._send(call), call
         raise call.timeout_error("total" if total <= first else "first_event")
@@ -286,13 +294,17 @@ class Executor:
             else:
                 account.retry_budget.give_back(refund)
                 return response
-            _log(logging.INFO, call, "retry in %.2f s", delay)
+            log(logging.INFO, call, "retry in %.2f s", delay, delay=delay)
+            if call.record is not None:
+                call.record.schedule_retry(call.previous_error, delay)
             await self.sleep(delay)
 
     def _observe(self, call: Call, response: Response) -> None:
         call.response = response
         self.account.rate_limits.observe(response.headers, counted=not call.request.idempotent)
-        _log(logging.DEBUG, call, "%d", response.status_code)
+        log(logging.DEBUG, call, "%d", response.status_code, status_code=response.status_code)
+        if call.record is not None:
+            call.record.receive(response)
 
     async def _follow_redirects(self, call: Call, response: Response) -> Response:
         """Return the response of success that *response* redirects to. Raises the error of an error status."""
@@ -316,15 +328,9 @@ class Executor:
         return response
 
     def _retry_delay(self, call: Call, error: NeuralBoxError) -> float | None:
-        _log(logging.DEBUG, call, "attempt %d: %s", call.attempts, type(error).__name__)
+        log(logging.DEBUG, call, "attempt %d: %s", call.attempts, type(error).__name__)
         remaining = call.deadline - now()
         return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
-
-
-def _log(level: int, call: Call, message: str, *facts: object) -> None:
-    if logger.isEnabledFor(level):
-        path = call.mask.apply_to_text(call.request.path)  # the id of a generation is the server's
-        logger.log(level, f"%s %s: {message}", call.request.method, path, *facts)
 
 
 def _mask_of(key: object, connections: ConnectionOptions, mask: Mask | None = None) -> Mask:

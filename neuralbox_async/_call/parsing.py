@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from neuralbox_async._call import polling
+from neuralbox_async._call import generating
 from neuralbox_async._clock import now
 from neuralbox_async._errors import NeuralBoxError
 from neuralbox_async._parsed import (
@@ -26,7 +26,6 @@ from neuralbox_async._parsed import (
 from neuralbox_async._types import Generation, Message, Messages, messages_from
 from neuralbox_async._validation import is_blank
 from neuralbox_async._wire.output_types import output_type_of
-from neuralbox_async._wire.responses import decode_generation
 
 if TYPE_CHECKING:
     from neuralbox_async._call.executor import Call, Executor
@@ -100,7 +99,7 @@ async def parse(
     """
     call = call_with(messages, 0)
     started, deadline = call.started, call.deadline
-    generations: tuple[Generation, ...] = (await _generate(executor, call),)
+    generations: tuple[Generation, ...] = (await generating.generate(executor, call, wait=True),)
     while True:
         try:
             value = output_type.parse(generations[-1].content)
@@ -117,14 +116,9 @@ async def parse(
         try:
             call = call_with(messages, len(generations))
             call.deadline = deadline
-            generations = (*generations, await _generate(executor, call))
+            generations = (*generations, await generating.generate(executor, call, wait=True))
         except NeuralBoxError as error:
             raise parsing_error(generations, problems, now() - started, f"and the repair failed: {error}") from error
-
-
-async def _generate(executor: Executor, call: Call) -> Generation:
-    generation = await executor.execute(call, decode_generation)
-    return await polling.wait_for_call(executor, call, generation)
 
 
 def parsing_error(

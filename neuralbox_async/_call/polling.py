@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from neuralbox_async._call.executor import Call
+from neuralbox_async._call.record import CallRecord
 from neuralbox_async._clock import now, time_after
 from neuralbox_async._errors import (
     APIConnectionError,
@@ -72,9 +73,27 @@ async def retrieve(
 
     The path that worked is tried first the next time. A response without an id describes *generation_id*.
     """
+    first = endpoints.retrieve(generation_id, _status_paths(executor)[0], headers)
+    record = CallRecord(executor.monitor, first, executor.base_url, generation_id)
+    with record:
+        generation = await _retrieve(executor, generation_id, options, deadline, headers=headers, record=record)
+    record.complete(generation)
+    return generation
+
+
+async def _retrieve(
+    executor: Executor,
+    generation_id: GenerationId,
+    options: CallOptions,
+    deadline: float,
+    *,
+    headers: Mapping[str, str],
+    record: CallRecord,
+) -> Generation:
     not_found: NotFoundError | None = None
     for path in _status_paths(executor):
-        call = Call(endpoints.retrieve(generation_id, path, headers), options, deadline, generation_id=generation_id)
+        request = endpoints.retrieve(generation_id, path, headers)
+        call = Call(request, options, deadline, generation_id=generation_id, record=record)
         try:
             generation = await executor.execute(call, decode_generation)
         except NotFoundError as error:

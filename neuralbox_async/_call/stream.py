@@ -12,14 +12,14 @@ import operator
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from neuralbox_async._async_only import AsyncOnly
 from neuralbox_async._call.stream_interruption import interruption
 from neuralbox_async._call.stream_reader import StreamLimits, StreamReader, close_threadsafe
-from neuralbox_async._call.stream_state import TRANSITIONS, StreamState, TextStream, check_not_ended
+from neuralbox_async._call.stream_state import TRANSITIONS, StreamState, TextStream, check_not_ended, first_known
 from neuralbox_async._call.stream_timeouts import StreamTimeouts
 from neuralbox_async._call.typed_stream import TypedStream
 from neuralbox_async._clock import clock, now
@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 
     from neuralbox_async._call import unstreamed
     from neuralbox_async._call.executor import Call
+    from neuralbox_async._call.record import CallRecord
     from neuralbox_async._http.transport import Response
+    from neuralbox_async._response_info import ResponseInfo
     from neuralbox_async._types import GenerationId
     from neuralbox_async._wire import events, fast_path
     from neuralbox_async._wire.output_types import OutputType
@@ -82,6 +84,9 @@ class AsyncStream(TypedStream[T], AsyncOnly):
         self._output_type = output_type
         self._state = StreamState.NEW  # changed by `_move` only
         self._call: Call | None = None
+        self.response: ResponseInfo | None = None
+        """The HTTP response, once the stream is open."""
+        self._record: CallRecord | None = None
         self._reader: StreamReader | None = None
         self._finalizer: weakref.finalize[..., AsyncStream[Any]] | None = None
         self._is_reading = False
@@ -111,15 +116,17 @@ class AsyncStream(TypedStream[T], AsyncOnly):
         self._started = self._now()
         self._timeouts.start(self._started)
         response, self._call = await self._open_response()
-        self._reader = StreamReader(response, self._limits)
+        self._reader, self._record = StreamReader(response, self._limits), self._call.record
         self._decode = self._call.decode
         self._decoder = events.EventDecoder(self._decode)  # without a reference to this stream
         if self._is_closed():
-            self._reader.close()
+            self._close()
             raise StreamStateError(_CLOSED_WHILE_OPENING)
         self._move(StreamState.OPEN)
         self._finalizer = weakref.finalize(self, close_threadsafe, self._reader, asyncio.get_running_loop())
         self._finalizer.atexit = False
+        if self._record is not None:
+            self.response = self._record.watch(self, response)
         return self
 
     async def __aexit__(
@@ -139,6 +146,8 @@ class AsyncStream(TypedStream[T], AsyncOnly):
             self._finalizer.detach()
         if self._reader is not None:
             self._reader.close()
+        if self._record is not None:
+            self._record.close_stream(self, self._failure)
 
     def _move(self, state: StreamState) -> None:
         if state not in TRANSITIONS.get(self._state, ()):
@@ -222,6 +231,7 @@ class AsyncStream(TypedStream[T], AsyncOnly):
             finish_reason=self._end.finish_reason,
             problems=self._start.problems + self._end.problems,
             raw=self._end.raw,
+            response=self.response,
         )
 
     # -------------------------------------------------------------------------------------------------------- private
@@ -249,19 +259,10 @@ class AsyncStream(TypedStream[T], AsyncOnly):
         elif isinstance(event, ContentDelta):
             self._texts.append(event.delta)
         elif isinstance(event, GenerationStart):
-            self._record_start(event)
+            self._start = first_known(self._start, event)
         elif isinstance(event, GenerationEnd):
             self._end = event
         return event
-
-    def _record_start(self, start: GenerationStart) -> None:
-        """Record the first id and the first model; a repeated start changes neither."""
-        known = self._start
-        self._start = GenerationStart(
-            start.id if known.id is None else known.id,
-            start.model if known.model is None else known.model,
-            problems=known.problems or start.problems,
-        )
 
     async def _fill(self) -> bool:
         """Wait for more events to deliver; return False when no more will come."""
@@ -281,6 +282,8 @@ class AsyncStream(TypedStream[T], AsyncOnly):
                 await self._drain(self._reader)
             else:
                 await self._read_or_recover(self._reader)
+                if self._record is not None:
+                    self._record.receive_events(self._pending, self._texts, self._state)
         finally:
             self._is_reading = False
         return True
@@ -334,7 +337,7 @@ class AsyncStream(TypedStream[T], AsyncOnly):
         if failure is None:
             self._take_whole(whole)
             return
-        self._record_start(GenerationStart(whole.id, whole.model, problems=whole.problems))
+        self._start = first_known(self._start, GenerationStart(whole.id, whole.model, problems=whole.problems))
         if whole.content:
             self._pending.append(ContentDelta(whole.content))
         self._pending_failure = without_frames(failure)
@@ -382,7 +385,8 @@ class AsyncStream(TypedStream[T], AsyncOnly):
         hopeless = isinstance(error, GenerationFailedError | ClientClosedError)
         if self._recover is not None and generation_id is not None and not hopeless:
             try:
-                whole = await self._recover(generation_id, self._timeouts.total)
+                with nullcontext() if self._record is None else self._record.as_parent():
+                    whole = await self._recover(generation_id, self._timeouts.total)
             except GenerationFailedError as failure:
                 error = failure
             except NeuralBoxError as failure:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Self
 
 from neuralbox_async._errors import StreamStateError
+from neuralbox_async._types import GenerationStart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -53,6 +54,15 @@ def check_not_ended(state: StreamState) -> None:
     if state is StreamState.CLOSED:
         msg = "the stream is closed: read it before the block ends that opened it"
         raise StreamStateError(msg)
+
+
+def first_known(known: GenerationStart, start: GenerationStart) -> GenerationStart:
+    """Return the first id and the first model of *known* and *start*, a repeated one."""
+    return GenerationStart(
+        start.id if known.id is None else known.id,
+        start.model if known.model is None else known.model,
+        problems=known.problems or start.problems,
+    )
 
 
 class TextStream(AsyncIterator[str]):

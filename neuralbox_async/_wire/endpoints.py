@@ -28,7 +28,7 @@ BALANCE_PATHS: Final = ("/balance", "/user/balance")
 def generate(request: GenerateRequest, headers: Mapping[str, str]) -> Request:
     """Return POST /generate for *request*. Raises `InvalidParameterError` when it is not JSON."""
     body = fast_path.encode_plain_request(request) or encode_request(request, stream=False)
-    return Request(method="POST", path="/generate", body=body, headers=headers)
+    return _post("/generate", body, headers, request)
 
 
 def generate_from(
@@ -45,7 +45,15 @@ def generate_from(
     if not extra_body:
         body = fast_path.encode_plain(model, messages, system, temperature, max_tokens)
         if body is not None:
-            return Request(method="POST", path="/generate", body=body, headers=headers)
+            return Request(
+                method="POST",
+                path="/generate",
+                body=body,
+                headers=headers,
+                model=model,
+                temperature=temperature,
+                max_tokens=max_tokens,
+            )
     request = GenerateRequest(
         model, messages, system=system, temperature=temperature, max_tokens=max_tokens, extra_body=extra_body or {}
     )
@@ -54,8 +62,7 @@ def generate_from(
 
 def stream(request: GenerateRequest, headers: Mapping[str, str]) -> Request:
     """Return POST /generate with ``"stream": true``. Raises `InvalidParameterError` when *request* is not JSON."""
-    body = encode_request(request, stream=True)
-    return Request(method="POST", path="/generate", body=body, headers=headers, stream=True)
+    return _post("/generate", encode_request(request, stream=True), headers, request, stream=True)
 
 
 def stream_fallback(request: GenerateRequest, headers: Mapping[str, str]) -> Request | None:
@@ -63,7 +70,22 @@ def stream_fallback(request: GenerateRequest, headers: Mapping[str, str]) -> Req
     body = encode_prompt(request)
     if body is None:
         return None
-    return Request(method="POST", path="/generate/stream", body=body, headers=headers, stream=True)
+    return _post("/generate/stream", body, headers, request, stream=True)
+
+
+def _post(
+    path: str, body: bytes, headers: Mapping[str, str], request: GenerateRequest, *, stream: bool = False
+) -> Request:
+    return Request(
+        method="POST",
+        path=path,
+        body=body,
+        headers=headers,
+        stream=stream,
+        model=request.model,
+        temperature=request.temperature,
+        max_tokens=request.max_tokens,
+    )
 
 
 def retrieve(generation_id: GenerationId, path: str, headers: Mapping[str, str]) -> Request:

@@ -23,7 +23,8 @@ class Request:
     """
     One HTTP request, without the API key and without the host; never changed.
 
-    *headers* are sent besides the client's own. *free*: a POST that changes nothing and costs nothing.
+    *headers* are sent besides the client's own. *free*: a POST that changes nothing and costs nothing. *model*,
+    *temperature*, *max_tokens*: of a request for a generation; they are in the body as well.
     """
 
     method: str
@@ -32,6 +33,9 @@ class Request:
     headers: Mapping[str, str] = attrs.field(default=NO_HEADERS, repr=False)
     stream: bool = False
     free: bool = False
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
 
     @property
     def idempotent(self) -> bool:

@@ -20,6 +20,7 @@ from neuralbox_async._batch.key_status import KeyStatus, Unresolved
 from neuralbox_async._batch.request_state import TRANSITIONS, RequestState, RequestStatus
 from neuralbox_async._batch.typed_items import TypedOutput
 from neuralbox_async._call.executor import Call
+from neuralbox_async._call.monitor import Monitor
 from neuralbox_async._http.transport import HTTPRequest
 from neuralbox_async._options import CallOptions
 from neuralbox_async._wire.requests import Request
@@ -219,6 +220,9 @@ async def test_a_journal_that_cannot_be_written():
 
 class ScriptedExecutor:
     """An executor whose calls end with *outcomes*, one after the other; ``...`` waits indefinitely."""
+
+    monitor = Monitor()
+    base_url = "http://127.0.0.1"
 
     def __init__(self, *outcomes):
         self.outcomes = iter(outcomes)

@@ -10,6 +10,7 @@ import pytest
 import trustme
 from documents import ROOT, TIMEOUT, programs
 
+from neuralbox_async import _observers
 from neuralbox_async.testing import NeuralBoxServer
 
 COMPANY_CA = trustme.CA().cert_pem.bytes()
@@ -34,6 +35,14 @@ def environment(monkeypatch, tmp_path):
     monkeypatch.setattr(logger, "handlers", list(logger.handlers))
     (tmp_path / "photo.jpg").write_bytes(JPEG)
     (tmp_path / "company-ca.pem").write_bytes(COMPANY_CA)
+
+
+@pytest.fixture(autouse=True)
+def no_observer_left():
+    """Remove the observers of the process that a piece of code installs."""
+    before = list(_observers.installed)
+    yield
+    _observers.installed[:] = before
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from neuralbox_async import (
     OnChanged,
     OnUnknown,
     RetryPolicy,
+    otel,
     testing,
 )
 from neuralbox_async._options import CallOptions
@@ -79,7 +80,8 @@ def test_reference():
     pages = [page for page in PAGES if page.parent == ROOT / "docs" / "reference"]
     directive = re.compile(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)", re.MULTILINE)
     documented = [name for page in pages for name in directive.findall(read(page))]
-    public = {*neuralbox_async.__all__, *neuralbox_sync.__all__, *testing.__all__} - {"__version__"}
+    packages = (neuralbox_async, neuralbox_sync, testing, otel)
+    public = {name for package in packages for name in package.__all__} - {"__version__"}
 
     assert sorted(public) == sorted(documented)
 
@@ -87,7 +89,7 @@ def test_reference():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_names(page):
     """Every class that a page names exists and is public; pages for contributors may name private ones."""
-    known = {*neuralbox_async.__all__, *testing.__all__, "NeuralBox", "Stream", *vars(builtins)}
+    known = {*neuralbox_async.__all__, *testing.__all__, *otel.__all__, "NeuralBox", "Stream", *vars(builtins)}
     if page in FOR_CONTRIBUTORS:
         known |= {name for source in SOURCES for name in re.findall(r"^class (\w+)", read(source), re.MULTILINE)}
     if page == CHANGELOG:

@@ -15,8 +15,11 @@ from neuralbox_async import (
     BatchProgress,
     BatchReport,
     BatchResult,
+    CallEnded,
+    ClientUsage,
     ContentDelta,
     Estimate,
+    Event,
     GenerateRequest,
     Generation,
     GenerationEnd,
@@ -27,10 +30,13 @@ from neuralbox_async import (
     JournalEntry,
     Message,
     Model,
+    ModelUsage,
     NeuralBoxError,
+    Observer,
     Price,
     RateLimitError,
     Requests,
+    ResponseInfo,
     StreamInterruptedError,
     TextPart,
     UnknownEvent,
@@ -39,6 +45,7 @@ from neuralbox_async import (
     WaitTimeoutError,
     read_journal,
 )
+from neuralbox_async.otel import OpenTelemetryObserver
 from neuralbox_sync import Batch, History, NeuralBox, Stream
 
 
@@ -116,6 +123,22 @@ async def accepted_account(client: AsyncNeuralBox) -> None:
     async for entry in history:
         assert_type(entry, HistoryEntry)
     assert_type(await client.estimate(["Hi"], model="gpt-5"), Estimate)
+    assert_type(client.usage, ClientUsage)
+    assert_type(client.reset_usage().by_model["gpt-5"], ModelUsage)
+    assert_type(client.rate_limits.hour.remaining, int | None)
+    assert_type((await client.generate("gpt-5", "Hi")).response, ResponseInfo | None)
+
+
+class Counter:
+    """An observer needs nothing but the method."""
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, CallEnded):
+            assert_type(event.tokens_used, int | None)
+
+
+accepted_observer: Observer = Counter()
+observed = AsyncNeuralBox("key", observers=[Counter(), OpenTelemetryObserver()])
 
 
 async def rejected(client: AsyncNeuralBox) -> None:

@@ -1,0 +1,56 @@
+"""What a client records of its calls: their usage, and the events for its observers."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+from neuralbox_async._errors import APIStatusError
+from neuralbox_async._logging import logger
+from neuralbox_async._observers import installed
+from neuralbox_async._usage import UsageCounter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from neuralbox_async._observers import BatchInfo, Event, Observer
+
+new_id = itertools.count(1).__next__
+_is_code = re.compile(r"[\w.-]{1,64}", re.ASCII).fullmatch
+
+
+@attrs.frozen(eq=False)
+class Monitor:
+    """The *usage* of a client, and its own observers. *batch*: the batch whose calls these are, or None."""
+
+    usage: UsageCounter = attrs.field(factory=UsageCounter)
+    own_observers: tuple[Observer, ...] = ()
+    batch: BatchInfo | None = None
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """Its own observers and those of the process."""
+        return (*self.own_observers, *installed) if installed else self.own_observers
+
+    def derive(self) -> Monitor:
+        """Return the monitor of a derived client: the same observers, and a usage of its own within this one."""
+        return Monitor(UsageCounter(self.usage), self.own_observers)
+
+
+def notify(observers: tuple[Observer, ...], make_event: Callable[[bool], Event]) -> None:
+    """Pass *observers* the event that *make_event* makes, with content or without. Their exceptions are logged."""
+    for observer in observers:
+        try:
+            observer.observe(make_event(bool(getattr(observer, "wants_content", False))))
+        except Exception:  # noqa: BLE001 - of the user's own code
+            logger.exception("the observer %s raised an exception", type(observer).__name__)
+
+
+def error_type_of(error: BaseException) -> str:
+    """Return the API's code of *error*, or else the name of its class."""
+    code = error.code if isinstance(error, APIStatusError) else None
+    # A code is a word; anything else could be a text of any content and length.
+    return code if code is not None and _is_code(code) else type(error).__name__
