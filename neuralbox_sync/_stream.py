@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import neuralbox_async
 from neuralbox_async import AsyncBatch, AsyncStream, BatchStateError, ClientClosedError, ContentDelta, StreamStateError
-from neuralbox_async._batch.caller_thread import CallerThread
+from neuralbox_async._batch.caller_thread import CallerThread, take_results
 from neuralbox_sync._blocking import View, documented_by
 from neuralbox_sync._loop import EventLoop, despite_interrupt
 
@@ -136,8 +136,12 @@ class Batch(BulkIterator[AsyncBatch, neuralbox_async.BatchResult]):
                     return self._items.next_item
                 except IndexError:
                     pass
-                if not self._here.call(self._fill):
-                    break
+                try:
+                    if not self._here.call(self._fill):
+                        break
+                except ClientClosedError:
+                    if not self._take_rest():
+                        raise
             self._caller.finish()
             raise StopIteration  # noqa: TRY301 - as above
         except BaseException:
@@ -148,6 +152,13 @@ class Batch(BulkIterator[AsyncBatch, neuralbox_async.BatchResult]):
         super().close()
         if self._pid == os.getpid():
             self._caller.close()
+
+    def _take_rest(self) -> bool:
+        """Take the results that had arrived before the client was closed. Return whether there are any."""
+        if self._loop.closed:
+            self._loop.close()  # waits for the thread that closes it: results arrive until the end
+            take_results(self._subject, self._items)
+        return bool(self._items)
 
     async def _fill(self) -> bool:
         return await self._caller.read_until_work(super()._fill)

@@ -126,7 +126,7 @@ class ResultBuffer:
     """
 
     def __init__(self, capacity: int, *, ordered: bool) -> None:
-        self._ready: deque[BatchResult] = deque()
+        self.ready: deque[BatchResult] = deque()
         self._early: dict[int, BatchResult | None] | None = {} if ordered else None
         self._next = 0
         self._capacity = capacity
@@ -139,7 +139,7 @@ class ResultBuffer:
     @property
     def has_results(self) -> bool:
         """Whether a result is ready. From any thread."""
-        return bool(self._ready)
+        return bool(self.ready)
 
     def reserve(self) -> None:
         """Reserve room for the result of a request."""
@@ -159,15 +159,15 @@ class ResultBuffer:
 
     def pop(self) -> BatchResult | None:
         """Remove and return the next result that is ready, if any."""
-        if not self._ready:
+        if not self.ready:
             return None
         self._capacity += 1
-        return self._ready.popleft()
+        return self.ready.popleft()
 
     def pop_all(self) -> list[BatchResult]:
         """Remove and return all results that are ready."""
-        results = list(self._ready)
-        self._ready.clear()
+        results = list(self.ready)
+        self.ready.clear()
         self._capacity += len(results)
         return results
 
@@ -179,4 +179,4 @@ class ResultBuffer:
 
     def _append(self, result: BatchResult | None) -> None:
         if result is not None:
-            self._ready.append(result)
+            self.ready.append(result)

@@ -129,7 +129,7 @@ class WatchedProtocol(asyncio.Protocol):
         kept += data
         while self._in_head and (found := kept.find(_END_OF_HEAD, max(self._head_start, passed - 3))) >= 0:
             end = found + len(_END_OF_HEAD)
-            head = kept[self._head_start : end].lstrip()  # an empty line before it is allowed
+            head = bytes(kept[self._head_start : end]).lstrip()  # an empty line before it is allowed
             if head[9:10] != b"1":  # not the interim response "HTTP/1.1 103 Early Hints"
                 self._in_head = False
                 if length := _CONTENT_LENGTH.search(head):
