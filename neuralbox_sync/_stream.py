@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 import neuralbox_async
 from neuralbox_async import AsyncBatch, AsyncStream, BatchStateError, ClientClosedError, ContentDelta, StreamStateError
-from neuralbox_async._batch.batch import take_results
-from neuralbox_async._batch.caller_thread import CallerThread
+from neuralbox_async._batch.caller_thread import CallerThread, take_results
 from neuralbox_async._type_parameters import T as Y
 from neuralbox_sync._blocking import View, documented_by
 from neuralbox_sync._loop import EventLoop, despite_interrupt

@@ -13,13 +13,15 @@ from neuralbox_async._batch.inputs import check_iterable
 from neuralbox_async._lazy_imports import anyio, asyncio
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
 
     from anyio import CancelScope
 
+    from neuralbox_async._batch.batch import AsyncBatch
     from neuralbox_async._batch.inputs import Requests
     from neuralbox_async._batch.options import OnUnknown
-    from neuralbox_async._batch.results import BatchProgress
+    from neuralbox_async._batch.results import BatchProgress, BatchResult
 
 _RUNNER = "thread"
 _REENTRANT = "the iterator of the requests, or a function that the batch calls, reads results of this batch"
@@ -188,6 +190,18 @@ class CallerThread:
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended, and the batch with it
                 self._loop.call_soon_threadsafe(question.answered.set)
+
+
+def take_results(batch: AsyncBatch, results: deque[BatchResult]) -> None:
+    """
+    Move the results that *batch* has to *results*, after its loop has ended. From any thread.
+
+    An interrupt loses none: CPython handles signals between calls of Python, and `extend` calls functions in C alone.
+    """
+    runner = batch._runner  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - not a method: it is not for users
+    if runner is not None:
+        with suppress(IndexError):  # the end
+            results.extend(iter(runner.buffer.ready.popleft, None))
 
 
 class _Question:
