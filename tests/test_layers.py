@@ -133,7 +133,7 @@ EXCEPTIONS = {
     ("_errors", "_types"): "only type checkers read it: an error may have a generation",
     ("neuralbox_sync", "_options"): "its signatures have the defaults of the asynchronous ones",
     ("neuralbox_sync", "_batch.caller_thread"): "the core decides what of the user's code a reading thread runs",
-    ("_cli", "_request_members"): "the columns of a table follow the same rule for near misses as the members of a dict",
+    ("_cli", "_request_members"): "near misses of fields follow one rule in tables and in dicts",
     ("_cli", "_options"): "the help of the command shows the defaults",
     ("_cli", "_batch.journal_import"): "the command has results put into the journal before it replaces the output",
     ("_cli", "_batch.key_index"): "the command finds duplicate keys of any number of rows, as a batch does",
