@@ -130,10 +130,12 @@ class BatchRun:
                 display.update(batch.progress)
                 await self._write_results(batch)
         finally:
-            if self._batch is not None:
-                self._report = batch.report
-                await self._write_results(batch)  # those that arrived before the batch was closed
-            self._finish_output()
+            try:
+                if self._batch is not None:
+                    self._report = batch.report
+                    await self._write_results(batch)  # those that arrived before the batch was closed
+            finally:
+                self._finish_output()
 
     def _on_progress(self, progress: BatchProgress, display: ProgressDisplay) -> None:
         try:

@@ -164,6 +164,10 @@ class InputRows:
         """Return the number of valid rows."""
         return len(self._numbers)
 
+    def __contains__(self, request: object) -> bool:
+        """Return whether *request* has the key of a row. With this it is a collection, which a batch may read twice."""
+        return isinstance(request, GenerateRequest) and bool(self._numbers[_digest(str(request.key))])
+
     def __iter__(self) -> Iterator[GenerateRequest]:
         """Yield the valid rows. Raises `InvalidRowError` when the file has changed since `validate`."""
         left = len(self)

@@ -119,9 +119,3 @@ async def test_other_tasks_run(client):
     task.cancel()
 
     assert 50 <= len(turns)
-
-
-async def test_unknown_model(client, server):
-    """The error of a model that the API does not know names it."""
-    with pytest.raises(NotFoundError, match="gpt-55"):
-        await client.estimate(["One"], model="gpt-55")

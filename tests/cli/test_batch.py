@@ -272,7 +272,8 @@ class TestResults:
 
 class TestChangedRows:
     KEYED = '{"key": "a", "prompt": "Hi"}\n{"key": "b", "prompt": "Ho"}\n'
-    CHANGED = '{"key": "a", "prompt": "Hi"}\n{"key": "b", "prompt": "Other"}\n{"key": "c", "prompt": "New"}\n'
+    # A new row comes first: it is not sent either.
+    CHANGED = '{"key": "c", "prompt": "New"}\n{"key": "a", "prompt": "Hi"}\n{"key": "b", "prompt": "Other"}\n'
 
     def test_refused(self, batch, server, folder):
         """A row with another request under the key of a row that is done is refused; nothing is sent or written."""

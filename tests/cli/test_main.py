@@ -108,7 +108,7 @@ def test_other_stdout(run, monkeypatch):
     assert __version__ in sys.stdout.getvalue()
 
 
-@pytest.mark.parametrize("command", ["balance", "models", "price gpt-5", "history", "retrieve gen_1", "chat"])
+@pytest.mark.parametrize("command", ["balance", "models", "price gpt-5", "history", "retrieve gen_1"])
 def test_no_key(run, command):
     """Without a key, the advice has no option that the command does not have."""
     done = run(*command.split(), stdin=b"Hi\n")
