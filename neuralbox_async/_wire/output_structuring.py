@@ -179,7 +179,7 @@ def _class(tp: Any, converter: Converter) -> Hook:
         # cattrs does not see Required and NotRequired in annotations that are strings.
         types = {field.member: field.type if field.required else NotRequired[field.type] for field in fields_of(tp)}
         structure = library.gen.typeddicts.make_dict_structure_fn(
-            TypedDict("Resolved", types),
+            cast("Any", TypedDict)("Resolved", types),
             converter,
             _cattrs_forbid_extra_keys=True,
             _cattrs_detailed_validation=detailed,
