@@ -76,6 +76,7 @@ _NEURALBOX = (
     _async_client("neuralbox-uvloop", uvloop=True),
     _async_client("neuralbox-events", "neuralbox_sdk:AsyncEvents"),
     _async_client("neuralbox-events-plain", "neuralbox_sdk:AsyncEvents", hidden=("orjson",)),
+    _async_client("neuralbox-parse", "neuralbox_sdk:Parse"),
     _async_client("neuralbox-batch", "neuralbox_sdk:Batch"),
     _async_client("neuralbox-batch-journal", "neuralbox_sdk:JournaledBatch"),
     _async_client("neuralbox-semaphore", "neuralbox_sdk:Semaphore"),
