@@ -232,9 +232,7 @@ def _completed_line(
     )
 
 
-def _invalid_line(
-    entry: JournalEntry, generation: Generation, place: dict[str, Any], error: InvalidOutputError
-) -> str:
+def _invalid_line(entry: JournalEntry, generation: Generation, place: dict[str, Any], error: InvalidOutputError) -> str:
     return _line(
         key=str(entry.key),
         **place,
