@@ -142,6 +142,17 @@ _CALLS = (
         other_sdks=_ASYNC_SDKS,
     ),
     Scenario(
+        name="parse",
+        title="Typed answers, an attrs class of 8 fields: `parse` and `generate`, one after the other",
+        workload="calls",
+        model="typed",
+        operations=400,
+        iterations=6,
+        metrics=_PER_CALL,
+        baseline="neuralbox",
+        clients=("neuralbox", "neuralbox-parse"),
+    ),
+    Scenario(
         name="memory",
         title="Memory of 1,000 calls in flight",
         workload="memory",

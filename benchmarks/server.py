@@ -4,6 +4,7 @@ A server of canned responses, in a process of its own: `python -m benchmarks.ser
 The path of a request selects the API and so the wire format; the model's name selects the behaviour:
 
 * ``call``, ``call.DELAY``: a JSON response, immediately or after DELAY milliseconds.
+* ``typed``: a JSON response whose text is an object of 8 members.
 * ``hold``: a JSON response after the next GET /release.
 * ``bulk.EVENTS``, ``bulk.EVENTS.SIZE``: a stream of EVENTS pieces of text as fast as the client reads it, in HTTP
   chunks of up to SIZE bytes (default 65,536).
@@ -142,6 +143,10 @@ class CannedServer:
         else:
             connection.write(response)
 
+    def typed(self, connection: Connection, _wire_format: wire.WireFormat) -> None:
+        """Send a JSON response whose text is an object of 8 members, in the format of NeuralBox."""
+        connection.write(wire.typed_response(self.served))
+
     def hold(self, connection: Connection, wire_format: wire.WireFormat) -> None:
         """Send a JSON response after the next GET /release."""
         self.held.append(functools.partial(connection.write, wire_format.call(self.served)))
@@ -212,6 +217,7 @@ class CannedServer:
 
 _BEHAVIOURS: dict[str, Callable[..., None]] = {
     "call": CannedServer.call,
+    "typed": CannedServer.typed,
     "hold": CannedServer.hold,
     "bulk": CannedServer.bulk,
     "chunks": CannedServer.chunks,

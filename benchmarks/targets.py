@@ -64,6 +64,8 @@ _CALLS = (
     _nothing_lost("call-1000", "neuralbox"),
     _nothing_lost("call-1000", "neuralbox-plain"),
     _nothing_lost("call-64-observed-tls", "neuralbox-otel"),
+    Target("parse", "neuralbox-parse", "cpu", 1.15, "neuralbox"),
+    _nothing_lost("parse", "neuralbox-parse"),
     Target("memory", "neuralbox", "memory", 20.0),
     Target("memory", "neuralbox-plain", "memory", 20.0),
 )

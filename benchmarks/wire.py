@@ -115,19 +115,18 @@ def _choice(delta: dict[str, Any], reason: str | None = None) -> str:
 
 
 _ID = f"gen_{_PLACEHOLDER}"
+_NEURALBOX_RESPONSE = {
+    "id": _ID,
+    "status": "completed",
+    "model": "claude-sonnet-4.5",
+    "content": _TEXT,
+    "tokens_used": 3,
+    "balance_remaining": 297,
+    "usage": _USAGE,
+    "created_at": "2026-03-08T12:00:00Z",
+}
 NEURALBOX = WireFormat(
-    response=_response(
-        {
-            "id": _ID,
-            "status": "completed",
-            "model": "claude-sonnet-4.5",
-            "content": _TEXT,
-            "tokens_used": 3,
-            "balance_remaining": 297,
-            "usage": _USAGE,
-            "created_at": "2026-03-08T12:00:00Z",
-        }
-    ),
+    response=_response(_NEURALBOX_RESPONSE),
     start=_event({"type": "generation_start", "id": "gen_01j9x2abc123", "model": "gpt-5"}).encode(),
     delta=_template(_event({"type": "content_delta", "delta": _PLACEHOLDER}), "%b"),
     end=_event(
@@ -196,3 +195,20 @@ ANTHROPIC = WireFormat(
     ).encode(),
 )
 BY_PATH = {b"/api/v2/generate": NEURALBOX, b"/v1/chat/completions": OPENAI, b"/v1/messages": ANTHROPIC}
+
+_OBJECT = {
+    "title": "Ocean Blue Hotel",
+    "city": "Lisbon",
+    "stars": 4,
+    "price": 129.5,
+    "pool": True,
+    "rooms": 212,
+    "languages": ["pt", "en", "fr"],
+    "opened": "1998-05-21",
+}
+_TYPED_RESPONSE = _response({**_NEURALBOX_RESPONSE, "content": json.dumps(_OBJECT)})
+
+
+def typed_response(number: int) -> bytes:
+    """Return the response of NeuralBox to a call whose text is a JSON object, with an id made of *number*."""
+    return _TYPED_RESPONSE % number

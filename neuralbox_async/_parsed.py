@@ -89,14 +89,19 @@ class ParsingError(NeuralBoxError):
     """
 
     def __init__(
-        self, message: str, *, generations: tuple[Generation, ...], problems: tuple[Problem, ...], elapsed: float = 0.0
+        self,
+        message: str,
+        *,
+        generations: tuple[Generation, ...] = (),
+        problems: tuple[Problem, ...] = (),
+        elapsed: float = 0.0,
     ) -> None:
         super().__init__(message)
-        last = generations[-1]
+        last = generations[-1] if generations else Generation()
         self.generations = generations
         self.problems = problems
         self.tokens_used: int | None = total_tokens(generations)
-        self.billed: BillingStatus = "no" if self.tokens_used == 0 else "yes"
+        self.billed: BillingStatus = "no" if generations and self.tokens_used == 0 else "yes"
         self.request_sent = True
         self.attempts = len(generations)
         self.elapsed = elapsed

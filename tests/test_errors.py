@@ -23,6 +23,8 @@ from neuralbox_async import (
     JournalLockedError,
     NeuralBoxError,
     OutcomeUnknownError,
+    ParsingError,
+    Problem,
     ProviderError,
     RateLimitError,
     RequestChangedError,
@@ -36,6 +38,7 @@ from neuralbox_async import (
 
 SO_FAR = Generation(id="gen_1", status="incomplete", content="Once upon")
 EXAMPLES = [
+    ParsingError("no value", generations=(Generation(content="x"),), problems=(Problem("$", "missing"),), elapsed=1.0),
     InvalidParameterError("temperature", 3, "a number from 0.0 to 2.0"),
     ClientClosedError("the client is closed"),
     UnsupportedEventLoopError("no loop"),

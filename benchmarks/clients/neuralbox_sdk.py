@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import AsyncGenerator, Iterator
+from datetime import date
 from pathlib import Path
+
+import attrs
 
 from benchmarks.clients.adapter import KEY, NEURALBOX_PATH, PROMPT, Address, OnText
 from neuralbox_async import AsyncNeuralBox, ContentDelta
@@ -44,6 +47,30 @@ class AsyncEvents(Async):
             async for event in stream:
                 if isinstance(event, ContentDelta):
                     on_text(event.delta)
+
+
+@attrs.frozen
+class Hotel:
+    """The object that the server generates for the model ``typed``."""
+
+    title: str
+    city: str
+    stars: int
+    price: float
+    pool: bool
+    rooms: int
+    languages: list[str]
+    opened: date
+
+
+class Parse(Async):
+    """`AsyncNeuralBox.parse` where the server generates JSON, that is not in the warm-up."""
+
+    async def call(self, model: str) -> str:
+        """Generate a `Hotel` and return the id of the generation."""
+        if model != "typed":
+            return await super().call(model)
+        return str((await self.client.parse(model, PROMPT, Hotel)).generation.id)
 
 
 def _prompts(count: int) -> Iterator[str]:

@@ -78,6 +78,7 @@ _NEURALBOX = (
     _async_client("neuralbox-events-plain", "neuralbox_sdk:AsyncEvents", hidden=("orjson",)),
     _async_client("neuralbox-observed", "neuralbox_observed:Observed"),
     _async_client("neuralbox-otel", "neuralbox_observed:OpenTelemetry"),
+    _async_client("neuralbox-parse", "neuralbox_sdk:Parse"),
     _async_client("neuralbox-batch", "neuralbox_sdk:Batch"),
     _async_client("neuralbox-batch-journal", "neuralbox_sdk:JournaledBatch"),
     _async_client("neuralbox-semaphore", "neuralbox_sdk:Semaphore"),

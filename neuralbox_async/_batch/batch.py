@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 from neuralbox_async._async_only import AsyncOnly
@@ -14,7 +13,6 @@ from neuralbox_async._lazy_imports import asyncio, lazy_module
 from neuralbox_async._type_parameters import T
 
 if TYPE_CHECKING:
-    from collections import deque
     from types import TracebackType
 
     from neuralbox_async._batch import opening
@@ -133,18 +131,6 @@ class AsyncBatch(AsyncOnly, Generic[T]):
         if self._runner is None:
             raise BatchStateError("the batch is not entered: use `async with client.generate_many(...) as results`")
         return self._runner
-
-
-def take_results(batch: AsyncBatch, results: deque[BatchResult]) -> None:
-    """
-    Move the results that *batch* has to *results*, after its loop has ended. From any thread.
-
-    An interrupt loses none: CPython handles signals between calls of Python, and `extend` calls functions in C alone.
-    """
-    runner = batch._runner  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - not a method: it is not for users
-    if runner is not None:
-        with suppress(IndexError):  # the end
-            results.extend(iter(runner.buffer.ready.popleft, None))
 
 
 def _retrieve_exception(supervisor: asyncio.Task[None]) -> None:

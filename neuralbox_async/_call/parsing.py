@@ -6,7 +6,6 @@ The API has no response format: the schema is in the system message.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,7 +46,7 @@ _MAX_PROBLEMS = 20
 
 def instructions(output_type: OutputType[Any], system: str | None) -> str:
     """Return the system message that requests a value of *output_type*, after the user's own *system* message."""
-    schema = _INSTRUCTIONS + json.dumps(output_type.schema, ensure_ascii=False, separators=(",", ":"))
+    schema = _INSTRUCTIONS + output_type.schema_text
     return schema if system is None or is_blank(system) else f"{system}\n\n{schema}"
 
 

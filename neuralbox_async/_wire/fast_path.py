@@ -96,6 +96,12 @@ def _turn(role: str, text: str) -> bytes:
 def _settings(system: object, temperature: object, max_tokens: object) -> bytes | None:
     if system is None and temperature is None and max_tokens is None:
         return b""
+    if type(system) is str and temperature is None and max_tokens is None:
+        # A system message alone, such as the schema of a typed answer (benchmark scenario `parse`).
+        try:
+            return b',"system":%b' % json.quoted(system)
+        except (UnicodeEncodeError, TypeError):  # lone surrogates
+            return None
     settings = {"system": system, "temperature": temperature, "max_tokens": max_tokens}
     try:
         return b"," + json.dumps({name: value for name, value in settings.items() if value is not None})[1:-1]

@@ -11,11 +11,13 @@ import functools
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NoReturn, Self
 
 import attrs
 
 from neuralbox_async._parsed import InvalidOutputError, Problem
+from neuralbox_async._wire import json as wire_json
 from neuralbox_async._wire.partial_json import MAX_DEPTH, lenient_decoder
 
 _CUT = Problem("$", "the text ends before the JSON value does")
@@ -79,14 +81,9 @@ def values_in(text: str, *, exact: bool = False) -> list[FoundValue]:
     alone in a fence; in prose they would be guesses. Raises `InvalidOutputError` if there is none, or if the text ends
     inside of a value.
     """
-    decoder = _exact_decoder if exact else lenient_decoder
     whole = text.strip().removeprefix("\ufeff").lstrip()
-    try:
-        value, end = decoder.raw_decode(whole)
-        if end == len(whole):
-            return [FoundValue(value, end)]
-    except (ValueError, RecursionError):
-        pass
+    with suppress(ValueError, RecursionError):
+        return [FoundValue(_exact_decoder.decode(whole) if exact else wire_json.loads(whole), len(whole))]
     if not whole:
         raise InvalidOutputError((_NOTHING,))
     scan = _Scan(exact=exact)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -80,15 +79,19 @@ def _none(value: Any, _tp: Any) -> None:
 
 def _date_time(value: Any, _tp: Any) -> datetime:
     if isinstance(value, str) and _date_time_text.fullmatch(value):
-        with suppress(ValueError):  # no such day
+        try:
             return datetime.fromisoformat(value.upper())
+        except ValueError:  # no such day
+            pass
     return mismatch("a time with its offset, as 2025-01-31T23:59:00Z (RFC 3339)", value)
 
 
 def _date(value: Any, _tp: Any) -> date:
     if isinstance(value, str) and _date_text.fullmatch(value):
-        with suppress(ValueError):
+        try:
             return date.fromisoformat(value)
+        except ValueError:
+            pass
     return mismatch("a date, as 2025-01-31", value)
 
 

@@ -8,6 +8,7 @@ with a fraction, and 5.0 is also an integer.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Literal, NewType, NotRequired, TypedDict, TypeVar, cast, get_args, get_origin
@@ -209,16 +210,18 @@ def _field_hook(field: Field, converter: Converter) -> Hook:
     return SCALAR_HOOKS[field.type] if _is_scalar(field.type) else _other(field.type, converter)
 
 
-def _collected(pairs: Iterable[tuple[Any, Any, Any]], converter: Converter, tp: Any) -> list[Any]:
-    """Return the structured values of *pairs*: the step to it, the JSON value and the type of each."""
+def _collected(
+    steps: Iterable[Any], values: Iterable[Any], types: Iterable[Any], converter: Converter, tp: Any
+) -> list[Any]:
+    """Return the structured *values* of a collection, each with the *step* to it, and its type."""
     if not converter.detailed_validation:
-        return [converter.structure(value, item_type) for _, value, item_type in pairs]
+        return list(map(converter.structure, values, types))
     import cattrs.errors
 
     library = cast("Any", cattrs.errors)  # type checkers take its constructors for those of the base classes
     structured: list[Any] = []
     errors: list[Exception] = []
-    for step, value, item_type in pairs:
+    for step, value, item_type in zip(steps, values, types, strict=False):
         try:
             structured.append(converter.structure(value, item_type))
         except Exception as error:  # noqa: BLE001 - of cattrs, or of the user's own class
@@ -235,7 +238,7 @@ def _array(tp: Any, converter: Converter) -> Hook:
     def hook(value: Any, _tp: Any) -> Any:
         if not json.is_array(value):
             mismatch("an array", value)
-        return build(_collected(((i, item, item_type) for i, item in enumerate(value)), converter, tp))
+        return build(_collected(itertools.count(), value, itertools.repeat(item_type), converter, tp))
 
     return hook
 
@@ -251,8 +254,7 @@ def _tuple(tp: Any, converter: Converter) -> Hook:
             mismatch("an array", value)
         if len(value) != len(types):
             raise MismatchError(f"expected an array of {len(types)} items, got {len(value)}")
-        steps = ((i, item, item_type) for i, (item, item_type) in enumerate(zip(value, types, strict=True)))
-        return tuple(_collected(steps, converter, tp))
+        return tuple(_collected(itertools.count(), value, types, converter, tp))
 
     return hook
 
@@ -263,7 +265,7 @@ def _mapping(tp: Any, converter: Converter) -> Hook:
     def hook(value: Any, _tp: Any) -> Any:
         if not json.is_object(value):
             mismatch("an object", value)
-        values = _collected(((name, item, value_type) for name, item in value.items()), converter, tp)
+        values = _collected(value, value.values(), itertools.repeat(value_type), converter, tp)
         return dict(zip(value, values, strict=True))
 
     return hook

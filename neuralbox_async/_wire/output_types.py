@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +31,11 @@ class OutputType(Generic[T]):
     schema: Mapping[str, Any]
     structure: Callable[[Any], T] = attrs.field(repr=False)
     exact: bool = False
+
+    @functools.cached_property
+    def schema_text(self) -> str:
+        """The schema as compact JSON."""
+        return json.dumps(self.schema, ensure_ascii=False, separators=(",", ":"))
 
     def parse(self, text: str) -> T:
         """

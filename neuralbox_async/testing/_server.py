@@ -215,11 +215,7 @@ class NeuralBoxServer(Lifecycle, FaultInjector):
         return 0 if self._thread is None else self._thread.connections_accepted
 
     def reset(self) -> None:
-        """
-        Delete requests, bills, generations, faults, queued texts and used limits, and restore the balance.
-
-        No id is used twice.
-        """
+        """Delete records, generations, faults, queued texts, used limits; restore the balance. No id is used twice."""
         self._api.reset()
 
     # Waiting

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from neuralbox_async import Estimate, GenerateRequest, InvalidParameterError, NotFoundError
+from neuralbox_async import Estimate, GenerateRequest, InvalidParameterError
 
 
 async def test_agrees_with_the_bill(client, server):

@@ -63,6 +63,20 @@ def test_generate(server, example):
 
 
 @pytest.mark.process
+def test_typed_answer(server, example):
+    """The example prints the invoice after a repair, or the problems of the last text."""
+    server.reply_with("129.90", '{"sender": "Oak & Sons", "amount": 129.90, "due": "2026-03-31", "items": ["chair"]}')
+
+    invoice, costs = example("typed_answer.py")
+
+    assert "129.90 euros to Oak & Sons until 31 March 2026" == invoice
+    assert "2 generations, 4 tokens used" == costs
+    server.reply_with('{"sender": "Oak & Sons", "amount": "129.90", "due": "2026-03-31"}', "{}")
+    _, *problems = example("typed_answer.py", status=1)
+    assert [f"$.{name}: a required member is missing" for name in ("sender", "amount", "due")] == problems
+
+
+@pytest.mark.process
 def test_stream(server, example):
     """The example prints the pieces of one stream, then the events of another."""
     server.cut(3, finish=True)

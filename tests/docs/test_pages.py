@@ -49,6 +49,7 @@ SOURCES = [source for package in ("neuralbox_async", "neuralbox_sync") for sourc
 # Classes and constants of other packages.
 FOREIGN_NAMES = {"ClientSession", "ClientResponse", "ClientConnectorError", "StreamingResponse", "TestClient"}
 FOREIGN_NAMES |= {"AsyncOpenAI", "EventSource", "OpenAI", "OpenAIError"}
+FOREIGN_NAMES |= {"NamedTuple", "NewType", "TypedDict"}
 FOREIGN_OPTIONS = {"--verifytypes", "--no-buffer", "--data", "--check"}
 # Of uvicorn, gunicorn and Celery.
 FOREIGN_OPTIONS |= {"--app", "--concurrency", "--preload", "--threads", "--worker-class", "--workers"}

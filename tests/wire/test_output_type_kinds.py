@@ -16,7 +16,6 @@ from typing import (
     NamedTuple,
     NewType,
     NotRequired,
-    Optional,
     Required,
     TypedDict,
     TypeVar,
@@ -141,7 +140,7 @@ def problems(tp, value):
         (date, "2025-01-31", date(2025, 1, 31)),
         (UUID, "12345678-1234-5678-1234-567812345678", UUID("12345678-1234-5678-1234-567812345678")),
         (Flag, True, Flag.ON),
-        (Optional[Cat], None, None),  # noqa: UP045 - this form, too
+        (Cat | None, None, None),
         (Cat | Dog, {"kind": "dog", "name": "Rex"}, Dog("dog", "Rex")),
         (Node, {"value": 1, "children": [{"value": 2}]}, Node(1, [Node(2)])),
         (Movie, {"title": "M"}, {"title": "M"}),
@@ -256,7 +255,7 @@ def test_schema():
             "b": attrs.field(
                 type=str, default="", metadata={"description": "why"}, validator=attrs.validators.max_len(9)
             ),
-            "c": attrs.field(type=Optional[Node], default=None),  # noqa: UP045 - this form, too
+            "c": attrs.field(type=Node | None, default=None),
             "d": attrs.field(type=Annotated[Cat, pydantic.Field(description="the cat")], default=None),
         },
     )

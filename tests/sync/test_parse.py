@@ -1,0 +1,54 @@
+"""The blocking `parse`: that of the asynchronous client."""
+
+from __future__ import annotations
+
+import inspect
+from unittest import mock
+
+import attrs
+import pytest
+
+from neuralbox_async import AsyncNeuralBox
+from neuralbox_sync import NeuralBox, ParsingError
+
+
+@attrs.frozen
+class City:
+    name: str
+    population: int
+
+
+def test_a_repair(client, neuralbox_server):
+    """It returns the value, after a repair, with all generations."""
+    neuralbox_server.reply_with("Oslo", '{"name": "Oslo", "population": 717710}')
+
+    result = client.parse("gpt-5", "The capital of Norway?", City)
+
+    assert (City("Oslo", 717710), 2) == (result.value, len(result.attempts))
+    assert len(neuralbox_server.billed) == 2
+
+
+def test_an_error(client, neuralbox_server):
+    """It raises the same error."""
+    neuralbox_server.reply_with("Oslo")
+
+    with pytest.raises(ParsingError) as caught:
+        client.parse("gpt-5", "The capital of Norway?", City, max_repairs=0)
+
+    assert ("Oslo", "$") == (caught.value.text, caught.value.problems[0].path)
+
+
+def test_the_signature():
+    """It has the parameters and the docstring of the asynchronous method, and passes each parameter on."""
+    original, twin = inspect.signature(AsyncNeuralBox.parse), inspect.signature(NeuralBox.parse)
+    assert original == twin
+    assert inspect.getdoc(AsyncNeuralBox.parse) == inspect.getdoc(NeuralBox.parse)
+    client = NeuralBox("nb_test")
+    client._subject = mock.create_autospec(AsyncNeuralBox, instance=True)
+    arguments = {name: mock.Mock(name=name) for name in list(twin.parameters)[1:]}
+
+    with client:
+        client.parse(**arguments)
+
+    (called,) = client._subject.parse.call_args_list
+    assert {"self": None, **arguments} == original.bind(None, *called.args, **called.kwargs).arguments
