@@ -19,7 +19,7 @@ class Invoice:
     sender: str
     amount: Decimal = attrs.field(metadata={"description": "in euros"})
     due: date
-    items: list[str] = attrs.field(factory=list)
+    items: list[str] = attrs.field(factory=list[str])
 
 
 async def main() -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Literal, TypeAlias, TypeGuard, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import attrs
 
@@ -28,6 +28,7 @@ from neuralbox_async._validation import (
     check_optional_count,
     check_text,
     is_blank,
+    is_list,
     is_mapping,
     is_number,
     members_of,
@@ -46,10 +47,6 @@ _OWN_NUMBERS = (float, int, type(None))  # others are converted
 
 def _no_extra() -> Mapping[str, Any]:
     return {}
-
-
-def _is_list(value: object) -> TypeGuard[Iterable[Any]]:
-    return isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
 
 
 def _check_url(_part: Any, _field: Any, value: Any) -> None:
@@ -186,7 +183,7 @@ Content: TypeAlias = str | Iterable[Part | Mapping[str, Any] | SupportsModelDump
 def _content_from(value: Content) -> str | tuple[Part, ...]:
     if isinstance(value, str):
         return check_text("messages[].content", value)
-    if _is_list(value):
+    if is_list(value):
         parts = tuple(_part_from(part) for part in value)
         if parts:
             return parts
@@ -245,7 +242,7 @@ def messages_from(value: Messages) -> tuple[Message, ...]:
         return (Message("user", value),)
     if isinstance(value, Message) or members_of(value) is not None:
         return (_message_from(value),)
-    if _is_list(value):
+    if is_list(value):
         messages = tuple(_message_from(message) for message in value)
         if messages:
             return messages

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeGuard
 
 import attrs
@@ -29,6 +29,11 @@ def field_validator(check: Callable[..., object], **rules: Any) -> Callable[[Any
         check(field.name, value, **rules)
 
     return validate
+
+
+def is_list(value: object) -> TypeGuard[Iterable[Any]]:
+    """Return whether *value* may be a list of values: an iterable that is neither bytes nor a mapping."""
+    return isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
 
 
 def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:

@@ -6,16 +6,15 @@ The names of the other libraries are written here, because none of them is a dep
 
 from __future__ import annotations
 
-import inspect
 import re
 import types
 
 import attrs
 import pytest
+from public_names import resolve
 
 import neuralbox_async
 import neuralbox_sync
-from neuralbox_async import APIStatusError, InvalidParameterError, RetryPolicy
 
 
 @attrs.frozen
@@ -307,23 +306,6 @@ DIFFERENT = [
 ]
 """The things for which our name is deliberately another one."""
 
-EXAMPLES = {"APIStatusError": APIStatusError("400", status_code=400)}
-
-
-def resolve(name):
-    """Return the object with a *name* of ours: a class, an attribute, or a parameter."""
-    path, _, parameter = name.rstrip(")").partition("(")
-    module = neuralbox_async
-    if path.startswith("neuralbox_sync."):
-        module, path = neuralbox_sync, path.removeprefix("neuralbox_sync.")
-    found = module
-    for step in path.split("."):
-        if attrs.has(found) and step in attrs.fields_dict(found):
-            found = attrs.fields_dict(found)[step]
-        else:
-            found = getattr(EXAMPLES.get(getattr(found, "__name__", ""), found), step)
-    return inspect.signature(found).parameters[parameter] if parameter else found
-
 
 def last_part(name):
     """Return the last part of *name*, with the product and its unit named as ours."""
@@ -382,42 +364,3 @@ def test_all_is_sorted():
         return 0 if name.isupper() else 1 if name[0].isupper() else 2, name
 
     assert sorted(neuralbox_async.__all__, key=order) == neuralbox_async.__all__
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "Billed",
-        "Delivery",
-        "UNSET",
-        "UnprocessableRequestError",
-        "Unset",
-        "AsyncNeuralBox.forget_inherited",
-        "AsyncNeuralBox.generate_many(check_balance)",
-        "AsyncNeuralBox.generate_many(pace)",
-        "AsyncStream.close",
-        "AsyncStream.text",
-        "AsyncStream.until_done",
-        "neuralbox_sync.Stream.until_done",
-        "BatchProgress.done",
-        "BatchReport.tokens_in_all",
-        "BatchResult.seconds",
-        "BatchResult.tokens",
-        "ClientClosedError.when",
-        "APIStatusError.redact",
-        "APIStatusError.status",
-        "RetryPolicy.uniform",
-    ],
-)
-def test_removed_names(name):
-    """A name that was removed is gone."""
-    with pytest.raises((AttributeError, KeyError)):
-        resolve(name)
-
-
-def test_removed_attributes():
-    """An attribute that was renamed has its new name only."""
-    error = InvalidParameterError("model", "", "a slug")
-
-    assert ("''", False) == (error.value, hasattr(error, "shown"))
-    assert "jitter" in inspect.signature(RetryPolicy).parameters

@@ -6,7 +6,6 @@ Each transition informs the `Coordinator` of journal, budget and limits.
 
 from __future__ import annotations
 
-import enum
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from neuralbox_async._batch.coordinator import NotAdmittedError, ServerSignal
 from neuralbox_async._batch.errors import BudgetReachedError, JournalError
 from neuralbox_async._batch.journal_lines import usable_id, usable_tokens
 from neuralbox_async._batch.key_status import KeyStatus
+from neuralbox_async._batch.request_status import TRANSITIONS, RequestStatus
 from neuralbox_async._batch.results import BatchResult, last_error
 from neuralbox_async._call import masking, polling
 from neuralbox_async._call.executor import Call
@@ -47,45 +47,9 @@ if TYPE_CHECKING:
     from neuralbox_async._wire.requests import Request
 
 
-class RequestStatus(enum.IntEnum):  # integers, because their hashes are fast
-    r"""
-    The states of a request.
-
-        CLAIMED --sent--> SENT --response--> COMPLETED, FAILED
-           |              |  \--pending--> ACCEPTED --status requests--> COMPLETED, FAILED
-           |              +--429--> REFUSED --sent again--> SENT
-           |              +--not of the output type--> INVALID --repair admitted--> CLAIMED
-           +--pending since an earlier run--> ACCEPTED
-
-    ACCEPTED becomes INVALID as well. INVALID is the end unless a repair is admitted.
-    SENT becomes FAILED as well when the journal cannot record it: then nothing is sent. SENT and ACCEPTED become
-    UNRESOLVED when the outcome stays unknown: the request may be billed. CLAIMED, SENT and REFUSED become WITHDRAWN
-    when the batch ends before the request leaves this machine (again).
-    """
-
-    CLAIMED = enum.auto()
-    SENT = enum.auto()
-    ACCEPTED = enum.auto()
-    REFUSED = enum.auto()
-    COMPLETED = enum.auto()
-    FAILED = enum.auto()
-    UNRESOLVED = enum.auto()
-    WITHDRAWN = enum.auto()
-    INVALID = enum.auto()
-
-
 # Unpacked: in Python 3.11 each lookup of a member in its class takes as long as a call.
 _CLAIMED, _SENT, _ACCEPTED, _REFUSED, _COMPLETED, _FAILED, _UNRESOLVED, _WITHDRAWN, _INVALID = RequestStatus
 _ADMITTED = ServerSignal.ADMITTED
-
-TRANSITIONS: dict[RequestStatus, frozenset[RequestStatus]] = {
-    _CLAIMED: frozenset({_SENT, _ACCEPTED, _WITHDRAWN}),
-    _SENT: frozenset({_ACCEPTED, _REFUSED, _COMPLETED, _FAILED, _UNRESOLVED, _WITHDRAWN, _INVALID}),
-    _ACCEPTED: frozenset({_COMPLETED, _FAILED, _UNRESOLVED, _INVALID}),
-    _REFUSED: frozenset({_SENT, _WITHDRAWN}),
-    _INVALID: frozenset({_CLAIMED}),
-}
-"""The states that may follow each state; none follows the others."""
 
 
 @attrs.define(eq=False)

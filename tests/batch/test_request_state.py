@@ -17,7 +17,8 @@ from neuralbox_async import (
 )
 from neuralbox_async._batch.coordinator import Claim, NotAdmittedError
 from neuralbox_async._batch.key_status import KeyStatus, Unresolved
-from neuralbox_async._batch.request_state import TRANSITIONS, RequestState, RequestStatus
+from neuralbox_async._batch.request_state import RequestState
+from neuralbox_async._batch.request_status import TRANSITIONS, RequestStatus
 from neuralbox_async._batch.typed_items import TypedOutput
 from neuralbox_async._call.executor import Call
 from neuralbox_async._call.monitor import Monitor
