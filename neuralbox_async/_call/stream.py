@@ -19,14 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from neuralbox_async._async_only import AsyncOnly
 from neuralbox_async._call.stream_interruption import interruption
 from neuralbox_async._call.stream_reader import StreamLimits, StreamReader, close_threadsafe
-from neuralbox_async._call.stream_state import (
-    TRANSITIONS,
-    StreamState,
-    TextStream,
-    check_not_ended,
-    end_of,
-    first_known,
-)
+from neuralbox_async._call.stream_state import TRANSITIONS, StreamState, TextStream, check_not_ended, first_known
 from neuralbox_async._call.stream_timeouts import StreamTimeouts
 from neuralbox_async._call.typed_stream import TypedStream
 from neuralbox_async._clock import clock, now
@@ -162,9 +155,12 @@ class AsyncStream(TypedStream[T], AsyncOnly):
             raise AssertionError(msg)
         self._state = state
 
+    def _is_closed(self) -> bool:
+        return self._state is StreamState.CLOSED
+
     def _check_not_closed(self) -> None:
         """Raise `StreamStateError` to the reader when the stream was closed while it waited."""
-        if self._state is StreamState.CLOSED:
+        if self._is_closed():
             raise StreamStateError(CLOSED_WHILE_READING)
 
     def _has_ended(self) -> bool:
@@ -361,7 +357,7 @@ class AsyncStream(TypedStream[T], AsyncOnly):
         self._move(StreamState.ENDED)
         if rest := whole.content[len(so_far) :]:
             self._pending.append(ContentDelta(rest, raw=whole.raw))
-        self._pending.append(end_of(whole))
+        self._pending.append(unstreamed.end_of(whole))
 
     async def _drain(self, reader: StreamReader) -> None:
         """Read the rest of the body after the terminal event, for a moment, so that the connection is reused."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Self
 
 from neuralbox_async._errors import StreamStateError
-from neuralbox_async._types import Generation, GenerationEnd, GenerationStart
+from neuralbox_async._types import GenerationStart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -54,19 +54,6 @@ def check_not_ended(state: StreamState) -> None:
     if state is StreamState.CLOSED:
         msg = "the stream is closed: read it before the block ends that opened it"
         raise StreamStateError(msg)
-
-
-def end_of(whole: Generation) -> GenerationEnd:
-    """Return the terminal event of *whole*, a completed generation."""
-    return GenerationEnd(
-        whole.id,
-        whole.tokens_used,
-        whole.balance_remaining,
-        whole.usage,
-        finish_reason=whole.finish_reason,
-        problems=whole.problems,
-        raw=whole.raw,
-    )
 
 
 def first_known(known: GenerationStart, start: GenerationStart) -> GenerationStart:

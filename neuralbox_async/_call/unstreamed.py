@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuralbox_async._errors import APIConnectionError, GenerationFailedError, NeuralBoxError, ResponseError
 from neuralbox_async._lazy_imports import lazy_module
-from neuralbox_async._types import Generation
+from neuralbox_async._types import Generation, GenerationEnd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,3 +44,16 @@ async def read_generation(
         return whole, None
     msg = f"the response is not an event stream, and its generation is {whole.status}"
     return whole, ResponseError(msg, body=body, text=whole.content, generation_id=whole.id)
+
+
+def end_of(whole: Generation) -> GenerationEnd:
+    """Return the terminal event of *whole*, a completed generation."""
+    return GenerationEnd(
+        whole.id,
+        whole.tokens_used,
+        whole.balance_remaining,
+        whole.usage,
+        finish_reason=whole.finish_reason,
+        problems=whole.problems,
+        raw=whole.raw,
+    )
