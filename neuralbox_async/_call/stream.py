@@ -119,7 +119,7 @@ class AsyncStream(TypedStream[T], AsyncOnly):
         self._reader, self._record = StreamReader(response, self._limits), self._call.record
         self._decode = self._call.decode
         self._decoder = events.EventDecoder(self._decode)  # without a reference to this stream
-        if self._state is StreamState.CLOSED:
+        if self._is_closed():
             self._close()
             raise StreamStateError(_CLOSED_WHILE_OPENING)
         self._move(StreamState.OPEN)
@@ -327,11 +327,7 @@ class AsyncStream(TypedStream[T], AsyncOnly):
             self._pending_failure = self._pending_failure or timeout
 
     async def _read_unstreamed(self, reader: StreamReader) -> None:
-        """
-        Read a response that is not an event stream, as of a server that ignores ``stream``: one delta, and the end.
-
-        One that is cut, unfinished or malformed counts as a stream that broke after its start and its text.
-        """
+        """Read a response that is no event stream: one delta, and the end or, if it is not whole, the failure."""
         whole, failure = await unstreamed.read_generation(reader, self._decode, self._timeouts, self._now)
         self._check_not_closed()
         if failure is None:
