@@ -104,7 +104,7 @@ def _validator(contents: dict[str, Any]) -> Validator:
     except SchemaError as error:
         raise ValueError(f"it is not a JSON Schema: {error.json_path}: {error.message}") from None
     # A registry of its own: the default one would load what a reference names from the network.
-    registry: Any = Registry()  # generic, but not for every type checker
+    registry = cast("Any", Registry)()  # not every type checker takes it for generic
     draft = specification_with(kind.META_SCHEMA.get("$id") or kind.META_SCHEMA["id"], default=DRAFT202012)
     resolver = registry.resolver_with_root(draft.create_resource(contents))
     for reference in _references(contents):
