@@ -73,7 +73,7 @@ def _is_absent(field: str, members: Mapping[str, Any]) -> bool:
 
 @functools.lru_cache(maxsize=1024)  # the rows of a table have the same names
 def intended_field(name: str) -> str | None:
-    """Return the field that *name*, which is none, is probably meant to be, such as "max_tokens" for "Max tokens"."""
+    """Return the field that the unknown *name* probably means, such as "max_tokens" for "Max tokens"."""
     import difflib  # not above: most programs do not need it
 
     words = re.sub(r"[\W_]+", "_", name[:_MAX_NAME_LENGTH].lower()).strip("_")

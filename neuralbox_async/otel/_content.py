@@ -32,7 +32,7 @@ class ContentCapture(enum.Enum):
 
 
 def capture_from_env() -> ContentCapture:
-    """Return the mode in the environment. A value that is none is a warning, and means no content."""
+    """Return the mode in the environment. An unknown value is a warning, and means no content."""
     value = os.environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "").strip().upper() or "NO_CONTENT"
     try:
         return ContentCapture(value)

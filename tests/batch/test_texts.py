@@ -110,7 +110,7 @@ async def test_a_long_body(make, journal):
 
 
 async def test_an_edited_text(make, journal):
-    """A text of another type is none."""
+    """A text of another type counts as absent."""
     lines = [
         {"event": "start", "key": "a"},
         {"event": "failed", "key": "a", "billed": "unknown", "text": 5, "body": []},

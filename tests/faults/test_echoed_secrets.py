@@ -22,7 +22,7 @@ REFUSED = b"HTTP/1.1 401 No\r\nConnection: close\r\n"
 HEADS = {
     "another protocol": b"SSH-2.0-" + ECHO + b"\r\n",
     "a line without an end": ECHO,
-    "a status that is none": b"HTTP/1.1 " + ECHO + b" OK\r\n\r\n",
+    "a malformed status": b"HTTP/1.1 " + ECHO + b" OK\r\n\r\n",
     "another version": b"HTTP/" + ECHO + b" 200 OK\r\n\r\n",
     "the reason": b"HTTP/1.1 401 Bearer " + ECHO + b"\r\nContent-Length: 0\r\n\r\n",
     "a malformed name of a header": REFUSED + b"X " + ECHO + b"\x01: 1\r\n\r\n",

@@ -72,7 +72,7 @@ ODD = {
 
 @pytest.mark.parametrize("members, field, path", ODD.values(), ids=ODD)
 def test_odd_values(members, field, path):
-    """A value that makes no sense becomes None and is named by its path; everything else is as ever."""
+    """A malformed value becomes None and is named by its path; everything else is read as usual."""
     generation = load(**members)
 
     assert getattr(generation, field) is None
