@@ -53,6 +53,13 @@ class Exchange:
     secrets: Mapping[str, str]
     protocol: WatchedProtocol | None = None  # None: no connection took it, or the session is a mock
 
+    def may_write(self) -> bool:
+        """Return whether the request may be written; otherwise its connection was closed, or has unexpected data."""
+        if self.protocol is None or self.protocol.is_unused():
+            return True
+        self.request.stage = "connecting"  # it is not sent
+        return False
+
 
 def hide_secrets(headers: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Return *headers* with `MASK` in place of secrets, and those secrets."""
@@ -141,6 +148,8 @@ class Connector(aiohttp.TCPConnector):
                 raise aiohttp.ClientConnectionError(CLIENT_CLOSED) from None
             raise
         req.headers.update(exchange.secrets)
+        if isinstance(req, request_writer.RequestWriter):
+            req.may_write = exchange.may_write
         exchange.protocol = protocol
         exchange.request.stage = "sent"
         return connection

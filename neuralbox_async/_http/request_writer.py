@@ -115,7 +115,13 @@ class HasWriteBatch(Protocol):
 
 
 class RequestWriter(aiohttp.ClientRequest):
-    """An `aiohttp.ClientRequest` that writes small requests itself."""
+    """
+    An `aiohttp.ClientRequest` that writes small requests itself.
+
+    *may_write*: returns whether its connection may still be used; called before a request is written that had to wait.
+    """
+
+    may_write: Callable[[], bool] | None = None
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         prepared = self._prepare(conn)
@@ -126,7 +132,7 @@ class RequestWriter(aiohttp.ClientRequest):
         if batch.writes_at_once:
             await write_body()  # does not wait: the body is small
         else:
-            batch.write_soon(partial(_write_now, write_body, conn), loop)
+            batch.write_soon(partial(_write_now, write_body, conn, self.may_write), loop)
         return response
 
     def _prepare(self, conn: aiohttp.connector.Connection) -> _Prepared | None:
@@ -166,10 +172,13 @@ _Write: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
 _Prepared: TypeAlias = "tuple[_Write, _Write, aiohttp.ClientResponse, WriteBatch, asyncio.AbstractEventLoop]"
 
 
-def _write_now(write_body: _Write, conn: aiohttp.connector.Connection) -> None:
+def _write_now(write_body: _Write, conn: aiohttp.connector.Connection, may_write: Callable[[], bool] | None) -> None:
     """Write a body in this iteration of the loop, and close the connection if that fails or would have to wait."""
     if conn.protocol is None:
         return  # nobody waits for the response any more
+    if may_write is not None and not may_write():
+        conn.close()
+        return
     try:
         write_body().send(None)
     except StopIteration:

@@ -32,6 +32,7 @@ class WatchedProtocol(asyncio.Protocol):
         "_connection",
         "_head_start",
         "_in_head",
+        "_is_kept",
         "_kept",
         "_last_bytes",
         "_left",
@@ -45,6 +46,7 @@ class WatchedProtocol(asyncio.Protocol):
         self._transport = transport
         self._poll = _new_poll(transport)
         self._connection: aiohttp.connector.Connection | None = None  # of the last request; released at its end
+        self._is_kept = False  # the last request was not the first one
         # Of the response to it:
         self._kept: bytearray | None = None  # what arrived, until aiohttp has read the head
         self._head_start = 0  # in what is kept, behind interim responses
@@ -67,12 +69,18 @@ class WatchedProtocol(asyncio.Protocol):
         if not isinstance(watched, WatchedProtocol):
             watched = cls(protocol, transport)
             transport.set_protocol(watched)
-        elif protocol.should_close or watched._has_surplus() or watched._has_unread_data():
+        else:
+            watched._is_kept = True
+        if watched._is_kept and (protocol.should_close or watched._has_surplus() or watched._has_unread_data()):
             return None
         watched._connection, watched._kept = connection, bytearray()
         watched._head_start, watched._in_head = 0, True
         watched._left, watched._last_bytes = math.inf, _END_OF_CHUNKS
         return watched
+
+    def is_unused(self) -> bool:
+        """Return whether nothing has arrived since the connection was taken, unless it is new."""
+        return not self._is_kept or not (self._kept or self._has_unread_data())
 
     @property
     def received(self) -> bytes:
