@@ -131,7 +131,7 @@ async def test_a_function_that_returns_nothing():
 
 
 def test_none(monkeypatch):
-    """None is the key of the environment for a new client; for a derived one, which would bill another owner, an error."""
+    """None is the key of the environment for a new client; a derived one refuses it: it would bill another owner."""
     monkeypatch.setenv("NEURALBOX_API_KEY", CANARY)
     client = AsyncNeuralBox(None)
     with pytest.raises(InvalidParameterError, match="not None"):
