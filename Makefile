@@ -11,15 +11,16 @@ WORKERS ?= 4
 PYTEST := -m pytest --numprocesses=$(WORKERS)
 # Tests that measure time run in one process, after the others, so that no load fails them.
 SERIAL := -m pytest --numprocesses=0 -m timing
-# Fakes instead of sockets for the most part, in this process and without long waits.
-FAST_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,batch call wire)
-FAST := "not process and not signals and not slow and not timing"
+# Fakes instead of sockets for the most part, in this process, without long waits and without generated examples.
+FAST_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,call wire)
+FAST := "not process and not signals and not slow and not timing and not hypothesis"
 # The tests of the packages, for other interpreters and other versions of the required packages: the command, the local
 # server, the hosts, the pages and the benchmarks add nothing there, and faults and batches take the most time.
 PACKAGE_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,call http sync wire)
 PACKAGES := "not slow and not timing"
 # The fast paths are in the core: the facade adds nothing there.
 CORE_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,batch call faults http wire)
+CORE := "not process and not signals and not slow and not timing"
 BENCH_ARGS ?=
 # Other SDKs and HTTP clients to measure, each in a virtual environment of its own.
 OTHER_SDKS := requests httpx openai anthropic
@@ -42,7 +43,7 @@ else
 	.venv/bin/python $(PYTEST) $(PYTEST_ARGS)
 endif
 
-test-fast: .venv/.dev ## run the tests of the core that start no process and are not slow
+test-fast: .venv/.dev ## run the quick tests of the core: no process, no generated examples
 	.venv/bin/python $(PYTEST) $(FAST_TESTS) -m $(FAST) $(PYTEST_ARGS)
 
 test-thorough: .venv/.dev ## run the property tests with 1000 random examples each
@@ -61,7 +62,7 @@ coverage: .venv/.dev ## run the tests that start no process and are not slow, an
 	.venv/bin/python -m coverage report
 
 test-general: .venv/.dev ## run the tests of the core without the fast paths
-	NEURALBOX_FAST_PATHS=off .venv/bin/python $(PYTEST) $(CORE_TESTS) -m $(FAST) $(PYTEST_ARGS)
+	NEURALBOX_FAST_PATHS=off .venv/bin/python $(PYTEST) $(CORE_TESTS) -m $(CORE) $(PYTEST_ARGS)
 
 test-oldest: .venv-oldest/.test ## run the tests of the packages with the lowest versions that pyproject.toml allows
 	.venv-oldest/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(PACKAGES) $(PYTEST_ARGS)
