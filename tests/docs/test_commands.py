@@ -88,8 +88,12 @@ def test_other(line):
             assert project["name"] == name
             assert extra in {"", *project["optional-dependencies"]}
         case ["pip", "install", *packages]:
-            tested = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["test"]
-            assert set(packages) <= {re.match(r"[\w-]+", requirement)[0] for requirement in tested}
+            settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+            tested = {re.match(r"[\w-]+", requirement)[0] for requirement in settings["dependency-groups"]["test"]}
+            ours = {f"neuralbox[{extra}]" for extra in settings["project"]["optional-dependencies"]}
+            assert set(packages) <= tested | ours
+        case ["opentelemetry-instrument", *_]:
+            assert "test_instrument.py" in {path.name for path in (ROOT / "tests/otel").iterdir()}
         case ["curl", *_, "localhost:8080/chat"]:
             assert f"``{line.replace('Tell a story', 'Hi')}``" in (ROOT / "examples/web_backend.py").read_text(
                 encoding="utf-8"

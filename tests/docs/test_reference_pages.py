@@ -62,7 +62,7 @@ def test_output(batch):
     """Each member of an output line is documented, and stands in the lines that the page names."""
     documented = _documented("Output member", kinds="Rows")
     kinds = ["failed"] * 3 + ["completed"] * 2
-    optional = {"text", "body", "url", "thumbnail_url", "item"}
+    optional = {"text", "body", "url", "thumbnail_url", "item", "value"}
     present = [set(), {"text"}, {"body"}, {"url", "thumbnail_url"}, set()]
 
     assert 5 == len(batch[0])
@@ -79,7 +79,7 @@ def test_journal(batch):
 
     assert {"event": "journal", "version": 1} == header
     assert ["start", "failed"] * 3 + ["start", "done"] * 2 == [line["event"] for line in lines]
-    optional = {"id", "text", "body"}
+    optional = {"id", "text", "body", "tokens_used_total"}
     present = [set(), {"id", "text", "body"}, {"body"}]
     for line in lines:
         members = present.pop(0) if line["event"] == "failed" else set()
