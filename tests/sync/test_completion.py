@@ -15,6 +15,7 @@ from neuralbox_sync import Batch, NeuralBox, Stream
 
 PROJECT = jedi.Project(Path(neuralbox_async.__file__).parent.parent, load_unsafe_extensions=False)
 METHODS = ["generate", "generate_many", "retrieve", "stream", "wait", "with_options"]
+pytestmark = pytest.mark.process  # jedi starts one
 
 BLOCKING = """\
 from neuralbox_sync import NeuralBox
