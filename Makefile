@@ -156,5 +156,5 @@ clean: ## remove all files that these targets made
 	@python=$$(.ci/interpreters | sed -n 's/^$* //p') && [ "$$python" ] || { echo 'there is no CPython $* on this machine' >&2; exit 1; }; \
 	[ -x .venv-$*/bin/python ] || .ci/make-venv "$$python" .venv-$*
 	@echo 'installing the requirements of the tests into .venv-$*'
-	@.venv-$*/$(PIP) --editable '.[cli,speed]' --group test
+	@.venv-$*/$(PIP) --editable '.[cli,speed]' --group test --group otel
 	@touch $@

@@ -89,7 +89,8 @@ def test_other(line):
             assert extra in {"", *project["optional-dependencies"]}
         case ["pip", "install", *packages]:
             settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-            tested = {re.match(r"[\w-]+", requirement)[0] for requirement in settings["dependency-groups"]["test"]}
+            groups = settings["dependency-groups"]
+            tested = {re.match(r"[\w-]+", requirement)[0] for requirement in groups["test"] + groups["otel"]}
             ours = {f"neuralbox[{extra}]" for extra in settings["project"]["optional-dependencies"]}
             assert set(packages) <= tested | ours
         case ["opentelemetry-instrument", *_]:
