@@ -7,6 +7,7 @@ with a fraction, and 5.0 is also an integer.
 
 from __future__ import annotations
 
+import enum
 import functools
 import itertools
 from collections.abc import Callable, Iterable
@@ -112,8 +113,9 @@ def _converter(*, detailed: bool) -> Converter:
     from cattrs import Converter
 
     made = Converter(detailed_validation=detailed)
-    # cattrs finds the hooks of these by the base classes of a type, so before those of its subclasses, such as enums.
-    for cls in (str, int, float):
+    # cattrs finds the hooks of these by the base classes of a type, so before those of its subclasses, such as enums;
+    # earlier releases have one for Enum itself.
+    for cls in (str, int, float, enum.Enum):
         made.register_structure_hook(cls, _structure_scalar)
     factories: dict[Callable[[Any], bool], Callable[[Any, Converter], Hook]] = {
         _is_any: lambda _tp, _converter: _any,
