@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from neuralbox_async._errors import BillingStatus, NeuralBoxError
-from neuralbox_async._types import Generation
+from neuralbox_async._types import Generation, GenerationId
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ class ParsingError(NeuralBoxError):
         self.tokens_used: int | None = total_tokens(generations)
         self.billed: BillingStatus = "no" if generations and self.tokens_used == 0 else "yes"
         self.request_sent = True
-        self.attempts = len(generations)
+        self.attempts: int = len(generations)
         self.elapsed = elapsed
-        self.generation_id = last.id
-        self.text = last.content
+        self.generation_id: GenerationId | None = last.id
+        self.text: str = last.content

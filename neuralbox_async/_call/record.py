@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from neuralbox_async._call.stream import AsyncStream
     from neuralbox_async._errors import BillingStatus
     from neuralbox_async._http.transport import Response
-    from neuralbox_async._observers import Event, Operation, Outcome
+    from neuralbox_async._observers import Event, Observer, Operation, Outcome
     from neuralbox_async._types import GenerationId
     from neuralbox_async._wire.requests import Request
 
@@ -64,12 +64,12 @@ class CallRecord:
         *,
         started: float | None = None,
     ) -> None:
-        self.started = now() if started is None else started
+        self.started: float = now() if started is None else started
         self.call: Call | None = None  # the one that makes attempts
         self._usage, self._model = monitor.usage, request.model
         self._attempts, self._ended = 0, False
         self._finalizer: weakref.finalize[..., AsyncStream] | None = None
-        self.observers = monitor.observers
+        self.observers: tuple[Observer, ...] = monitor.observers
         if self.observers:
             self._observe_start(monitor, request, base_url, generation_id)
 
