@@ -63,6 +63,7 @@ _CALLS = (
     _nothing_lost("call-64-tls", "neuralbox"),
     _nothing_lost("call-1000", "neuralbox"),
     _nothing_lost("call-1000", "neuralbox-plain"),
+    Target("call-64-observed-tls", "neuralbox-otel", "cpu", 1.25, "neuralbox"),
     _nothing_lost("call-64-observed-tls", "neuralbox-otel"),
     Target("parse", "neuralbox-parse", "cpu", 1.15, "neuralbox"),
     _nothing_lost("parse", "neuralbox-parse"),

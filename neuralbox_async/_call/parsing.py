@@ -76,7 +76,7 @@ class Repairs:
         used = total_tokens(generations)
         if used is None:
             return "without a repair, because the API did not report what the last generation cost"
-        # A repair costs what the dearest of them did, as far as one can know.
+        # The best estimate of the cost of a repair: that of the most expensive generation so far.
         expected = used + max(generation.tokens_used or 0 for generation in generations)
         if expected > self.max_tokens_used:
             return f"without a further repair, which could exceed max_tokens_used ({self.max_tokens_used})"
