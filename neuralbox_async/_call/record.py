@@ -53,6 +53,7 @@ class CallRecord:
 
     It belongs to all `Call` objects of the logical call: those of both documented paths of a status, or of both
     endpoints of a stream. A context manager: an exception ends it, and otherwise `complete` or `end`; the first counts.
+    *is_watched*: an observer or the log gets more of it than a failure.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class CallRecord:
         self._attempts, self._ended = 0, False
         self._finalizer: weakref.finalize[..., AsyncStream] | None = None
         self.observers: tuple[Observer, ...] = monitor.observers
+        # Asked once for each call: the logger takes as long as all the rest of a record.
+        self.is_watched = bool(self.observers) or logger.isEnabledFor(logging.DEBUG)
         if self.observers:
             self._observe_start(monitor, request, base_url, generation_id)
 
@@ -152,8 +155,10 @@ class CallRecord:
 
     def complete(self, generation: Generation) -> None:
         """End it with *generation*, finished or pending."""
-        outcome: Outcome = "completed" if generation.completed else "pending"
-        self.end(outcome, "yes" if generation.completed else "unknown", generation)
+        if generation.completed:
+            self.end("completed", "yes", generation)
+        else:
+            self.end("pending", "unknown", generation)
 
     def __enter__(self) -> None:
         pass
@@ -190,7 +195,7 @@ class CallRecord:
         if self._model is not None:
             pending = outcome == "pending"
             self._usage.add(self._model, used or 0, unknown=billed == "unknown" and not pending, pending=pending)
-        if self.observers or logger.isEnabledFor(logging.INFO):
+        if self.is_watched or outcome == "failed":
             self._report(outcome, billed, generation, error, used)
         self.call = None  # a cycle of references would leave each call to the garbage collector
 

@@ -12,7 +12,7 @@ import aiohttp
 import anyio
 import attrs
 
-from neuralbox_async._clock import now
+from neuralbox_async._clock import clock
 from neuralbox_async._http import request_writer
 from neuralbox_async._http.resolver import DaemonThreadResolver
 from neuralbox_async._http.transport import CLIENT_CLOSED
@@ -124,6 +124,7 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - of aiohttp's options
         self.writes = request_writer.WriteBatch()
+        self._time = clock()
 
     async def connect(self, req: Any, *args: Any, **kwargs: Any) -> Any:
         exchange = current_exchange.get()
@@ -137,7 +138,7 @@ class Connector(aiohttp.TCPConnector):
                 # the response.
                 connection.close()
                 connection = await connect(req, *args, **kwargs)
-            if exchange.request.deadline <= now():
+            if exchange.request.deadline <= self._time():
                 # The loop was blocked, or the process stopped. Sent now, the request would be billed, and cancelled.
                 connection.close()
                 msg = "the deadline expired before the request was sent"
@@ -149,7 +150,7 @@ class Connector(aiohttp.TCPConnector):
             raise
         req.headers.update(exchange.secrets)
         if isinstance(req, request_writer.RequestWriter):
-            req.may_write = exchange.may_write
+            req.batch, req.may_write = self.writes, exchange.may_write
         exchange.protocol = protocol
         exchange.request.stage = "sent"
         return connection

@@ -46,6 +46,7 @@ class AiohttpResponse:
         self._received: list[bytes] = []
         self._connection_lost: asyncio.Future[None] | None = None
         self._timeout: _ReadTimeout | None = None
+        self._is_complete = False  # read to its end, and without a connection
         unread.add(self)
 
     @property
@@ -56,10 +57,12 @@ class AiohttpResponse:
         content = self._raw.content
         if content.is_eof() and content.exception() is None and content.total_bytes <= limit:
             # The usual case: it arrived together with its head.
-            self._received.append(content.read_nowait())
-            if content.at_eof():
+            data = content.read_nowait()
+            self._received.append(data)
+            if len(self._received) == 1 and self._raw.connection is None:
                 self._release()
-                return self.received
+                self._is_complete = True
+                return data
         size = sum(map(len, self._received))
         while chunk := await self.read_chunk():
             self._received.append(chunk)
@@ -154,7 +157,8 @@ class AiohttpResponse:
                 return translate(error, "sent")
 
     def close(self) -> None:
-        self._close(_ClosedBy.READER)
+        if not self._is_complete:
+            self._close(_ClosedBy.READER)
 
     def close_for_timeout(self) -> None:
         """Close because no data arrived in time."""

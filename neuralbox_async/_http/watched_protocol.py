@@ -62,21 +62,25 @@ class WatchedProtocol(asyncio.Protocol):
         What has arrived on a new connection is the response. Raises `aiohttp.ClientConnectionError` if it is closed.
         """
         protocol, transport = connection.protocol, connection.transport
-        if protocol is None or transport is None or transport.is_closing():
+        watched = None if transport is None else transport.get_protocol()
+        if isinstance(watched, WatchedProtocol):
+            if not watched.may_be_reused():
+                return None
+        elif protocol is None or transport is None or transport.is_closing():
             msg = "the server closed the connection at once"
             raise aiohttp.ClientConnectionError(msg)
-        watched = transport.get_protocol()
-        if not isinstance(watched, WatchedProtocol):
+        else:
             watched = cls(protocol, transport)
             transport.set_protocol(watched)
-        else:
-            watched._is_kept = True
-        if watched._is_kept and (protocol.should_close or watched._has_surplus() or watched._has_unread_data()):
-            return None
         watched._connection, watched._kept = connection, bytearray()
         watched._head_start, watched._in_head = 0, True
         watched._left, watched._last_bytes = math.inf, _END_OF_CHUNKS
         return watched
+
+    def may_be_reused(self) -> bool:
+        """Return whether no more arrived than the response to the last request. aiohttp has checked that it is open."""
+        self._is_kept = True
+        return not (self._has_surplus() or self._has_unread_data())
 
     def is_unused(self) -> bool:
         """Return whether nothing has arrived since the connection was taken, unless it is new."""
@@ -117,11 +121,28 @@ class WatchedProtocol(asyncio.Protocol):
             self.close_after_response()
             return
         if self._in_head:
+            if self._is_whole(data):
+                self._in_head, self._left = False, 0
+                self._protocol.data_received(data)
+                return
             data = self._pass_head(data)
         if data:
             self._left -= len(data)
             self._last_bytes = (self._last_bytes + data if len(data) < 4 else data)[-len(_END_OF_CHUNKS) :]
             self._protocol.data_received(data)
+
+    def _is_whole(self, data: bytes) -> bool:
+        """Return whether the first *data*, which is kept, is a whole response and nothing else: the usual case."""
+        kept = self._kept
+        if kept is None or kept:
+            return False
+        end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+        length = _CONTENT_LENGTH.search(data, 0, end)
+        # Not the interim response "HTTP/1.1 103 Early Hints".
+        if length is None or len(data) - end != int(length[1]) or data[9:10] == b"1":
+            return False
+        kept += data
+        return True
 
     def _pass_head(self, data: bytes) -> bytes:
         """
@@ -142,7 +163,7 @@ class WatchedProtocol(asyncio.Protocol):
                 self._in_head = False
                 if length := _CONTENT_LENGTH.search(head):
                     self._left = int(length[1])
-                if self._left == len(kept) - end:  # the usual case: all of it has arrived, and nothing else
+                if self._left == len(kept) - end:  # all of it has arrived, and nothing else
                     self._left = len(kept) - passed
                     break
             self._protocol.data_received(bytes(kept[passed:end]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from neuralbox_async._errors import InvalidParameterError
@@ -42,8 +41,10 @@ def loads_approximately(data: bytes | str) -> Any:
     """Return the same as `loads`, except that integers beyond 64 bits may be floats. Check with `has_long_number`."""
     if orjson is not None and len(data) <= _MAX_ORJSON_BYTES:
         # Where the two differ (infinite numbers, lone surrogates, depth) the standard library decides.
-        with suppress(orjson.JSONDecodeError):
+        try:
             return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            pass
     return loads_exactly(data)
 
 

@@ -120,14 +120,14 @@ def decode_price(status_code: int, headers: Mapping[str, str], body: bytes) -> i
 
 def load_members(body: bytes) -> Any:
     """Return the JSON value in *body*; see `json.loads_approximately`. Raises `ResponseError`."""
-    if not body or body.isspace():
-        msg = "the response body is empty"
-        raise ResponseError(msg, body=body)
     try:
         if len(body) > _LARGE:
             _check_both_ends(body)
         return _load_shallow(body)
     except (ValueError, RecursionError) as error:
+        if not body or body.isspace():
+            msg = "the response body is empty"
+            raise ResponseError(msg, body=body) from None
         reason = "nested too deeply" if isinstance(error, RecursionError) else json.one_line(str(error))
         msg = f"the response body is not JSON ({reason}): {json.excerpt(body)}"
     generation_id, text = beginning_of(body)

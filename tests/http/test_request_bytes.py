@@ -64,19 +64,23 @@ async def exchange(server, transport, make_request):
     return list(server.requests)
 
 
-@given(st.sampled_from(["GET", "POST"]), PATHS, st.dictionaries(NAMES, VALUES, max_size=5), BODIES)
-@example("POST", "/generate", {"Content-Encoding": "gzip"}, b"\x1f\x8b")
-@example("POST", "/generate", {"content-type": "application/json", "x-a": "\xe9\u20ac"}, b"{}")
-@example("POST", "/generate", {}, b"")
-async def test_any_request(method, path, headers, body):
+@given(st.sampled_from(["GET", "POST"]), PATHS, st.dictionaries(NAMES, VALUES, max_size=5), BODIES, st.booleans())
+@example("POST", "/generate", {"Content-Encoding": "gzip"}, b"\x1f\x8b", True)
+@example("POST", "/generate", {"x-a": "\xe9\u20ac"}, b"{}", True)
+@example("POST", "/generate", {"content-type": "application/json", "x-a": "\xe9\u20ac"}, b"{}", False)
+@example("POST", "/generate", {"accept": "*/*", "accept-encoding": "identity", "host": "a"}, b"{}", True)
+@example("POST", "/generate", {}, b"", True)
+async def test_any_request(method, path, headers, body, plain):
     """Written one by one or together, each request has the bytes that aiohttp sends."""
     raw, written = RawServer(), []
     prepare = RequestWriter._prepare
+    # These make a request plain.
+    headers = {"User-Agent": "tests", "Content-Type": "application/json", **headers} if plain else headers
     server = await asyncio.start_server(raw.serve, "127.0.0.1", 0, limit=10_000_000)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{path}"
 
-    def observed(self, conn):
-        written.append(prepare(self, conn))
+    def observed(self, conn, size):
+        written.append(prepare(self, conn, size))
         return written[-1]
 
     sent = []
@@ -94,5 +98,6 @@ async def test_any_request(method, path, headers, body):
     assert 1 == len(set(sent[0]))
     assert sent[0] == sent[1]
     size = len(body or b"") + sum(map(len, headers.values()))
-    assert 6 == len(written)
-    assert all(written) or body is None or size > 15_000
+    if plain and method == "POST" and body and size < 15_000 and not REFUSED & {name.lower() for name in headers}:
+        assert 6 == len(written)
+        assert all(written)

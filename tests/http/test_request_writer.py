@@ -7,9 +7,9 @@ import json
 
 import aiohttp
 import pytest
+from aiohttp.http import StreamWriter
 
 from neuralbox_async import APIConnectionError, AsyncNeuralBox
-from neuralbox_async._http.request_writer import RequestWriter
 
 pytestmark = pytest.mark.usefixtures("no_task_left", "fast_paths_on")
 
@@ -101,7 +101,7 @@ async def test_heads_are_those_of_aiohttp(wire, monkeypatch, options):
         return set(wire.heads)
 
     ours = await heads()
-    monkeypatch.setattr(RequestWriter, "send", aiohttp.ClientRequest.send)
+    monkeypatch.setattr("neuralbox_async._http.request_writer.request_class", lambda: aiohttp.ClientRequest)
     assert ours == await heads()
     assert 1 == len(ours)
     assert options == {} or b"Connection: close" in ours.pop()
@@ -145,18 +145,17 @@ async def test_a_cancelled_call_leaves_no_partial_request(wire, iterations):
 
 async def test_a_failed_write_affects_one_call(wire, monkeypatch):
     """Of requests that are written together, only the one that cannot be written fails."""
-    write_bytes = RequestWriter.write_bytes
+    write = StreamWriter.write
 
-    async def failing(self, writer, conn, *rest):
-        if b"call 1" in self._body._value:
-            conn.close()
+    async def failing(self, chunk, **options):
+        if b"call 1" in chunk:
             raise OSError("no more")
-        if b"call 2" in self._body._value:
+        if b"call 2" in chunk:
             await asyncio.sleep(30)  # which aiohttp does not do for so small a body
-        return await write_bytes(self, writer, conn, *rest)
+        return await write(self, chunk, **options)
 
     async with AsyncNeuralBox(KEY, base_url=wire.url, max_retries=0, timeout=10) as client:
-        monkeypatch.setattr(RequestWriter, "write_bytes", failing)
+        monkeypatch.setattr(StreamWriter, "write", failing)
         calls = (client.generate("gpt-5", f"call {number}") for number in range(4))
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert ["Hi", "Hi"] == [outcomes[index].content for index in (0, 3)]
@@ -170,14 +169,13 @@ def test_an_interrupt_affects_one_write():
     """A signal handler that raises during the writes interrupts one of them; the loop writes the others afterwards."""
     loop = asyncio.new_event_loop()
     wire, interrupted = Wire(), []
-    write_bytes = RequestWriter.write_bytes
+    write = StreamWriter.write
 
-    async def interrupting(self, writer, conn, *rest):
+    async def interrupting(self, chunk, **options):
         if not interrupted:
-            interrupted.append(conn)
-            conn.close()
+            interrupted.append(chunk)
             raise KeyboardInterrupt
-        return await write_bytes(self, writer, conn, *rest)
+        return await write(self, chunk, **options)
 
     async def main():
         server = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
@@ -187,7 +185,7 @@ def test_an_interrupt_affects_one_write():
             return await asyncio.gather(*calls, return_exceptions=True)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RequestWriter, "write_bytes", interrupting)
+        patch.setattr(StreamWriter, "write", interrupting)
         task = loop.create_task(main())
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(task)

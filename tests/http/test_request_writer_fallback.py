@@ -19,10 +19,9 @@ from neuralbox_async.testing import NeuralBoxServer
 pytestmark = pytest.mark.usefixtures("no_task_left", "fast_paths_on", "unknown_again")
 
 REQUEST_ATTRIBUTES = [
-    "_body",
-    "_continue",
     "_timer",
     "_traces",
+    "_upload_tracker",
     "headers",
     "loop",
     "method",
@@ -31,7 +30,6 @@ REQUEST_ATTRIBUTES = [
     "response_class",
     "session",
     "url",
-    "write_bytes",
 ]
 
 
@@ -53,8 +51,8 @@ def written(monkeypatch):
         ways.append("aiohttp")
         return await send(self, conn)
 
-    def our_prepare(self, conn):
-        prepared = prepare(self, conn)
+    def our_prepare(self, conn, size):
+        prepared = prepare(self, conn, size)
         if prepared is not None:
             ways.append("us")
         return prepared
@@ -131,8 +129,9 @@ async def test_every_attribute_is_covered():
     """The test above hides every attribute of aiohttp's requests that `RequestWriter` reads."""
     request = aiohttp.ClientRequest("GET", URL("http://localhost"), loop=asyncio.get_running_loop())
     names = RequestWriter._prepare.__code__.co_names + RequestWriter.send.__code__.co_names
+    called = {"send", "update_body_from_data"}  # their signatures are checked
 
-    assert {*REQUEST_ATTRIBUTES, "send"} == {name for name in names if hasattr(request, name)}
+    assert {*REQUEST_ATTRIBUTES, *called} == {name for name in names if hasattr(request, name)}
 
 
 @pytest.mark.parametrize(
@@ -140,12 +139,10 @@ async def test_every_attribute_is_covered():
     [
         (aiohttp.connector.Connection, "protocol"),
         (aiohttp.base_protocol.BaseProtocol, "writing_paused"),
-        (aiohttp.BytesPayload, "size"),
-        (aiohttp.ClientSession, "connector"),
     ],
 )
 async def test_a_missing_attribute_of_other_objects(server, written, monkeypatch, owner, name):
-    """Without an attribute of the connection, its protocol, the body or the session, aiohttp sends each request."""
+    """Without an attribute of the connection or its protocol, aiohttp sends each request."""
     hide(monkeypatch, owner, name)
 
     await generate(server)
@@ -167,11 +164,11 @@ async def send_with_more(self, conn, further=None):
     raise AssertionError
 
 
-async def write_bytes_with_less(self, writer, conn):
+async def write_with_less(self, chunk):
     raise AssertionError
 
 
-async def write_bytes_with_more(self, writer, conn, content_length, further):
+def update_body_with_more(self, body, _stacklevel, further):
     raise AssertionError
 
 
@@ -194,10 +191,12 @@ def not_a_coroutine_function(original):
         (aiohttp.ClientRequest, "send", send_with_more),
         (aiohttp.ClientRequest, "send", None),
         (aiohttp.ClientRequest, "send", not_a_coroutine_function(aiohttp.ClientRequest.send)),
-        (aiohttp.ClientRequest, "write_bytes", write_bytes_with_less),
-        (aiohttp.ClientRequest, "write_bytes", write_bytes_with_more),
-        (aiohttp.ClientRequest, "write_bytes", None),
-        (aiohttp.ClientRequest, "write_bytes", not_a_coroutine_function(aiohttp.ClientRequest.write_bytes)),
+        (aiohttp.ClientRequest, "update_body_from_data", update_body_with_more),
+        (aiohttp.ClientRequest, "update_body_from_data", None),
+        (StreamWriter, "write", write_with_less),
+        (StreamWriter, "write", None),
+        (StreamWriter, "write", not_a_coroutine_function(StreamWriter.write)),
+        (StreamWriter, "set_eof", StreamWriter.write),
         (StreamWriter, "write_headers", write_headers_with_more),
         (StreamWriter, "write_headers", not_a_coroutine_function(StreamWriter.write_headers)),
         (request_writer, "StreamWriter", None),
@@ -244,7 +243,7 @@ async def test_a_deprecated_attribute(server, written, monkeypatch):
     assert ["aiohttp"] * 3 == written
 
 
-@pytest.mark.parametrize("name", ["_traces", "url", "write_bytes"])
+@pytest.mark.parametrize("name", ["_traces", "url", "headers"])
 async def test_nothing_is_written_before_the_fallback(server, monkeypatch, bytes_written, name):
     """When aiohttp takes over a request, no byte of it has been written."""
     hide(monkeypatch, RequestWriter, name)
