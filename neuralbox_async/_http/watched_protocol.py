@@ -17,7 +17,9 @@ import aiohttp
 MAX_KEPT_BYTES = 64 * 1024  # of a response whose head has not been read
 _END_OF_HEAD = b"\r\n\r\n"
 _END_OF_CHUNKS = b"\r\n\r\n"  # of the last chunk, or of the trailer fields behind it
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
+_CONTENT_LENGTH = re.compile(
+    rb"\r\ncontent-length:[ \t]*([0-9]{1,18}(?:[ \t]*,[ \t]*[0-9]{1,18})*)[ \t]*(?=\r\n)", re.IGNORECASE
+)
 
 
 class WatchedProtocol(asyncio.Protocol):
@@ -140,8 +142,12 @@ class WatchedProtocol(asyncio.Protocol):
             head = bytes(kept[self._head_start : end]).lstrip()  # an empty line before it is allowed
             if head[9:10] != b"1":  # not the interim response "HTTP/1.1 103 Early Hints"
                 self._in_head = False
-                if length := _CONTENT_LENGTH.search(head):
-                    self._left = int(length[1])
+                if lengths := _CONTENT_LENGTH.findall(head):
+                    self._left = int(lengths[0].partition(b",")[0])
+                    if (len(lengths) > 1 or b"," in lengths[0]) and passed <= self._head_start:
+                        self._protocol.data_received(_with_one_length(head, lengths))
+                        self._head_start = passed = end
+                        break
                 if self._left == len(kept) - end:  # the usual case: all of it has arrived, and nothing else
                     self._left = len(kept) - passed
                     break
@@ -160,6 +166,19 @@ class WatchedProtocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._protocol.resume_writing()
+
+
+def _with_one_length(head: bytes, lengths: list[bytes]) -> bytes:
+    """
+    Return *head* with one Content-Length for several that are equal, as RFC 9110 allows; otherwise it is malformed.
+
+    Gateways that are chained add one each, and aiohttp refuses the response, which is paid for.
+    """
+    values = {int(value) for field in lengths for value in field.split(b",")}
+    if len(values) > 1:
+        return head
+    without = _CONTENT_LENGTH.sub(b"", head).removesuffix(_END_OF_HEAD)
+    return b"%b\r\nContent-Length: %d%b" % (without, values.pop(), _END_OF_HEAD)
 
 
 def _new_poll(transport: asyncio.Transport) -> Any:
