@@ -280,6 +280,8 @@ def translate(error: Exception, stage: str) -> APIConnectionError:  # noqa: PLR0
             return APIConnectionError(f"connecting failed: {reason}")
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
             return APIConnectionError(f"the URL is not usable: {reason}", retryable=False)
+        case UnicodeError() if stage == "connecting":
+            return APIConnectionError(f"the host name is not usable: {reason}", retryable=False)
         case aiohttp.ClientResponseError():
             # aiohttp raises it for malformed heads, with a status of 400 that is not the API's.
             # (Or for a proxy's malformed response to CONNECT: then nothing has been forwarded.)

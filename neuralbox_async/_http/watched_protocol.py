@@ -10,9 +10,13 @@ import asyncio
 import math
 import re
 import select
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_KEPT_BYTES = 64 * 1024  # of a response whose head has not been read
 _END_OF_HEAD = b"\r\n\r\n"
@@ -110,7 +114,7 @@ class WatchedProtocol(asyncio.Protocol):
 
     def _has_unread_data(self) -> bool:
         """Return whether the socket has data, or its end, that the loop has not read yet."""
-        return self._poll is not None and bool(self._poll.poll(0))
+        return self._poll is not None and self._poll()
 
     # ------------------------------------------------------------------------------------------------ asyncio.Protocol
 
@@ -181,11 +185,20 @@ def _with_one_length(head: bytes, lengths: list[bytes]) -> bytes:
     return b"%b\r\nContent-Length: %d%b" % (without, values.pop(), _END_OF_HEAD)
 
 
-def _new_poll(transport: asyncio.Transport) -> Any:
-    # `select.select` fails for descriptors above 1023. Windows, which has no `poll`, goes without.
+def _new_poll(transport: asyncio.Transport) -> Callable[[], bool] | None:
+    """Return a function that returns whether the socket has data, its end or an error; None without a socket."""
     connection = transport.get_extra_info("socket")
-    if connection is None or not hasattr(select, "poll"):
+    if connection is None:
         return None
+    if not hasattr(select, "poll"):  # Windows; elsewhere `select.select` fails for descriptors above 1023
+        return partial(_select, connection)
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    return poll
+    return lambda: bool(poll.poll(0))
+
+
+def _select(connection: Any) -> bool:
+    try:
+        return bool(select.select([connection.fileno()], [], [], 0)[0])
+    except (OSError, ValueError):  # it is closed
+        return True
