@@ -89,9 +89,14 @@ class BulkIterator(View[S], Iterator[T]):
 
     async def _fill(self) -> bool:
         self._was_read = True
-        items: list[Any] = await self._subject.read_batch()
+        try:
+            items: list[Any] = await self._subject.read_batch()
+        except Exception:
+            if self._items:  # an interrupted read got the last items after this one began; the next raises this again
+                return True
+            raise
         self._items.extend(items)  # on the loop, where no interrupt can lose them
-        return bool(self._items)  # an interrupted read may have got the last items after this one began
+        return bool(self._items)  # as above
 
 
 class Stream(BulkIterator[AsyncStream[Y], neuralbox_async.StreamEvent], Generic[Y]):

@@ -93,6 +93,12 @@ def no_process_without_the_marker(request, no_state_left, monkeypatch):
 
 
 @pytest.fixture
+def fast_paths_on(monkeypatch):
+    """Switch the fast paths on, also when the environment has switched them off."""
+    monkeypatch.setattr("neuralbox_async._fast_paths.enabled", lambda: True)
+
+
+@pytest.fixture
 async def no_task_left():
     """Check that the test leaves no task running."""
     before = asyncio.all_tasks()

@@ -23,6 +23,7 @@ PUBLIC = "neuralbox_async"  # its public names
 IMPORTS = {
     # Tools.
     "_version": set(),
+    "_start": set(),
     "_secret": set(),
     "_logging": set(),
     "_lazy_imports": set(),
@@ -139,6 +140,7 @@ IMPORTS = {
         "_parsed",
         "_response_info",
         "_retry",
+        "_start",
         "_types",
         "_usage",
         "_version",

@@ -101,6 +101,7 @@ def new_http_session(options: ConnectionOptions, connector: Connector) -> aiohtt
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout, ceil_threshold=math.inf),
         cookie_jar=_NoCookies(),
         trust_env=False,
+        auto_decompress=False,  # a damaged body would be lost
         read_bufsize=READ_SIZE,
         max_line_size=_MAX_HEADER_BYTES,
         max_field_size=_MAX_HEADER_BYTES,

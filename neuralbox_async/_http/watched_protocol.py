@@ -10,14 +10,20 @@ import asyncio
 import math
 import re
 import select
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_KEPT_BYTES = 64 * 1024  # of a response whose head has not been read
 _END_OF_HEAD = b"\r\n\r\n"
 _END_OF_CHUNKS = b"\r\n\r\n"  # of the last chunk, or of the trailer fields behind it
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
+_CONTENT_LENGTH = re.compile(
+    rb"\r\ncontent-length:[ \t]*([0-9]{1,18}(?:[ \t]*,[ \t]*[0-9]{1,18})*)[ \t]*(?=\r\n)", re.IGNORECASE
+)
 
 
 class WatchedProtocol(asyncio.Protocol):
@@ -112,7 +118,7 @@ class WatchedProtocol(asyncio.Protocol):
 
     def _has_unread_data(self) -> bool:
         """Return whether the socket has data, or its end, that the loop has not read yet."""
-        return self._poll is not None and bool(self._poll.poll(0))
+        return self._poll is not None and self._poll()
 
     # ------------------------------------------------------------------------------------------------ asyncio.Protocol
 
@@ -137,9 +143,11 @@ class WatchedProtocol(asyncio.Protocol):
         if kept is None or kept:
             return False
         end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
-        length = _CONTENT_LENGTH.search(data, 0, end)
+        lengths = _CONTENT_LENGTH.findall(data, 0, end)
         # Not the interim response "HTTP/1.1 103 Early Hints".
-        if length is None or len(data) - end != int(length[1]) or data[9:10] == b"1":
+        if len(lengths) != 1 or not lengths[0].isdigit() or data[9:10] == b"1":
+            return False
+        if len(data) - end != int(lengths[0]):
             return False
         kept += data
         return True
@@ -161,8 +169,12 @@ class WatchedProtocol(asyncio.Protocol):
             head = bytes(kept[self._head_start : end]).lstrip()  # an empty line before it is allowed
             if head[9:10] != b"1":  # not the interim response "HTTP/1.1 103 Early Hints"
                 self._in_head = False
-                if length := _CONTENT_LENGTH.search(head):
-                    self._left = int(length[1])
+                if lengths := _CONTENT_LENGTH.findall(head):
+                    self._left = int(lengths[0].partition(b",")[0])
+                    if (len(lengths) > 1 or b"," in lengths[0]) and passed <= self._head_start:
+                        self._protocol.data_received(_with_one_length(head, lengths))
+                        self._head_start = passed = end
+                        break
                 if self._left == len(kept) - end:  # all of it has arrived, and nothing else
                     self._left = len(kept) - passed
                     break
@@ -183,11 +195,33 @@ class WatchedProtocol(asyncio.Protocol):
         self._protocol.resume_writing()
 
 
-def _new_poll(transport: asyncio.Transport) -> Any:
-    # `select.select` fails for descriptors above 1023. Windows, which has no `poll`, goes without.
+def _with_one_length(head: bytes, lengths: list[bytes]) -> bytes:
+    """
+    Return *head* with one Content-Length for several that are equal, as RFC 9110 allows; otherwise it is malformed.
+
+    Gateways that are chained add one each, and aiohttp refuses the response, which is paid for.
+    """
+    values = {int(value) for field in lengths for value in field.split(b",")}
+    if len(values) > 1:
+        return head
+    without = _CONTENT_LENGTH.sub(b"", head).removesuffix(_END_OF_HEAD)
+    return b"%b\r\nContent-Length: %d%b" % (without, values.pop(), _END_OF_HEAD)
+
+
+def _new_poll(transport: asyncio.Transport) -> Callable[[], bool] | None:
+    """Return a function that returns whether the socket has data, its end or an error; None without a socket."""
     connection = transport.get_extra_info("socket")
-    if connection is None or not hasattr(select, "poll"):
+    if connection is None:
         return None
+    if not hasattr(select, "poll"):  # Windows; elsewhere `select.select` fails for descriptors above 1023
+        return partial(_select, connection)
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    return poll
+    return lambda: bool(poll.poll(0))
+
+
+def _select(connection: Any) -> bool:
+    try:
+        return bool(select.select([connection.fileno()], [], [], 0)[0])
+    except (OSError, ValueError):  # it is closed
+        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # A response that describes a generation has at least one of these members.
 _GENERATION_MEMBERS = ("id", "status", "content", "result_text", "url", "result_url", "output_url")
+_SIZE_OF_CHUNK = re.compile(rb"\A[0-9a-fA-F]{1,8}[ \t]*\r\n")
 _LARGE, _MAX_BLANKS = 1024 * 1024, 64 * 1024  # bytes
 
 
@@ -135,7 +137,13 @@ def load_members(body: bytes) -> Any:
 
 
 def beginning_of(body: bytes) -> tuple[GenerationId | None, str]:
-    """Return the id and the text in the beginning of a *body* that is cut or malformed: None and ``""`` if unknown."""
+    """
+    Return the id and the text in the beginning of a *body* that is cut or malformed: None and ``""`` if unknown.
+
+    It may be a whole response whose head is malformed, and its first chunk.
+    """
+    if body.startswith(b"HTTP/"):
+        body = _SIZE_OF_CHUNK.sub(b"", body.partition(b"\r\n\r\n")[2], count=1)
     members = leading_members(body)
     return id_in(members), text_in(members)
 
