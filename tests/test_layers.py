@@ -164,6 +164,8 @@ EXCEPTIONS = {
     ("otel", "_observers"): "it observes every client of the process",
     ("_cli", "_options"): "the help of the command shows the defaults",
     ("_cli", "_batch.journal_import"): "the command has results put into the journal before it replaces the output",
+    ("_cli", "_batch.changed_requests"): "the command finds out which rows are sent again",
+    ("_cli", "_batch.typed_items"): "the hash of a row has its schema",
     ("_cli", "_batch.key_index"): "the command finds duplicate keys of any number of rows, as a batch does",
 }
 
