@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from neuralbox_async._account_types import HistoryEntry
+from neuralbox_async._async_only import AsyncIterationOnly
 
 if TYPE_CHECKING:
     from neuralbox_async._wire.account import Page
@@ -65,7 +66,7 @@ class PageReader(Generic[T]):
         return not self._until_empty
 
 
-class AsyncHistory:
+class AsyncHistory(AsyncIterationOnly):
     """
     The generations of the account, newest first: an async iterator of `HistoryEntry`, for any task.
 
