@@ -326,7 +326,9 @@ class GenerateRequest:
         last = self.messages[-1].content
         if isinstance(last, str) and is_blank(last):
             of_prompt = len(self.messages) == 1
-            raise InvalidParameterError("prompt" if of_prompt else "messages[-1].content", last, "text that is not empty")
+            raise InvalidParameterError(
+                "prompt" if of_prompt else "messages[-1].content", last, "text that is not empty"
+            )
         if self.extra_body != {}:
             _check_extra_body(self.extra_body)
         if self.key is not None:

@@ -104,6 +104,7 @@ IMPORTS = {
     },
     "_parse_methods": {"_call", "_lazy_imports", "_options", "_parsed", "_types", "_validation", "_wire"},
     "_batch_methods": {"_batch", "_call", "_lazy_imports", "_options", "_type_parameters"},
+    "_stream_methods": {"_call", "_lazy_imports", "_options", "_type_parameters", "_types", "_wire"},
     "_client": {
         "_account_methods",
         "_api_key",
@@ -119,7 +120,7 @@ IMPORTS = {
         "_parse_methods",
         "_retry",
         "_secret",
-        "_type_parameters",
+        "_stream_methods",
         "_types",
         "_validation",
         "_wire",

@@ -109,7 +109,7 @@ def test_empty_prompts(prompt):
         with pytest.raises(InvalidParameterError) as caught:
             GenerateRequest("m", messages)
         name = "prompt" if len(messages) < 2 or isinstance(messages, str) else "messages[-1].content"
-        assert f"{name} must be text that is not empty, not {ascii(prompt)}" == str(caught.value)
+        assert f"{name} must be text that is not empty, not {prompt!a}" == str(caught.value)
     with pytest.raises(InvalidParameterError, match="prompt must be text that is not empty"):
         GenerateRequest.from_dict({"prompt": prompt}, model="m")
 

@@ -67,7 +67,9 @@ def _key_and_hash(item: object, defaults: RequestDefaults, output: TypedOutput |
 
 def hash_of(request: GenerateRequest, output: TypedOutput | None) -> str:
     """Return the hash by which a journal identifies *request*, of a batch with the type *output*."""
-    return content_key(endpoints.generate(request, NO_HEADERS).body or b"" if output is None else output.identity(request))
+    return content_key(
+        endpoints.generate(request, NO_HEADERS).body or b"" if output is None else output.identity(request)
+    )
 
 
 def changed_error(keys: tuple[Any, ...]) -> RequestChangedError:

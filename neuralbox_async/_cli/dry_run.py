@@ -43,7 +43,9 @@ def print_dry_run(run: RunOptions, rows: InputRows, client_options: dict[str, An
         key = json.dumps(request.key, ensure_ascii=False)
         writer.write(f"\nThe request of {rows.unit} {place.get('line')}, with the key {key}:\n")
         writer.write(json.dumps(_shortened(body), ensure_ascii=False, indent=2) + "\n")
-    writer.write("\n" + printable_line(_cost((request for request in rows if request not in completed), client_options)) + "\n")
+    writer.write(
+        "\n" + printable_line(_cost((request for request in rows if request not in completed), client_options)) + "\n"
+    )
     writer.write("This was a dry run: no row was sent.\n")
 
 
