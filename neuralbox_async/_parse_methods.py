@@ -115,7 +115,9 @@ class ParseMethods:
             maximum=check_count("max_repairs", max_repairs, minimum=0),
             max_tokens_used=check_optional_count("max_tokens_used", max_tokens_used, minimum=1),
         )
-        options = self._options.replace(timeout=timeout, max_retries=max_retries)
+        options = self._options
+        if timeout is not NOT_GIVEN or max_retries is not NOT_GIVEN:
+            options = options.replace(timeout=timeout, max_retries=max_retries)
         prompt = parsing.instructions(wanted, system)
         conversation = messages if isinstance(messages, str) else messages_from(messages)
 
