@@ -24,6 +24,7 @@ from neuralbox_async import (
 from neuralbox_sync._account_methods import AccountMethods
 from neuralbox_sync._batch_methods import BatchMethods
 from neuralbox_sync._blocking import documented_by
+from neuralbox_sync._caller_key import called_in_caller
 from neuralbox_sync._loop import EventLoop
 from neuralbox_sync._parse_methods import ParseMethods
 from neuralbox_sync._stream_methods import StreamMethods
@@ -71,6 +72,7 @@ class NeuralBox(StreamMethods, BatchMethods, ParseMethods, AccountMethods):
         observers: Iterable[Observer] | None = None,
     ) -> None:
         try:
+            api_key = called_in_caller(api_key)
             client = AsyncNeuralBox(
                 api_key,
                 base_url=base_url,
@@ -113,6 +115,7 @@ class NeuralBox(StreamMethods, BatchMethods, ParseMethods, AccountMethods):
         derived = object.__new__(type(self))
         vars(derived).update(vars(self))  # attributes of a subclass
         try:
+            api_key = called_in_caller(api_key)
             client = self._subject.with_options(
                 api_key=api_key,
                 timeout=timeout,

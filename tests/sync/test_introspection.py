@@ -65,7 +65,7 @@ def test_overloads(cls, name):
         assert parameters(method) == parameters(overload)
         assert asyncio.iscoroutinefunction(method) is asyncio.iscoroutinefunction(overload)
         for given, own in zip(*(inspect.signature(f).parameters.values() for f in (overload, method)), strict=True):
-            is_required = own.default is own.empty or own.name == "output_type" and "TypeForm" in given.annotation
+            is_required = own.default is own.empty or (own.name == "output_type" and "TypeForm" in given.annotation)
             assert (given.default is given.empty) is (is_required or given.annotation == "type[T]")
 
 

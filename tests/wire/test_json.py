@@ -56,7 +56,7 @@ def test_any_value(value):
 
 @given(st.text("09x\u0663 ", max_size=8), st.integers(15, 22), st.text("0,e\u00e9", max_size=60))
 def test_long_numbers(start, digits, end):
-    """19 digits in a row are noticed wherever they begin, in text as in bytes; other digits than those of ASCII are not."""
+    """19 digits in a row are noticed wherever they begin, in text and in bytes; digits of other scripts are not."""
     text = f"{start}x{'7' * digits}x{end}"
     is_long = re.search("[0-9]{19}", text) is not None
     expected = is_long and wire_json.orjson is not None  # the standard library keeps them anyway
