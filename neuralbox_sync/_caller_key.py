@@ -72,9 +72,10 @@ class CallerKey:
 
 def called_in_caller(api_key: K) -> K:
     """Return *api_key*; a plain function that returns keys as a `CallerKey`, and an async one unchanged."""
-    if isinstance(api_key, str | CallerKey) or not callable(api_key):
+    function: Any = api_key
+    if isinstance(function, str | CallerKey) or not callable(function):
         return api_key
-    call: Any = getattr(api_key, "__call__", None)  # noqa: B004 - of an object with an async method
-    if inspect.iscoroutinefunction(api_key) or inspect.iscoroutinefunction(call):
+    call: Any = getattr(function, "__call__", None)  # noqa: B004 - of an object with an async method
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
         return api_key
-    return cast("K", CallerKey(api_key))
+    return cast("K", CallerKey(function))

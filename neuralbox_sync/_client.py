@@ -23,7 +23,7 @@ from neuralbox_async import (
 )
 from neuralbox_sync._account_methods import AccountMethods
 from neuralbox_sync._batch_methods import BatchMethods
-from neuralbox_sync._blocking import documented_by
+from neuralbox_sync._blocking import documented_by, read_here
 from neuralbox_sync._caller_key import called_in_caller
 from neuralbox_sync._loop import EventLoop
 from neuralbox_sync._parse_methods import ParseMethods
@@ -150,7 +150,7 @@ class NeuralBox(StreamMethods, BatchMethods, ParseMethods, AccountMethods):
         call = functools.partial(
             self._subject.generate,
             model,
-            messages,
+            read_here(messages),
             system=system,
             temperature=temperature,
             max_tokens=max_tokens,

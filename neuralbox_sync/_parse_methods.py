@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from neuralbox_async import NOT_GIVEN, AsyncNeuralBox, Messages, NotGiven, ParsedGeneration
-from neuralbox_sync._blocking import View, documented_by
+from neuralbox_sync._blocking import View, documented_by, read_here
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -80,7 +80,7 @@ class ParseMethods(View[AsyncNeuralBox]):
         call = functools.partial(
             self._subject.parse,
             model,
-            messages,
+            read_here(messages),
             output_type,
             max_repairs=max_repairs,
             max_tokens_used=max_tokens_used,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterable, Awaitable
 from contextlib import suppress
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from neuralbox_async._batch.caller_items import CallerItems
@@ -219,7 +219,6 @@ class CallerThread:
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended, and the batch with it
                 self._loop.call_soon_threadsafe(question.answered.set)
-
 
     def _run_waiting(self) -> None:
         """Run what is waited for: once for all that wait now. What is not waited for is run again after a second."""

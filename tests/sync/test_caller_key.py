@@ -1,15 +1,16 @@
-"""A function that returns the key of a blocking client runs in the thread of the caller, like all of the user's code."""
+"""A function that returns the key of a blocking client runs in the caller's thread, like all of the user's code."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import sqlite3
 import threading
 import time
 
 import pytest
 
-from neuralbox_sync import AuthenticationError, InvalidParameterError, NeuralBox
+from neuralbox_sync import AuthenticationError, InvalidParameterError, NeuralBox, ParsingError
 
 COUNT = 30
 
@@ -142,7 +143,9 @@ class Key:
         return "nb_test"
 
 
-@pytest.mark.parametrize("api_key", [async_key, Key(), lambda: async_key()], ids=["function", "object", "lambda"])
+@pytest.mark.parametrize(
+    "api_key", [async_key, Key(), functools.partial(async_key)], ids=["function", "object", "partial"]
+)
 @pytest.mark.neuralbox_server(api_key="nb_test")
 def test_async_functions(make, api_key):
     """An async function is awaited on the loop, one that returns an awaitable as well; each result is awaited once."""
@@ -193,3 +196,22 @@ def test_calls_of_other_clients(make, key):
     recursive = make(lambda: recursive.generate("gpt-5", "key").content)
     with pytest.raises(RuntimeError, match="use another client there"):
         recursive.generate("gpt-5", "Hi")
+
+
+def test_messages_of_a_cursor(client):
+    """Messages that are read from a database are read in the caller's thread, too."""
+    with sqlite3.connect(":memory:") as database:
+        database.execute("CREATE TABLE turns (role, content)")
+        database.execute("INSERT INTO turns VALUES ('user', 'Hi')")
+
+        def turns():
+            for role, content in database.execute("SELECT role, content FROM turns"):
+                yield {"role": role, "content": content}
+
+        assert "You said: Hi" == client.generate("gpt-5", turns()).content
+        with client.stream("gpt-5", turns()) as stream:
+            assert "You said: Hi" == "".join(stream.text_stream)
+        with pytest.raises(ParsingError) as caught:
+            client.parse("gpt-5", turns(), int, max_repairs=0)
+        assert "You said: Hi" == caught.value.text
+    database.close()
