@@ -6,8 +6,9 @@ import csv
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-import pandas
+import pandas as pd
 import pytest
 
 from neuralbox_async.testing import NeuralBoxServer
@@ -15,7 +16,7 @@ from neuralbox_async.testing import NeuralBoxServer
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.usefixtures("folder")]
 
 ROWS = 3000
-TEXTS = ['Schön; aber "teuer"', "Zwei\nZeilen für 5 €", "Größe passt", "Sehr gut – „top“"]
+TEXTS = ['Schön; aber "teuer"', "Zwei\nZeilen für 5 €", "Größe passt", "Sehr gut, „top“"]
 COMMAND = [sys.executable, "-m", "neuralbox_async", "batch", "in.csv", "-o", "out.jsonl", "--template", "{Bewertung}",
            "--key-column", "Nr", "--keep", "Preis,Sterne"]  # fmt: skip
 PROGRAM = """
@@ -24,7 +25,8 @@ from neuralbox_sync import NeuralBox
 
 table = pandas.read_csv("in.csv", sep=";", encoding="{encoding}", decimal=",")
 requests = (
-    {{"key": row["Nr"], "prompt": row["Bewertung"], "temperature": row["Temperature"]}} for row in table.to_dict("records")
+    {{"key": row["Nr"], "prompt": row["Bewertung"], "temperature": row["Temperature"]}}
+    for row in table.to_dict("records")
 )
 options = {{"model": "gpt-5", "journal": "run.jsonl", "on_unknown": "retry", "include_done": True}}
 with NeuralBox() as client, client.generate_many(requests, **options) as results:
@@ -44,7 +46,7 @@ def server():
 def table(encoding):
     """Write the table as Excel writes it, and return its texts by their numbers."""
     texts = {5000 + 7 * row: f"{TEXTS[row % len(TEXTS)]} ({row})" for row in range(ROWS)}
-    with open("in.csv", "w", encoding=encoding, newline="") as file:
+    with Path("in.csv").open("w", encoding=encoding, newline="") as file:
         writer = csv.writer(file, delimiter=";", lineterminator="\r\n")
         writer.writerow(["Nr", "Bewertung", "Preis", "Sterne", "Temperature"])
         writer.writerows([number, text, "19,90", number % 5 + 1, "0,5"] for number, text in texts.items())
@@ -73,7 +75,7 @@ def run(command, server, *, killed_after=None):
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-8-sig"])
 @pytest.mark.parametrize("kind", ["command", "pandas"])
 def test_killed_and_continued(server, table, kind, encoding):
-    """Each row has its own text, its price and its id in the merged table, and nothing that is done is paid for again."""
+    """Each row of the merged table has its own text, and nothing that is done is paid for again."""
     command = [*COMMAND, "--encoding", encoding, "--on-unknown", "retry"]
     if kind == "pandas":
         command = [sys.executable, "-c", PROGRAM.format(encoding=encoding)]
@@ -82,11 +84,11 @@ def test_killed_and_continued(server, table, kind, encoding):
     run(command, server, killed_after=ROWS // 4)
     run(command, server)
 
-    merged = pandas.read_csv("in.csv", sep=";", encoding=encoding, decimal=",")
+    merged = pd.read_csv("in.csv", sep=";", encoding=encoding, decimal=",")
     if kind == "pandas":
-        merged["content"] = pandas.read_csv("out.csv")["content"]
+        merged["content"] = pd.read_csv("out.csv")["content"]
     else:
-        results = pandas.read_json("out.jsonl", lines=True, encoding="utf-8")
+        results = pd.read_json("out.jsonl", lines=True, encoding="utf-8")
         assert {"19,90"} == {item["Preis"] for item in results["item"]}
         merged = merged.merge(results, left_on="Nr", right_on="key", validate="1:1")
     assert {number: f"You said: {text}" for number, text in table.items()} == dict(
