@@ -197,6 +197,8 @@ class EventLoop:
         except BaseException as error:  # noqa: BLE001 - SystemExit is for this caller, and would end the loop of all
             cancelled = isinstance(error, asyncio.CancelledError)  # by the end of the loop, or by its own thread
             call.finish(_closed("during") if cancelled else error)
+        finally:
+            current_call.set(None)  # the call has this context: its result would stay until the garbage collector runs
 
     def _run(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
         with contextlib.closing(loop):  # also when it never runs

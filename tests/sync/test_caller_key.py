@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import sqlite3
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -215,3 +217,18 @@ def test_messages_of_a_cursor(client):
             client.parse("gpt-5", turns(), int, max_repairs=0)
         assert "You said: Hi" == caught.value.text
     database.close()
+
+
+def test_no_garbage(client):
+    """A call leaves no reference cycle, in which its result would stay."""
+    client.generate("gpt-5", "warm up")
+    gc.collect()
+    gc.disable()
+    try:
+        reference = weakref.ref(client.generate("gpt-5", "Hi"))
+        deadline = time.monotonic() + 60
+        while reference() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)  # the loop's thread drops its references, too
+        assert reference() is None
+    finally:
+        gc.enable()
