@@ -12,6 +12,7 @@ from neuralbox_async import AsyncBatch, AsyncStream, BatchStateError, ClientClos
 from neuralbox_async._batch.caller_thread import CallerThread, take_results
 from neuralbox_async._type_parameters import T as Y
 from neuralbox_sync._blocking import View, documented_by
+from neuralbox_sync._caller_key import CallerKey, current_batch
 from neuralbox_sync._loop import EventLoop, despite_interrupt
 
 S = TypeVar("S", bound="AsyncStream[Any] | AsyncBatch[Any]")
@@ -198,6 +199,14 @@ class Batch(BulkIterator[AsyncBatch[Y], neuralbox_async.BatchResult[Y]], Generic
             self._loop.close()  # waits for the thread that closes it: results arrive until the end
             take_results(self._subject, self._items)
         return bool(self._items)
+
+    async def _enter(self) -> None:
+        # Its requests start now, and the thread may read their results only much later.
+        key = self._subject._executor.api_key  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - not for users
+        if isinstance(key, CallerKey):
+            self._caller.remember(key.call, await key())
+        current_batch.set(self._caller)
+        await super()._enter()
 
     async def _fill(self) -> bool:
         return await self._caller.read_until_work(super()._fill)

@@ -105,6 +105,7 @@ IMPORTS = {
     },
     "_parse_methods": {"_call", "_lazy_imports", "_options", "_parsed", "_types", "_validation", "_wire"},
     "_batch_methods": {"_batch", "_call", "_lazy_imports", "_options", "_type_parameters"},
+    "_stream_methods": {"_call", "_lazy_imports", "_options", "_type_parameters", "_types", "_wire"},
     "_client": {
         "_account_methods",
         "_api_key",
@@ -120,7 +121,7 @@ IMPORTS = {
         "_parse_methods",
         "_retry",
         "_secret",
-        "_type_parameters",
+        "_stream_methods",
         "_types",
         "_validation",
         "_wire",
@@ -160,12 +161,15 @@ EXCEPTIONS = {
     ("neuralbox_sync", "_options"): "its signatures have the defaults of the asynchronous ones",
     ("neuralbox_sync", "_batch.caller_thread"): "the core decides what of the user's code a reading thread runs",
     ("_cli", "_request_members"): "near misses of fields follow one rule in tables and in dicts",
+    ("neuralbox_sync", "_api_key"): "its functions that return keys run in the caller's thread",
     ("neuralbox_sync", "_type_parameters"): "its classes have the same type parameter",
     ("_cli", "_parsed"): "the command checks answers against a JSON Schema",
     ("_cli", "_wire.output_types"): "the command makes an output type of a JSON Schema",
     ("otel", "_observers"): "it observes every client of the process",
     ("_cli", "_options"): "the help of the command shows the defaults",
     ("_cli", "_batch.journal_import"): "the command has results put into the journal before it replaces the output",
+    ("_cli", "_batch.changed_requests"): "the command finds out which rows are sent again",
+    ("_cli", "_batch.typed_items"): "the hash of a row has its schema",
     ("_cli", "_batch.key_index"): "the command finds duplicate keys of any number of rows, as a batch does",
 }
 

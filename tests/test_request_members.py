@@ -106,9 +106,11 @@ def test_empty_prompts(prompt):
     """A prompt, or a last message, of nothing but white space is refused: it would be billed."""
     for messages in (prompt, [{"role": "user", "content": prompt}], [{"role": "user", "content": "Hi"},
                      {"role": "assistant", "content": prompt}]):  # fmt: skip
-        with pytest.raises(InvalidParameterError, match="not empty"):
+        with pytest.raises(InvalidParameterError) as caught:
             GenerateRequest("m", messages)
-    with pytest.raises(InvalidParameterError, match="not empty"):
+        name = "prompt" if len(messages) < 2 or isinstance(messages, str) else "messages[-1].content"
+        assert f"{name} must be text that is not empty, not {prompt!a}" == str(caught.value)
+    with pytest.raises(InvalidParameterError, match="prompt must be text that is not empty"):
         GenerateRequest.from_dict({"prompt": prompt}, model="m")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from neuralbox_async._account_types import HistoryEntry
+from neuralbox_async._async_only import AsyncIterationOnly
 from neuralbox_async._errors import ResponseError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class PageReader(Generic[T]):
         return not self._until_empty
 
 
-class AsyncHistory:
+class AsyncHistory(AsyncIterationOnly):
     """
     The generations of the account, newest first: an async iterator of `HistoryEntry`, for any task.
 

@@ -16,7 +16,7 @@ from contextlib import nullcontext, suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from neuralbox_async._async_only import AsyncOnly
+from neuralbox_async._async_only import AsyncIterationOnly, AsyncOnly
 from neuralbox_async._call.stream_interruption import interruption
 from neuralbox_async._call.stream_reader import StreamLimits, StreamReader, close_threadsafe
 from neuralbox_async._call.stream_state import TRANSITIONS, StreamState, TextStream, check_not_ended, first_known
@@ -60,7 +60,7 @@ _CLOSED_WHILE_OPENING = "the stream was closed while it was being opened"
 _DRAIN_TIMEOUT = 0.25  # seconds for the server to end the body after the terminal event, so that the connection is kept
 
 
-class AsyncStream(TypedStream[T], AsyncOnly):
+class AsyncStream(TypedStream[T], AsyncOnly, AsyncIterationOnly):
     """
     The events of one generation, once each and in order: an async context manager and an async iterator.
 

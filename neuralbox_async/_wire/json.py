@@ -22,8 +22,12 @@ except ImportError:  # the extra `speed` is not installed
 _EXCERPT_LENGTH = 200
 _MAX_ORJSON_BYTES = 8 * 1024 * 1024  # it reserves twelve times the size of its input
 _WHITE_SPACE = " \t\n\r"  # RFC 8259, section 2
-_LONG_NUMBER = re.compile(r"\d{19}")
-_LONG_NUMBER_BYTES = re.compile(rb"\d{19}")
+_LONG_NUMBER = re.compile(r"[0-9]{19}")
+_LONG_NUMBER_BYTES = re.compile(rb"[0-9]{19}")
+# Of 19 digits in a row, three are next to each other among every sixth character, wherever one begins to count.
+_SAMPLE_STEP = 6
+_SAMPLE = re.compile(r"[0-9]{3}")
+_SAMPLE_BYTES = re.compile(rb"[0-9]{3}")
 
 
 def loads(data: bytes | str) -> Any:
@@ -40,11 +44,10 @@ def loads(data: bytes | str) -> Any:
 def loads_approximately(data: bytes | str) -> Any:
     """Return the same as `loads`, except that integers beyond 64 bits may be floats. Check with `has_long_number`."""
     if orjson is not None and len(data) <= _MAX_ORJSON_BYTES:
-        # Where the two differ (infinite numbers, lone surrogates, depth) the standard library decides.
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:
-            pass
+            pass  # where the two differ (infinite numbers, lone surrogates, depth), the standard library decides
     return loads_exactly(data)
 
 
@@ -85,7 +88,10 @@ def has_long_number(data: bytes | str) -> bool:
     """Return whether *data* has 19 digits in a row, perhaps an integer that orjson would read as a float."""
     if orjson is None or len(data) > _MAX_ORJSON_BYTES:
         return False
-    return (_LONG_NUMBER_BYTES.search(data) if isinstance(data, bytes) else _LONG_NUMBER.search(data)) is not None
+    # A search through all of a text takes longer than decoding it (benchmark scenario `parse`).
+    if isinstance(data, bytes):
+        return bool(_SAMPLE_BYTES.search(data[::_SAMPLE_STEP]) and _LONG_NUMBER_BYTES.search(data))
+    return bool(_SAMPLE.search(data[::_SAMPLE_STEP]) and _LONG_NUMBER.search(data))
 
 
 # Made once: json.loads and json.dumps with options make a decoder or encoder for each text, a third of an event's cost.

@@ -149,13 +149,13 @@ async def rejected(client: AsyncNeuralBox) -> None:
     await client.generate(5, "Hi")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await client.get_price("gpt-5", 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.list_generations("text")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    client.stream("gpt-5", "Hi", wait=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    client.generate_many(["Hi"], "gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.stream("gpt-5", "Hi", wait=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    client.generate_many(["Hi"], "gpt-5")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     client.generate_many([5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
-    client.generate_many(["Hi"], budget="all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    client.generate_many(["Hi"], on_unknown="pay")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    client.generate_many(["Hi"], on_changed="ask")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    client.generate_many(["Hi"], max_rate="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], budget="all")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], on_unknown="pay")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], on_changed="ask")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], max_rate="fast")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
 
 def blocking(client: NeuralBox) -> None:
@@ -196,12 +196,12 @@ def blocking_account(client: NeuralBox) -> None:
 
 
 def blocking_rejected(client: NeuralBox) -> None:
-    client.generate_many(["Hi"], "gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    client.generate_many(["Hi"], budget="all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], "gpt-5")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    client.generate_many(["Hi"], budget="all")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     client.generate("gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     client.generate("gpt-5", "Hi", temperature="hot")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.generate("gpt-5", "Hi", stream=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    client.stream("gpt-5", "Hi", wait=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.stream("gpt-5", "Hi", wait=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     NeuralBox(timeout="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

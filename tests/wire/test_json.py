@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -51,6 +52,15 @@ def test_any_value(value):
     text = json.dumps(value)
 
     assert repr(json.loads(text)) == repr(wire_json.loads(text.encode()))
+
+
+@given(st.text("09x\u0663 ", max_size=8), st.integers(15, 22), st.text("0,e\u00e9", max_size=60))
+def test_long_numbers(start, digits, end):
+    """19 digits in a row are noticed wherever they begin, in text and in bytes; digits of other scripts are not."""
+    text = f"{start}x{'7' * digits}x{end}"
+    is_long = re.search("[0-9]{19}", text) is not None
+    expected = is_long and wire_json.orjson is not None  # the standard library keeps them anyway
+    assert expected is wire_json.has_long_number(text) is wire_json.has_long_number(text.encode())
 
 
 @pytest.mark.parametrize("text", ["{}", " {} ", '\r\n\t {"a": [1, {"b": "c"}]}\n', '{"a": 1e400}', "5", '"\u00a0"'])
