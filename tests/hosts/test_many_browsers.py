@@ -1,0 +1,83 @@
+"""500 browsers at once, half of which leave: the generations of those end, and the memory of the server stays."""
+
+import asyncio
+import contextlib
+import importlib.util
+import itertools
+import socket
+import time
+
+import psutil
+import pytest
+from event_source import interpret
+
+from neuralbox_async.testing import NeuralBoxServer
+
+BROWSERS = 500
+TIMEOUT = 120.0  # seconds
+MAX_GROWTH = 48 * 2**20  # bytes between the second and the last round; an open stream each would be more
+
+pytest.importorskip("uvicorn", reason="serves the application")
+pytest.importorskip("starlette", reason="the application uses Starlette")
+
+
+def reply(body):
+    """Return the reply to the request *body*: endless for the prompt "endless"."""
+    prompt = body["messages"][-1]["content"]
+    return itertools.repeat("x ") if prompt == "endless" else "one two three"
+
+
+async def stay(port):
+    """Read a whole response and return its text."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    with contextlib.closing(writer):
+        writer.write(b"GET /chat?q=Hi HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        received = await reader.read()
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b" 200 " in head.partition(b"\r\n")[0]
+    chunks = body.split(b"\r\n")  # of HTTP: a length and a chunk by turns; an event has no carriage return
+    return interpret(b"".join(chunks[1::2])).text
+
+
+async def leave(port, *, after_text):
+    """Send a request and leave, before the first text or after it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    with contextlib.closing(writer):
+        writer.write(b"GET /chat?q=endless HTTP/1.1\r\nHost: test\r\n\r\n")
+        if after_text:
+            await reader.readuntil(b"data: ")
+        else:
+            await asyncio.sleep(0.2)
+
+
+async def visit(port):
+    """Let all browsers come at once."""
+    leaving = [leave(port, after_text=number % 2 == 0) for number in range(BROWSERS // 2)]
+    texts, _ = await asyncio.gather(
+        asyncio.gather(*(stay(port) for _ in range(BROWSERS // 2))), asyncio.gather(*leaving)
+    )
+    return texts
+
+
+def test_half_of_them_leave(launch):
+    """Those who stay get their text and are billed; of those who leave, nothing is in flight soon after."""
+    assert importlib.util.find_spec("starlette")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with NeuralBoxServer(reply=reply, event_interval=0.1) as server:
+        command = ("-m", "uvicorn", "--log-level", "warning", "--factory", "--port", str(port))
+        host = launch(server, *command, "web_apps:starlette_app")
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.02)
+        process, memory = psutil.Process(host.pid), []
+        for number in range(1, 4):
+            texts = asyncio.run(asyncio.wait_for(visit(port), TIMEOUT))
+            server.wait_until(lambda: not server.in_flight, TIMEOUT)
+
+            assert ["one two three"] * (BROWSERS // 2) == texts
+            assert number * BROWSERS // 2 == len(server.billed)
+            memory.append(process.memory_info().rss)
+    assert memory[-1] - memory[1] < MAX_GROWTH
