@@ -4,7 +4,7 @@ A chat in the browser, with FastAPI: streaming, Stop, history, errors and cost.
 ``uvicorn --app-dir examples/fastapi_chat app:app``, then open http://127.0.0.1:8000.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,7 +36,7 @@ class Conversation(BaseModel):
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     """Open one client when the application starts, and close it at the end. All requests share its connections."""
     # Only until the first text: whoever asks is waiting. A reply as a whole may take longer.
     async with AsyncNeuralBox(first_event_timeout=60) as client:

@@ -30,7 +30,7 @@ async def django_response(
     or closes the response, when the browser leaves, which closes the stream; a middleware that is not async prevents
     that in a view. The types are `Any` because Django has none.
     """
-    from django.http import HttpResponse, StreamingHttpResponse  # type: ignore[import-untyped]
+    from django.http import HttpResponse, StreamingHttpResponse
 
     check_heartbeat(heartbeat)
     if is_reconnection(request.headers):

@@ -10,13 +10,11 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from neuralbox_async.testing import NeuralBoxServer
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TIMEOUT = 60.0  # seconds
 
 
