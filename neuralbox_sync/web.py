@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 
 from neuralbox_async import NeuralBoxError
-from neuralbox_async.web import HEADERS, Problem, ServerSentEvents, problem
+from neuralbox_async.web import HEADERS, ProblemDetails, ServerSentEvents, problem
 from neuralbox_async.web import server_sent_events as async_events
 from neuralbox_async.web._disconnects import DisconnectedError, until_disconnected
 from neuralbox_async.web._events import DEFAULT_HEARTBEAT, check_heartbeat
@@ -23,7 +23,7 @@ from neuralbox_sync._stream import Stream, call_on_loop, subject_of
 if TYPE_CHECKING:
     from flask import Response
 
-__all__ = ["HEADERS", "BlockingServerSentEvents", "Problem", "flask_response", "problem", "server_sent_events"]
+__all__ = ["HEADERS", "BlockingServerSentEvents", "ProblemDetails", "flask_response", "problem", "server_sent_events"]
 
 
 class BlockingServerSentEvents(Iterator[bytes]):

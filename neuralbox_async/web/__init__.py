@@ -10,12 +10,12 @@ before the first text. Each imports its framework when it is called. For blockin
 from neuralbox_async.web._aiohttp import aiohttp_response
 from neuralbox_async.web._django import django_response
 from neuralbox_async.web._events import HEADERS, ServerSentEvents, server_sent_events
-from neuralbox_async.web._problems import Problem, problem
+from neuralbox_async.web._problems import ProblemDetails, problem
 from neuralbox_async.web._starlette import starlette_response
 
 __all__ = [
     "HEADERS",
-    "Problem",
+    "ProblemDetails",
     "ServerSentEvents",
     "aiohttp_response",
     "django_response",

@@ -50,7 +50,7 @@ _MAX_RETRY_AFTER = 86_400  # seconds; the longest limit of the API is that of a 
 
 
 @attrs.frozen(kw_only=True)
-class Problem:
+class ProblemDetails:
     """
     A response for an error: an HTTP *status* (400, 413, 500, 502, 503 or 504), and when to try again.
 
@@ -79,7 +79,7 @@ class Problem:
         return {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail}
 
 
-def problem(error: BaseException) -> Problem:
+def problem(error: BaseException) -> ProblemDetails:
     """
     Return the response for *error* that a stranger may see: a status and a sentence for it.
 
@@ -92,10 +92,10 @@ def problem(error: BaseException) -> Problem:
     retry_after = None
     if status == HTTPStatus.SERVICE_UNAVAILABLE and isinstance(error, APIStatusError):
         retry_after = _seconds(error.retry_after)
-    return Problem(status=status.value, detail=_DETAILS[status], retry_after=retry_after)
+    return ProblemDetails(status=status.value, detail=_DETAILS[status], retry_after=retry_after)
 
 
-def logged_problem(error: NeuralBoxError) -> Problem:
+def logged_problem(error: NeuralBoxError) -> ProblemDetails:
     """Return the response for *error*, and log what the response does not say."""
     answer = problem(error)
     level = logging.INFO if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR else logging.WARNING

@@ -95,8 +95,8 @@ async def test_leaving(open_page):
         await server.wait_for_disconnect_async()
 
         await page.evaluate(
-            "new Promise((resolve) => { window.source = new EventSource('/chat?q=endless'); source.onmessage = resolve; })"
-            ".then(() => source.close())"
+            "window.source = new EventSource('/chat?q=endless');"
+            " new Promise((resolve) => { source.onmessage = resolve; }).then(() => source.close())"
         )
         await server.wait_for_disconnect_async(count=2)
 
@@ -114,8 +114,8 @@ async def test_connects_again(open_page):
     async with open_page() as (page, server):
         # The page does not close it at the last event, so it connects again.
         errors = await page.evaluate(
-            "new Promise((resolve) => { let errors = 0; const source = new EventSource('/chat?q=Hi');"
-            " source.onerror = () => { errors += 1; if (source.readyState === EventSource.CLOSED) resolve(errors); }; })"
+            "let errors = 0, source = new EventSource('/chat?q=Hi'); new Promise((resolve) => {"
+            " source.onerror = () => { errors += 1; if (source.readyState === 2) resolve(errors); }; })"
         )
     assert 2 == errors  # the end of the connection, and the 204
     assert 1 == len(server.requests)
