@@ -14,8 +14,8 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 
-from neuralbox_async import AsyncNeuralBox, Message
-from neuralbox_async.web import starlette_response
+from neuralbox_async import AsyncNeuralBox, Message, NeuralBoxError
+from neuralbox_async.web import problem, starlette_response
 
 STATIC = Path(__file__).parent / "static"
 # The page needs nothing from elsewhere, so a text of the model can load nothing either.
@@ -26,7 +26,7 @@ class Turn(BaseModel):
     """A message of the conversation."""
 
     role: Literal["user", "assistant"]
-    content: str = Field(min_length=1, max_length=20_000)
+    content: str = Field(pattern=r"\S", max_length=20_000)
 
 
 class Conversation(BaseModel):
@@ -65,3 +65,10 @@ async def chat(conversation: Conversation, client: Annotated[AsyncNeuralBox, Dep
     """Stream the next reply as server-sent events. Closing the connection ends the generation."""
     messages = [Message(turn.role, turn.content) for turn in conversation.messages]
     return starlette_response(client.stream("gpt-5", messages, system="You are a helpful assistant."))
+
+
+@app.exception_handler(NeuralBoxError)
+async def failed(_request: Request, error: NeuralBoxError) -> Response:
+    """Return what strangers may know of an error before there is a stream, such as an invalid parameter."""
+    answer = problem(error)
+    return Response(answer.body, answer.status, answer.headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -44,28 +45,35 @@ def starlette_response(
     *heartbeat*, *cost*: as for `server_sent_events`. *headers*: more headers. *background*: as for every response of
     Starlette; it runs after the last event, or after the browser has left.
     """
-    from starlette.responses import Response
-
     check_heartbeat(heartbeat)
+    sender = functools.partial(_Sending, stream, wait_for=wait_for, heartbeat=heartbeat, cost=cost)
+    return _response_type()(sender, {**HEADERS, **(headers or {})}, background)
+
+
+@functools.cache
+def _response_type() -> Callable[[Callable[[_Send, _RawHeaders], _Sending], dict[str, str], Any], Response]:
+    from starlette.responses import Response
 
     class EventStreamResponse(Response):
         """Server-sent events; not read before it is sent."""
 
-        def __init__(self) -> None:
+        def __init__(
+            self, sender: Callable[[_Send, _RawHeaders], _Sending], headers: dict[str, str], background: Any
+        ) -> None:
             self.status_code = HTTPStatus.OK
             self.background = background
-            self.init_headers({**HEADERS, **(headers or {})})
+            self.init_headers(headers)
+            self._sender = sender
 
         async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
             if is_reconnection(name.decode("latin-1") for name, _ in scope["headers"]):
                 await _send_whole(send, HTTPStatus.NO_CONTENT, ())
             else:
-                sending = _Sending(stream, send, self.raw_headers, wait_for, heartbeat, cost=cost)
-                await _until_disconnect(receive, sending.run)
+                await _until_disconnect(receive, self._sender(send, self.raw_headers).run)
             if self.background is not None:
                 await self.background()
 
-    return EventStreamResponse()
+    return EventStreamResponse
 
 
 class _Sending:
@@ -76,9 +84,9 @@ class _Sending:
         stream: AsyncStream[Any],
         send: _Send,
         headers: _RawHeaders,
+        *,
         wait_for: Literal["response", "first_event"],
         heartbeat: float | None,
-        *,
         cost: bool,
     ) -> None:
         self._stream, self._send, self._headers = stream, send, headers

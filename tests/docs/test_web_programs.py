@@ -208,6 +208,8 @@ def test_web_helpers(folder, server, server_name, package):
         server.fail(429, retry_after=847)
         response = site.send("GET", "/chat?q=Hi")
         assert (503, "847") == (response.status, response.headers["Retry-After"])
+        if package == "fastapi":
+            assert 400 == site.send("GET", "/chat?q=").status
 
 
 @pytest.mark.process

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 
 import pytest
 from chromium import browser, path_or_skip
+from documents import ROOT
 
 pytest.importorskip("fastapi", reason="the application uses FastAPI")
 pytest.importorskip("uvicorn", reason="serves the application")
 
 pytestmark = pytest.mark.process
 
+FOLDER = ROOT / "examples" / "fastapi_chat"
+COMMAND = ("uvicorn", "--app-dir", FOLDER, "app:app", "--port", "PORT", "--log-level", "warning")
 REPLIES = "[...document.querySelectorAll('.reply .text')].map(text => text.textContent)"
 BUSY = "document.querySelector('[aria-busy=true]')"
 
@@ -21,7 +25,7 @@ BUSY = "document.querySelector('[aria-busy=true]')"
 def port(start):
     """The port of the application."""
     path_or_skip()
-    return start("uvicorn", "--app-dir", "examples/fastapi_chat", "app:app", "--port", "PORT", "--log-level", "warning")
+    return start(*COMMAND)
 
 
 @pytest.fixture
@@ -138,6 +142,19 @@ async def test_errors(open_page, server):
         posts = [request.json for request in server.requests if request.json is not None]
         roles = [turn["role"] for turn in posts[-1]["messages"]]
         assert ["user", "assistant", "user"] == roles  # without the turn that failed
+
+
+def test_invalid_conversations(start, server):
+    """A conversation that is empty, blank, too long or of another role is refused, and nothing is sent."""
+    port = start(*COMMAND)
+    turn = {"role": "user", "content": "Hi"}
+    for messages in ([], [{**turn, "content": " "}], [turn] * 101, [{**turn, "role": "system"}], "Hi"):
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            connection.request(
+                "POST", "/chat", json.dumps({"messages": messages}), {"Content-Type": "application/json"}
+            )
+            assert 422 == connection.getresponse().status
+    assert () == server.requests
 
 
 async def test_server_is_gone(open_page, server):

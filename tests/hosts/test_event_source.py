@@ -3,11 +3,10 @@
 import contextlib
 import importlib.util
 import itertools
-import socket
-import time
 
 import pytest
 from chromium import browser, path_or_skip
+from web_server import free_port, wait_until_listening
 
 from neuralbox_async.testing import NeuralBoxServer
 
@@ -43,15 +42,10 @@ def site(request, launch):
     for package in (request.param, "starlette"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with NeuralBoxServer(reply=reply, event_interval=0.01) as server:
         launch(server, *(word.format(port=port) for word in SERVERS[request.param]))
-        deadline = time.monotonic() + TIMEOUT
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.02)
+        wait_until_listening(port)
         yield port, server
 
 

@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 import itertools
-import socket
-import time
 
 import psutil
 import pytest
 from event_source import interpret
+from web_server import free_port, wait_until_listening
 
 from neuralbox_async.testing import NeuralBoxServer
 
@@ -62,16 +61,11 @@ async def visit(port, server):
 
 def test_half_of_them_leave(launch):
     """Those who stay get their text and are billed; of those who leave, nothing is in flight soon after."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with NeuralBoxServer(reply=reply, event_interval=0.4) as server:
         command = ("-m", "uvicorn", "--log-level", "warning", "--factory", "--port", str(port))
         host = launch(server, *command, "web_apps:starlette_app")
-        deadline = time.monotonic() + TIMEOUT
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.02)
+        wait_until_listening(port)
         process, memory = psutil.Process(host.pid), []
         for number in range(1, 4):
             texts = asyncio.run(asyncio.wait_for(visit(port, server), TIMEOUT))

@@ -5,13 +5,13 @@ import http.client
 import importlib.util
 import itertools
 import shutil
-import socket
 import subprocess
 import time
 
 import attrs
 import pytest
 from event_source import interpret
+from web_server import free_port, wait_until_listening
 
 from neuralbox_async.testing import NeuralBoxServer
 
@@ -62,12 +62,6 @@ class Site:
             return response, response.read()
 
 
-def free_port():
-    """Return a port that is free."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
-
-
 @pytest.fixture(scope="module", params=HOSTS)
 def running(request, launch):
     """The application of one host, while it runs."""
@@ -78,11 +72,7 @@ def running(request, launch):
     with NeuralBoxServer(reply=reply, event_interval=0.002) as server:
         port = free_port()
         host = launch(server, *(word.format(port=port) for word in command))
-        deadline = time.monotonic() + TIMEOUT
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.02)
+        wait_until_listening(port)
         yield Site(host, port, server)
 
 
