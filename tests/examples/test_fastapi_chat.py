@@ -65,8 +65,9 @@ async def test_a_conversation(open_page, server):
         assert "The reply is complete." == await page.text("#status")
         assert ["user", "assistant", "user"] == [turn["role"] for turn in server.requests[1].json["messages"]]
 
-        await page.evaluate("location.reload()")
-        await page.wait(f"{REPLIES}.length === 2")
+        await page.evaluate("window.isOld = true")
+        await page.send("Page.reload")
+        await page.wait(f"!window.isOld && document.readyState === 'complete' && {REPLIES}.length === 2")
         assert f"{sum(used)} tokens" == await page.text("#total")
 
         await page.click("#clear")

@@ -43,6 +43,10 @@ def path_or_skip():
     return path
 
 
+class ProtocolError(Exception):
+    """The browser refused a command."""
+
+
 class Page:
     """A page of a browser; *errors* has the exceptions of its scripts and what it could not load."""
 
@@ -68,7 +72,8 @@ class Page:
         self._replies[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": params})
         reply = await asyncio.wait_for(self._replies[number], TIMEOUT)
-        assert "error" not in reply, reply
+        if "error" in reply:
+            raise ProtocolError(method, reply["error"])
         return reply["result"]
 
     async def open(self, url):
@@ -89,7 +94,10 @@ class Page:
     async def wait(self, condition):
         """Wait until a JavaScript expression is true."""
         deadline = time.monotonic() + TIMEOUT
-        while not await self.evaluate(f"Boolean({condition})"):
+        while True:
+            with contextlib.suppress(ProtocolError):  # the page is being replaced
+                if await self.evaluate(f"Boolean({condition})"):
+                    return
             assert time.monotonic() < deadline, f"never true: {condition}"
             await asyncio.sleep(0.02)
 
