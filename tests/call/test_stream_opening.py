@@ -95,10 +95,10 @@ async def test_waits_for_content(make_client, content):
     await stream.aclose()
 
 
-@pytest.mark.parametrize("start", [[], [START]], ids=["no start", "start"])
-async def test_failure_before_content(make_client, start):
+@pytest.mark.parametrize("events", [[], [START]], ids=["no start", "start"])
+async def test_failure_before_content(make_client, events):
     """A generation that fails before its first content raises, and each later read raises the same error."""
-    response = stream_of(sse(*start, FAILED), ...)
+    response = stream_of(sse(*events, FAILED), ...)
     stream = new(make_client, response)
 
     with pytest.raises(StreamInterruptedError, match="the provider failed") as caught:
