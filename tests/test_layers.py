@@ -148,7 +148,8 @@ IMPORTS = {
     },
     # Users of the public names.
     "testing": {PUBLIC},
-    "neuralbox_sync": {PUBLIC},
+    "web": {PUBLIC},
+    "neuralbox_sync": {PUBLIC, "web"},
     "otel": {PUBLIC},
     "_cli": {PUBLIC, "neuralbox_sync", "testing"},
     "__main__": {"_cli"},
@@ -181,7 +182,7 @@ HTTP_IMPORTS = {
         "_call.generating",
         "_call.record",
         "_call.shared_state",
-        "_call.stream",
+        "_call.stream_lifetime",
         "_call.stream_reader",
         "_client",
     },
@@ -190,10 +191,13 @@ HTTP_IMPORTS = {
 
 # Libraries that only some packages or modules import.
 LIBRARIES = {
-    "aiohttp": {"_http", "testing"},
+    "aiohttp": {"_http", "testing", "web"},
     "cattrs": {"_wire.output_structuring", "_wire.structuring"},
     "orjson": {"_wire.json"},
     "opentelemetry": {"otel"},
+    "django": {"web._django"},
+    "flask": {"neuralbox_sync"},
+    "starlette": {"web._starlette"},
     "click": {"_cli"},
     "jsonschema": {"_cli"},
     "referencing": {"_cli"},
@@ -331,6 +335,7 @@ HEAVY = {
         ("import neuralbox_async; neuralbox_async.AsyncNeuralBox('key')", set()),
         ("import neuralbox_sync", set()),
         ("import neuralbox_async.testing", set()),
+        ("import neuralbox_async.web, neuralbox_sync.web", {"anyio", "asyncio", "ssl", "socket", "_hashlib"}),
         ("import neuralbox_async.testing._pytest_plugin", {"pytest", "unittest", "socket", "_hashlib"}),
     ],
 )
