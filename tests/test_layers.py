@@ -162,6 +162,7 @@ EXCEPTIONS = {
     ("neuralbox_sync", "_batch.caller_thread"): "the core decides what of the user's code a reading thread runs",
     ("_cli", "_request_members"): "near misses of fields follow one rule in tables and in dicts",
     ("neuralbox_sync", "_type_parameters"): "its classes have the same type parameter",
+    ("_cli", "_parsed"): "the command checks saved answers against a JSON Schema",
     ("_cli", "_json_schema"): "the command makes an output type of a JSON Schema",
     ("_cli", "_wire.output_types"): "only type checkers read it: the type of what that makes",
     ("gateway", "_json_schema"): "so does the gateway, of a response format",
