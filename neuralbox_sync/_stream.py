@@ -1,11 +1,12 @@
 """The blocking iterators: views of `AsyncStream` and `AsyncBatch`."""
 
 import contextlib
+import functools
 import operator
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
 import neuralbox_async
 from neuralbox_async import AsyncBatch, AsyncStream, BatchStateError, ClientClosedError, ContentDelta, StreamStateError
@@ -47,12 +48,7 @@ class BulkIterator(View[S], Iterator[T]):
         self._pid = os.getpid()
 
     def __enter__(self: V) -> V:  # noqa: PYI019 - as in `View`
-        try:
-            self._loop_here().call(self._enter)
-        except BaseException:
-            if self._entered:  # an interrupt may arrive when it has just been opened
-                despite_interrupt(self.close)
-            raise
+        self._open_with(self._subject.__aenter__)
         return self
 
     def __next__(self) -> T:
@@ -79,9 +75,18 @@ class BulkIterator(View[S], Iterator[T]):
             raise StreamStateError("it was opened before the fork, by another process: open one here")
         return self._loop
 
-    async def _enter(self) -> None:
-        self._entered = True
-        await self._subject.__aenter__()
+    def _open_with(self, open_subject: Callable[[], Awaitable[object]]) -> None:
+        async def enter() -> None:
+            self._entered = True
+            await open_subject()
+
+        was_entered = self._entered
+        try:
+            self._loop_here().call(enter)
+        except BaseException:
+            if self._entered and not was_entered:  # an interrupt may arrive when it has just been opened
+                despite_interrupt(self.close)
+            raise
 
     def _check_entered(self) -> None:
         if not self._entered:
@@ -104,6 +109,12 @@ class Stream(BulkIterator[AsyncStream[Y], neuralbox_async.StreamEvent], Generic[
     def __iter__(self) -> Self:
         if self._ended or not self._was_read:
             aiter(self._subject)  # raises if nothing follows; after an early exit, what had arrived still does
+        return self
+
+    @documented_by(AsyncStream.open)
+    def open(self, *, wait_for: Literal["response", "first_event"] = "response") -> Self:
+        """Send the request, as ``with`` does, where a block cannot span the use of the stream. Return the stream."""
+        self._open_with(functools.partial(self._subject.open, wait_for=wait_for))
         return self
 
     @property

@@ -180,7 +180,7 @@ HTTP_IMPORTS = {
         "_call.generating",
         "_call.record",
         "_call.shared_state",
-        "_call.stream",
+        "_call.stream_lifetime",
         "_call.stream_reader",
         "_client",
     },

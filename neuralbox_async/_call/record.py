@@ -7,7 +7,7 @@ import functools
 import logging
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from neuralbox_async._call.call_log import log
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from neuralbox_async._call.executor import Call
     from neuralbox_async._call.monitor import Monitor
-    from neuralbox_async._call.stream import AsyncStream
+    from neuralbox_async._call.stream_lifetime import StreamLifetime
     from neuralbox_async._errors import BillingStatus
     from neuralbox_async._http.transport import Response
     from neuralbox_async._observers import Event, Observer, Operation, Outcome
@@ -68,7 +68,7 @@ class CallRecord:
         self.call: Call | None = None  # the one that makes attempts
         self._usage, self._model = monitor.usage, request.model
         self._attempts, self._ended = 0, False
-        self._finalizer: weakref.finalize[..., AsyncStream] | None = None
+        self._finalizer: weakref.finalize[..., StreamLifetime[Any]] | None = None
         self.observers: tuple[Observer, ...] = monitor.observers
         if self.observers:
             self._observe_start(monitor, request, base_url, generation_id)
@@ -236,7 +236,7 @@ class CallRecord:
 
     # ---------------------------------------------------------------------------------------------------------- stream
 
-    def watch(self, stream: AsyncStream, response: Response) -> ResponseInfo:
+    def watch(self, stream: StreamLifetime[Any], response: Response) -> ResponseInfo:
         """End it when *stream* is collected without having ended. Return the facts of its *response*."""
         self._finalizer = weakref.finalize(stream, self.end, "closed", "unknown", None)
         self._finalizer.atexit = False
@@ -278,7 +278,7 @@ class CallRecord:
     def _want_content(self) -> bool:
         return any(getattr(observer, "wants_content", False) for observer in self.observers)
 
-    def close_stream(self, stream: AsyncStream, failure: NeuralBoxError | None) -> None:
+    def close_stream(self, stream: StreamLifetime[Any], failure: NeuralBoxError | None) -> None:
         """End it because *stream* ended with *failure*, or None if it was closed."""
         if self._ended:
             return

@@ -66,6 +66,7 @@ async def accepted(client: AsyncNeuralBox) -> None:
         async for event in stream:
             assert_type(event, GenerationStart | ContentDelta | GenerationEnd | UnknownEvent)
     assert_type(await stream.get_final_generation(), Generation)
+    assert_type(await client.stream("gpt-5", "Hi").open(wait_for="first_event"), AsyncStream)
     assert_type(await client.retrieve(reply), Generation)
     assert_type(await client.wait(18473, timeout=None), Generation)
     assert_type(client.with_options(timeout=3), AsyncNeuralBox)
@@ -145,6 +146,7 @@ async def rejected(client: AsyncNeuralBox) -> None:
     await client.generate("gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.generate("gpt-5", "Hi", "Be brief.")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.generate("gpt-5", "Hi", temperature="hot")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.stream("gpt-5", "Hi").open(wait_for="head")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await client.generate("gpt-5", "Hi", stream=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.generate(5, "Hi")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await client.get_price("gpt-5", 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -167,6 +169,7 @@ def blocking(client: NeuralBox) -> None:
             assert_type(event, GenerationStart | ContentDelta | GenerationEnd | UnknownEvent)
         assert_type(stream.generation, Generation)
         assert_type(stream.get_final_generation(), Generation)
+    assert_type(client.stream("gpt-5", "Hi").open(wait_for="first_event"), Stream)
     assert_type(client.retrieve(reply), Generation)
     assert_type(client.wait(18473, timeout=None), Generation)
     assert_type(client.with_options(timeout=3), NeuralBox)
