@@ -114,7 +114,7 @@ def error_body(error: NeuralBoxError, *, with_text: bool = True) -> ErrorBody:
 
     It has the generated text that had arrived, which may be paid for, unless the client has it already (*with_text*).
     """
-    status, kind, code = next(row[1:] for row in _TABLE if issubclass(type(error), row[0]))
+    status, kind, code = _row_of(error)
     message, param, retry_after = error.message, None, None
     match error:
         case InvalidParameterError():
@@ -138,6 +138,10 @@ def error_body(error: NeuralBoxError, *, with_text: bool = True) -> ErrorBody:
         retry_after=retry_after,
         facts=_facts(error, with_text=with_text),
     )
+
+
+def _row_of(error: Exception) -> tuple[int | None, str, str | None]:
+    return next((status, kind, code) for error_type, status, kind, code in _TABLE if isinstance(error, error_type))
 
 
 def _facts(error: NeuralBoxError, *, with_text: bool) -> dict[str, Any]:

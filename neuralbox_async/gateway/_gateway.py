@@ -21,6 +21,7 @@ from neuralbox_async.gateway._routes import Routes
 from neuralbox_async.gateway._settings import GatewaySettings
 
 _POLL: Final = 0.05  # seconds
+_LAST_RESPONSES: Final = 1.0  # seconds for the responses of the calls that the end of the gateway ended
 _KEEPALIVE: Final = 75.0  # seconds
 _INTERNAL: Final = ErrorBody(status=500, message="the gateway failed", type="server_error", code="internal_error")
 _STOPPING: Final = ErrorBody(
@@ -63,6 +64,16 @@ class Gateway:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)  # noqa: S104
         return f"http://{f'[{host}]' if ':' in host else host}:{self._port}/v1"
 
+    @property
+    def needs_token(self) -> bool:
+        """Whether clients need a token."""
+        return self._settings.token is not None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop.is_set()
+
     async def serve(self, *, ready: Callable[[Gateway], object] | None = None) -> None:
         """
         Serve until `stop` is called, and then until the running calls have ended, or *shutdown_timeout* has passed.
@@ -77,14 +88,14 @@ class Gateway:
         server = web.Server(
             self._handle, handler_cancellation=True, access_log=None, keepalive_timeout=_KEEPALIVE, lingering_time=0.0
         )
-        runner = web.ServerRunner(server, shutdown_timeout=0.0)
+        runner = web.ServerRunner(server, shutdown_timeout=_LAST_RESPONSES)
         await runner.setup()
         try:
             site = web.TCPSite(runner, self._settings.host, self._settings.port)
+            await site.start()  # outside of the task group, which would wrap its error
+            self._port = runner.addresses[0][1]
             async with anyio.create_task_group() as tasks:
                 self._routes = Routes(self._client, self._settings, tasks)
-                await site.start()
-                self._port = runner.addresses[0][1]
                 if ready is not None:
                     ready(self)
                 await self._stop.wait()

@@ -69,16 +69,18 @@ def parse_chat_request(body: bytes) -> ChatRequest:
     """Return the request in the JSON *body*. Raises `Refusal`."""
     members = _members(body)
     _refuse_unsupported(members)
-    stream = _flag(members, "stream")
+    stream, stops, output_type = _flag(members, "stream"), _stops(members), _output_type(members)
+    if stops and output_type is not None:
+        raise invalid("stop cuts texts, not JSON: send it without response_format", "stop", "unsupported_value")
     return ChatRequest(
         model=_model(members),
         messages=_messages(members),
         temperature=_number(members, "temperature"),
         max_tokens=_max_tokens(members),
-        stops=_stops(members),
+        stops=stops,
         stream=stream,
         include_usage=stream and _include_usage(members),
-        output_type=_output_type(members),
+        output_type=output_type,
         ignored=tuple(name for name in IGNORED if members.get(name) is not None),
     )
 

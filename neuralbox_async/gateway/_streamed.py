@@ -15,7 +15,6 @@ from neuralbox_async import (
     AsyncStream,
     ContentDelta,
     Generation,
-    GenerationEnd,
     NeuralBoxError,
     StreamEvent,
 )
@@ -58,8 +57,8 @@ class StreamedCalls:
         """
         ticket = await self._admission.admit(chat.model)
         try:
-            stream, events = await ticket.send(lambda: self._open(chat))
-            return await self._respond(exchange, chat, headers, stream, events)
+            stream = await ticket.send(lambda: self._open(chat))
+            return await self._respond(exchange, chat, headers, stream)
         except NeuralBoxError as error:  # before the first piece of text
             exchange.tokens_used = tokens_of(error)
             raise
@@ -72,12 +71,11 @@ class StreamedCalls:
         chat: ChatRequest,
         headers: dict[str, str],
         stream: AsyncStream[Any],
-        events: list[StreamEvent],
     ) -> web.StreamResponse:
         try:
             exchange.generation_id = stream.generation.id
             response = await exchange.start_stream({**headers, **cost_headers(stream.generation, None)})
-            await self._send(exchange, response, chat, stream, events)
+            await self._send(exchange, response, chat, stream)
         finally:
             await stream.aclose()
             if exchange.tokens_used is None:
@@ -90,21 +88,19 @@ class StreamedCalls:
         response: web.StreamResponse,
         chat: ChatRequest,
         stream: AsyncStream[Any],
-        events: list[StreamEvent],
     ) -> None:
         start = stream.generation
         encoder = ChunkEncoder(start.id, start.model or chat.model, include_usage=chat.include_usage)
         cutter = StopCutter(chat.stops)
         head = encoder.role()
         try:
-            while events:
+            while events := await stream.read_batch():
                 text = cutter.feed(text_of(events))  # what arrives together is one chunk
                 if head or text:
                     await response.write(head + encoder.text(text) if text else head)
                 head = b""
                 if cutter.stopped:
                     break
-                events = await stream.read_batch()
         except NeuralBoxError as error:
             held = cutter.flush()
             body = error_body(error, with_text=False)
@@ -146,15 +142,12 @@ class StreamedCalls:
             ticket.release()
 
     async def _complete(self, exchange: Exchange, chat: ChatRequest, ticket: Ticket) -> Completion:
-        stream, events = await ticket.send(lambda: self._open(chat))
+        stream = await ticket.send(lambda: self._open(chat))
         cutter, texts = StopCutter(chat.stops), list[str]()
         try:
             exchange.generation_id = stream.generation.id
-            while events:
+            while not cutter.stopped and (events := await stream.read_batch()):
                 texts.append(cutter.feed(text_of(events)))
-                if cutter.stopped:
-                    break
-                events = await stream.read_batch()
         finally:
             await stream.aclose()
         read = stream.generation
@@ -167,21 +160,9 @@ class StreamedCalls:
             reason="stop" if cutter.stopped else finish_reason(read.finish_reason),
         )
 
-    async def _open(self, chat: ChatRequest) -> tuple[AsyncStream[Any], list[StreamEvent]]:
-        """Return a stream that has begun, and its events up to the first piece of text."""
-        stream = self._client.stream(**parameters_of(chat))
-        events: list[StreamEvent] = []
-        try:
-            await stream.__aenter__()
-            while not any(isinstance(event, ContentDelta | GenerationEnd) for event in events):
-                batch = await stream.read_batch()
-                if not batch:
-                    break
-                events += batch
-        except BaseException:
-            await stream.aclose()
-            raise
-        return stream, events
+    async def _open(self, chat: ChatRequest) -> AsyncStream[Any]:
+        """Return a stream of which the first piece of text has arrived."""
+        return await self._client.stream(**parameters_of(chat)).open(wait_for="first_event")
 
     async def _described(self, generation: Generation) -> Generation:
         """Return *generation* as the status endpoint describes it, with usage and cost; unchanged if that fails."""

@@ -25,7 +25,7 @@ from neuralbox_async import (
     StreamInterruptedError,
 )
 from neuralbox_async.gateway._admission import Admission, Ticket
-from neuralbox_async.gateway._errors import Refusal
+from neuralbox_async.gateway._errors import ErrorBody, Refusal
 from neuralbox_async.gateway._log import logger
 from neuralbox_async.gateway._requests import ChatRequest
 from neuralbox_async.gateway._responses import finish_reason
@@ -33,6 +33,15 @@ from neuralbox_async.gateway._responses import finish_reason
 _MAX_LEFT: Final = 100
 _KEPT: Final = 300.0  # seconds for which the result of a call is kept whose client has left
 _MAX_REPAIRS: Final = 1
+
+
+_STOPPED: Final = ErrorBody(
+    status=503,
+    message="the gateway stopped before the call ended",
+    type="server_error",
+    code="shutting_down",
+    facts={"billed": "unknown"},
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -129,6 +138,7 @@ class WholeCalls:
         except Exception as error:  # noqa: BLE001 - raised again where the client waits
             call.error = error
         except BaseException:
+            call.error = Refusal(_STOPPED)
             logger.warning(
                 "a call of %s was ended by the stop of the gateway: it may have been billed", call.chat.model
             )
