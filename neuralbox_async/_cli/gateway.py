@@ -115,7 +115,14 @@ _OPTIONS: Final = {"allowed_hosts": "--allow-host", "cors_origins": "--cors-orig
 @click.option("--quiet", is_flag=True, help="Do not log the requests.")
 @click.pass_context
 def gateway(
-    context: click.Context, *, token_file: str | None, timeout: float | None, local: bool, quiet: bool, **settings: Any
+    context: click.Context,
+    /,
+    *,
+    token_file: str | None,
+    timeout: float | None,
+    local: bool,
+    quiet: bool,
+    **settings: Any,
 ) -> None:
     """
     Serve OpenAI's chat completions and models until Ctrl-C, for tools that know no other interface.

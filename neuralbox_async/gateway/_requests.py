@@ -182,9 +182,9 @@ def _message(message: object, place: str) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise invalid(f"{place} must be an object", place, "invalid_type")
     members = cast("dict[str, Any]", message)
-    if members.get("tool_calls") or members.get("function_call") or members.get("role") in {"tool", "function"}:
-        raise invalid(_NO_TOOLS, place, "unsupported_parameter")
     role = members.get("role")
+    if members.get("tool_calls") or members.get("function_call") or role in ("tool", "function"):
+        raise invalid(_NO_TOOLS, place, "unsupported_parameter")
     if not isinstance(role, str) or role not in _ROLES:
         rule = "'developer', 'system', 'user' or 'assistant'"
         raise invalid(f"{place}.role must be {rule}", f"{place}.role", "invalid_value")
@@ -202,8 +202,8 @@ def _message(message: object, place: str) -> dict[str, Any]:
 def _part(part: object, place: str) -> dict[str, Any]:
     members = cast("dict[str, Any]", part) if isinstance(part, dict) else {}
     kind = members.get("type")
-    if kind in {"text", "refusal"}:
-        text = members.get(kind)
+    if kind in ("text", "refusal"):
+        text = members.get(str(kind))
         if not isinstance(text, str):
             raise invalid(f"{place}.{kind} must be a string", f"{place}.{kind}", "invalid_type")
         return {"type": "text", "text": text}

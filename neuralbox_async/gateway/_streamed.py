@@ -73,9 +73,10 @@ class StreamedCalls:
         stream: AsyncStream[Any],
     ) -> web.StreamResponse:
         try:
+            events = await stream.read_batch()  # does not wait: the first piece of text has arrived
             exchange.generation_id = stream.generation.id
             response = await exchange.start_stream({**headers, **cost_headers(stream.generation, None)})
-            await self._send(exchange, response, chat, stream)
+            await self._send(exchange, response, chat, stream, events)
         finally:
             await stream.aclose()
             if exchange.tokens_used is None:
@@ -88,19 +89,21 @@ class StreamedCalls:
         response: web.StreamResponse,
         chat: ChatRequest,
         stream: AsyncStream[Any],
+        events: list[StreamEvent],
     ) -> None:
         start = stream.generation
         encoder = ChunkEncoder(start.id, start.model or chat.model, include_usage=chat.include_usage)
         cutter = StopCutter(chat.stops)
         head = encoder.role()
         try:
-            while events := await stream.read_batch():
+            while events:
                 text = cutter.feed(text_of(events))  # what arrives together is one chunk
                 if head or text:
                     await response.write(head + encoder.text(text) if text else head)
                 head = b""
                 if cutter.stopped:
                     break
+                events = await stream.read_batch()
         except NeuralBoxError as error:
             held = cutter.flush()
             body = error_body(error, with_text=False)
