@@ -15,6 +15,7 @@ from neuralbox_async import (
     AsyncStream,
     ContentDelta,
     Generation,
+    GenerationEnd,
     NeuralBoxError,
     StreamEvent,
 )
@@ -40,6 +41,17 @@ _STATUS_TIMEOUT: Final = 10.0  # seconds
 def text_of(events: list[StreamEvent]) -> str:
     """Return the text in *events*."""
     return "".join([event.delta for event in events if isinstance(event, ContentDelta)])
+
+
+async def _first_events(stream: AsyncStream[Any]) -> list[StreamEvent]:
+    """Return the events of *stream* up to the first text or the end. Raises the errors of reading."""
+    events: list[StreamEvent] = []
+    while not any(isinstance(event, ContentDelta | GenerationEnd) for event in events):
+        batch = await stream.read_batch()
+        if not batch:
+            break
+        events += batch
+    return events
 
 
 class StreamedCalls:
@@ -73,7 +85,7 @@ class StreamedCalls:
         stream: AsyncStream[Any],
     ) -> web.StreamResponse:
         try:
-            events = await stream.read_batch()  # does not wait: the first piece of text has arrived
+            events = await _first_events(stream)
             exchange.generation_id = stream.generation.id
             response = await exchange.start_stream({**headers, **cost_headers(stream.generation, None)})
             await self._send(exchange, response, chat, stream, events)
@@ -164,8 +176,8 @@ class StreamedCalls:
         )
 
     async def _open(self, chat: ChatRequest) -> AsyncStream[Any]:
-        """Return a stream of which the first piece of text has arrived."""
-        return await self._client.stream(**parameters_of(chat)).open(wait_for="first_event")
+        """Return a stream whose response has begun: from then on, the API has counted its request."""
+        return await self._client.stream(**parameters_of(chat)).open()
 
     async def _described(self, generation: Generation) -> Generation:
         """Return *generation* as the status endpoint describes it, with usage and cost; unchanged if that fails."""
