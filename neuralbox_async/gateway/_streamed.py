@@ -46,7 +46,7 @@ def text_of(events: list[StreamEvent]) -> str:
 async def _first_events(stream: AsyncStream[Any]) -> list[StreamEvent]:
     """Return the events of *stream* up to the first text or the end. Raises the errors of reading."""
     events: list[StreamEvent] = []
-    while not any(isinstance(event, ContentDelta | GenerationEnd) for event in events):
+    while not text_of(events) and not any(isinstance(event, GenerationEnd) for event in events):
         batch = await stream.read_batch()
         if not batch:
             break
