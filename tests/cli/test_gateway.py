@@ -19,7 +19,7 @@ CHAT = json.dumps({"model": "gpt-5", "messages": HI})
 
 @pytest.fixture
 def gateway(start):
-    """Return a function that starts `neuralbox gateway` on a free port; it returns the process and a function `send`."""
+    """Return a function that starts `neuralbox gateway` on a free port, and returns the process and `send`."""
 
     def gateway(*options):
         process = start("gateway", "--port", "0", *options)

@@ -91,7 +91,7 @@ def test_stop(client):
 
 def test_structured_outputs(client, site):
     """`parse` returns a value of a pydantic model, by its strict JSON Schema."""
-    site.server.reply_with("Sure:\n```json\n{\"name\": \"Ada\", \"age\": 36}\n```")
+    site.server.reply_with('Sure:\n```json\n{"name": "Ada", "age": 36}\n```')
     completion = client.chat.completions.parse(model="gpt-5", messages=HI, response_format=Person)
 
     assert Person(name="Ada", age=36) == completion.choices[0].message.parsed
