@@ -27,7 +27,7 @@ OTHER_SDKS := requests httpx openai anthropic
 # Frameworks that reach models through the gateway, each in a virtual environment of its own.
 GATEWAY_TOOLS := langchain-openai litellm
 
-.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-all test-gateway test-gateway-tools lint format bench bench-other-sdks docs dist clean
+.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-all test-gateway test-gateway-tools lint format bench bench-other-sdks bench-gateway docs dist clean
 # Otherwise make removes this stamp at the end, as an intermediate file of a pattern rule.
 .PRECIOUS: .venv-%/.test
 
@@ -112,6 +112,9 @@ bench: .venv/.bench ## run the benchmarks, some ten minutes (BENCH_ARGS="--only 
 bench-other-sdks: .venv/.bench $(OTHER_SDKS:%=.venv-sdk-%/.sdk) ## run the benchmarks with other SDKs, each in a virtual environment of its own
 	.venv/bin/python -m benchmarks --other-sdks $(BENCH_ARGS)
 
+bench-gateway: .venv/.dev .venv-proxy-litellm/.proxy ## measure the gateway beside LiteLLM's proxy
+	.venv/bin/python -m benchmarks.gateway --litellm .venv-proxy-litellm/bin/python $(BENCH_ARGS)
+
 docs: .venv/.dev ## build the documentation site in build/docs; open build/docs/index.html
 	.venv/bin/python -m sphinx --fresh-env --quiet --fail-on-warning --keep-going --builder html docs build/docs
 
@@ -146,6 +149,12 @@ clean: ## remove all files that these targets made
 	@.ci/make-venv .venv/bin/python $(@D)
 	@echo 'installing $* into $(@D)'
 	@$(@D)/$(PIP) $*
+	@touch $@
+
+.venv-proxy-%/.proxy: | .venv/bin/python
+	@.ci/make-venv .venv/bin/python $(@D)
+	@echo 'installing the proxy of $* into $(@D)'
+	@$(@D)/$(PIP) '$*[proxy]'
 	@touch $@
 
 .venv-oldest/.test: $(METADATA) .ci/lowest_versions.py | .venv/bin/python

@@ -23,6 +23,7 @@ from neuralbox_async.gateway._settings import GatewaySettings
 _POLL: Final = 0.05  # seconds
 _LAST_RESPONSES: Final = 1.0  # seconds for the responses of the calls that the end of the gateway ended
 _KEEPALIVE: Final = 75.0  # seconds
+_LINGERING: Final = 2.0  # seconds for the rest of a body that is too large: a reset could destroy the response to it
 _INTERNAL: Final = ErrorBody(status=500, message="the gateway failed", type="server_error", code="internal_error")
 _STOPPING: Final = ErrorBody(
     status=503, message="the gateway is stopping", type="server_error", code="shutting_down", retry=True
@@ -42,9 +43,9 @@ class Gateway:
     """
     A server with OpenAI's chat completions and models, which generates with *client*.
 
-    *client* stays open when the gateway ends. The gateway waits itself for the rate limits of the account; other
-    options of *client*, such as its timeouts, apply. The log ``neuralbox.gateway`` has a line of level INFO for each
-    request, without texts.
+    *client* stays open when the gateway ends. Its timeouts and headers apply; the retry policy is the gateway's own,
+    which waits for the rate limits of the account for all calls together. The log ``neuralbox.gateway`` has a line of
+    level INFO for each request, without texts.
     """
 
     def __init__(self, client: AsyncNeuralBox, settings: GatewaySettings | None = None) -> None:
@@ -86,7 +87,11 @@ class Gateway:
         self._state = GatewayState.SERVING
         # `handler_cancellation`: a client that disconnects ends its handler, and with it the stream of the API.
         server = web.Server(
-            self._handle, handler_cancellation=True, access_log=None, keepalive_timeout=_KEEPALIVE, lingering_time=0.0
+            self._handle,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=_KEEPALIVE,
+            lingering_time=_LINGERING,
         )
         runner = web.ServerRunner(server, shutdown_timeout=_LAST_RESPONSES)
         await runner.setup()
@@ -128,6 +133,9 @@ class Gateway:
         self._in_flight += 1
         try:
             return await self._respond(exchange)
+        except anyio.get_cancelled_exc_class():
+            exchange.status = None
+            raise
         except ConnectionError:
             exchange.status = None
             return web.Response()  # never sent: the client has disconnected

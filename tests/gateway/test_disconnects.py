@@ -42,6 +42,7 @@ async def test_stream_after_the_first_text(log):
             await server.wait_for_disconnect_async()
             await server.wait_until_async(lambda: site.gateway._in_flight == 0)
 
+    assert "POST /v1/chat/completions disconnected gpt-5" in log()[0]
     assert response.headers["x-neuralbox-generation-id"] in log()[0]
 
 

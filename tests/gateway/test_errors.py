@@ -41,8 +41,8 @@ STATUSES = [
 async def test_status(server, status, expected, kind, code, retry):
     """Each status has OpenAI's type and code; only what was certainly not billed may be repeated."""
     server.fail(status, retry_after=100 if status == 429 else None)
-    async with running(server, {"max_retries": 0}, max_wait=0) as site:
-        # The gateway has a retry policy of its own, for what was not billed.
+    async with running(server, max_wait=0) as site:
+        # The gateway repeats what was not billed.
         site.gateway._client._options = site.gateway._client._options.replace(max_retries=0)
         reply = await site.send()
 

@@ -115,7 +115,7 @@ async def test_error_event_of_the_api(site):
 async def test_status_before_the_stream(server, status, expected):
     """An error of the API before the first text is a status and not an empty stream."""
     server.fail(status, 3, retry_after=100 if status == 429 else None)
-    async with running(server, {"max_retries": 0}) as site:
+    async with running(server) as site:
         reply = await site.send(stream=True)
 
     assert expected == reply.status
