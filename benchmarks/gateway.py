@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import socket
 import statistics
 import subprocess
@@ -35,6 +36,7 @@ _CALLS, _IN_FLIGHT = 300, 16
 _STREAMS, _EVENTS, _RATE = 50, 40, 20  # live streams, events of each, events per second
 _PROBES = 30
 _START = 180.0  # seconds for a proxy to start
+_KEY = f"sk-{secrets.token_hex(16)}"  # LiteLLM's proxy requires one
 _PATH = "/v1/chat/completions"
 _CONFIG = """\
 model_list:
@@ -104,6 +106,7 @@ def litellm(python: str, server_port: int) -> Generator[Proxy]:
         # The console script of its environment, in front of whose interpreter no links are resolved.
         command = [str(Path(python).absolute().parent / "litellm"), "--config", str(config), "--port", str(port)]
         environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "PYTHONPATH": ""}
+        environment["LITELLM_MASTER_KEY"] = _KEY
         quiet = subprocess.DEVNULL
         with subprocess.Popen(
             [*command, "--host", "127.0.0.1"], env=environment, stdout=quiet, stderr=quiet
@@ -134,7 +137,7 @@ class Client:
     def _post(self, proxy: Proxy, model: str, *, stream: bool) -> Any:
         body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
         return self._session.post(
-            f"http://127.0.0.1:{proxy.port}{_PATH}", json=body, headers={"Authorization": "Bearer x"}
+            f"http://127.0.0.1:{proxy.port}{_PATH}", json=body, headers={"Authorization": f"Bearer {_KEY}"}
         )
 
     async def call(self, proxy: Proxy) -> None:

@@ -107,10 +107,11 @@ async def test_dialect_b():
 
 async def test_long_text_is_cut_off(site):
     """A text that ends at the limit of tokens has the finish reason of the API, or else stop."""
-    site.server.fail(200, body={"id": "g", "status": "completed", "content": "a", "finish_reason": "length"})
-    site.server.fail(200, body={"id": "g", "status": "completed", "content": "a", "finish_reason": "strange"})
+    for reason in ("length", "max_tokens", "strange"):
+        site.server.fail(200, body={"id": "g", "status": "completed", "content": "a", "finish_reason": reason})
+    replies = [await site.send() for _ in range(3)]
 
-    assert ["length", "stop"] == [(await site.send()).json["choices"][0]["finish_reason"] for _ in range(2)]
+    assert ["length", "length", "stop"] == [reply.json["choices"][0]["finish_reason"] for reply in replies]
 
 
 async def test_id_that_is_no_header(site):
@@ -134,6 +135,15 @@ async def test_stop(site):
     assert "one two" == reply.json["choices"][0]["message"]["content"]
     assert "stop" == reply.json["choices"][0]["finish_reason"]
     assert str(site.server.billed[0].tokens_used) == reply.headers["x-neuralbox-tokens-used"]
+
+
+async def test_stop_in_a_broken_stream(site):
+    """A stream that breaks before a stop sequence is an error with the text that had arrived."""
+    site.server.cut(after_events=3)
+    reply = await site.send(stop="never")
+
+    assert (502, "stream_interrupted") == (reply.status, reply.error["code"])
+    assert "You said: Hi".startswith(reply.error["neuralbox"]["text"])
 
 
 async def test_stop_closes_the_stream_of_the_api():

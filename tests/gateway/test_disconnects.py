@@ -76,6 +76,18 @@ async def test_whole_call_is_not_lost(server, log, response_format):
     ]
 
 
+async def test_failure_of_a_left_call(log):
+    """A whole call that fails after its client has left is in the log, with what is known of the bill."""
+    with NeuralBoxServer(latency=0.3) as server:
+        server.fail(502, billed=True)
+        async with running(server) as site:
+            await leave(site, server)
+            await server.wait_until_async(lambda: site.gateway._routes.whole.running == 0)
+
+    (line,) = (line for line in log() if "the client left" in line)
+    assert "InternalServerError (billed: unknown, generation: None)" in line
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.3])
 async def test_repetition_is_not_paid_for_again(server, delay):
     """The automatic repetition of a request whose client had left gets the text of the first, once."""
