@@ -33,6 +33,24 @@ class Exchange:
     status: int | None = None
     note: str = ""
 
+    def describe(
+        self,
+        *,
+        model: str = "",
+        generation_id: GenerationId | None = None,
+        tokens_used: int | None = None,
+        note: str = "",
+    ) -> None:
+        """Record facts for the log; what is left out stays as it is."""
+        self.model = model or self.model
+        self.generation_id = self.generation_id if generation_id is None else generation_id
+        self.tokens_used = self.tokens_used if tokens_used is None else tokens_used
+        self.note = note or self.note
+
+    def mark_disconnected(self) -> None:
+        """Record that the client has disconnected before the end of the response."""
+        self.status = None
+
     async def read_body(self, max_bytes: int) -> bytes:
         """Return the body. Raises `Refusal` if it is too large, too slow, malformed, or not JSON by its type."""
         if self.request.content_type != _JSON:
@@ -57,6 +75,11 @@ class Exchange:
         """Return a response with the JSON *body*."""
         self.status = status
         return web.Response(status=status, body=body, content_type=_JSON, headers={**self.headers, **(headers or {})})
+
+    def respond_without_body(self, headers: dict[str, str]) -> web.Response:
+        """Return a response that has only *headers*."""
+        self.status = 204
+        return web.Response(status=204, headers={**self.headers, **headers})
 
     def refuse(self, error: ErrorBody) -> web.Response:
         """Return the response for *error*."""

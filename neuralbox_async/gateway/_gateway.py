@@ -134,10 +134,10 @@ class Gateway:
         try:
             return await self._respond(exchange)
         except anyio.get_cancelled_exc_class():
-            exchange.status = None
+            exchange.mark_disconnected()
             raise
         except ConnectionError:
-            exchange.status = None
+            exchange.mark_disconnected()
             return web.Response()  # never sent: the client has disconnected
         finally:
             self._in_flight -= 1
@@ -151,7 +151,7 @@ class Gateway:
         except Refusal as refusal:
             response = exchange.refuse(refusal.body)
         except NeuralBoxError as error:
-            exchange.generation_id = exchange.generation_id or error.generation_id
+            exchange.describe(generation_id=error.generation_id)
             response = exchange.refuse(error_body(error))
         except ConnectionError:
             raise
@@ -169,8 +169,7 @@ class Gateway:
         self._access.check_host(request)
         exchange.headers |= self._access.cors_headers(request)
         if request.method == "OPTIONS" and "Origin" in request.headers:
-            exchange.status = 204
-            return web.Response(status=204, headers={**exchange.headers, **self._access.preflight_headers(request)})
+            return exchange.respond_without_body(self._access.preflight_headers(request))
         is_serving = self._state is GatewayState.SERVING
         if request.path == "/healthz" and request.method in {"GET", "HEAD"}:
             return exchange.respond(

@@ -71,7 +71,7 @@ class Routes:
     async def _chat(self, exchange: Exchange) -> web.StreamResponse:
         body = await exchange.read_body(self._settings.max_body_bytes)
         chat = parse_chat_request(body)
-        exchange.model = chat.model
+        exchange.describe(model=chat.model)
         headers = {"x-neuralbox-ignored": ", ".join(chat.ignored)} if chat.ignored else {}
         if chat.stream and chat.output_type is None:
             return await self._streamed.stream(exchange, chat, headers)
@@ -80,7 +80,7 @@ class Routes:
         else:
             repetition = exchange.request.headers.get("x-stainless-retry-count", "0") != "0"
             done = await self.whole.complete(chat, hashlib.sha256(body).hexdigest(), is_repetition=repetition)
-        exchange.generation_id, exchange.tokens_used = done.generation.id, done.tokens_used
+        exchange.describe(generation_id=done.generation.id, tokens_used=done.tokens_used)
         headers |= cost_headers(done.generation, done.tokens_used)
         if chat.stream:
             return await _send_whole(exchange, chat, done, headers)

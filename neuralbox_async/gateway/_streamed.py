@@ -72,7 +72,7 @@ class StreamedCalls:
             stream = await ticket.send(lambda: self._open(chat))
             return await self._respond(exchange, chat, headers, stream)
         except NeuralBoxError as error:  # before the first piece of text
-            exchange.tokens_used = tokens_of(error)
+            exchange.describe(tokens_used=tokens_of(error))
             raise
         finally:
             ticket.release(exchange.tokens_used)
@@ -86,13 +86,12 @@ class StreamedCalls:
     ) -> web.StreamResponse:
         try:
             events = await _first_events(stream)
-            exchange.generation_id = stream.generation.id
+            exchange.describe(generation_id=stream.generation.id)
             response = await exchange.start_stream({**headers, **cost_headers(stream.generation, None)})
             await self._send(exchange, response, chat, stream, events)
         finally:
             await stream.aclose()
-            if exchange.tokens_used is None:
-                exchange.tokens_used = stream.generation.tokens_used
+            exchange.describe(tokens_used=stream.generation.tokens_used)
         return response
 
     async def _send(
@@ -119,8 +118,7 @@ class StreamedCalls:
         except NeuralBoxError as error:
             held = cutter.flush()
             body = error_body(error, with_text=False)
-            exchange.tokens_used = tokens_of(error)
-            exchange.note = body.code or body.type
+            exchange.describe(tokens_used=tokens_of(error), note=body.code or body.type)
             await response.write((encoder.text(held) if held else b"") + error_event(body.encode()))
             await response.write_eof()
             return
@@ -160,7 +158,7 @@ class StreamedCalls:
         stream = await ticket.send(lambda: self._open(chat))
         cutter, texts = StopCutter(chat.stops), list[str]()
         try:
-            exchange.generation_id = stream.generation.id
+            exchange.describe(generation_id=stream.generation.id)
             while not cutter.stopped and (events := await stream.read_batch()):
                 texts.append(cutter.feed(text_of(events)))
         finally:
