@@ -16,7 +16,7 @@ FAST_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,call wire)
 FAST := "not process and not signals and not slow and not timing and not hypothesis"
 # The tests of the packages, for other interpreters and other versions of the required packages: the command, the local
 # server, the hosts, the pages and the benchmarks add nothing there, and faults and batches take the most time.
-PACKAGE_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,call http sync wire)
+PACKAGE_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,call http sync web wire)
 PACKAGES := "not slow and not timing"
 # The fast paths are in the core: the facade adds nothing there.
 CORE_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,batch call faults http wire)

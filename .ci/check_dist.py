@@ -26,7 +26,7 @@ OTHER_SDIST_FILES = (
     ".ci/run",
     "tests/packaging/test_metadata.py",
 )
-IMPORT_ALL = "import neuralbox_async, neuralbox_sync, neuralbox_async.testing"
+IMPORT_ALL = "import neuralbox_async, neuralbox_sync, neuralbox_async.testing, neuralbox_async.web, neuralbox_sync.web"
 
 ROOT = Path(__file__).resolve().parent.parent
 

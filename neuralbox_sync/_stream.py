@@ -149,6 +149,16 @@ class Stream(BulkIterator[AsyncStream[Y], neuralbox_async.StreamEvent], Generic[
         return self._here.call(self._subject.get_final_value)
 
 
+def subject_of(stream: Stream[Y]) -> AsyncStream[Y]:
+    """Return what *stream* is a view of, for `neuralbox_sync.web`."""
+    return stream._subject  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+
+
+def call_on_loop(stream: Stream[Any], function: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of the coroutine *function*, run on the loop of *stream*."""
+    return stream._loop_here().call(function)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+
 class _Partials(Iterator[Any]):
     """The blocking iterator over *partials*."""
 

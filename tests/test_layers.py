@@ -147,7 +147,8 @@ IMPORTS = {
     },
     # Users of the public names.
     "testing": {PUBLIC},
-    "neuralbox_sync": {PUBLIC},
+    "web": {PUBLIC},
+    "neuralbox_sync": {PUBLIC, "web"},
     "otel": {PUBLIC},
     "gateway": {PUBLIC},
     "_cli": {PUBLIC, "gateway", "neuralbox_sync", "testing"},
@@ -189,10 +190,13 @@ HTTP_IMPORTS = {
 
 # Libraries that only some packages or modules import.
 LIBRARIES = {
-    "aiohttp": {"_http", "gateway", "testing"},
+    "aiohttp": {"_http", "gateway", "testing", "web"},
     "cattrs": {"_wire.output_structuring", "_wire.structuring"},
     "orjson": {"_wire.json"},
     "opentelemetry": {"otel"},
+    "django": {"web._django"},
+    "flask": {"neuralbox_sync"},
+    "starlette": {"web._starlette"},
     "click": {"_cli"},
     "jsonschema": {"_json_schema"},
     "referencing": {"_json_schema"},
@@ -330,6 +334,7 @@ HEAVY = {
         ("import neuralbox_async; neuralbox_async.AsyncNeuralBox('key')", set()),
         ("import neuralbox_sync", set()),
         ("import neuralbox_async.testing", set()),
+        ("import neuralbox_async.web, neuralbox_sync.web", {"anyio", "asyncio", "ssl", "socket", "_hashlib"}),
         ("import neuralbox_async.testing._pytest_plugin", {"pytest", "unittest", "socket", "_hashlib"}),
     ],
 )

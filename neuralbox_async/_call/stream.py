@@ -265,13 +265,16 @@ class AsyncStream(StreamLifetime[T], AsyncOnly):
         generation_id, whole = self._start.id, None
         hopeless = isinstance(error, GenerationFailedError | ClientClosedError)
         if self._recover is not None and generation_id is not None and not hopeless:
+            started = self._now()
             try:
                 with nullcontext() if self._record is None else self._record.as_parent():
-                    whole = await self._recover(generation_id, self._timeouts.total)
+                    whole = await self._recover(generation_id, self._timeouts.recovery_deadline(started))
             except GenerationFailedError as failure:
                 error = failure
             except NeuralBoxError as failure:
                 error.add_note(f"recovering generation {generation_id} failed: {failure}")
+            finally:
+                self._timeouts.count_recovery(self._now() - started)
             self._check_not_closed()
         so_far = self.generation
         if whole is not None and whole.content.startswith(so_far.content):

@@ -157,7 +157,7 @@ class StreamLifetime(TypedStream[T]):
     def _close(self) -> None:
         if self._state in TRANSITIONS:
             self._move(StreamState.COMPLETE if self._has_ended() else StreamState.CLOSED)
-            self._pending.clear()
+        self._pending.clear()  # also of one that was interrupted while it was opened
         if self._finalizer is not None:
             self._finalizer.detach()
         if self._reader is not None:

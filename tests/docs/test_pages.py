@@ -13,6 +13,7 @@ from documents import FOR_CONTRIBUTORS, PAGES, ROOT, anchors, blocks, code_in, l
 
 import neuralbox_async
 import neuralbox_sync
+import neuralbox_sync.web
 from neuralbox_async import (
     APIStatusError,
     AsyncNeuralBox,
@@ -27,6 +28,7 @@ from neuralbox_async import (
     gateway,
     otel,
     testing,
+    web,
 )
 from neuralbox_async._options import CallOptions
 from neuralbox_async.testing import NeuralBoxServer
@@ -85,7 +87,7 @@ def test_reference():
     pages = [page for page in PAGES if page.parent == ROOT / "docs" / "reference"]
     directive = re.compile(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)", re.MULTILINE)
     documented = [name for page in pages for name in directive.findall(read(page))]
-    packages = (neuralbox_async, neuralbox_sync, testing, otel, gateway)
+    packages = (neuralbox_async, neuralbox_sync, testing, otel, web, neuralbox_sync.web, gateway)
     public = {name for package in packages for name in package.__all__} - {"__version__"}
 
     assert sorted(public) == sorted(documented)
@@ -94,15 +96,8 @@ def test_reference():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_names(page):
     """Every class that a page names exists and is public; pages for contributors may name private ones."""
-    known = {
-        *neuralbox_async.__all__,
-        *testing.__all__,
-        *otel.__all__,
-        *gateway.__all__,
-        "NeuralBox",
-        "Stream",
-        *vars(builtins),
-    }
+    known = {*neuralbox_async.__all__, *testing.__all__, *otel.__all__, *web.__all__, *neuralbox_sync.web.__all__}
+    known |= {*gateway.__all__, "NeuralBox", "Stream", *vars(builtins)}
     if page in FOR_CONTRIBUTORS:
         known |= {name for source in SOURCES for name in re.findall(r"^class (\w+)", read(source), re.MULTILINE)}
     if page == CHANGELOG:
