@@ -24,8 +24,10 @@ CORE := "not process and not signals and not slow and not timing"
 BENCH_ARGS ?=
 # Other SDKs and HTTP clients to measure, each in a virtual environment of its own.
 OTHER_SDKS := requests httpx openai anthropic
+# Frameworks that reach models through the gateway, each in a virtual environment of its own.
+GATEWAY_TOOLS := langchain-openai litellm
 
-.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-all lint format bench bench-other-sdks docs dist clean
+.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-all test-gateway test-gateway-tools lint format bench bench-other-sdks bench-gateway docs dist clean
 # Otherwise make removes this stamp at the end, as an intermediate file of a pattern rule.
 .PRECIOUS: .venv-%/.test
 
@@ -70,6 +72,16 @@ test-oldest: .venv-oldest/.test ## run the tests of the packages with the lowest
 test-next: .venv-next/.test ## run the tests of the packages with pre-releases of the required packages; may fail
 	.venv-next/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(PACKAGES) $(PYTEST_ARGS)
 
+test-gateway: .venv-gateway/.test ## run the tests of the gateway with OpenAI's own client
+	.venv-gateway/bin/python $(PYTEST) tests/gateway_clients/test_openai.py $(PYTEST_ARGS)
+
+# Their imports and connections give warnings, which are not ours.
+test-gateway-tools: $(GATEWAY_TOOLS:%=.venv-tool-%/.test) ## run the tests of the gateway with LangChain and LiteLLM
+	@status=0; for tool in $(GATEWAY_TOOLS); do \
+		.venv-tool-$$tool/bin/python $(PYTEST) --override-ini=filterwarnings=default \
+			tests/gateway_clients/test_$${tool%%-*}.py $(PYTEST_ARGS) || status=1; \
+	done; exit $$status
+
 test-%: .venv-%/.test ## run all tests on another CPython of this machine: make test-3.12
 	.venv-$*/bin/python $(PYTEST) $(PYTEST_ARGS)
 
@@ -99,6 +111,9 @@ bench: .venv/.bench ## run the benchmarks, some ten minutes (BENCH_ARGS="--only 
 
 bench-other-sdks: .venv/.bench $(OTHER_SDKS:%=.venv-sdk-%/.sdk) ## run the benchmarks with other SDKs, each in a virtual environment of its own
 	.venv/bin/python -m benchmarks --other-sdks $(BENCH_ARGS)
+
+bench-gateway: .venv/.dev .venv-proxy-litellm/.proxy ## measure the gateway beside LiteLLM's proxy
+	.venv/bin/python -m benchmarks.gateway --litellm .venv-proxy-litellm/bin/python $(BENCH_ARGS)
 
 docs: .venv/.dev ## build the documentation site in build/docs; open build/docs/index.html
 	.venv/bin/python -m sphinx --fresh-env --quiet --fail-on-warning --keep-going --builder html docs build/docs
@@ -136,11 +151,29 @@ clean: ## remove all files that these targets made
 	@$(@D)/$(PIP) $*
 	@touch $@
 
+.venv-proxy-%/.proxy: | .venv/bin/python
+	@.ci/make-venv .venv/bin/python $(@D)
+	@echo 'installing the proxy of $* into $(@D)'
+	@$(@D)/$(PIP) '$*[proxy]'
+	@touch $@
+
 .venv-oldest/.test: $(METADATA) .ci/lowest_versions.py | .venv/bin/python
 	@[ -x .venv-oldest/bin/python ] || .ci/make-venv .venv/bin/python .venv-oldest
 	@echo 'installing the lowest versions and the requirements of the tests into .venv-oldest'
 	@.venv-oldest/bin/python .ci/lowest_versions.py >.venv-oldest/constraints.txt
 	@.venv-oldest/$(PIP) --constraint .venv-oldest/constraints.txt --editable '.[cli,speed]' --group test
+	@touch $@
+
+.venv-gateway/.test: $(METADATA) | .venv/bin/python
+	@[ -x .venv-gateway/bin/python ] || .ci/make-venv .venv/bin/python .venv-gateway
+	@echo 'installing OpenAI'"'"'s client and the requirements of its tests into .venv-gateway'
+	@.venv-gateway/$(PIP) --editable '.[cli]' --group gateway
+	@touch $@
+
+.venv-tool-%/.test: $(METADATA) | .venv/bin/python
+	@[ -x .venv-tool-$*/bin/python ] || .ci/make-venv .venv/bin/python .venv-tool-$*
+	@echo 'installing $* and the requirements of its tests into .venv-tool-$*'
+	@.venv-tool-$*/$(PIP) --editable '.[cli]' --group gateway $*
 	@touch $@
 
 # pip's --pre would apply to the test tools as well.

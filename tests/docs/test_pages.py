@@ -25,6 +25,7 @@ from neuralbox_async import (
     OnChanged,
     OnUnknown,
     RetryPolicy,
+    gateway,
     otel,
     testing,
     web,
@@ -51,8 +52,11 @@ SOURCES = [source for package in ("neuralbox_async", "neuralbox_sync") for sourc
 # Classes and constants of other packages.
 FOREIGN_NAMES = {"ClientSession", "ClientResponse", "ClientConnectorError", "StreamingResponse", "TestClient"}
 FOREIGN_NAMES |= {"AsyncOpenAI", "EventSource", "OpenAI", "OpenAIError"}
+FOREIGN_NAMES |= {"ChatOpenAI"}
 FOREIGN_NAMES |= {"NamedTuple", "NewType", "TypedDict"}
-FOREIGN_OPTIONS = {"--verifytypes", "--no-buffer", "--data", "--check"}
+FOREIGN_OPTIONS = {"--verifytypes", "--no-buffer", "--data", "--json", "--check"}
+# Of pip and useradd in a Dockerfile.
+FOREIGN_OPTIONS |= {"--no-cache-dir", "--system"}
 # Of uvicorn, gunicorn and Celery.
 FOREIGN_OPTIONS |= {"--app", "--concurrency", "--preload", "--threads", "--worker-class", "--workers"}
 
@@ -83,7 +87,7 @@ def test_reference():
     pages = [page for page in PAGES if page.parent == ROOT / "docs" / "reference"]
     directive = re.compile(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)", re.MULTILINE)
     documented = [name for page in pages for name in directive.findall(read(page))]
-    packages = (neuralbox_async, neuralbox_sync, testing, otel, web, neuralbox_sync.web)
+    packages = (neuralbox_async, neuralbox_sync, testing, otel, web, neuralbox_sync.web, gateway)
     public = {name for package in packages for name in package.__all__} - {"__version__"}
 
     assert sorted(public) == sorted(documented)
@@ -93,7 +97,7 @@ def test_reference():
 def test_names(page):
     """Every class that a page names exists and is public; pages for contributors may name private ones."""
     known = {*neuralbox_async.__all__, *testing.__all__, *otel.__all__, *web.__all__, *neuralbox_sync.web.__all__}
-    known |= {"NeuralBox", "Stream", *vars(builtins)}
+    known |= {*gateway.__all__, "NeuralBox", "Stream", *vars(builtins)}
     if page in FOR_CONTRIBUTORS:
         known |= {name for source in SOURCES for name in re.findall(r"^class (\w+)", read(source), re.MULTILINE)}
     if page == CHANGELOG:

@@ -16,6 +16,7 @@ import pytest
 
 import neuralbox_async
 import neuralbox_sync
+import neuralbox_sync.web
 from neuralbox_async import AsyncBatch, AsyncNeuralBox, AsyncStream, Generation
 from neuralbox_sync import Batch, NeuralBox, Stream
 
@@ -151,8 +152,8 @@ def test_public_names():
 
 
 def test_size():
-    """The facade stays thin: under 700 statements, without its signatures."""
-    files = pathlib.Path(neuralbox_sync.__file__).parent.glob("*.py")
+    """The facade stays thin: under 700 statements, without its signatures and the helpers for web servers."""
+    files = set(pathlib.Path(neuralbox_sync.__file__).parent.glob("*.py")) - {pathlib.Path(neuralbox_sync.web.__file__)}
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
     overloads = sum("overload" in map(ast.unparse, getattr(node, "decorator_list", [])) for node in nodes)
 
