@@ -1,4 +1,4 @@
-"""Fixtures for JSON with orjson and without it, and for the fast paths."""
+"""Fixtures for JSON with orjson and without it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from neuralbox_async import _fast_paths
 from neuralbox_async._wire import json as wire_json
 
 
@@ -17,12 +16,6 @@ def json_library(request, monkeypatch):
         pytest.importorskip("orjson")
     else:
         monkeypatch.setattr(wire_json, "orjson", None)
-
-
-@pytest.fixture
-def fast_paths_on(monkeypatch):
-    """Switch the fast paths on, also when the environment has switched them off."""
-    monkeypatch.setattr(_fast_paths, "enabled", lambda: True)
 
 
 @pytest.fixture
