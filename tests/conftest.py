@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings, strategies
 
 from neuralbox_async import AsyncNeuralBox, RetryPolicy
 from neuralbox_async.testing import NeuralBoxServer
@@ -53,6 +53,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish():
     """Hide what the collection made from the garbage collector: `gc.collect` in a test then takes milliseconds."""
+    given(strategies.none())(lambda _: None)()  # Hypothesis looks once, with the garbage collector, for what it made
     gc.collect()
     gc.freeze()
 
