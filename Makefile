@@ -29,7 +29,7 @@ BENCH_ARGS ?=
 # Other SDKs and HTTP clients to measure, each in a virtual environment of its own.
 OTHER_SDKS := requests httpx openai anthropic
 
-.PHONY: help demo test test-fast test-process test-slow test-thorough test-timing coverage test-general test-oldest test-next test-others test-all lint format bench bench-other-sdks docs dist clean
+.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-all lint format bench bench-other-sdks docs dist clean
 # Otherwise make removes these stamps at the end, as intermediate files of a pattern rule.
 .PRECIOUS: .venv-%/.test .venv-%/.packages-test
 
@@ -39,9 +39,9 @@ help: ## show this list
 demo: .venv/.demo ## show a generation, a stream, a blocking call and a batch, on a local server
 	.venv/bin/neuralbox demo
 
-test: .venv/.dev ## run all tests but slow ones, those that measure time last (PYTEST_ARGS="-k sse": only these)
+test: .venv/.dev ## run all tests, those that measure time last (PYTEST_ARGS="-k sse": only these)
 ifeq ($(PYTEST_ARGS),)
-	.venv/bin/python $(PYTEST) -m "not slow and not timing"
+	.venv/bin/python $(PYTEST) -m "not timing"
 	.venv/bin/python $(TIMING)
 else
 	.venv/bin/python $(PYTEST) $(PYTEST_ARGS)
@@ -52,9 +52,6 @@ test-fast: .venv/.dev ## run the quick tests of the core: no process, no generat
 
 test-thorough: .venv/.dev ## run the property tests with 1000 random examples each
 	.venv/bin/python $(PYTEST) --hypothesis-profile=thorough -m hypothesis $(PYTEST_ARGS)
-
-test-slow: .venv/.dev ## run the slow tests, which try every step of what others sample, some minutes
-	.venv/bin/python $(PYTEST) -m "slow and not timing" $(PYTEST_ARGS)
 
 test-process: .venv/.dev ## run the tests that start processes, except slow ones and those that measure time
 	.venv/bin/python $(PYTEST) -m "process and not slow and not timing" $(PYTEST_ARGS)
@@ -77,8 +74,8 @@ test-oldest: .venv-oldest/.test ## run the tests of the packages with the lowest
 test-next: .venv-next/.test ## run the tests of the packages with pre-releases of the required packages; may fail
 	.venv-next/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(OTHER_VERSIONS) $(PYTEST_ARGS)
 
-test-%: .venv-%/.test ## run all tests but slow ones on another CPython of this machine: make test-3.12
-	.venv-$*/bin/python $(PYTEST) -m "not slow" $(PYTEST_ARGS)
+test-%: .venv-%/.test ## run all tests on another CPython of this machine: make test-3.12
+	.venv-$*/bin/python $(PYTEST) $(PYTEST_ARGS)
 
 # "3.12 3.13": the CPythons of this machine without that of .venv.
 OTHERS = $$(.ci/interpreters | sed "/^$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') /d; s/ .*//")
@@ -90,7 +87,7 @@ test-others: .venv/.dev ## run the tests of the packages on the other CPythons o
 	@others="$(OTHERS)"; [ -z "$$others" ] || \
 	$(MAKE) --no-print-directory --keep-going $$(printf 'test-packages-%s ' $$others)
 
-test-all: .venv/.dev ## run all tests but slow ones on every CPython of this machine, from 3.11 on
+test-all: .venv/.dev ## run all tests on every CPython of this machine, from 3.11 on
 	@$(MAKE) --no-print-directory --keep-going test $$(printf 'test-%s ' $(OTHERS))
 
 lint: .venv/.dev ## check style, format, types and workflows
@@ -120,6 +117,7 @@ dist: .venv/.dev ## build sdist and wheel, and test the wheel in a clean environ
 
 clean: ## remove all files that these targets made
 	rm -rf .venv .venv-* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find neuralbox_async neuralbox_sync tests benchmarks docs -name __pycache__ -prune -exec rm -r {} +
 
 .venv/bin/python:
 	@python=$$(.ci/interpreters --first) && .ci/make-venv "$$python" .venv
