@@ -34,6 +34,12 @@ REQUEST_ATTRIBUTES = [
 
 
 @pytest.fixture
+def server():
+    with NeuralBoxServer() as running:
+        yield running
+
+
+@pytest.fixture
 def unknown_again():
     """Check the signatures of aiohttp again, before the test and after it."""
     is_known_aiohttp.cache_clear()

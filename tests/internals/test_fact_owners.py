@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -41,16 +42,21 @@ def writes(tree):
     yield from visit(tree, None, None)
 
 
+@functools.cache
 def modules():
-    for package in PACKAGES:
-        for path in sorted(package.rglob("*.py")):
-            yield path.relative_to(package.parent).as_posix(), ast.parse(path.read_text())
+    """Return the syntax trees of the packages by file."""
+    return {
+        path.relative_to(package.parent).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        for package in PACKAGES
+        for path in sorted(package.rglob("*.py"))
+        if any(fact in path.read_text(encoding="utf-8") for fact in FACTS)
+    }
 
 
 def test_only_owners_write_facts():
     """No module sets a fact of an error but the constructors in `_errors` and `Call.annotate`."""
     strangers = []
-    for module, tree in modules():
+    for module, tree in modules().items():
         for cls, function, target, fact in writes(tree):
             # An object may write an attribute of the same name on itself, an error only in its constructor.
             own = target == "self" and (module != "neuralbox_async/_errors.py" or function == "__init__")
@@ -62,7 +68,7 @@ def test_only_owners_write_facts():
 
 def test_annotate_is_found():
     """`Call.annotate` sets each fact that a constructor cannot know."""
-    tree = dict(modules())[ANNOTATE[0]]
+    tree = modules()[ANNOTATE[0]]
 
     assert {"attempts", "elapsed", "billed", "request_sent", "generation_id"} == {
         fact for cls, function, _, fact in writes(tree) if (cls, function) == ANNOTATE[1:]

@@ -62,6 +62,12 @@ class Parts:
 
 
 @pytest.fixture
+def journal(tmp_path):
+    """Return the path of a journal that does not exist yet."""
+    return tmp_path / "run.jsonl"
+
+
+@pytest.fixture
 def parts(journal):
     """Make a coordinator with a journal and a budget of 20 tokens."""
     parts = Parts(journal, 20)
