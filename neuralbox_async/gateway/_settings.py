@@ -67,7 +67,7 @@ class GatewaySettings:
 
     def __attrs_post_init__(self) -> None:
         if not self.host or self.host != self.host.strip():
-            raise InvalidParameterError("host", self.host, "an address to listen on")
+            raise InvalidParameterError("host", self.host, "a name or address of this machine")
         if self.port > 65535:
             raise InvalidParameterError("port", self.port, "at most 65535")
         for name in self.allowed_hosts:
