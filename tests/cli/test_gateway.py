@@ -133,7 +133,7 @@ def _refuses(process):
         (("--token-file", "missing.txt"), "'missing.txt' does not exist"),
         (("--token-file", "short.txt"), "the token must be at least 16 characters"),
         (("--token-file", "latin.txt"), "latin.txt is not text in UTF-8"),
-        (("--host", " "), "--host must be an address to listen on"),
+        (("--host", " "), "--host must be a name or address of this machine"),
     ],
 )
 def test_usage_errors(run, folder, options, message):
