@@ -49,7 +49,8 @@ def run_rows(
     Return the results of *rows*, in their order. Blocks; from any thread.
 
     *connect* returns the link to the coordinator. *on_last_started* is called, in this thread, when no row waits any
-    more for others of this process. Raises only errors of the settings, such as a missing API key.
+    more for others of this process, or when the coordinator is lost: the engine may need the thread to start another
+    one. Raises only errors of the settings, such as a missing API key.
     """
     worker = _enter(settings, connect)
     try:
@@ -88,6 +89,7 @@ class ProcessWorker:
     def __init__(self, settings: WorkerSettings, connect: Callable[[], Link]) -> None:
         self._settings, self._connect = settings, connect
         self._users = 0
+        self._waiting: set[threading.Event] = set()  # of partitions with rows that wait for others
         self._pid = os.getpid()
         self._is_ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -118,9 +120,11 @@ class ProcessWorker:
         if self._loop is None or self._runner is None:
             raise self._failure or BatchStateError("the worker has ended")
         started = threading.Event()
+        self._waiting.add(started)
         future = asyncio.run_coroutine_threadsafe(self._runner.run(rows, started.set), self._loop)
         future.add_done_callback(lambda _: started.set())
         started.wait()
+        self._waiting.discard(started)
         on_last_started()
         try:
             return future.result()
@@ -161,6 +165,7 @@ class ProcessWorker:
                 limits,
                 reconnect_timeout=settings.reconnect_timeout,
                 width=settings.width,
+                on_lost=self._release_threads,
             )
             self._loop = asyncio.get_running_loop()
             self._runner = RowRunner(session, executor, call_options, settings, output)
@@ -170,6 +175,10 @@ class ProcessWorker:
                 await self._wait_until_idle(session)
                 group.cancel_scope.cancel()
             await session.leave()
+
+    def _release_threads(self) -> None:
+        for started in self._waiting.copy():
+            started.set()
 
     async def _wait_until_idle(self, session: WorkerSession) -> None:
         idle = 0.0

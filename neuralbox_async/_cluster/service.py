@@ -240,13 +240,18 @@ class CoordinatorService:
         with self._lock:
             self._claims.stop(BatchStateError("the batch was closed before this request was sent"))
 
-    def finish(self) -> None:
-        """End: all tasks have returned, or are lost. Closes the journal unless a worker still holds claims. Idempotent."""
+    def finish(self) -> bool:
+        """
+        End: all tasks have returned, or are lost. Idempotent.
+
+        Returns whether the journal is closed; while a worker still holds claims, it is not yet.
+        """
         self.stop()
         self._finished.set()
         with self._lock:
             self._claims.waits_for_absent = False
             self._close_if_idle()
+            return self._closed
 
     # -------------------------------------------------------------------------------------------------------- private
 

@@ -35,6 +35,7 @@ _BUSY_INTERVAL = 0.5  # seconds until a claim is repeated whose key another one 
 _RECONNECT_INTERVAL = 0.5
 _MAX_AHEAD = 64  # claims that wait for a place
 _SMOOTHING = 0.3
+_RATE_WINDOW = 0.5  # seconds
 
 
 class ClaimLostError(JournalError):
@@ -66,16 +67,25 @@ class WorkerSession:
     One worker process in one batch. All methods belong to one event loop; `run` has to run while it is used.
 
     *connect* returns the link to the coordinator, each time that it has to be found again; it blocks, and may raise.
-    *reconnect_timeout*: seconds after which a lost coordinator is not waited for any more.
+    *reconnect_timeout*: seconds after which a lost coordinator is not waited for any more; *on_lost* is called each time
+    that it could not be reached.
     """
 
     def __init__(
-        self, name: str, connect: Callable[[], Link], limits: LearnedLimits, *, reconnect_timeout: float, width: int
+        self,
+        name: str,
+        connect: Callable[[], Link],
+        limits: LearnedLimits,
+        *,
+        reconnect_timeout: float,
+        width: int,
+        on_lost: Callable[[], object] = lambda: None,
     ) -> None:
         self.name = name
         self.unpriced: tuple[str, ...] = ()
         self.stopped_by: NeuralBoxError | None = None
         self.ahead = width // 4 + 1  # claims that may wait for a place, so that no place waits for an exchange
+        self._on_lost = on_lost
         self._connect, self._limits, self._reconnect_timeout = connect, limits, reconnect_timeout
         self._link: Link | None = None
         self._changed, self._confirmed = Notifier(), Notifier()
@@ -94,7 +104,7 @@ class WorkerSession:
         self._last, self._interval, self._retry_at = -math.inf, _MIN_INTERVAL, 0.0
         self._lease = 30.0
         self._latency = self._rate = self._trip = 0.0
-        self._ended_since = 0
+        self._ended_since, self._counted_since = 0, -math.inf
         self._failure: NeuralBoxError | None = None
 
     # ----------------------------------------------------------------------------------------------------------- claims
@@ -280,6 +290,7 @@ class WorkerSession:
             except Exception as error:  # noqa: BLE001 - of any transport
                 lost_at = sent_at if lost_at is None else lost_at
                 self._link = None
+                self._on_lost()
                 if sent_at - lost_at >= (self._reconnect_timeout if patience is None else patience):
                     lost = "the coordinator of the batch was lost; outcomes that it has not confirmed are unresolved"
                     raise BatchStateError(f"{lost} ({type(error).__name__})") from None
@@ -330,13 +341,14 @@ class WorkerSession:
     def _adapt(self, started: float) -> None:
         """Set the interval, and the claims that may wait, by what requests and exchanges take."""
         now = time.monotonic()
-        if self._last > -math.inf:
-            self._rate += _SMOOTHING * (self._ended_since / max(now - self._last, 1e-3) - self._rate)
-        self._trip += _SMOOTHING * (now - started - self._trip)
+        if now - self._counted_since >= _RATE_WINDOW:
+            self._rate = self._ended_since / (now - self._counted_since)
+            self._ended_since, self._counted_since = 0, now
+        self._trip += _SMOOTHING * (min(_MAX_INTERVAL, now - started) - self._trip)
         self._interval = min(_MAX_INTERVAL, max(_MIN_INTERVAL, _PART_OF_LATENCY * self._latency))
         if self._rate:
             self.ahead = min(_MAX_AHEAD, 1 + math.ceil(2 * self._rate * (self._interval + self._trip)))
-        self._ended_since, self._last = 0, now
+        self._last = now
 
 
 def unsent_line(key: str) -> bytes:
