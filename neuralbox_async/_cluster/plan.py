@@ -91,7 +91,7 @@ def make_plan(
         worker=WorkerSettings(
             run=run,
             defaults=RequestDefaults(model=model, system=system, temperature=temperature, max_tokens=max_tokens),
-            rows=RowFormat(prompt=prompt, key=key),
+            row_format=RowFormat(prompt=prompt, key=key),
             width=check_count("max_concurrency_per_worker", max_concurrency_per_worker, minimum=1),
             needs_prices=budget is not None,
             timeout=timeout,

@@ -182,8 +182,10 @@ class ProcessWorker:
 
     async def _wait_until_idle(self, session: WorkerSession) -> None:
         idle = 0.0
-        while idle < _IDLE_TIMEOUT and not (session.has_failed and idle):
+        while True:
             await anyio.sleep(_POLL_INTERVAL)
             with _lock:
                 idle = 0.0 if self._users else idle + _POLL_INTERVAL
-                self._is_ending = idle >= _IDLE_TIMEOUT or (session.has_failed and idle > 0)
+                if idle and (idle >= _IDLE_TIMEOUT or session.has_failed):
+                    self._is_ending = True
+                    return

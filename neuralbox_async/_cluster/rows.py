@@ -114,7 +114,7 @@ class RowRunner:
     async def _result(self, index: int, row: object) -> RowResult:
         item: object = None
         try:
-            item = self._settings.rows.item(row)
+            item = self._settings.row_format.item(row)
             request = self._settings.defaults.request(item)
             self._encode(request, self._options.headers)
         except Exception as error:  # noqa: BLE001 - of methods of the user's own values, or of the user's functions

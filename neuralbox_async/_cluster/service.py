@@ -43,8 +43,8 @@ class ServiceOptions:
     """
     The options of a coordinator, validated by the driver.
 
-    *lease*: seconds after which a worker that does not report is lost, and a driver too. *restarted*: whether it
-    replaces one that was lost, whose workers may live.
+    *lease*: seconds after which a worker that does not report is lost; *driver_lease*: the same for the driver.
+    *restarted*: whether it replaces a coordinator that was lost, whose workers may live.
     """
 
     journal: str
@@ -53,6 +53,7 @@ class ServiceOptions:
     on_unknown: str = "skip"
     on_changed: OnChanged = "raise"
     lease: float = 30.0
+    driver_lease: float = 30.0
     restarted: bool = False
 
 
@@ -133,7 +134,7 @@ class CoordinatorService:
         self._calls = 0
         now = time.monotonic()
         self._absent_until = now + options.lease
-        self._driver_expires = now + 2 * options.lease
+        self._driver_expires = now + 2 * options.driver_lease
         self._finished = threading.Event()  # no worker is expected any more
         self._closed = False
         threading.Thread(target=self._keep_house, name="neuralbox-coordinator", daemon=True).start()
@@ -215,9 +216,9 @@ class CoordinatorService:
     # ------------------------------------------------------------------------------------------------- for the driver
 
     def report(self) -> ClusterReport:
-        """Return the report so far. The driver calls it more often than once per *lease*, to show that it lives."""
+        """Return the report so far. The driver calls it often, to show that it lives."""
         with self._lock:
-            self._driver_expires = time.monotonic() + self._options.lease
+            self._driver_expires = time.monotonic() + self._options.driver_lease
             keys = [key for key in self._journal.unresolved_keys if not self._claims.is_held(key)]
             return ClusterReport(
                 completed=self._outcomes["completed"],

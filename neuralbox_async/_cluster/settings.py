@@ -75,7 +75,7 @@ class WorkerSettings:
 
     run: str
     defaults: RequestDefaults
-    rows: RowFormat
+    row_format: RowFormat
     width: int
     needs_prices: bool
     timeout: float | NotGiven | None

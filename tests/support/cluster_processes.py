@@ -6,6 +6,7 @@ A batch on several processes without an engine: a coordinator, workers, and a dr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -54,7 +55,7 @@ def settings_of(run, **changes):
     values = {
         "run": run,
         "defaults": RequestDefaults(model="gpt-5"),
-        "rows": RowFormat(key="n"),
+        "row_format": RowFormat(key="n"),
         "width": 8,
         "needs_prices": True,
         "timeout": 30.0,
@@ -110,6 +111,7 @@ class Cluster:
 
     def __enter__(self):
         self.start_host(restarted=False)
+        threading.Thread(target=self._beat, daemon=True).start()
         return self
 
     def __exit__(self, *exc_info):
@@ -126,10 +128,17 @@ class Cluster:
         if line != "ready\n":
             raise RuntimeError("the coordinator did not start")
 
+    def _beat(self):
+        """Show the coordinator that the driver lives."""
+        while not self._ended:
+            with contextlib.suppress(Exception):
+                self.service().report()
+            time.sleep(0.3)
+
     def kill_host(self):
         """Kill the coordinator, and start another."""
         self.host.kill()
-        self.host.wait()
+        self.host.communicate()
         self.start_host(restarted=True)
 
     def submit(self, partitions):
@@ -167,6 +176,7 @@ class Cluster:
                 else:
                     self._tasks.append(task)
             if not line.endswith("\n") and not self._ended:
+                worker.communicate()
                 self.workers[index] = start(self._environment, "work", self.address, self._run, self._width)
 
     @property
