@@ -14,7 +14,7 @@ import distributed
 
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async.dask._coordinator import CoordinatorActor
-from neuralbox_async.dask._tasks import column_names, dicts_of, frame_of, results_of, run_frame, run_partition
+from neuralbox_async.dask._tasks import dicts_of, frame_of, results_of, run_frame, run_partition, with_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,20 +164,19 @@ class DaskBatch:
         Wait for all results, and return the Dask DataFrame of the rows with the columns of the results.
 
         Its partitions stay in the memory of the workers. The columns are ``key``, ``content``, ``value`` (with an output
-        type), ``tokens_used``, ``error_type``, ``message`` and ``billed``, of objects; see `RowResult`.
+        type), ``tokens_used``, ``error_type``, ``message`` and ``billed``; see `RowResult`.
         """
         import dask.dataframe
 
         if not self._is_frame:
             raise BatchStateError("the rows are no DataFrame: use to_bag()")
-        meta = self._rows._meta.assign(  # noqa: SLF001 - dask's name for the empty frame that describes its columns
-            **dict.fromkeys(column_names(typed=self._plan.worker.output_type is not None))
-        ).astype("object")
-        meta = meta.astype(self._rows.dtypes.to_dict())
+        typed = self._plan.worker.output_type is not None
+        meta = with_columns(self._rows._meta, [], typed=typed)  # noqa: SLF001 - Dask's own name for an empty partition
         parts = [dask.delayed(frame_of)(future) for future in self._all_futures()]
-        return self._persisted(
-            dask.dataframe.from_delayed(parts, meta=meta, divisions=self._rows.divisions, verify_meta=False)
-        )
+        # Dask would make strings of all objects, and values of the output type are objects.
+        with dask.config.set({"dataframe.convert-string": False}):
+            frame = dask.dataframe.from_delayed(parts, meta=meta, divisions=self._rows.divisions, verify_meta=False)
+            return self._persisted(frame)
 
     def _all_futures(self) -> list[Any]:
         if self._partitions is not None:

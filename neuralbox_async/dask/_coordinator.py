@@ -44,6 +44,7 @@ class CoordinatorActor:
     ) -> None:
         self._client, self._plan, self._worker = client, plan, worker
         self._on_report, self._on_lost = on_report, on_lost
+        self.address = ""  # of its worker
         self._future: Any = None
         self._actor: Any = None
         self._count = 0
@@ -70,8 +71,8 @@ class CoordinatorActor:
         self._future, self._actor = future, actor
         # So that the actor outlives this program, until the workers have reported what is in flight.
         self._client.publish_dataset(future, name=self._dataset, override=True)
-        address = next(iter(self._client.who_has([future])[future.key]))
-        self._client.register_plugin(CoordinatorPlugin(self._plan.run, address, future.key))
+        self.address = next(iter(self._client.who_has([future])[future.key]))
+        self._client.register_plugin(CoordinatorPlugin(self._plan.run, self.address, future.key))
 
     @property
     def _dataset(self) -> str:

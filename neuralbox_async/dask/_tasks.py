@@ -105,9 +105,16 @@ def with_columns(frame: Any, results: list[RowResult], *, typed: bool) -> Any:
     """Return the pandas *frame* with the columns of *results*, one for each of its rows."""
     import pandas as pd
 
-    columns = pd.DataFrame([result.columns(typed=typed) for result in results], index=frame.index, dtype="object")
-    columns = columns.reindex(columns=column_names(typed=typed))
-    return frame.assign(**{name: columns[name] for name in columns})
+    return frame.assign(
+        **{
+            name: pd.Series([getattr(result, name) for result in results], index=frame.index, dtype=_dtype_of(name))
+            for name in column_names(typed=typed)
+        }
+    )
+
+
+def _dtype_of(column: str) -> str:
+    return "Int64" if column == "tokens_used" else "object"  # a number or nothing; a string or nothing
 
 
 def column_names(*, typed: bool) -> list[str]:
