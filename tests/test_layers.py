@@ -124,6 +124,20 @@ IMPORTS = {
         "_validation",
         "_wire",
     },
+    # Many calls on several machines.
+    "_cluster": {
+        "_batch",
+        "_call",
+        "_client",
+        "_clock",
+        "_errors",
+        "_lazy_imports",
+        "_logging",
+        "_options",
+        "_types",
+        "_validation",
+        "_wire",
+    },
     "__init__": {
         "_account_types",
         "_api_key",
@@ -147,6 +161,7 @@ IMPORTS = {
     "testing": {PUBLIC},
     "neuralbox_sync": {PUBLIC},
     "otel": {PUBLIC},
+    "dask": {"_batch", "_cluster", "_errors", "_logging", "_options", "_types", "_validation"},
     "_cli": {PUBLIC, "neuralbox_sync", "testing"},
     "__main__": {"_cli"},
 }
@@ -188,6 +203,8 @@ LIBRARIES = {
     "cattrs": {"_wire.output_structuring", "_wire.structuring"},
     "orjson": {"_wire.json"},
     "opentelemetry": {"otel"},
+    "dask": {"dask"},
+    "distributed": {"dask"},
     "click": {"_cli"},
     "jsonschema": {"_cli"},
     "referencing": {"_cli"},

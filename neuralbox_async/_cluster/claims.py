@@ -26,8 +26,9 @@ class HeldClaim:
     """
     A claim that a session holds.
 
-    *reservation*: in the budget: ``"own"``, of a request that this coordinator let start; ``"earlier"``, of *unresolved*,
-    a request that it found in the journal; None after its outcome, or after a 429 of an earlier coordinator.
+    *reservation*: in the budget: ``"own"``, of a request that this coordinator let start; ``"earlier"``, of
+    *unresolved*, a request that it found in the journal; None after its outcome, or after a 429 of an earlier
+    coordinator.
     """
 
     model: str
@@ -118,6 +119,10 @@ class Claims:
                 idempotency_key=held.idempotency_key,
                 lines=self._journal.lines_at(state.invalid),
             )
+        return self._grant_unresolved(session, wanted, state, now)
+
+    def _grant_unresolved(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
+        unresolved = state.unresolved
         if unresolved is not None and unresolved.idempotency_key == wanted.id:
             # The worker repeats a claim that an earlier coordinator granted: the answer was lost, so it was never sent.
             return self._start(session, wanted, None, now, granted=unresolved)
@@ -147,8 +152,8 @@ class Claims:
             self.opens_in = delay
             return None
         has_reservation = held is not None and held.reservation == "own"
-        if not has_reservation and granted is None and not self._reserve(wanted.model):
-            return None if self.stopped_by is None else Grant(id=wanted.id, decision=Decision.STOPPED)
+        if not has_reservation and granted is None and (waits := self._reserve(wanted.model)) is not None:
+            return None if waits else Grant(id=wanted.id, decision=Decision.STOPPED)
         # Should the API honour this header after all, it will not bill a second time.
         idempotency_key = (again.idempotency_key if again is not None else None) or wanted.id
         reserved = self._budget.price(wanted.model) if self._budget.limited else None
@@ -167,16 +172,20 @@ class Claims:
         self._pacer.started(now)
         session.permits += 1
         self._hold(session, wanted.key, claim)
-        return Grant(id=wanted.id, decision=Decision.SEND, idempotency_key=claim.idempotency_key, reserved=claim.reserved)
+        return Grant(
+            id=wanted.id, decision=Decision.SEND, idempotency_key=claim.idempotency_key, reserved=claim.reserved
+        )
 
-    def _reserve(self, model: str) -> bool:
+    def _reserve(self, model: str) -> bool | None:
+        """Reserve the price of *model*: None once it is reserved, otherwise whether waiting can help."""
         if self._budget.reserve(model):
-            return True
-        if self._budget.holding or self.waits_for_absent:
+            return None
+        waits = self._budget.holding or self.waits_for_absent
+        if waits:
             self.opens_in = math.inf
         else:
             self.stop(self._budget.reached_error(model))
-        return False
+        return waits
 
     def _hold(self, session: Session, key: str, claim: HeldClaim) -> None:
         session.held[key] = claim

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from neuralbox_async._errors import RateLimitError
 
-_HEADERS = tuple(f"x-ratelimit-{fact}-{window}" for fact in ("limit", "remaining", "reset") for window in ("hour", "day"))
+_HEADERS = tuple(
+    f"x-ratelimit-{fact}-{window}" for fact in ("limit", "remaining", "reset") for window in ("hour", "day")
+)
 
 
 @attrs.define(eq=False)

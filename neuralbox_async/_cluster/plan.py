@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
 from neuralbox_async._batch.inputs import RequestDefaults
-from neuralbox_async._batch.options import BatchOptions, OnChanged
+from neuralbox_async._batch.options import BatchOptions, OnChanged, OnUnknown
 from neuralbox_async._batch.typed_items import TypedOutput
 from neuralbox_async._cluster.service import ServiceOptions
 from neuralbox_async._cluster.settings import RowFormat, WorkerSettings
@@ -42,7 +42,7 @@ def make_plan(
     max_tokens: int | None,
     key: str | Callable[[Any], Any] | None,
     journal: str | os.PathLike[str],
-    on_unknown: Any,
+    on_unknown: object,
     on_changed: OnChanged,
     budget: int | None,
     max_rate: float | None,
@@ -53,16 +53,12 @@ def make_plan(
     base_url: str | None,
     timeout: float | NotGiven | None = NOT_GIVEN,
     max_retries: int | NotGiven = NOT_GIVEN,
-    client_options: Mapping[str, Any] | None = None,
     lease: float = DEFAULT_LEASE,
 ) -> Plan:
     """Return the plan of a batch with these parameters. Raises `InvalidParameterError`."""
-    if api_key is not None and not callable(api_key):
-        rule = "a function that returns the key and runs in the workers, or None: a key would travel with the tasks"
-        raise InvalidParameterError("api_key", None, rule, show=False)
-    for name, value in (("prompt", prompt), ("key", key)):
-        if not (value is None or isinstance(value, str) or callable(value)):
-            raise InvalidParameterError(name, value, "a string, a function of the row, or None")
+    _check_key_function(api_key)
+    _check_string_or_function("prompt", prompt)
+    _check_string_or_function("key", key)
     if not isinstance(on_unknown, str):
         raise InvalidParameterError("on_unknown", on_unknown, "'retry', 'skip' or 'raise'")
     if not lease >= _MIN_LEASE:
@@ -70,7 +66,7 @@ def make_plan(
     options = BatchOptions(
         max_concurrency=max_concurrency_per_worker,
         journal=journal,
-        on_unknown=on_unknown,  # type: ignore[arg-type]
+        on_unknown=cast("OnUnknown", on_unknown),
         on_changed=on_changed,
         budget=budget,
         max_rate=max_rate,
@@ -100,6 +96,16 @@ def make_plan(
             max_repairs=max_repairs,
             api_key=api_key,
             base_url=base_url,
-            client_options=client_options or {},
         ),
     )
+
+
+def _check_string_or_function(parameter: str, value: object) -> None:
+    if not (value is None or isinstance(value, str) or callable(value)):
+        raise InvalidParameterError(parameter, value, "a string, a function of the row, or None")
+
+
+def _check_key_function(value: object) -> None:
+    if value is not None and not callable(value):
+        rule = "a function that returns the key and runs in the workers, or None: a key would travel with the tasks"
+        raise InvalidParameterError("api_key", None, rule, show=False)

@@ -150,13 +150,12 @@ class ProcessWorker:
         output = None
         if settings.output_type is not None:
             output = TypedOutput.of(settings.output_type, settings.max_repairs)
-        options = {"max_connections": settings.width + _SPARE_CONNECTIONS, **settings.client_options}
         async with _WorkerClient(
             settings.api_key,
             base_url=settings.base_url,
             timeout=settings.timeout,
             max_retries=settings.max_retries,
-            **options,
+            max_connections=settings.width + _SPARE_CONNECTIONS,
         ) as client:
             executor, call_options, limits = client.parts()
             session = WorkerSession(

@@ -92,7 +92,7 @@ class RowClaims:
         if self._session.holds(self._key):
             self._settle("released", None, 0)
 
-    # --------------------------------------------------------------------------------------- results of earlier requests
+    # -------------------------------------------------------------------------------------- results of earlier requests
 
     async def response_of(self, _claim: Claim) -> tuple[str, bytes]:
         """Return what had arrived of a response: a text, or else a part of its body."""

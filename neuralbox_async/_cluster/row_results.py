@@ -71,6 +71,6 @@ def failure_of(row: Any, key: str, error: NeuralBoxError, *, tokens_used: int | 
         tokens_used=tokens_used,
         error_type=type(error).__name__,
         message=error.message,
-        billed=error.billed or "no",
+        billed=error.billed,
         generation_id=error.generation_id,
     )

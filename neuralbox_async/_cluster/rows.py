@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from neuralbox_async._batch import earlier_results
 from neuralbox_async._batch.changed_requests import changed_error
 from neuralbox_async._batch.claim import Claim

@@ -64,8 +64,8 @@ class ClusterReport:
 
     * *completed*: generations of this run. *failed*: requests with an error; *refused*: responses with status 429.
       *done_before*: requests that the journal had as done when they were claimed.
-    * *unresolved*: requests of all runs that may have been billed without a response; *unresolved_keys*: their keys, the
-      first 10,000.
+    * *unresolved*: requests of all runs that may have been billed without a response; *unresolved_keys*: their keys,
+      the first 10,000.
     * *in_flight*: claims that workers hold. *workers*: processes that report.
     * *tokens_used*: NeuralBox tokens billed, by all runs of the journal; *tokens_used_before*: of these, by earlier
       ones. *tokens_possibly_billed*: the price, as far as it is known, of the unresolved ones.
@@ -282,7 +282,12 @@ class CoordinatorService:
 
     def _close_if_idle(self) -> None:
         # Workers that a lost coordinator served may still report, for the time of a lease.
-        if self._finished.is_set() and not self._claims.count and not self._claims.waits_for_absent and not self._closed:
+        if (
+            self._finished.is_set()
+            and not self._claims.count
+            and not self._claims.waits_for_absent
+            and not self._closed
+        ):
             self._closed = True
             self._pacer.close()
             self._journal.close()

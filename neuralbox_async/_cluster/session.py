@@ -67,8 +67,8 @@ class WorkerSession:
     One worker process in one batch. All methods belong to one event loop; `run` has to run while it is used.
 
     *connect* returns the link to the coordinator, each time that it has to be found again; it blocks, and may raise.
-    *reconnect_timeout*: seconds after which a lost coordinator is not waited for any more; *on_lost* is called each time
-    that it could not be reached.
+    *reconnect_timeout*: seconds after which a lost coordinator is not waited for any more; *on_lost* is called each
+    time that it could not be reached.
     """
 
     def __init__(
@@ -126,8 +126,11 @@ class WorkerSession:
         finally:
             self._open.pop(wanted.id, None)
         if one.grant is None:
-            raise self._failure or AssertionError("an answered claim has a grant")
+            raise self._lost_error()
         return one.grant
+
+    def _lost_error(self) -> NeuralBoxError:
+        return self._failure or BatchStateError("the worker has ended")
 
     def _give_back(self, wanted: Wanted, grant: Grant) -> None:
         """Report that nothing will be sent for *grant*, because its claim was cancelled."""

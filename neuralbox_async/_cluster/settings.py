@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -23,8 +23,8 @@ class RowFormat:
 
     * *prompt*: a template (``"Summarise: {text}"``) for the members of the row, or a function of the row that returns a
       prompt or messages. None: the row itself is a prompt, or has ``prompt`` or ``messages``.
-    * *key*: the name of the member with the key of the row, or a function of the row. None: its member ``key`` if it has
-      one, otherwise the hash of the request.
+    * *key*: the name of the member with the key of the row, or a function of the row. None: its member ``key`` if it
+      has one, otherwise the hash of the request.
     """
 
     prompt: str | Callable[[Any], Messages] | None = None
@@ -84,5 +84,4 @@ class WorkerSettings:
     max_repairs: int = 1
     api_key: Callable[[], Any] | None = None
     base_url: str | None = None
-    client_options: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     reconnect_timeout: float = 60.0

@@ -7,13 +7,11 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Self
-
-import dask
-import distributed
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async.dask._coordinator import CoordinatorActor
+from neuralbox_async.dask._library import dask, distributed, optional
 from neuralbox_async.dask._tasks import dicts_of, frame_of, results_of, run_frame, run_partition, with_columns
 
 if TYPE_CHECKING:
@@ -38,7 +36,7 @@ class DaskBatch:
 
     def __init__(
         self,
-        client: distributed.Client,
+        client: Any,
         rows: Any,
         plan: Plan,
         *,
@@ -138,7 +136,7 @@ class DaskBatch:
                 name = f"neuralbox-{run}-{next(self._numbers)}"
                 yield self._client.compute(dask.delayed(function, pure=False)(part, dask_key_name=name))
             return
-        rows = iter(self._rows)
+        rows = iter(cast("Iterable[object]", self._rows))
         while part := list(itertools.islice(rows, self._partition_size)):
             key = f"neuralbox-{run}-{next(self._numbers)}"
             yield self._client.submit(run_partition, settings, part, key=key, pure=False)
@@ -152,22 +150,18 @@ class DaskBatch:
         Its partitions stay in the memory of the workers. The dicts have ``key``, ``content``, ``value`` (with an output
         type), ``tokens_used``, ``error_type``, ``message`` and ``billed``; see `RowResult`.
         """
-        import dask.bag
-
         if self._is_frame:
             raise BatchStateError("the rows are a DataFrame: use to_dataframe()")
         convert = dask.delayed(functools.partial(dicts_of, typed=self._plan.worker.output_type is not None))
-        return self._persisted(dask.bag.from_delayed([convert(future) for future in self._all_futures()]))
+        return self._persisted(optional("dask.bag").from_delayed([convert(future) for future in self._all_futures()]))
 
     def to_dataframe(self) -> Any:
         """
         Wait for all results, and return the Dask DataFrame of the rows with the columns of the results.
 
-        Its partitions stay in the memory of the workers. The columns are ``key``, ``content``, ``value`` (with an output
-        type), ``tokens_used``, ``error_type``, ``message`` and ``billed``; see `RowResult`.
+        Its partitions stay in the memory of the workers. The columns are ``key``, ``content``, ``value`` (with an
+        output type), ``tokens_used``, ``error_type``, ``message`` and ``billed``; see `RowResult`.
         """
-        import dask.dataframe
-
         if not self._is_frame:
             raise BatchStateError("the rows are no DataFrame: use to_bag()")
         typed = self._plan.worker.output_type is not None
@@ -175,14 +169,16 @@ class DaskBatch:
         parts = [dask.delayed(frame_of)(future) for future in self._all_futures()]
         # Dask would make strings of all objects, and values of the output type are objects.
         with dask.config.set({"dataframe.convert-string": False}):
-            frame = dask.dataframe.from_delayed(parts, meta=meta, divisions=self._rows.divisions, verify_meta=False)
+            frame = optional("dask.dataframe").from_delayed(
+                parts, meta=meta, divisions=self._rows.divisions, verify_meta=False
+            )
             return self._persisted(frame)
 
     def _all_futures(self) -> list[Any]:
         if self._partitions is not None:
             raise BatchStateError("the results of this batch were read already")
         self._begin()
-        futures = list(self._partitions or ())
+        futures: list[Any] = list(self._submissions())
         self._futures.update(futures)
         distributed.wait(futures)
         for future in futures:
@@ -215,8 +211,3 @@ class DaskBatch:
 def is_collection(rows: object) -> bool:
     """Return whether *rows* is a Dask bag or DataFrame."""
     return bool(dask.is_dask_collection(rows)) and hasattr(rows, "to_delayed")
-
-
-def is_rows(rows: object) -> bool:
-    """Return whether *rows* can be iterated over as rows."""
-    return isinstance(rows, Iterable)

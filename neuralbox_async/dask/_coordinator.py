@@ -89,7 +89,9 @@ class CoordinatorActor:
                 self._on_report(self._report())
             while not self._actor.finish().result(timeout=_CALL_TIMEOUT):
                 if time.monotonic() > deadline:
-                    logger.warning("requests are still in flight on the cluster; its workers will record their outcomes")
+                    logger.warning(
+                        "requests are still in flight on the cluster; its workers will record their outcomes"
+                    )
                     return
                 time.sleep(_REPORT_INTERVAL / 5)
             if early:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from neuralbox_async._batch.inputs import check_iterable
@@ -44,7 +44,6 @@ def generate(
     base_url: str | None = None,
     timeout: float | NotGiven | None = NOT_GIVEN,
     max_retries: int | NotGiven = NOT_GIVEN,
-    client_options: Mapping[str, Any] | None = None,
     lease: float = DEFAULT_LEASE,
     journal_worker: str | None = None,
     on_progress: Callable[[ClusterReport], object] | None = None,
@@ -75,7 +74,6 @@ def generate(
     * *output_type*, *max_repairs*: as for `generate_many`.
     * *api_key*: a function that returns the key and runs in the workers; None: NEURALBOX_API_KEY of the workers. The
       key itself is refused: it would travel with the tasks. *base_url*: None: NEURALBOX_BASE_URL of the workers.
-      *client_options*: further options of the workers' clients.
     * *timeout*, *max_retries*: of each request, as for `generate_many`.
     * *lease*: seconds without a report after which a worker is taken for lost, and what it had claimed for unresolved.
     * *on_progress*: called about twice a second with a `ClusterReport`, in another thread.
@@ -106,7 +104,6 @@ def generate(
         base_url=base_url,
         timeout=timeout,
         max_retries=max_retries,
-        client_options=client_options,
         lease=lease,
     )
     return DaskBatch(

@@ -6,11 +6,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import distributed
-from distributed.actor import Actor
+from distributed import WorkerPlugin
 
 from neuralbox_async._cluster.process_worker import run_rows
+from neuralbox_async._cluster.row_results import COLUMNS
 from neuralbox_async._cluster.service import CoordinatorService
+from neuralbox_async._validation import is_mapping
+from neuralbox_async.dask._library import distributed, optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +37,7 @@ class _Place:
 _places: dict[str, _Place] = {}  # by run
 
 
-class CoordinatorPlugin(distributed.WorkerPlugin):
+class CoordinatorPlugin(WorkerPlugin):
     """Tells each worker, also those that join later, where the coordinator of *run* is."""
 
     def __init__(self, run: str, address: str, key: str) -> None:
@@ -62,7 +64,7 @@ class ActorLink:
         if place is None:
             raise ConnectionError("this worker does not know the coordinator of the batch")
         self._place = place
-        self._actor: Any = Actor(CoordinatorService, place.address, place.key, place.worker)
+        self._actor = distributed.actor.Actor(CoordinatorService, place.address, place.key, place.worker)
 
     def exchange(self, message: Exchange) -> Reply:
         """Return the reply of the coordinator. Raises `OSError` when it is lost, or was replaced."""
@@ -103,11 +105,10 @@ def run_frame(settings: WorkerSettings, frame: Any) -> tuple[Any, list[RowResult
 
 def with_columns(frame: Any, results: list[RowResult], *, typed: bool) -> Any:
     """Return the pandas *frame* with the columns of *results*, one for each of its rows."""
-    import pandas as pd
-
+    pandas = optional("pandas")
     return frame.assign(
         **{
-            name: pd.Series([getattr(result, name) for result in results], index=frame.index, dtype=_dtype_of(name))
+            name: pandas.Series([getattr(result, name) for result in results], index=frame.index, dtype=_dtype_of(name))
             for name in column_names(typed=typed)
         }
     )
@@ -119,8 +120,6 @@ def _dtype_of(column: str) -> str:
 
 def column_names(*, typed: bool) -> list[str]:
     """Return the names of the columns of results."""
-    from neuralbox_async._cluster.row_results import COLUMNS
-
     return [name for name in COLUMNS if typed or name != "value"]
 
 
@@ -138,7 +137,7 @@ def dicts_of(results: list[RowResult], *, typed: bool) -> list[dict[str, Any]]:
     """Return *results* as dicts: the members of the row, and the columns of the results."""
     return [
         {
-            **(result.row if isinstance(result.row, dict) else {"prompt": result.row}),
+            **(result.row if is_mapping(result.row) else {"prompt": result.row}),
             **result.columns(typed=typed),
         }
         for result in results

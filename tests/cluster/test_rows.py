@@ -78,7 +78,9 @@ def test_templates_and_keys(run, neuralbox_server):
     calls, _ = run(
         neuralbox_server,
         rows,
-        row_format=RowFormat(prompt=lambda row: [{"role": "user", "content": row["text"]}], key=lambda row: f"f{row['id']}"),
+        row_format=RowFormat(
+            prompt=lambda row: [{"role": "user", "content": row["text"]}], key=lambda row: f"f{row['id']}"
+        ),
     )
 
     assert [("7", "You said: Say x"), ("f7", "You said: x")] == [(one.key, one.content) for one in (*results, *calls)]
@@ -172,7 +174,9 @@ def test_unknown_outcomes(run, neuralbox_server):
 
     results, _ = run(neuralbox_server, rows_of(1), service={"on_unknown": "retry"})
     assert ["You said: p0"] == [result.content for result in results]
-    first, second = (request for request in neuralbox_server.requests if request.method == "POST" and request.json.get("messages"))
+    first, second = (
+        request for request in neuralbox_server.requests if request.method == "POST" and request.json.get("messages")
+    )
     assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"]
 
 
@@ -220,4 +224,6 @@ def test_default_models(run, neuralbox_server):
     rows = [{"n": "a", "prompt": "x", "model": "gpt-4o"}, {"n": "b", "prompt": "x"}]
     run(neuralbox_server, rows, defaults=RequestDefaults(model="gpt-5"))
 
-    assert {"gpt-4o", "gpt-5"} == {one.json["model"] for one in neuralbox_server.requests if one.json and "messages" in one.json}
+    assert {"gpt-4o", "gpt-5"} == {
+        one.json["model"] for one in neuralbox_server.requests if one.json and "messages" in one.json
+    }

@@ -111,7 +111,9 @@ def test_busy_keys(make):
     service = make()
     Worker(service).claim("a")
 
-    reply = Worker(service, "two").exchange(wanted=(Wanted(id="x", key="a", model="m"), Wanted(id="y", key="b", model="m")))
+    reply = Worker(service, "two").exchange(
+        wanted=(Wanted(id="x", key="a", model="m"), Wanted(id="y", key="b", model="m"))
+    )
 
     assert {"x"} == reply.busy
     assert ["y"] == [grant.id for grant in reply.grants]

@@ -1,7 +1,8 @@
-"""A cluster of three processes whose workers, coordinator's host and driver are killed; the ledger says what was paid."""
+"""A cluster whose processes are killed: workers, the coordinator's, the driver. The ledger has what was paid."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -26,11 +27,19 @@ PRICE = 3
 TIMEOUT = 200  # seconds
 
 PROGRAM = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 
 import distributed
 
 from neuralbox_async.dask import generate
+
+
+def kill_one(client, batch, victim):
+    while True:  # the last victim may not be replaced yet
+        for address, pid in client.run(os.getpid, on_error="ignore").items():
+            if (address == batch._coordinator.address) == (victim == "host"):
+                return os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
 
 
 def main(journal, count, budget):
@@ -48,14 +57,12 @@ def main(journal, count, budget):
                     results[result.key] = [result.content, result.error_type, result.billed]
                     if kills and len(results) >= kills[0][0]:
                         _, victim = kills.pop(0)
-                        pids = client.run(os.getpid)
-                        host = batch._coordinator.address
-                        workers = [address for address in pids if (address == host) == (victim == "host")]
                         if victim == "driver":
                             print("dying", flush=True)
                             os.kill(os.getpid(), signal.SIGKILL)
-                        os.kill(pids[workers[0]], signal.SIGKILL)
-            print(json.dumps({"results": results, "unresolved": batch.report.unresolved_keys, "left": kills}), flush=True)
+                        kill_one(client, batch, victim)
+            outcome = {"results": results, "unresolved": batch.report.unresolved_keys, "left": kills}
+            print(json.dumps(outcome), flush=True)
 
 
 if __name__ == "__main__":
@@ -85,14 +92,10 @@ class Driver:
 
     def __exit__(self, *exc_info):
         self._process.stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            pass
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.stdout.close()
         self._process.wait()
 
@@ -203,7 +206,8 @@ def main():
     ) as cluster, cluster.get_client() as client:
         prompts = [f"p{i}" for i in range(600)]
         futures = client.map(call, [prompts[i : i + 100] for i in range(0, 600, 100)], pure=False)
-        time.sleep(0.3)
+        first = next(distributed.as_completed(futures))
+        time.sleep(0.2)  # by now each worker has paid for a part of its next prompts
         os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
         print(sum(len(part) for part in client.gather(futures)))
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import threading
 import time
 from multiprocessing.managers import BaseManager
+from pathlib import Path
 
 import attrs
 
@@ -68,10 +68,10 @@ def settings_of(run, **changes):
 def host(address, options):
     """Run a coordinator until the process is killed."""
     service = CoordinatorService(ServiceOptions(**json.loads(options)))
-    if os.path.exists(address):
-        os.remove(address)
+    Path(address).unlink(missing_ok=True)
     server = manager(address, service).get_server()
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     server.serve_forever()
 
 
@@ -81,7 +81,8 @@ def work(address, run, width):
     for line in sys.stdin:
         rows = json.loads(line)
         results = run_rows(settings, Connect(address), rows)
-        print(json.dumps([attrs.asdict(result) for result in results]), flush=True)
+        sys.stdout.write(json.dumps([attrs.asdict(result) for result in results]) + "\n")
+        sys.stdout.flush()
 
 
 def start(environment, *arguments):
