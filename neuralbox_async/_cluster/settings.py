@@ -46,9 +46,9 @@ class RowFormat:
         return item
 
     def _prompt(self, row: object, members: object) -> Messages:
-        if callable(self.prompt):
-            return self.prompt(row)
         template = self.prompt or ""
+        if not isinstance(template, str):
+            return template(row)
         if not is_mapping(members):
             raise InvalidParameterError("rows[]", row, "a mapping: the prompt is a template")
         try:
