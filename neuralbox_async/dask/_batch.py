@@ -31,7 +31,8 @@ class DaskBatch:
 
     Made by `generate`. Entering starts the coordinator. Leaving early lets nothing more be sent; what is in flight is
     recorded in the journal when it arrives. Iterating, `to_bag` and `to_dataframe` raise the error of a task, such as
-    ``KilledWorker``, and `JournalError` when the coordinator was lost for good. One of them is used, once.
+    ``KilledWorker``, that of *on_progress*, and `JournalError` when the coordinator was lost for good. One of them is
+    used, once.
     """
 
     def __init__(
@@ -88,6 +89,8 @@ class DaskBatch:
     def __next__(self) -> RowResult:
         """Return the next result."""
         while not self._ready:
+            if self._failure is not None:
+                raise self._failure
             self._submit_more()
             if not self._futures:
                 raise StopIteration
@@ -201,7 +204,11 @@ class DaskBatch:
     def _take_report(self, report: ClusterReport) -> None:
         self._report = report
         if self._on_progress is not None:
-            self._on_progress(report)
+            try:
+                self._on_progress(report)
+            except Exception as error:  # noqa: BLE001 - it is raised where the user reads
+                self._on_progress = None
+                self._lose(error)
 
     def _lose(self, error: BaseException) -> None:
         self._failure = error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from neuralbox_async._batch.errors import JournalLockedError
+from neuralbox_async._batch.errors import BatchStateError, JournalLockedError
 from neuralbox_async._cluster.service import CoordinatorService
 from neuralbox_async._errors import NeuralBoxError
 from neuralbox_async._logging import logger
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from neuralbox_async._cluster.service import ClusterReport
 
 _REPORT_INTERVAL = 0.5  # seconds
+_POLL_INTERVAL = 0.05
 _CALL_TIMEOUT = 20.0
 _DRAIN_TIMEOUT = 30.0
 _RESTART_TIMEOUT = 60.0
@@ -67,8 +68,11 @@ class CoordinatorActor:
             key=f"neuralbox-coordinator-{self._plan.run}-{self._count}",
             workers=None if self._worker is None else [self._worker],
         )
-        actor = future.result()
-        self._future, self._actor = future, actor
+        while not future.done():  # it reads the journal, or waits for a thread of a worker
+            if self._ended.wait(_POLL_INTERVAL):
+                future.cancel()
+                raise BatchStateError("the batch was left")
+        self._future, self._actor = future, future.result()
         # So that the actor outlives this program, until the workers have reported what is in flight.
         self._client.publish_dataset(future, name=self._dataset, override=True)
         self.address = next(iter(self._client.who_has([future])[future.key]))
@@ -98,6 +102,7 @@ class CoordinatorActor:
                 self._on_report(self._report())
         except Exception as error:  # noqa: BLE001 - of the actor's worker, which may be gone
             logger.info("the coordinator was lost at the end: %s", type(error).__name__)
+        self._future = self._actor = None  # the cluster releases it
         self._client.unpublish_dataset(self._dataset)
         self._client.unregister_worker_plugin(f"neuralbox-{self._plan.run}")
 
@@ -120,12 +125,21 @@ class CoordinatorActor:
         report: ClusterReport = self._actor.report().result(timeout=_CALL_TIMEOUT)
         return report
 
+    def _has_come_back(self) -> bool:
+        try:
+            self._on_report(self._report())
+        except Exception:  # noqa: BLE001 - of the actor's worker
+            return False
+        return True
+
     def _restart(self) -> bool:
         deadline = time.monotonic() + _RESTART_TIMEOUT
         while not self._ended.is_set():
             try:
                 self._start(restarted=True)
-            except JournalLockedError as error:  # the lost one still lives
+            except JournalLockedError as error:  # the other one still lives
+                if self._has_come_back():
+                    return True
                 if time.monotonic() > deadline:
                     self._on_lost(error)
                     return False

@@ -121,6 +121,19 @@ def test_progress(batch_of):
     assert 2 == reports[-1].completed
 
 
+def test_errors_of_the_progress_function(batch_of):
+    """An exception of the user's own function is raised where the results are read."""
+
+    def on_progress(report):
+        if report.workers:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        with batch_of((f"p{i}" for i in range(100_000)), on_progress=on_progress, partition_size=5) as batch:
+            for _ in batch:
+                pass
+
+
 def test_one_way_to_the_results(batch_of):
     """A batch is entered before it is used, and read once."""
     with pytest.raises(BatchStateError):
@@ -159,3 +172,24 @@ def test_the_key_does_not_travel(batch_of, server):
     batch = batch_of(["a"])
 
     assert server.api_key.encode() not in pickle.dumps(batch._plan)
+
+
+def test_lost_coordinators(batch_of, server, journal, dask_client):
+    """A coordinator that is lost is replaced, and no result with it."""
+    cluster = dask_client.cluster
+    with batch_of((f"p{i}" for i in range(400)), partition_size=10) as batch:
+        results = [next(batch)]
+        first = batch._coordinator.address
+        worker = next(worker for worker in cluster.workers.values() if worker.address == first)
+        key = batch._coordinator._future.key
+        service = worker.state.actors[key]
+        with service._lock:  # as if its process had been killed
+            service._closed = True
+            service._journal.close()
+            del worker.state.actors[key]
+        results.extend(batch)
+
+    assert {None} == {result.error_type for result in results}
+    assert 400 == len({result.content for result in results}) == len(server.billed)
+    assert 400 == len(entries(journal, "done"))
+    assert 2 == batch._coordinator._count
