@@ -33,8 +33,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(asyncio|collections|concurrent|datetime|enum|os|pathlib|ssl|types|typing|weakref)\..*"),
     # Aliases of types that are not public: the texts describe the values.
     (r"py:class", r"(Dialect|Reply|.*\.SupportsModelDump)"),
-    # Type parameters, and the classes of OpenTelemetry.
-    (r"py:class", r".*\._(type_parameters|parsed)\.T|(Tracer|Meter|Logger)Provider"),
+    # Type parameters, and the classes of OpenTelemetry and Dask.
+    (r"py:class", r".*\._(type_parameters|parsed)\.T|(Tracer|Meter|Logger)Provider|distributed\.Client"),
 ]
 
 myst_enable_extensions = ["colon_fence", "fieldlist"]
