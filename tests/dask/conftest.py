@@ -31,7 +31,7 @@ def dask_client(server):
             if name.startswith("NEURALBOX_"):
                 patch.setenv(name, value)
         cluster = stack.enter_context(
-            distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
+            distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0")
         )
         yield stack.enter_context(cluster.get_client())
 

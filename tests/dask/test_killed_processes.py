@@ -44,14 +44,14 @@ def kill_one(client, batch, victim):
 
 def main(journal, count, budget):
     with distributed.LocalCluster(
-        n_workers=3, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        n_workers=3, threads_per_worker=1, dashboard_address=":0", silence_logs=50
     ) as cluster, cluster.get_client() as client:
         for line in sys.stdin:  # a run each
             kills = json.loads(line)
             rows = ({"n": f"k{i}", "prompt": f"p{i}"} for i in range(count))
             results = {}
             with generate(
-                client, rows, model="gpt-5", key="n", journal=journal, budget=budget, lease=3.0, partition_size=50
+                client, rows, model="gpt-5", key="n", journal=journal, budget=budget, lease=5.0, partition_size=50
             ) as batch:
                 for result in batch:
                     results[result.key] = [result.content, result.error_type, result.billed]
@@ -202,7 +202,7 @@ def call(prompts):
 
 def main():
     with distributed.LocalCluster(
-        n_workers=3, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        n_workers=3, threads_per_worker=1, dashboard_address=":0", silence_logs=50
     ) as cluster, cluster.get_client() as client:
         prompts = [f"p{i}" for i in range(600)]
         futures = client.map(call, [prompts[i : i + 100] for i in range(0, 600, 100)], pure=False)
