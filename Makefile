@@ -6,28 +6,35 @@ PIP := bin/python -m pip install --quiet --quiet --no-input --disable-pip-versio
 # An editable install keeps the version and the requirements of the moment when it was made.
 METADATA := pyproject.toml neuralbox_async/_version.py
 PYTEST_ARGS ?=
+# Compiled once, not in each worker and in each process that a test starts.
+unexport PYTHONDONTWRITEBYTECODE
 # Processes that run tests at the same time. Most tests wait more than they compute.
 WORKERS ?= 4
 PYTEST := -m pytest --numprocesses=$(WORKERS)
-# Tests that measure time run in one process, after the others, so that no load fails them.
-SERIAL := -m pytest --numprocesses=0 -m timing
+# Tests that measure time run after the others, so that no load fails them. They wait more than they compute.
+TIMING := -m pytest --numprocesses=2 -m timing
 # Fakes instead of sockets for the most part, in this process, without long waits and without generated examples.
-FAST_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,call wire)
+FAST_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,call internals)
 FAST := "not process and not signals and not slow and not timing and not hypothesis"
 # The tests of the packages, for other interpreters and other versions of the required packages: the command, the local
-# server, the hosts, the pages and the benchmarks add nothing there, and faults and batches take the most time.
-PACKAGE_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,call http sync wire)
-PACKAGES := "not slow and not timing"
-# The fast paths are in the core: the facade adds nothing there.
-CORE_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,batch call faults http wire)
-CORE := "not process and not signals and not slow and not timing"
+# server, the hosts, the pages and the benchmarks add nothing there, and faults and batches take the most time. Generated
+# examples of values do not depend on the interpreter. Processes and signals do, but not on the versions of packages.
+PACKAGE_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,call http internals sync)
+OTHER_PYTHON := "not slow and not timing and not hypothesis"
+OTHER_VERSIONS := "not process and not slow and not timing"
+# The fast paths are in the core: the facade adds nothing there. The property tests of both paths show that they agree.
+CORE_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,batch call faults http internals)
+CORE := "not process and not signals and not slow and not timing and not hypothesis"
 BENCH_ARGS ?=
 # Other SDKs and HTTP clients to measure, each in a virtual environment of its own.
 OTHER_SDKS := requests httpx openai anthropic
+# Frameworks that reach models through the gateway, each in a virtual environment of its own.
+GATEWAY_TOOLS := langchain-openai litellm
 
-.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-all lint format bench bench-other-sdks docs dist clean
-# Otherwise make removes this stamp at the end, as an intermediate file of a pattern rule.
-.PRECIOUS: .venv-%/.test
+
+.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-all test-gateway test-gateway-tools lint format bench bench-other-sdks bench-gateway docs dist clean
+# Otherwise make removes these stamps at the end, as intermediate files of a pattern rule.
+.PRECIOUS: .venv-%/.test .venv-%/.packages-test
 
 help: ## show this list
 	@sed -n 's/^\([a-z%.-]*\):[^#]*## /\1\t/p' Makefile | expand -t 18
@@ -38,7 +45,7 @@ demo: .venv/.demo ## show a generation, a stream, a blocking call and a batch, o
 test: .venv/.dev ## run all tests, those that measure time last (PYTEST_ARGS="-k sse": only these)
 ifeq ($(PYTEST_ARGS),)
 	.venv/bin/python $(PYTEST) -m "not timing"
-	.venv/bin/python $(SERIAL)
+	.venv/bin/python $(TIMING)
 else
 	.venv/bin/python $(PYTEST) $(PYTEST_ARGS)
 endif
@@ -53,7 +60,7 @@ test-process: .venv/.dev ## run the tests that start processes, except slow ones
 	.venv/bin/python $(PYTEST) -m "process and not slow and not timing" $(PYTEST_ARGS)
 
 test-timing: .venv/.dev ## run the tests that measure time, on a machine that does nothing else
-	.venv/bin/python $(SERIAL) $(PYTEST_ARGS)
+	.venv/bin/python $(TIMING) $(PYTEST_ARGS)
 
 coverage: .venv/.dev ## run the tests that start no process and are not slow, and require a coverage of 95 %
 	.venv/bin/python -m coverage erase
@@ -65,23 +72,36 @@ test-general: .venv/.dev ## run the tests of the core without the fast paths
 	NEURALBOX_FAST_PATHS=off .venv/bin/python $(PYTEST) $(CORE_TESTS) -m $(CORE) $(PYTEST_ARGS)
 
 test-oldest: .venv-oldest/.test ## run the tests of the packages with the lowest versions that pyproject.toml allows
-	.venv-oldest/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(PACKAGES) $(PYTEST_ARGS)
+	.venv-oldest/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(OTHER_VERSIONS) $(PYTEST_ARGS)
 
 test-next: .venv-next/.test ## run the tests of the packages with pre-releases of the required packages; may fail
-	.venv-next/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(PACKAGES) $(PYTEST_ARGS)
+	.venv-next/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(OTHER_VERSIONS) $(PYTEST_ARGS)
+
+test-gateway: .venv-gateway/.test ## run the tests of the gateway with OpenAI's own client
+	.venv-gateway/bin/python $(PYTEST) tests/gateway_clients/test_openai.py $(PYTEST_ARGS)
+
+# Their imports and connections give warnings, which are not ours.
+test-gateway-tools: $(GATEWAY_TOOLS:%=.venv-tool-%/.test) ## run the tests of the gateway with LangChain and LiteLLM
+	@status=0; for tool in $(GATEWAY_TOOLS); do \
+		.venv-tool-$$tool/bin/python $(PYTEST) --override-ini=filterwarnings=default \
+			tests/gateway_clients/test_$${tool%%-*}.py $(PYTEST_ARGS) || status=1; \
+	done; exit $$status
 
 test-%: .venv-%/.test ## run all tests on another CPython of this machine: make test-3.12
 	.venv-$*/bin/python $(PYTEST) $(PYTEST_ARGS)
 
-# "test-3.12 test-3.13": for the CPythons of this machine without that of .venv.
-OTHERS = $$(.ci/interpreters | sed "/^$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') /d; s/ .*//; s/^/test-/")
+# "3.12 3.13": the CPythons of this machine without that of .venv.
+OTHERS = $$(.ci/interpreters | sed "/^$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') /d; s/ .*//")
+
+test-packages-%: .venv-%/.packages-test # run the tests of the packages on another CPython of this machine
+	.venv-$*/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(OTHER_PYTHON) $(PYTEST_ARGS)
 
 test-others: .venv/.dev ## run the tests of the packages on the other CPythons of this machine, from 3.11 on
 	@others="$(OTHERS)"; [ -z "$$others" ] || \
-	$(MAKE) --no-print-directory --keep-going PYTEST_ARGS='$(PACKAGE_TESTS) -m $(PACKAGES)' $$others
+	$(MAKE) --no-print-directory --keep-going $$(printf 'test-packages-%s ' $$others)
 
 test-all: .venv/.dev ## run all tests on every CPython of this machine, from 3.11 on
-	@$(MAKE) --no-print-directory --keep-going test $(OTHERS)
+	@$(MAKE) --no-print-directory --keep-going test $$(printf 'test-%s ' $(OTHERS))
 
 lint: .venv/.dev ## check style, format, types and workflows
 	@status=0; \
@@ -100,6 +120,9 @@ bench: .venv/.bench ## run the benchmarks, some ten minutes (BENCH_ARGS="--only 
 bench-other-sdks: .venv/.bench $(OTHER_SDKS:%=.venv-sdk-%/.sdk) ## run the benchmarks with other SDKs, each in a virtual environment of its own
 	.venv/bin/python -m benchmarks --other-sdks $(BENCH_ARGS)
 
+bench-gateway: .venv/.dev .venv-proxy-litellm/.proxy ## measure the gateway beside LiteLLM's proxy
+	.venv/bin/python -m benchmarks.gateway --litellm .venv-proxy-litellm/bin/python $(BENCH_ARGS)
+
 docs: .venv/.dev ## build the documentation site in build/docs; open build/docs/index.html
 	.venv/bin/python -m sphinx --fresh-env --quiet --fail-on-warning --keep-going --builder html docs build/docs
 
@@ -110,6 +133,7 @@ dist: .venv/.dev ## build sdist and wheel, and test the wheel in a clean environ
 
 clean: ## remove all files that these targets made
 	rm -rf .venv .venv-* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find neuralbox_async neuralbox_sync tests benchmarks docs -name __pycache__ -prune -exec rm -r {} +
 
 .venv/bin/python:
 	@python=$$(.ci/interpreters --first) && .ci/make-venv "$$python" .venv
@@ -136,18 +160,36 @@ clean: ## remove all files that these targets made
 	@$(@D)/$(PIP) $*
 	@touch $@
 
+.venv-proxy-%/.proxy: | .venv/bin/python
+	@.ci/make-venv .venv/bin/python $(@D)
+	@echo 'installing the proxy of $* into $(@D)'
+	@$(@D)/$(PIP) '$*[proxy]'
+	@touch $@
+
 .venv-oldest/.test: $(METADATA) .ci/lowest_versions.py | .venv/bin/python
 	@[ -x .venv-oldest/bin/python ] || .ci/make-venv .venv/bin/python .venv-oldest
 	@echo 'installing the lowest versions and the requirements of the tests into .venv-oldest'
 	@.venv-oldest/bin/python .ci/lowest_versions.py >.venv-oldest/constraints.txt
-	@.venv-oldest/$(PIP) --constraint .venv-oldest/constraints.txt --editable '.[cli,speed]' --group test
+	@.venv-oldest/$(PIP) --constraint .venv-oldest/constraints.txt --editable '.[cli,speed]' --group packages-test
+	@touch $@
+
+.venv-gateway/.test: $(METADATA) | .venv/bin/python
+	@[ -x .venv-gateway/bin/python ] || .ci/make-venv .venv/bin/python .venv-gateway
+	@echo 'installing OpenAI'"'"'s client and the requirements of its tests into .venv-gateway'
+	@.venv-gateway/$(PIP) --editable '.[cli]' --group gateway
+	@touch $@
+
+.venv-tool-%/.test: $(METADATA) | .venv/bin/python
+	@[ -x .venv-tool-$*/bin/python ] || .ci/make-venv .venv/bin/python .venv-tool-$*
+	@echo 'installing $* and the requirements of its tests into .venv-tool-$*'
+	@.venv-tool-$*/$(PIP) --editable '.[cli]' --group gateway $*
 	@touch $@
 
 # pip's --pre would apply to the test tools as well.
 .venv-next/.test: $(METADATA) | .venv/bin/python
 	@[ -x .venv-next/bin/python ] || .ci/make-venv .venv/bin/python .venv-next
 	@echo 'installing pre-releases and the requirements of the tests into .venv-next'
-	@.venv-next/$(PIP) --editable '.[cli,speed]' --group test
+	@.venv-next/$(PIP) --editable '.[cli,speed]' --group packages-test
 	@.venv-next/$(PIP) --upgrade --pre aiohttp anyio attrs cattrs
 	@touch $@
 
@@ -157,4 +199,12 @@ clean: ## remove all files that these targets made
 	[ -x .venv-$*/bin/python ] || .ci/make-venv "$$python" .venv-$*
 	@echo 'installing the requirements of the tests into .venv-$*'
 	@.venv-$*/$(PIP) --editable '.[cli,speed]' --group test --group otel
+	@touch $@
+
+# Only what the tests of the packages need, which is a third of the requirements.
+.venv-%/.packages-test: $(METADATA)
+	@python=$$(.ci/interpreters | sed -n 's/^$* //p') && [ "$$python" ] || { echo 'there is no CPython $* on this machine' >&2; exit 1; }; \
+	[ -x .venv-$*/bin/python ] || .ci/make-venv "$$python" .venv-$*
+	@echo 'installing the requirements of the tests of the packages into .venv-$*'
+	@.venv-$*/$(PIP) --editable '.[cli,speed]' --group packages-test
 	@touch $@

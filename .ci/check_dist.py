@@ -26,7 +26,7 @@ OTHER_SDIST_FILES = (
     ".ci/run",
     "tests/packaging/test_metadata.py",
 )
-IMPORT_ALL = "import neuralbox_async, neuralbox_sync, neuralbox_async.testing"
+IMPORT_ALL = "import neuralbox_async, neuralbox_sync, neuralbox_async.testing, neuralbox_async.web, neuralbox_sync.web"
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -68,10 +68,15 @@ def check_reproducible(wheel: Path) -> None:
 
 
 def check_wheel(wheel: Path, version: str) -> None:
-    """Use *wheel* in a clean environment, without extras and then with the extra `cli`. Exit if that fails."""
+    """
+    Use *wheel* in a clean environment, without extras and then with the extra `cli`.
+
+    Exit if that fails, or if pyright does not know the type of each public name there.
+    """
     with tempfile.TemporaryDirectory() as directory:
-        binaries = Path(directory, "venv", "bin")
-        run(ROOT / ".ci" / "make-venv", sys.executable, binaries.parent, cwd=directory)
+        environment = Path(directory, "venv")
+        binaries = environment / "bin"
+        run(ROOT / ".ci" / "make-venv", sys.executable, environment, cwd=directory)
 
         install(binaries, str(wheel))
         run(binaries / "python", "-I", "-W", "error", "-c", IMPORT_ALL, cwd=directory)
@@ -80,6 +85,7 @@ def check_wheel(wheel: Path, version: str) -> None:
             "without the extra, `neuralbox --version` prints", {output} if "neuralbox[cli]" not in output else set()
         )
         fail_if("without the extra, `neuralbox --version` prints", {output} if "Traceback" in output else set())
+        check_types(wheel, environment, directory)
 
         install(binaries, f"{wheel}[cli]")
         output = run(binaries / "neuralbox", "--version", cwd=directory)
@@ -89,17 +95,13 @@ def check_wheel(wheel: Path, version: str) -> None:
     print(f"{wheel.name} works in a clean environment, without and with the extra `cli`")
 
 
-def check_types(wheel: Path) -> None:
-    """Install *wheel* in a clean environment. Exit if pyright does not know the type of each public name there."""
-    with tempfile.TemporaryDirectory() as directory:
-        environment = Path(directory, "venv")
-        run(ROOT / ".ci" / "make-venv", sys.executable, environment, cwd=directory)
-        install(environment / "bin", str(wheel))
-        # pyright looks for the marker `py.typed` in the environment that is active, and reads no names of a checkout.
-        activated = {"VIRTUAL_ENV": str(environment), "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-        pyright = Path(sys.executable).with_name("pyright")
-        for package in PACKAGES:
-            run(pyright, "--ignoreexternal", "--verifytypes", package, cwd=directory, variables=activated)
+def check_types(wheel: Path, environment: Path, directory: str) -> None:
+    """Exit if pyright, which runs in *directory*, does not know the type of each public name in *environment*."""
+    # pyright looks for the marker `py.typed` in the environment that is active, and reads no names of a checkout.
+    activated = {"VIRTUAL_ENV": str(environment), "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    pyright = Path(sys.executable).with_name("pyright")
+    for package in PACKAGES:
+        run(pyright, "--ignoreexternal", "--verifytypes", package, cwd=directory, variables=activated)
     print(f"{wheel.name} has a type for each public name")
 
 
@@ -142,4 +144,3 @@ if __name__ == "__main__":
     built, its_version = check_contents(Path(sys.argv[1]).resolve())
     check_reproducible(built)
     check_wheel(built, its_version)
-    check_types(built)

@@ -15,7 +15,7 @@ from sphinx.pycode import ModuleAnalyzer
 
 import neuralbox_async
 import neuralbox_sync
-from neuralbox_async import testing
+from neuralbox_async import testing, web
 from neuralbox_async._cli import cli
 
 project = "neuralbox"
@@ -33,6 +33,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(asyncio|collections|concurrent|datetime|enum|os|pathlib|ssl|types|typing|weakref)\..*"),
     # Aliases of types that are not public: the texts describe the values.
     (r"py:class", r"(Dialect|Reply|.*\.SupportsModelDump)"),
+    # Web frameworks.
+    (r"py:class", r"(Response|BackgroundTask|web\.\w+)"),
     # Type parameters, and the classes of OpenTelemetry and Dask.
     (r"py:class", r".*\._(type_parameters|parsed)\.T|(Tracer|Meter|Logger)Provider|distributed\.Client"),
 ]
@@ -59,7 +61,7 @@ _FILES = {
     "benchmarks": "benchmarks/README.md",
 }
 _ROOT = Path(__file__).resolve().parent.parent
-_PUBLIC_MODULES = (neuralbox_async, neuralbox_sync, testing)
+_PUBLIC_MODULES = (neuralbox_async, neuralbox_sync, testing, web)
 _SUMMARY = "Python SDK for the NeuralBox text-generation API: async first, with a blocking facade."
 
 

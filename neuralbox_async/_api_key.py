@@ -106,14 +106,14 @@ def _invalid(rule: str) -> InvalidParameterError:
 
 async def call_key_function(key_function: Callable[[], str] | Callable[[], Awaitable[str]]) -> Secret:
     """Return the key that a plain or async *key_function* returns. Raises `InvalidParameterError`, and its errors."""
-    result = _as_secret_result(key_function())
+    result = as_secret_result(key_function())
     if isinstance(result, Awaitable):
-        result = _as_secret_result(await cast("Awaitable[object]", result))
+        result = as_secret_result(await cast("Awaitable[object]", result))
     await asyncio.sleep(0)  # it may have held up the loop; a call that was cancelled meanwhile is not sent
     return check_key(result, " (the api_key function returned it)")
 
 
-def _as_secret_result(result: object) -> object:
+def as_secret_result(result: object) -> object:
     """Return the *result* of a key function as a `Secret`, an awaitable unchanged, a wrong type as a description."""
     if isinstance(result, Awaitable):
         return cast("Awaitable[object]", result)

@@ -1,4 +1,4 @@
-"""A clear error for ``with`` on an object that needs ``async with``."""
+"""Clear errors for ``with`` and ``for`` on objects that need ``async with`` and ``async for``."""
 
 from __future__ import annotations
 
@@ -16,3 +16,13 @@ class AsyncOnly:
 
         def __exit__(self, *_: object) -> None:
             """Never called; without it, Python reports its absence instead of the error."""
+
+
+class AsyncIterationOnly:
+    """The base of async iterators, whose ``for`` raises a `TypeError` that names ``async for``."""
+
+    if not TYPE_CHECKING:  # as above
+
+        def __iter__(self) -> NoReturn:
+            name = type(self).__name__
+            raise TypeError(f"{name} needs `async for`, not `for`; blocking code uses neuralbox_sync")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 from neuralbox_async._batch.batch import AsyncBatch
 from neuralbox_async._batch.inputs import RequestDefaults, Requests
@@ -15,6 +15,8 @@ from neuralbox_async._options import DEFAULT_MAX_CONCURRENCY, NOT_GIVEN, CallOpt
 from neuralbox_async._type_parameters import T
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
     from neuralbox_async._batch import typed_items
     from neuralbox_async._call.executor import Executor
 else:
@@ -26,6 +28,83 @@ class BatchMethods:
 
     _executor: Executor
     _options: CallOptions
+
+    # Overloads: type checkers that do not know `TypeForm` (PEP 747) take a union or a Literal for no `type`.
+
+    @overload
+    def generate_many(
+        self,
+        requests: Requests,
+        *,
+        model: str | None = ...,
+        system: str | None = ...,
+        temperature: float | None = ...,
+        max_tokens: int | None = ...,
+        max_concurrency: int = ...,
+        ordered: bool = ...,
+        journal: str | os.PathLike[str] | None = ...,
+        on_unknown: OnUnknown = ...,
+        on_changed: OnChanged = ...,
+        include_done: bool = ...,
+        budget: int | None = ...,
+        limit_to_balance: bool = ...,
+        max_rate: float | None = ...,
+        on_progress: Callable[[BatchProgress], object] | None = ...,
+        output_type: type[T],
+        max_repairs: int = ...,
+        timeout: float | NotGiven | None = ...,
+        max_retries: int | NotGiven = ...,
+    ) -> AsyncBatch[T]: ...
+
+    @overload
+    def generate_many(
+        self,
+        requests: Requests,
+        *,
+        model: str | None = ...,
+        system: str | None = ...,
+        temperature: float | None = ...,
+        max_tokens: int | None = ...,
+        max_concurrency: int = ...,
+        ordered: bool = ...,
+        journal: str | os.PathLike[str] | None = ...,
+        on_unknown: OnUnknown = ...,
+        on_changed: OnChanged = ...,
+        include_done: bool = ...,
+        budget: int | None = ...,
+        limit_to_balance: bool = ...,
+        max_rate: float | None = ...,
+        on_progress: Callable[[BatchProgress], object] | None = ...,
+        output_type: TypeForm[T],
+        max_repairs: int = ...,
+        timeout: float | NotGiven | None = ...,
+        max_retries: int | NotGiven = ...,
+    ) -> AsyncBatch[T]: ...
+
+    @overload
+    def generate_many(
+        self,
+        requests: Requests,
+        *,
+        model: str | None = ...,
+        system: str | None = ...,
+        temperature: float | None = ...,
+        max_tokens: int | None = ...,
+        max_concurrency: int = ...,
+        ordered: bool = ...,
+        journal: str | os.PathLike[str] | None = ...,
+        on_unknown: OnUnknown = ...,
+        on_changed: OnChanged = ...,
+        include_done: bool = ...,
+        budget: int | None = ...,
+        limit_to_balance: bool = ...,
+        max_rate: float | None = ...,
+        on_progress: Callable[[BatchProgress], object] | None = ...,
+        output_type: None = ...,
+        max_repairs: int = ...,
+        timeout: float | NotGiven | None = ...,
+        max_retries: int | NotGiven = ...,
+    ) -> AsyncBatch[Any]: ...
 
     def generate_many(
         self,
@@ -45,11 +124,11 @@ class BatchMethods:
         limit_to_balance: bool = False,
         max_rate: float | None = None,
         on_progress: Callable[[BatchProgress], object] | None = None,
-        output_type: type[T] | None = None,
+        output_type: Any = None,
         max_repairs: int = 1,
         timeout: float | NotGiven | None = NOT_GIVEN,
         max_retries: int | NotGiven = NOT_GIVEN,
-    ) -> AsyncBatch[T]:
+    ) -> AsyncBatch[Any]:
         """
         Return a batch that generates for each of *requests*, many at a time, and yields results as they arrive.
 

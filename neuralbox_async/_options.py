@@ -87,7 +87,9 @@ def check_base_url(base_url: str | None, *, allow_insecure: bool) -> str:
 def _broken_rule(url: str, *, allow_insecure: bool) -> str | None:
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
+        usable = (
+            parts.scheme in {"http", "https"} and _is_host(parts.hostname) and (parts.port is None or parts.port > 0)
+        )
     except (ValueError, AttributeError, TypeError):
         return "a valid URL"
     if not usable or parts.query or parts.fragment or "@" in parts.netloc or re.search(r"[\s\x00-\x1f]", url):
@@ -95,6 +97,13 @@ def _broken_rule(url: str, *, allow_insecure: bool) -> str | None:
     if parts.scheme == "http" and not allow_insecure and not _may_be_loopback(parts.hostname or ""):
         return "https (the key would be readable on the way; allow_insecure=True lifts this)"
     return None
+
+
+def _is_host(host: str | None) -> bool:
+    """Return whether *host* can be an address or a name: of labels of 1 to 63 characters, without white space."""
+    if not host or re.search(r"[\s\x00-\x1f]", host):
+        return False
+    return ":" in host or all(0 < len(label) < 64 for label in host.removesuffix(".").split("."))
 
 
 def is_loopback_address(host: str) -> bool:
@@ -179,7 +188,7 @@ def _split(proxy: str) -> tuple[str | None, Secret | None, Secret]:
         unquote(parts.netloc).encode()  # a variable may have bytes that are no text
     except (ValueError, AttributeError, TypeError):
         return nothing
-    if parts.scheme not in {"http", "https"} or not host:
+    if parts.scheme not in {"http", "https"} or host is None or not _is_host(host):
         return nothing
     host = f"[{host}]" if ":" in host else host
     url = f"{parts.scheme}://{host}" if port is None else f"{parts.scheme}://{host}:{port}"

@@ -13,6 +13,8 @@ from neuralbox_async._types import Messages, messages_from
 from neuralbox_async._validation import check_count, check_optional_count
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
     from neuralbox_async._call import parsing
     from neuralbox_async._call.executor import Executor
     from neuralbox_async._wire import endpoints
@@ -29,7 +31,7 @@ class ParseMethods:
     _executor: Executor
     _options: CallOptions
 
-    # Type checkers take a union, a Literal or an Annotated for no `type`.
+    # Overloads: type checkers that do not know `TypeForm` (PEP 747) take a union or a Literal for no `type`.
 
     @overload
     async def parse(
@@ -55,7 +57,7 @@ class ParseMethods:
         self,
         model: str,
         messages: Messages,
-        output_type: Any,
+        output_type: TypeForm[T],
         *,
         max_repairs: int = ...,
         max_tokens_used: int | None = ...,
@@ -67,7 +69,7 @@ class ParseMethods:
         idempotency_key: str | None = ...,
         extra_headers: Mapping[str, str] | None = ...,
         extra_body: Mapping[str, Any] | None = ...,
-    ) -> ParsedGeneration[Any]: ...
+    ) -> ParsedGeneration[T]: ...
 
     async def parse(
         self,
@@ -113,7 +115,9 @@ class ParseMethods:
             maximum=check_count("max_repairs", max_repairs, minimum=0),
             max_tokens_used=check_optional_count("max_tokens_used", max_tokens_used, minimum=1),
         )
-        options = self._options.replace(timeout=timeout, max_retries=max_retries)
+        options = self._options
+        if timeout is not NOT_GIVEN or max_retries is not NOT_GIVEN:
+            options = options.replace(timeout=timeout, max_retries=max_retries)
         prompt = parsing.instructions(wanted, system)
         conversation = messages if isinstance(messages, str) else messages_from(messages)
 

@@ -325,7 +325,8 @@ class GenerateRequest:
             object.__setattr__(self, "max_tokens", plain_number(self.max_tokens))
         last = self.messages[-1].content
         if isinstance(last, str) and is_blank(last):
-            raise InvalidParameterError("messages", last, "a prompt that is not empty")
+            name = "prompt" if len(self.messages) == 1 else "messages[-1].content"
+            raise InvalidParameterError(name, last, "text that is not empty")
         if self.extra_body != {}:
             _check_extra_body(self.extra_body)
         if self.key is not None:

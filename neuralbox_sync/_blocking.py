@@ -1,9 +1,10 @@
 """`View`, on which the blocking client, its streams and its batches are based, and their docstrings."""
 
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
+from neuralbox_async import MessageLike, Messages
 from neuralbox_sync._loop import EventLoop, despite_interrupt
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,6 +38,14 @@ class View(Generic[S]):
 
         def __aexit__(self, *_: object) -> None:
             """Never called; without it, Python reports its absence instead of the error."""
+
+
+def read_here(messages: Messages) -> Messages:
+    """Return *messages*; those of an iterator or a queryset as a list, because its code belongs to this thread."""
+    given: Any = messages
+    if isinstance(given, str | list | tuple | Mapping) or hasattr(given, "model_dump"):
+        return messages
+    return list(cast("Iterable[MessageLike]", given)) if isinstance(given, Iterable) else messages
 
 
 def documented_by(method: Callable[..., Any]) -> Callable[[F], F]:

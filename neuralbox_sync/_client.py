@@ -4,41 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from neuralbox_async import (
     NOT_GIVEN,
     ApiKey,
     AsyncNeuralBox,
-    BatchProgress,
     Generation,
     GenerationId,
     Messages,
     NotGiven,
     Observer,
-    OnChanged,
-    OnUnknown,
-    Requests,
     RetryPolicy,
     Transport,
     _options,
 )
-from neuralbox_async._batch.caller_thread import CallerThread
-from neuralbox_async._type_parameters import T
 from neuralbox_sync._account_methods import AccountMethods
-from neuralbox_sync._blocking import documented_by
+from neuralbox_sync._batch_methods import BatchMethods
+from neuralbox_sync._blocking import documented_by, read_here
+from neuralbox_sync._caller_key import called_in_caller
 from neuralbox_sync._loop import EventLoop
 from neuralbox_sync._parse_methods import ParseMethods
-from neuralbox_sync._stream import Batch, Stream
+from neuralbox_sync._stream_methods import StreamMethods
 
 if TYPE_CHECKING:
     import ssl
 
 
-class NeuralBox(ParseMethods, AccountMethods):
+class NeuralBox(StreamMethods, BatchMethods, ParseMethods, AccountMethods):
     """
     A client of the NeuralBox API for blocking code.
 
@@ -77,6 +72,7 @@ class NeuralBox(ParseMethods, AccountMethods):
         observers: Iterable[Observer] | None = None,
     ) -> None:
         try:
+            api_key = called_in_caller(api_key)
             client = AsyncNeuralBox(
                 api_key,
                 base_url=base_url,
@@ -119,6 +115,7 @@ class NeuralBox(ParseMethods, AccountMethods):
         derived = object.__new__(type(self))
         vars(derived).update(vars(self))  # attributes of a subclass
         try:
+            api_key = called_in_caller(api_key)
             client = self._subject.with_options(
                 api_key=api_key,
                 timeout=timeout,
@@ -153,7 +150,7 @@ class NeuralBox(ParseMethods, AccountMethods):
         call = functools.partial(
             self._subject.generate,
             model,
-            messages,
+            read_here(messages),
             system=system,
             temperature=temperature,
             max_tokens=max_tokens,
@@ -165,93 +162,6 @@ class NeuralBox(ParseMethods, AccountMethods):
             extra_body=extra_body,
         )
         return self._loop.call(call)
-
-    @documented_by(AsyncNeuralBox.stream)
-    def stream(
-        self,
-        model: str,
-        messages: Messages,
-        *,
-        system: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        recover: bool = True,
-        output_type: type[T] | None = None,
-        timeout: float | NotGiven | None = NOT_GIVEN,
-        first_event_timeout: float | NotGiven | None = NOT_GIVEN,
-        stall_timeout: float | NotGiven | None = NOT_GIVEN,
-        max_retries: int | NotGiven = NOT_GIVEN,
-        idempotency_key: str | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-    ) -> Stream[T]:
-        """Return a stream of the text as it is generated."""
-        stream = self._subject.stream(
-            model,
-            messages,
-            system=system,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            recover=recover,
-            output_type=output_type,
-            timeout=timeout,
-            first_event_timeout=first_event_timeout,
-            stall_timeout=stall_timeout,
-            max_retries=max_retries,
-            idempotency_key=idempotency_key,
-            extra_headers=extra_headers,
-            extra_body=extra_body,
-        )
-        return Stream(stream, self._loop, self)
-
-    @documented_by(AsyncNeuralBox.generate_many)
-    def generate_many(
-        self,
-        requests: Requests,
-        *,
-        model: str | None = None,
-        system: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        max_concurrency: int = _options.DEFAULT_MAX_CONCURRENCY,
-        ordered: bool = False,
-        journal: str | os.PathLike[str] | None = None,
-        on_unknown: OnUnknown = "skip",
-        on_changed: OnChanged = "raise",
-        include_done: bool = False,
-        budget: int | None = None,
-        limit_to_balance: bool = False,
-        max_rate: float | None = None,
-        on_progress: Callable[[BatchProgress], object] | None = None,
-        output_type: type[T] | None = None,
-        max_repairs: int = 1,
-        timeout: float | NotGiven | None = NOT_GIVEN,
-        max_retries: int | NotGiven = NOT_GIVEN,
-    ) -> Batch[T]:
-        """Return a batch that generates for each of *requests*, many at a time, and yields results as they arrive."""
-        caller = CallerThread(requests, on_progress, on_unknown)
-        batch = self._subject.generate_many(
-            caller.requests,
-            model=model,
-            system=system,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            max_concurrency=max_concurrency,
-            ordered=ordered,
-            journal=journal,
-            on_unknown=caller.on_unknown,
-            on_changed=on_changed,
-            include_done=include_done,
-            budget=budget,
-            limit_to_balance=limit_to_balance,
-            max_rate=max_rate,
-            on_progress=caller.on_progress,
-            output_type=output_type,
-            max_repairs=max_repairs,
-            timeout=timeout,
-            max_retries=max_retries,
-        )
-        return Batch(batch, self._loop, self, caller)
 
     @documented_by(AsyncNeuralBox.retrieve)
     def retrieve(

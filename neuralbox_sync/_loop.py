@@ -25,6 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from neuralbox_async import ClientClosedError, preload
 from neuralbox_async._lazy_imports import anyio, asyncio
+from neuralbox_sync._caller_key import current_call
 
 T = TypeVar("T")
 
@@ -169,8 +170,9 @@ class EventLoop:
                     loop.call_soon_threadsafe(self._drain_inbox, loop)
                     first.wakeup_scheduled = True
             with contextlib.suppress(queue.Empty):
-                call.done_queue.get(timeout=poll)
-                return
+                if (work := call.done_queue.get(timeout=poll)) is None:
+                    return
+                work()
             with contextlib.suppress(anyio.NoEventLoopError):  # this is not a worker thread of anyio
                 anyio.from_thread.check_cancelled()
 
@@ -188,12 +190,15 @@ class EventLoop:
             call.finish()
             return
         call.state = CallState.RUNNING
+        current_call.set(call)
         try:
             call.results.append(await function())
             call.finish()
         except BaseException as error:  # noqa: BLE001 - SystemExit is for this caller, and would end the loop of all
             cancelled = isinstance(error, asyncio.CancelledError)  # by the end of the loop, or by its own thread
             call.finish(_closed("during") if cancelled else error)
+        finally:
+            current_call.set(None)  # the call has this context: its result would stay until the garbage collector runs
 
     def _run(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
         with contextlib.closing(loop):  # also when it never runs
@@ -245,7 +250,8 @@ class _Call(Generic[T]):
         self.results: list[T] = []
         self.errors: list[BaseException] = []
         # A signal cannot break it. In a Condition's wait a signal can leave its lock held, and the loop would freeze.
-        self.done_queue: queue.SimpleQueue[None] = queue.SimpleQueue()
+        # Before its end, marked by None, it has what the waiting thread is to run.
+        self.done_queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     @property
     def done(self) -> bool:
@@ -266,13 +272,34 @@ class _Call(Generic[T]):
         self.state = CallState.DONE
         self.done_queue.put(None)
 
+    async def run_in_caller(self, function: Callable[[], object]) -> object:
+        """Return the result of *function*, which the waiting thread runs. For the loop's thread."""
+        loop = asyncio.get_running_loop()
+        results: list[object] = []
+        errors: list[Exception] = []
+        ended = asyncio.Event()
+
+        def work() -> None:
+            try:
+                results.append(function())
+            except Exception as error:  # noqa: BLE001 - of the user's own code; what interrupts it is the caller's
+                errors.append(error)
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the call with it
+                loop.call_soon_threadsafe(ended.set)
+
+        self.done_queue.put(work)
+        await ended.wait()
+        if errors:
+            raise errors.pop()
+        return results.pop()
+
     def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
         """Prevent its start; if it runs, cancel it and wait at most 1 s for it to unwind. For the waiting thread."""
         if self.take() is None:
             with contextlib.suppress(RuntimeError, queue.Empty):  # RuntimeError: the loop has ended, and the call too
                 loop.call_soon_threadsafe(self._cancel)
-                if not self.done:
-                    self.done_queue.get(timeout=_UNWIND_TIMEOUT)
+                while not self.done and self.done_queue.get(timeout=_UNWIND_TIMEOUT) is not None:
+                    pass  # work that is not wanted any more
 
     def _cancel(self) -> None:
         if self.state is CallState.PENDING:  # an interrupted `abandon` has taken the function

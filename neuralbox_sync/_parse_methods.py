@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from neuralbox_async import NOT_GIVEN, AsyncNeuralBox, Messages, NotGiven, ParsedGeneration
-from neuralbox_sync._blocking import View, documented_by
+from neuralbox_sync._blocking import View, documented_by, read_here
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 T = TypeVar("T")
 
@@ -15,7 +18,7 @@ T = TypeVar("T")
 class ParseMethods(View[AsyncNeuralBox]):
     """The part of `NeuralBox` about typed answers."""
 
-    # Type checkers take a union, a Literal or an Annotated for no `type`.
+    # Overloads: type checkers that do not know `TypeForm` (PEP 747) take a union or a Literal for no `type`.
 
     @overload
     def parse(
@@ -41,7 +44,7 @@ class ParseMethods(View[AsyncNeuralBox]):
         self,
         model: str,
         messages: Messages,
-        output_type: Any,
+        output_type: TypeForm[T],
         *,
         max_repairs: int = ...,
         max_tokens_used: int | None = ...,
@@ -53,7 +56,7 @@ class ParseMethods(View[AsyncNeuralBox]):
         idempotency_key: str | None = ...,
         extra_headers: Mapping[str, str] | None = ...,
         extra_body: Mapping[str, Any] | None = ...,
-    ) -> ParsedGeneration[Any]: ...
+    ) -> ParsedGeneration[T]: ...
 
     @documented_by(AsyncNeuralBox.parse)
     def parse(
@@ -77,7 +80,7 @@ class ParseMethods(View[AsyncNeuralBox]):
         call = functools.partial(
             self._subject.parse,
             model,
-            messages,
+            read_here(messages),
             output_type,
             max_repairs=max_repairs,
             max_tokens_used=max_tokens_used,

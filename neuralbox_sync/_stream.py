@@ -1,17 +1,19 @@
 """The blocking iterators: views of `AsyncStream` and `AsyncBatch`."""
 
 import contextlib
+import functools
 import operator
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
 import neuralbox_async
 from neuralbox_async import AsyncBatch, AsyncStream, BatchStateError, ClientClosedError, ContentDelta, StreamStateError
 from neuralbox_async._batch.caller_thread import CallerThread, take_results
 from neuralbox_async._type_parameters import T as Y
 from neuralbox_sync._blocking import View, documented_by
+from neuralbox_sync._caller_key import CallerKey, current_batch
 from neuralbox_sync._loop import EventLoop, despite_interrupt
 
 S = TypeVar("S", bound="AsyncStream[Any] | AsyncBatch[Any]")
@@ -47,12 +49,7 @@ class BulkIterator(View[S], Iterator[T]):
         self._pid = os.getpid()
 
     def __enter__(self: V) -> V:  # noqa: PYI019 - as in `View`
-        try:
-            self._loop_here().call(self._enter)
-        except BaseException:
-            if self._entered:  # an interrupt may arrive when it has just been opened
-                despite_interrupt(self.close)
-            raise
+        self._open_with(self._enter)
         return self
 
     def __next__(self) -> T:
@@ -80,8 +77,20 @@ class BulkIterator(View[S], Iterator[T]):
         return self._loop
 
     async def _enter(self) -> None:
-        self._entered = True
         await self._subject.__aenter__()
+
+    def _open_with(self, open_subject: Callable[[], Awaitable[object]]) -> None:
+        async def enter() -> None:
+            self._entered = True
+            await open_subject()
+
+        was_entered = self._entered
+        try:
+            self._loop_here().call(enter)
+        except BaseException:
+            if self._entered and not was_entered:  # an interrupt may arrive when it has just been opened
+                despite_interrupt(self.close)
+            raise
 
     def _check_entered(self) -> None:
         if not self._entered:
@@ -89,9 +98,14 @@ class BulkIterator(View[S], Iterator[T]):
 
     async def _fill(self) -> bool:
         self._was_read = True
-        items: list[Any] = await self._subject.read_batch()
+        try:
+            items: list[Any] = await self._subject.read_batch()
+        except Exception:
+            if self._items:  # an interrupted read got the last items after this one began; the next raises this again
+                return True
+            raise
         self._items.extend(items)  # on the loop, where no interrupt can lose them
-        return bool(self._items)  # an interrupted read may have got the last items after this one began
+        return bool(self._items)  # as above
 
 
 class Stream(BulkIterator[AsyncStream[Y], neuralbox_async.StreamEvent], Generic[Y]):
@@ -104,6 +118,12 @@ class Stream(BulkIterator[AsyncStream[Y], neuralbox_async.StreamEvent], Generic[
     def __iter__(self) -> Self:
         if self._ended or not self._was_read:
             aiter(self._subject)  # raises if nothing follows; after an early exit, what had arrived still does
+        return self
+
+    @documented_by(AsyncStream.open)
+    def open(self, *, wait_for: Literal["response", "first_event"] = "response") -> Self:
+        """Send the request, as ``with`` does, where a block cannot span the use of the stream. Return the stream."""
+        self._open_with(functools.partial(self._subject.open, wait_for=wait_for))
         return self
 
     @property
@@ -136,6 +156,16 @@ class Stream(BulkIterator[AsyncStream[Y], neuralbox_async.StreamEvent], Generic[
     def get_final_value(self) -> Y:
         """Read to the end and return the value, validated."""
         return self._here.call(self._subject.get_final_value)
+
+
+def subject_of(stream: Stream[Y]) -> AsyncStream[Y]:
+    """Return what *stream* is a view of, for `neuralbox_sync.web`."""
+    return stream._subject  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+
+
+def call_on_loop(stream: Stream[Any], function: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of the coroutine *function*, run on the loop of *stream*."""
+    return stream._loop_here().call(function)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 class _Partials(Iterator[Any]):
@@ -193,6 +223,14 @@ class Batch(BulkIterator[AsyncBatch[Y], neuralbox_async.BatchResult[Y]], Generic
             self._loop.close()  # waits for the thread that closes it: results arrive until the end
             take_results(self._subject, self._items)
         return bool(self._items)
+
+    async def _enter(self) -> None:
+        # Its requests start now, and the thread may read their results only much later.
+        key = self._subject._executor.api_key  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - not for users
+        if isinstance(key, CallerKey):
+            self._caller.remember(key.call, await key())
+        current_batch.set(self._caller)
+        await super()._enter()
 
     async def _fill(self) -> bool:
         return await self._caller.read_until_work(super()._fill)

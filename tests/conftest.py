@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings, strategies
 
 from neuralbox_async import AsyncNeuralBox, RetryPolicy
 from neuralbox_async.testing import NeuralBoxServer
@@ -36,6 +36,9 @@ settings.load_profile("default")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A command started with a shell's `&` ignores SIGINT. The scripts of tests would inherit that, and hang.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # The same holds for SIGHUP under `nohup`. A handler is not inherited, and this process ignores SIGHUP still.
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_collection_modifyitems(items):
@@ -48,6 +51,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker("process")
 
 
+def pytest_collection_finish():
+    """Hide what the collection made from the garbage collector: `gc.collect` in a test then takes milliseconds."""
+    given(strategies.none())(lambda _: None)()  # Hypothesis looks once, with the garbage collector, for what it made
+    gc.collect()
+    gc.freeze()
+
+
 def process_state():
     """Return the state of the process that a test may change and must restore."""
     loggers = [logging.getLogger(name) for name in (None, "neuralbox", "neuralbox.testing", "asyncio")]
@@ -58,7 +68,7 @@ def process_state():
         "loggers": [(log.name, log.level, log.disabled, log.propagate, tuple(log.handlers)) for log in loggers],
         "logging": logging.root.manager.disable,
         "signals": {number: signal.getsignal(number) for number in numbers},
-        "garbage collector": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()),
+        "garbage collector": (gc.isenabled(), gc.get_threshold()),
         "event loop policy": getattr(asyncio.events, "_event_loop_policy", None),
         "interpreter": (sys.getswitchinterval(), sys.getrecursionlimit(), sys.excepthook, sys.unraisablehook),
     }
@@ -90,6 +100,12 @@ def no_process_without_the_marker(request, no_state_left, monkeypatch):
 
         monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
         monkeypatch.setattr(os, "fork", refuse, raising=False)
+
+
+@pytest.fixture
+def fast_paths_on(monkeypatch):
+    """Switch the fast paths on, also when the environment has switched them off."""
+    monkeypatch.setattr("neuralbox_async._fast_paths.enabled", lambda: True)
 
 
 @pytest.fixture

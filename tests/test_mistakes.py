@@ -94,6 +94,9 @@ BOTH = {
         InvalidParameterError,
         "timeout must be a number of seconds above 0, or None, not '500'",
     ),
+    "an empty prompt": Row(
+        generate("gpt-5", " "), InvalidParameterError, "prompt must be text that is not empty, not ' '"
+    ),
     "a prompt instead of a list of prompts": Row(
         lambda client: client.generate_many("Hi", model="gpt-5"),
         InvalidParameterError,
@@ -152,6 +155,14 @@ async def batch_in_with(client):
         pass
 
 
+def for_instead_of_async_for(make):
+    async def mistake(client):
+        for _ in make(client):
+            pass
+
+    return mistake
+
+
 async def missing_await(client):
     generation = client.generate("gpt-5", "Hi")
     try:
@@ -199,6 +210,31 @@ ASYNC = {
     ),
     "batch in with": Row(
         batch_in_with, TypeError, "AsyncBatch needs `async with`, not `with`; blocking code uses neuralbox_sync"
+    ),
+    "stream in for": Row(
+        for_instead_of_async_for(lambda client: client.stream("gpt-5", "Hi")),
+        TypeError,
+        "AsyncStream needs `async for`, not `for`; blocking code uses neuralbox_sync",
+    ),
+    "texts of a stream in for": Row(
+        for_instead_of_async_for(lambda client: client.stream("gpt-5", "Hi").text_stream),
+        TypeError,
+        "TextStream needs `async for`, not `for`; blocking code uses neuralbox_sync",
+    ),
+    "partials in for": Row(
+        for_instead_of_async_for(lambda client: client.stream("gpt-5", "Hi", output_type=int).partials()),
+        TypeError,
+        "Partials needs `async for`, not `for`; blocking code uses neuralbox_sync",
+    ),
+    "batch in for": Row(
+        for_instead_of_async_for(lambda client: client.generate_many(["Hi"], model="gpt-5")),
+        TypeError,
+        "AsyncBatch needs `async for`, not `for`; blocking code uses neuralbox_sync",
+    ),
+    "history in for": Row(
+        for_instead_of_async_for(lambda client: client.list_generations()),
+        TypeError,
+        "AsyncHistory needs `async for`, not `for`; blocking code uses neuralbox_sync",
     ),
     "missing await": Row(
         missing_await,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, Self
 
-from neuralbox_async._async_only import AsyncOnly
+from neuralbox_async._async_only import AsyncIterationOnly, AsyncOnly
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._batch.inputs import InputReader, check_requests
 from neuralbox_async._batch.results import BatchProgress, BatchReport, BatchResult
@@ -25,7 +25,7 @@ else:
     opening = lazy_module("neuralbox_async._batch.opening")
 
 
-class AsyncBatch(AsyncOnly, Generic[T]):
+class AsyncBatch(AsyncOnly, AsyncIterationOnly, Generic[T]):
     """
     Many concurrent generations: an async context manager and an async iterator over their results.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import AsyncIterable, Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,6 @@ from neuralbox_async._batch.inputs import check_iterable
 from neuralbox_async._lazy_imports import anyio, asyncio
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable
 
     from anyio import CancelScope
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     from neuralbox_async._batch.results import BatchProgress, BatchResult
 
 _RUNNER = "thread"
+_REFRESH_INTERVAL = 1.0  # seconds
 _REENTRANT = "the iterator of the requests, or a function that the batch calls, reads results of this batch"
 
 
 class CallerThread:
     """
-    Runs the iterator of the requests, *on_progress* and *on_unknown* of a blocking batch in threads that read it.
+    Runs the user's code of a blocking batch (iterator, functions, and the one that returns the key) in its readers.
 
     A thread that reads calls `run`, and then waits for results with `read_until_work`, which returns early when there
     is work. Several threads may read: one at a time does the work. *requests*, *on_progress* and *on_unknown* are those
@@ -55,6 +57,9 @@ class CallerThread:
         self._progress: BatchProgress | None = None  # the latest that was not reported
         self._error: Exception | None = None  # of *on_progress*
         self._question: _Question | None = None
+        self._waiting: deque[_Work] = deque()  # what the loop's thread wants to be run
+        self._last: dict[Callable[[], object], object] = {}  # results of what was run
+        self._run_at = 0.0
         self._running: dict[str, int] = {}  # has the thread that does the work
         self._reads: list[CancelScope] = []  # that wait for results
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -97,6 +102,28 @@ class CallerThread:
             raise question.error
         return await answer if isinstance(answer := question.answers[0], Awaitable) else answer
 
+    async def run_in_caller(self, function: Callable[[], object]) -> object:
+        """
+        Return the result of *function*, which a thread that reads runs: the last one while none waits for results.
+
+        The thread may be in the iterator, or in the user's own code, for long, and requests must not wait for that.
+        """
+        if not self._reads and function in self._last:
+            return self._last[function]
+        work = _Work(function)
+        self._waiting.append(work)
+        self._loop = asyncio.get_running_loop()
+        self._wake_reader()
+        await work.ended.wait()
+        if work.error is not None:
+            raise work.error
+        return work.results[0]
+
+    def remember(self, function: Callable[[], object], result: object) -> None:
+        """Take *result* for the last one of *function*, unless it can be used only once."""
+        if not isinstance(result, Awaitable):
+            self._last[function], self._run_at = result, time.monotonic()
+
     # ------------------------------------------------------------------------------------------- in the caller's thread
 
     @property
@@ -104,7 +131,7 @@ class CallerThread:
         if self._running:
             return False
         is_wanted = self._items is not None and self._items.wanted
-        return is_wanted or self._progress is not None or self._question is not None
+        return is_wanted or self._progress is not None or self._question is not None or bool(self._waiting)
 
     def run(self, *, has_results: bool) -> None:
         """
@@ -155,6 +182,7 @@ class CallerThread:
     def _work(self, has_results: bool) -> None:  # noqa: FBT001
         self._report_progress()
         self._answer()
+        self._run_waiting()
         if (items := self._items) is None:
             return
         items.wake()
@@ -162,6 +190,7 @@ class CallerThread:
             items.read()
             self._report_progress()
             self._answer()
+            self._run_waiting()
             if has_results or items.has_results:  # they are paid for, and the next item may take long
                 break
 
@@ -191,6 +220,32 @@ class CallerThread:
             with suppress(RuntimeError):  # the loop has ended, and the batch with it
                 self._loop.call_soon_threadsafe(question.answered.set)
 
+    def _run_waiting(self) -> None:
+        """Run what is waited for: once for all that wait now. What is not waited for is run again after a second."""
+        while self._waiting:
+            self._run_for(self._waiting[0].function)
+        if self._last and time.monotonic() - self._run_at > _REFRESH_INTERVAL:
+            for function in list(self._last):
+                self._run_for(function)
+
+    def _run_for(self, function: Callable[[], object]) -> None:
+        self._last.pop(function, None)
+        result, error = None, None
+        try:
+            self.remember(function, result := function())
+        except Exception as raised:  # noqa: BLE001 - of the user's own code: raised to the request
+            error = raised
+        for work in self._waiting.copy():
+            if work.function != function:
+                continue
+            self._waiting.remove(work)
+            work.results, work.error = [result], error
+            if self._loop is not None:
+                with suppress(RuntimeError):  # the loop has ended, and the batch with it
+                    self._loop.call_soon_threadsafe(work.ended.set)
+            if isinstance(result, Awaitable):  # for one of them
+                break
+
 
 def take_results(batch: AsyncBatch, results: deque[BatchResult]) -> None:
     """
@@ -202,6 +257,16 @@ def take_results(batch: AsyncBatch, results: deque[BatchResult]) -> None:
     if runner is not None:
         with suppress(IndexError):  # the end
             results.extend(iter(runner.buffer.ready.popleft, None))
+
+
+class _Work:
+    """A *function* to be run, and how it ended."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self.function = function
+        self.results: list[object] = []
+        self.error: Exception | None = None
+        self.ended = anyio.Event()
 
 
 class _Question:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from neuralbox_async._batch.inputs import RequestDefaults
     from neuralbox_async._batch.journal import Journal
     from neuralbox_async._batch.typed_items import TypedOutput
+    from neuralbox_async._types import GenerateRequest
 
 _ITEMS_PER_CHECKPOINT = 256
 _MAX_KEYS_IN_MESSAGE = 5
@@ -59,10 +60,16 @@ def _key_and_hash(item: object, defaults: RequestDefaults, output: TypedOutput |
     """Return the key of *item*, None if it has no key of its own or is invalid, and the hash of its request."""
     try:
         request = defaults.request(item)
-        body = endpoints.generate(request, NO_HEADERS).body or b"" if output is None else output.identity(request)
-        return request.key, content_key(body)
+        return request.key, hash_of(request, output)
     except Exception:  # noqa: BLE001 - of methods of the user's own values
         return None, ""
+
+
+def hash_of(request: GenerateRequest, output: TypedOutput | None) -> str:
+    """Return the hash by which a journal identifies *request*, of a batch with the type *output*."""
+    return content_key(
+        endpoints.generate(request, NO_HEADERS).body or b"" if output is None else output.identity(request)
+    )
 
 
 def changed_error(keys: tuple[Any, ...]) -> RequestChangedError:

@@ -33,7 +33,11 @@ END: Final = object()
 _CANCELLED = "the iterator of the requests cancelled the task that reads it"
 _KEY_LENGTH = 32  # hexadecimal digits of a body's hash
 # Iterating over a DataFrame yields the names of its columns, or the columns themselves: each would be a prompt.
-_ROWS_OF_DATA_FRAME: Final = {"pandas": "df.to_dict('records')", "polars": "df.to_dicts()"}
+_ROWS_OF_FRAMES: Final = {
+    ("pandas", "DataFrame"): "df.to_dict('records')",
+    ("polars", "DataFrame"): "df.to_dicts()",
+    ("polars", "LazyFrame"): "df.collect().to_dicts()",
+}
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -226,8 +230,8 @@ def check_requests(requests: Any, defaults: RequestDefaults) -> None:
 def check_iterable(requests: Any) -> None:
     """Raise `InvalidParameterError` unless *requests* is an iterable of requests."""
     for kind in type(requests).__mro__:
-        if kind.__name__ == "DataFrame" and (rows := _ROWS_OF_DATA_FRAME.get(kind.__module__.partition(".")[0])):
-            rule = f"rows, not a DataFrame: write {rows}, with a column `prompt` or `messages`"
+        if rows := _ROWS_OF_FRAMES.get((kind.__module__.partition(".")[0], kind.__name__)):
+            rule = f"rows, not a {kind.__name__}: write {rows}, with a column `prompt` or `messages`"
             raise InvalidParameterError("requests", None, rule, show=False)
     if not _is_iterable_of_requests(requests):
         raise InvalidParameterError("requests", requests, "an iterable or async iterable of requests, dicts or strings")

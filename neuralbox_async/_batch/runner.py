@@ -20,6 +20,7 @@ from neuralbox_async._errors import (
     AuthenticationError,
     ClientClosedError,
     InsufficientTokensError,
+    InvalidParameterError,
     NeuralBoxError,
     PermissionDeniedError,
     UnsupportedEventLoopError,
@@ -43,6 +44,7 @@ _POLL_INTERVAL = 0.5  # seconds after which waiting requests check again: limits
 _POLLS_PER_SYNC = 2
 _PASSES_PER_CHECKPOINT = 256
 _FATAL_ERRORS = (AuthenticationError, ClientClosedError, UnsupportedEventLoopError, JournalError)
+_CLIENT_PARAMETERS = frozenset({"api_key", "base_url", "proxy"})  # that no request can change
 
 
 class RunState(enum.Enum):
@@ -338,6 +340,10 @@ class BatchRunner:
             self.stop(state.journal_error)
         if result is None:
             self.buffer.put(state.index, None)
+        elif (refused := _refusal_of_the_client(result)) is not None:
+            self.buffer.put(state.index, None)
+            self.stop(refused)
+            raise refused
         else:
             self._deliver(result)
 
@@ -368,6 +374,12 @@ class BatchRunner:
             isinstance(error, PermissionDeniedError) and error.code == "insufficient_plan"
         ):
             self._stop_sending(RunState.DRAINING, error)
+
+
+def _refusal_of_the_client(result: BatchResult) -> InvalidParameterError | None:
+    """Return the error of *result* if it is about a parameter of the client: it is one error, not that of each row."""
+    error = result.error  # not the error of a repair, behind which is a text that was paid for
+    return error if isinstance(error, InvalidParameterError) and error.parameter in _CLIENT_PARAMETERS else None
 
 
 def _as_failure(error: BaseException) -> BaseException:

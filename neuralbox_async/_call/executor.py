@@ -302,9 +302,10 @@ class Executor:
     def _observe(self, call: Call, response: Response) -> None:
         call.response = response
         self.account.rate_limits.observe(response.headers, counted=not call.request.idempotent)
-        log(logging.DEBUG, call, "%d", response.status_code, status_code=response.status_code)
-        if call.record is not None:
-            call.record.receive(response)
+        if call.record is None or call.record.is_watched:
+            log(logging.DEBUG, call, "%d", response.status_code, status_code=response.status_code)
+            if call.record is not None:
+                call.record.receive(response)
 
     async def _follow_redirects(self, call: Call, response: Response) -> Response:
         """Return the response of success that *response* redirects to. Raises the error of an error status."""

@@ -7,11 +7,16 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from neuralbox_async._account_types import HistoryEntry
+from neuralbox_async._async_only import AsyncIterationOnly
+from neuralbox_async._errors import ResponseError
 
 if TYPE_CHECKING:
     from neuralbox_async._wire.account import Page
 
 T = TypeVar("T")
+
+_MAX_PAGES = 100_000  # of a list: 10,000,000 entries in the largest pages
+_MAX_RECENT = 10_000  # entries with which those of a page are compared
 
 
 class PageReader(Generic[T]):
@@ -34,28 +39,40 @@ class PageReader(Generic[T]):
         self._fetch, self._identity, self._until_empty = fetch, identity, until_empty
         self._number = first
         self._ended = False
-        self._previous: frozenset[Hashable] = frozenset()
+        self._first = first
+        self._recent: dict[Hashable, None] = {}
 
     async def next(self) -> list[T]:
         """
-        Return the entries of the next page that were not on the page before: ``[]`` at the end.
+        Return the entries of the next page that were not on the pages before: ``[]`` at the end.
 
+        Raises `ResponseError` after 100,000 pages: a server that makes entries up would be read indefinitely.
         Cancelling it loses nothing. Of two tasks that call it at once, one gets the page.
         """
         while not self._ended:
             number = self._number
+            if number - self._first >= _MAX_PAGES:
+                msg = f"the list does not end after {_MAX_PAGES:,} pages"
+                raise ResponseError(msg, billed="no")
             page = await self._fetch(number)
             if number != self._number or self._ended:  # another task has got this page
                 continue
             self.total = page.total
             # A list that grows while it is read moves its entries to later pages.
-            new = [entry for entry in page.items if self._identity(entry) not in self._previous]
+            new = [entry for entry in page.items if self._identity(entry) not in self._recent]
             self._number += 1
-            self._previous = frozenset(map(self._identity, page.items))
-            # A server that does not know pages sends the same one again and again.
+            self._remember(page)
+            # A server that does not know pages sends the same one, or the same few, again and again.
             self._ended = not new or self._is_last(page, number)
             return new
         return []
+
+    def _remember(self, page: Page[T]) -> None:
+        for identity in map(self._identity, page.items):
+            self._recent.pop(identity, None)  # what is added again is the last
+            self._recent[identity] = None
+        while len(self._recent) > _MAX_RECENT:
+            del self._recent[next(iter(self._recent))]
 
     def _is_last(self, page: Page[T], number: int) -> bool:
         if page.pages is not None:
@@ -65,13 +82,13 @@ class PageReader(Generic[T]):
         return not self._until_empty
 
 
-class AsyncHistory:
+class AsyncHistory(AsyncIterationOnly):
     """
     The generations of the account, newest first: an async iterator of `HistoryEntry`, for any task.
 
     A page is requested when it is needed, and errors are raised then; reading on requests it again. *total* is the
     number of generations, None before the first page and if the API does not report it. An entry that newer
-    generations move to the next page meanwhile is not repeated.
+    generations move to the next page meanwhile is not repeated. After 100,000 pages, reading raises `ResponseError`.
     """
 
     def __init__(self, pages: PageReader[HistoryEntry]) -> None:

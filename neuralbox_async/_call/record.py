@@ -7,7 +7,7 @@ import functools
 import logging
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from neuralbox_async._call.call_log import log
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from neuralbox_async._call.executor import Call
     from neuralbox_async._call.monitor import Monitor
-    from neuralbox_async._call.stream import AsyncStream
+    from neuralbox_async._call.stream_lifetime import StreamLifetime
     from neuralbox_async._errors import BillingStatus
     from neuralbox_async._http.transport import Response
     from neuralbox_async._observers import Event, Observer, Operation, Outcome
@@ -53,6 +53,7 @@ class CallRecord:
 
     It belongs to all `Call` objects of the logical call: those of both documented paths of a status, or of both
     endpoints of a stream. A context manager: an exception ends it, and otherwise `complete` or `end`; the first counts.
+    *is_watched*: an observer or the log gets more of it than a failure.
     """
 
     def __init__(
@@ -68,8 +69,10 @@ class CallRecord:
         self.call: Call | None = None  # the one that makes attempts
         self._usage, self._model = monitor.usage, request.model
         self._attempts, self._ended = 0, False
-        self._finalizer: weakref.finalize[..., AsyncStream] | None = None
+        self._finalizer: weakref.finalize[..., StreamLifetime[Any]] | None = None
         self.observers: tuple[Observer, ...] = monitor.observers
+        # Asked once for each call: the logger takes as long as all the rest of a record.
+        self.is_watched = bool(self.observers) or logger.isEnabledFor(logging.DEBUG)
         if self.observers:
             self._observe_start(monitor, request, base_url, generation_id)
 
@@ -152,8 +155,10 @@ class CallRecord:
 
     def complete(self, generation: Generation) -> None:
         """End it with *generation*, finished or pending."""
-        outcome: Outcome = "completed" if generation.completed else "pending"
-        self.end(outcome, "yes" if generation.completed else "unknown", generation)
+        if generation.completed:
+            self.end("completed", "yes", generation)
+        else:
+            self.end("pending", "unknown", generation)
 
     def __enter__(self) -> None:
         pass
@@ -190,7 +195,7 @@ class CallRecord:
         if self._model is not None:
             pending = outcome == "pending"
             self._usage.add(self._model, used or 0, unknown=billed == "unknown" and not pending, pending=pending)
-        if self.observers or logger.isEnabledFor(logging.INFO):
+        if self.is_watched or outcome == "failed":
             self._report(outcome, billed, generation, error, used)
         self.call = None  # a cycle of references would leave each call to the garbage collector
 
@@ -236,7 +241,7 @@ class CallRecord:
 
     # ---------------------------------------------------------------------------------------------------------- stream
 
-    def watch(self, stream: AsyncStream, response: Response) -> ResponseInfo:
+    def watch(self, stream: StreamLifetime[Any], response: Response) -> ResponseInfo:
         """End it when *stream* is collected without having ended. Return the facts of its *response*."""
         self._finalizer = weakref.finalize(stream, self.end, "closed", "unknown", None)
         self._finalizer.atexit = False
@@ -278,7 +283,7 @@ class CallRecord:
     def _want_content(self) -> bool:
         return any(getattr(observer, "wants_content", False) for observer in self.observers)
 
-    def close_stream(self, stream: AsyncStream, failure: NeuralBoxError | None) -> None:
+    def close_stream(self, stream: StreamLifetime[Any], failure: NeuralBoxError | None) -> None:
         """End it because *stream* ended with *failure*, or None if it was closed."""
         if self._ended:
             return

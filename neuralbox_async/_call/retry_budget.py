@@ -35,4 +35,5 @@ class RetryBudget:
 
     def give_back(self, cost: int) -> None:
         """Return *cost* tokens to the bucket: the cost of the last retry, or 1 after a success at once."""
-        self._tokens = min(self.CAPACITY, self._tokens + cost)
+        if self._tokens < self.CAPACITY:
+            self._tokens = min(self.CAPACITY, self._tokens + cost)

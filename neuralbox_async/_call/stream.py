@@ -8,21 +8,16 @@ two reads (PEP 789).
 
 from __future__ import annotations
 
-import operator
-import weakref
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import nullcontext, suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from neuralbox_async._async_only import AsyncOnly
+from neuralbox_async._async_only import AsyncIterationOnly, AsyncOnly
 from neuralbox_async._call.stream_interruption import interruption
-from neuralbox_async._call.stream_reader import StreamLimits, StreamReader, close_threadsafe
-from neuralbox_async._call.stream_state import TRANSITIONS, StreamState, TextStream, check_not_ended, first_known
-from neuralbox_async._call.stream_timeouts import StreamTimeouts
-from neuralbox_async._call.typed_stream import TypedStream
-from neuralbox_async._clock import clock, now
+from neuralbox_async._call.stream_lifetime import StreamLifetime
+from neuralbox_async._call.stream_reader import StreamReader
+from neuralbox_async._call.stream_state import StreamState, TextStream, check_not_ended, first_known
 from neuralbox_async._errors import (
     APIConnectionError,
     APITimeoutError,
@@ -32,35 +27,23 @@ from neuralbox_async._errors import (
     ResponseError,
     StreamStateError,
 )
-from neuralbox_async._http.transport import CLOSED_WHILE_READING
-from neuralbox_async._lazy_imports import asyncio, lazy_module
+from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._secret import without_frames
 from neuralbox_async._type_parameters import T
 from neuralbox_async._types import ContentDelta, Generation, GenerationEnd, GenerationStart, StreamEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from types import TracebackType
-
     from neuralbox_async._call import unstreamed
-    from neuralbox_async._call.executor import Call
-    from neuralbox_async._call.record import CallRecord
-    from neuralbox_async._http.transport import Response
-    from neuralbox_async._response_info import ResponseInfo
-    from neuralbox_async._types import GenerationId
-    from neuralbox_async._wire import events, fast_path
-    from neuralbox_async._wire.output_types import OutputType
+    from neuralbox_async._wire import fast_path
 else:
     unstreamed = lazy_module("neuralbox_async._call.unstreamed")
-    events = lazy_module("neuralbox_async._wire.events")
     fast_path = lazy_module("neuralbox_async._wire.fast_path")
 
 
-_CLOSED_WHILE_OPENING = "the stream was closed while it was being opened"
 _DRAIN_TIMEOUT = 0.25  # seconds for the server to end the body after the terminal event, so that the connection is kept
 
 
-class AsyncStream(TypedStream[T], AsyncOnly):
+class AsyncStream(StreamLifetime[T], AsyncOnly, AsyncIterationOnly):
     """
     The events of one generation, once each and in order: an async context manager and an async iterator.
 
@@ -70,102 +53,6 @@ class AsyncStream(TypedStream[T], AsyncOnly):
     API ends a stream. If it ends otherwise, each read raises the same `StreamInterruptedError`, which has the text so
     far. The text can always be encoded as UTF-8: surrogates in two deltas are joined, and a lone one becomes U+FFFD.
     """
-
-    def __init__(
-        self,
-        open_response: Callable[[], Awaitable[tuple[Response, Call]]],
-        limits: StreamLimits,
-        recover: Callable[[GenerationId, float], Awaitable[Generation]] | None = None,
-        output_type: OutputType[T] | None = None,
-    ) -> None:
-        self._open_response = open_response
-        self._limits = limits
-        self._recover = recover
-        self._output_type = output_type
-        self._state = StreamState.NEW  # changed by `_move` only
-        self._call: Call | None = None
-        self.response: ResponseInfo | None = None
-        """The HTTP response, once the stream is open."""
-        self._record: CallRecord | None = None
-        self._reader: StreamReader | None = None
-        self._finalizer: weakref.finalize[..., AsyncStream[Any]] | None = None
-        self._is_reading = False
-        # Received and not delivered yet: events (dicts are deltas, see `take_deltas`), and a failure after them.
-        self._pending: deque[StreamEvent | dict[str, Any]] = deque()
-        self._pending_failure: NeuralBoxError | None = None
-        # Delivered.
-        self._texts: list[str] = []
-        self._start = GenerationStart()
-        self._end = GenerationEnd()
-        self._whole: Generation | None = None  # the generation as the API describes it, if it does
-        self._failure: NeuralBoxError | None = None
-        self._timeouts = StreamTimeouts(limits)
-        self._decode: Callable[..., Any] = operator.call
-        self._decoder = events.EventDecoder(self._decode)
-        self._now: Callable[[], float] = now  # until it is entered; then its loop's clock, at a third of the cost
-
-    # -------------------------------------------------------------------------------------------- opening and closing
-
-    async def __aenter__(self) -> Self:
-        """Send the request and return when the response begins. Raises the errors of `AsyncNeuralBox.generate`."""
-        if self._state is not StreamState.NEW:
-            msg = "a stream is opened once; call stream() again for another generation"
-            raise StreamStateError(msg)
-        self._move(StreamState.OPENING)
-        self._now = clock()
-        self._started = self._now()
-        self._timeouts.start(self._started)
-        response, self._call = await self._open_response()
-        self._reader, self._record = StreamReader(response, self._limits), self._call.record
-        self._decode = self._call.decode
-        self._decoder = events.EventDecoder(self._decode)  # without a reference to this stream
-        if self._is_closed():
-            self._close()
-            raise StreamStateError(_CLOSED_WHILE_OPENING)
-        self._move(StreamState.OPEN)
-        self._finalizer = weakref.finalize(self, close_threadsafe, self._reader, asyncio.get_running_loop())
-        self._finalizer.atexit = False
-        if self._record is not None:
-            self.response = self._record.watch(self, response)
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._close()
-
-    async def aclose(self) -> None:
-        """Close the connection, so that the server stops generating. Idempotent, from any task; waits for nothing."""
-        self._close()
-
-    def _close(self) -> None:
-        if self._state in TRANSITIONS:
-            self._move(StreamState.COMPLETE if self._has_ended() else StreamState.CLOSED)
-            self._pending.clear()
-        if self._finalizer is not None:
-            self._finalizer.detach()
-        if self._reader is not None:
-            self._reader.close()
-        if self._record is not None:
-            self._record.close_stream(self, self._failure)
-
-    def _move(self, state: StreamState) -> None:
-        if state not in TRANSITIONS.get(self._state, ()):
-            msg = f"a stream that is {self._state.name} cannot become {state.name}"
-            raise AssertionError(msg)
-        self._state = state
-
-    def _is_closed(self) -> bool:
-        return self._state is StreamState.CLOSED
-
-    def _check_not_closed(self) -> None:
-        """Raise `StreamStateError` to the reader when the stream was closed while it waited."""
-        if self._is_closed():
-            raise StreamStateError(CLOSED_WHILE_READING)
-
-    def _has_ended(self) -> bool:
-        """Return whether everything was delivered, up to the terminal event."""
-        return self._state in {StreamState.ENDED, StreamState.COMPLETE} and not self._pending
 
     # -------------------------------------------------------------------------------------------------------- reading
 
@@ -378,13 +265,16 @@ class AsyncStream(TypedStream[T], AsyncOnly):
         generation_id, whole = self._start.id, None
         hopeless = isinstance(error, GenerationFailedError | ClientClosedError)
         if self._recover is not None and generation_id is not None and not hopeless:
+            started = self._now()
             try:
                 with nullcontext() if self._record is None else self._record.as_parent():
-                    whole = await self._recover(generation_id, self._timeouts.total)
+                    whole = await self._recover(generation_id, self._timeouts.recovery_deadline(started))
             except GenerationFailedError as failure:
                 error = failure
             except NeuralBoxError as failure:
                 error.add_note(f"recovering generation {generation_id} failed: {failure}")
+            finally:
+                self._timeouts.count_recovery(self._now() - started)
             self._check_not_closed()
         so_far = self.generation
         if whole is not None and whole.content.startswith(so_far.content):

@@ -6,6 +6,7 @@ import enum
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Self
 
+from neuralbox_async._async_only import AsyncIterationOnly
 from neuralbox_async._errors import StreamStateError
 from neuralbox_async._types import GenerationStart
 
@@ -65,7 +66,7 @@ def first_known(known: GenerationStart, start: GenerationStart) -> GenerationSta
     )
 
 
-class TextStream(AsyncIterator[str]):
+class TextStream(AsyncIterator[str], AsyncIterationOnly):
     """The texts of *stream*, each of which *next_text* returns."""
 
     def __init__(self, stream: AsyncIterator[Any], next_text: Callable[[], Coroutine[Any, Any, str]]) -> None:

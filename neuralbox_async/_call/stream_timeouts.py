@@ -28,6 +28,7 @@ class StreamTimeouts:
         self._content = math.inf
         self._stall_budget = self._stall_timeout = _or_infinity(limits.stall_timeout)
         self._was_held_up = False  # since the last content
+        self._recovery_budget = self._stall_timeout
 
     def start(self, now: float) -> None:
         """Start the timeouts at the time *now*."""
@@ -54,6 +55,14 @@ class StreamTimeouts:
         """Return the deadline of reading a whole body from *now*, and the timeout that it belongs to."""
         self._first_event = None  # its first byte has arrived
         return min((self.total, "total"), (now + self._stall_budget, "stall"))
+
+    def recovery_deadline(self, now: float) -> float:
+        """Return the deadline of a recovery that starts or, after a cancelled read, starts again at the time *now*."""
+        return min(self.total, now + max(0.0, self._recovery_budget))
+
+    def count_recovery(self, waited: float) -> None:
+        """Account for a recovery, or one that a cancelled read ended, that took *waited* seconds."""
+        self._recovery_budget -= waited
 
     @property
     def phase(self) -> str:

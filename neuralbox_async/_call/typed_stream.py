@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final, Generic, Self
 
+from neuralbox_async._async_only import AsyncIterationOnly
 from neuralbox_async._clock import now
 from neuralbox_async._errors import StreamStateError
 from neuralbox_async._lazy_imports import lazy_module
@@ -71,7 +72,7 @@ class TypedStream(Generic[T]):
         return self._output_type
 
 
-class Partials(AsyncIterator[Any]):
+class Partials(AsyncIterator[Any], AsyncIterationOnly):
     """The values of the growing text of *stream*, whose *texts* were delivered; see `TypedStream.partials`."""
 
     def __init__(

@@ -12,7 +12,19 @@ import click
 from neuralbox_async import NeuralBoxError, __version__
 
 # The modules, not the commands in them: a command would hide the module of the same name.
-from neuralbox_async._cli import account, batch, chat, demo, error_messages, generate, models, retrieve, serve, terminal
+from neuralbox_async._cli import (
+    account,
+    batch,
+    chat,
+    demo,
+    error_messages,
+    gateway,
+    generate,
+    models,
+    retrieve,
+    serve,
+    terminal,
+)
 
 _NAME: Final = "neuralbox"
 _COMPLETION: Final = "_NEURALBOX_COMPLETE"  # the variable by which a shell asks for completions, as in click
@@ -40,13 +52,16 @@ def cli(context: click.Context) -> None:
       neuralbox chat --model claude-sonnet-4.5
       neuralbox generate "What is in this image?" --image photo.jpg --json | jq -r .content
       neuralbox batch prompts.jsonl -o results.jsonl --budget 50000
+      neuralbox gateway --budget 500
       neuralbox serve --limit-hour 20
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-for _command in (generate.generate, chat.chat, batch.batch, retrieve.retrieve, serve.serve, demo.demo):
+for _command in (generate.generate, chat.chat, batch.batch, retrieve.retrieve):
+    cli.add_command(_command)
+for _command in (gateway.gateway, serve.serve, demo.demo):
     cli.add_command(_command)
 for _command in (models.models, models.price, account.balance, account.history):
     cli.add_command(_command)

@@ -174,9 +174,9 @@ def _parse_columns(_context: click.Context, _parameter: click.Parameter, texts: 
     "--on-changed",
     default="refuse",
     show_default=True,
-    type=click.Choice(["refuse", "skip"]),
+    type=click.Choice(["refuse", "skip", "retry"]),
     help="What to do with rows that differ from those that an earlier run sent with the same keys: refuse the whole "
-    "file, or keep the earlier results.",
+    "file, keep the earlier results, or send the rows again and pay for new results.",
 )
 @click.option(
     "--skip-invalid",
@@ -215,7 +215,7 @@ def batch(
     journal: str | None,
     no_journal: bool,
     on_unknown: Literal["skip", "retry", "ask"],
-    on_changed: Literal["refuse", "skip"],
+    on_changed: Literal["refuse", "skip", "retry"],
     skip_invalid: bool,
     schema: Schema | None,
     max_repairs: int,

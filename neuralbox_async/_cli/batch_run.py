@@ -23,11 +23,12 @@ from neuralbox_async import (
     JournalError,
 )
 from neuralbox_async._batch.journal_import import import_results
+from neuralbox_async._cli.completed_rows import CompletedRows
 from neuralbox_async._cli.error_messages import error_line, printable_line
 from neuralbox_async._cli.input_rows import InputRows
 from neuralbox_async._cli.input_text import InvalidRowError
 from neuralbox_async._cli.next_command import next_steps
-from neuralbox_async._cli.output import Output, completed_lines, escaped, result_line
+from neuralbox_async._cli.output import Output, escaped, result_line
 from neuralbox_async._cli.progress import ProgressDisplay, progress_display
 from neuralbox_async._cli.saved_results import saved_results
 from neuralbox_async._cli.schema import Schema
@@ -46,7 +47,7 @@ class RunOptions:
     output: Output
     journal: str | None
     on_unknown: Literal["skip", "retry", "ask"]
-    on_changed: Literal["raise", "skip"]
+    on_changed: Literal["raise", "skip", "retry"]
     max_concurrency: int
     max_rate: float | None
     budget: int | None
@@ -55,6 +56,10 @@ class RunOptions:
     schema: Schema | None
     max_repairs: int
     arguments: tuple[str, ...]
+
+    def completed(self, rows: InputRows) -> CompletedRows:
+        """Return those of *rows* that earlier runs completed, and that are not sent again."""
+        return CompletedRows(self.journal, rows, self.schema, retries_changed=self.on_changed == "retry")
 
 
 class BatchRun:
@@ -125,7 +130,7 @@ class BatchRun:
                 if options.journal is None:
                     options.output.open_empty()
                 else:
-                    options.output.open(completed_lines(options.journal, self._rows, options.schema))
+                    options.output.open(options.completed(self._rows).lines())
                 self._batch = batch
                 display.update(batch.progress)
                 await self._write_results(batch)

@@ -14,8 +14,12 @@ REQUEST_FIELDS: Final = ("key", "model", "system", "temperature", "max_tokens")
 PROMPT_FIELDS: Final = ("prompt", "messages")
 _FIELDS: Final = frozenset({*REQUEST_FIELDS, "prompt"})
 _STRIPPED: Final = frozenset({"model", "temperature", "max_tokens"})  # a prompt keeps its blanks, and so does a key
-_NUMBERS: Final[dict[str, Callable[[str], float]]] = {"temperature": float, "max_tokens": int}
-_NUMBER: Final = re.compile(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?")
+# A decimal comma is one of a temperature: 1,000 as thousands would be above its range.
+_NUMBERS: Final[dict[str, Callable[[str], float]]] = {
+    "temperature": lambda text: float(text.replace(",", ".")),
+    "max_tokens": int,
+}
+_NUMBER: Final = re.compile(r"[-+]?[0-9.]*(,[0-9]+)?([eE][-+]?[0-9]+)?")
 _MAX_CELL_LENGTH: Final = 64 << 20  # otherwise a quote that is never closed would read the rest of the file
 
 

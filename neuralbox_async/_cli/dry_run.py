@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, cast
 
 import anyio
 
-from neuralbox_async import AsyncNeuralBox, Balance, Estimate, GenerateRequest, NeuralBoxError, read_journal
-from neuralbox_async._batch.key_index import KeyIndex, digest_of
+from neuralbox_async import AsyncNeuralBox, Balance, Estimate, GenerateRequest, NeuralBoxError
 from neuralbox_async._cli.batch_rows import name_of
 from neuralbox_async._cli.batch_run import RunOptions
 from neuralbox_async._cli.error_messages import error_line, printable_line
@@ -30,8 +28,8 @@ def print_dry_run(run: RunOptions, rows: InputRows, client_options: dict[str, An
 
     *client_options*: of the client that asks for prices and the balance, which costs nothing.
     """
-    completed = _completed_keys(run.journal)
-    left = sum(1 for _ in _left(rows, completed))
+    completed = run.completed(rows)
+    left = sum(1 for request in rows if request not in completed)
     facts = [counted(len(rows), "row")]
     if rows.invalid:
         facts.append(f"{counted(rows.invalid, 'invalid row')} skipped")
@@ -39,13 +37,15 @@ def print_dry_run(run: RunOptions, rows: InputRows, client_options: dict[str, An
         facts += [f"{len(rows) - left:,} completed by earlier runs", f"{left:,} left"]
     writer = TextWriter()
     writer.write(printable_line(f"{name_of(run.source)}: {', '.join(facts)}") + "\n")
-    first = list(islice(_left(rows, completed), _REQUESTS_SHOWN))
+    first = list(islice((request for request in rows if request not in completed), _REQUESTS_SHOWN))
     for request, body in zip(first, anyio.run(_bodies, first, run.schema), strict=True):
         place = rows.place_of(request.key) or {}
         key = json.dumps(request.key, ensure_ascii=False)
         writer.write(f"\nThe request of {rows.unit} {place.get('line')}, with the key {key}:\n")
         writer.write(json.dumps(_shortened(body), ensure_ascii=False, indent=2) + "\n")
-    writer.write("\n" + printable_line(_cost(_left(rows, completed), client_options)) + "\n")
+    writer.write(
+        "\n" + printable_line(_cost((request for request in rows if request not in completed), client_options)) + "\n"
+    )
     writer.write("This was a dry run: no row was sent.\n")
 
 
@@ -64,23 +64,6 @@ def _cost(left: Iterator[GenerateRequest], client_options: dict[str, Any]) -> st
 async def _estimate(requests: Iterator[GenerateRequest], client_options: dict[str, Any]) -> tuple[Estimate, Balance]:
     async with AsyncNeuralBox(**client_options) as client:
         return await client.estimate(requests), await client.get_balance()
-
-
-def _completed_keys(journal: str | None) -> KeyIndex:
-    keys = KeyIndex()
-    if journal is not None and os.path.exists(journal):  # noqa: PTH110 - one path, one style
-        for entry in read_journal(journal):
-            if entry.event == "done":
-                keys[_digest(entry.key)] = 1
-    return keys
-
-
-def _left(rows: InputRows, completed: KeyIndex) -> Iterator[GenerateRequest]:
-    return (request for request in rows if not completed[_digest(str(request.key))])
-
-
-def _digest(key: str) -> int:
-    return digest_of(key.encode(errors="replace"))
 
 
 async def _bodies(requests: list[GenerateRequest], schema: Schema | None) -> list[Any]:

@@ -78,7 +78,7 @@ def _changed_requests(error: RequestChangedError) -> str:
     keys = ", ".join(map(str, error.keys[:_MAX_KEYS_SHOWN])) + (", ..." if len(error.keys) > _MAX_KEYS_SHOWN else "")
     return (
         f"{len(error.keys):,} of the rows differ from those that earlier runs sent with the same keys ({keys}); "
-        "nothing was sent (--on-changed skip keeps the earlier results, another OUTPUT pays for new ones)"
+        "nothing was sent (--on-changed skip keeps the earlier results, --on-changed retry pays for new ones)"
     )
 
 

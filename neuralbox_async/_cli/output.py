@@ -163,20 +163,17 @@ def has_entries(journal: str) -> bool:
     return next(read_journal(journal), None) is not None
 
 
-def completed_lines(journal: str, rows: InputRows, schema: Schema | None) -> Iterator[str]:
+def completed_line(entry: JournalEntry, generation: Generation, place: dict[str, Any], schema: Schema | None) -> str:
     """
-    Yield the lines of those *rows* that *journal* has as done, with values under *schema*. Raises `JournalError`.
+    Return the line of a row that *entry* has as done, with a value under *schema*; *place*: see `InputRows.place_of`.
 
     A text that is not valid, because the row was completed with another schema, is an error.
     """
-    for entry in read_journal(journal):
-        if entry.event == "done" and entry.generation is not None and (place := rows.place_of(entry.key)):
-            try:
-                parsed = {} if schema is None else {"value": schema.parse(entry.generation.content)}
-            except InvalidOutputError as error:
-                yield _invalid_line(entry, entry.generation, place, error)
-            else:
-                yield _completed_line(entry, entry.generation, place, parsed, entry.tokens_used_total)
+    try:
+        parsed = {} if schema is None else {"value": schema.parse(generation.content)}
+    except InvalidOutputError as error:
+        return _invalid_line(entry, generation, place, error)
+    return _completed_line(entry, generation, place, parsed, entry.tokens_used_total)
 
 
 def result_line(result: BatchResult, rows: InputRows, schema: Schema | None) -> str:

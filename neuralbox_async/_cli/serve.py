@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
-from datetime import datetime
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from neuralbox_async._cli.error_messages import printable_line
+from neuralbox_async._cli.request_log import request_log
 from neuralbox_async._cli.shells import set_commands
-from neuralbox_async._cli.terminal import discard_stderr, print_error
 
 if TYPE_CHECKING:
     from neuralbox_async.testing import NeuralBoxServer
@@ -111,7 +107,7 @@ def serve(*, quiet: bool, **settings: Any) -> None:
         server = NeuralBoxServer(**settings, history=_HISTORY)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    with nullcontext() if quiet else _request_log():
+    with nullcontext() if quiet else request_log("neuralbox.testing"):
         server.run(ready=_announce)
     if sys.stdout.isatty():
         # The terminal has just shown ^C.
@@ -126,27 +122,3 @@ def _announce(server: NeuralBoxServer) -> None:
     for shell, commands in set_commands({"NEURALBOX_BASE_URL": url, "NEURALBOX_API_KEY": server.api_key}).items():
         lines += ["", f"{shell}:", *(f"  {command}" for command in commands)]
     click.echo("\n".join([*lines, "", "Press Ctrl-C to stop it."]))
-
-
-class _RequestLog(logging.Handler):
-    """Writes a line to stderr for each record; paths and models come from outside."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            print_error(printable_line(f"{datetime.now().astimezone():%H:%M:%S} {record.getMessage()}"))
-        except BrokenPipeError:  # nobody reads the log: the server goes on
-            discard_stderr()
-
-
-@contextmanager
-def _request_log() -> Generator[None]:
-    """Log requests while the context is open."""
-    logger, handler = logging.getLogger("neuralbox.testing"), _RequestLog()
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)

@@ -12,7 +12,7 @@ import aiohttp
 import anyio
 import attrs
 
-from neuralbox_async._clock import now
+from neuralbox_async._clock import clock
 from neuralbox_async._http import request_writer
 from neuralbox_async._http.resolver import DaemonThreadResolver
 from neuralbox_async._http.transport import CLIENT_CLOSED
@@ -101,6 +101,7 @@ def new_http_session(options: ConnectionOptions, connector: Connector) -> aiohtt
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout, ceil_threshold=math.inf),
         cookie_jar=_NoCookies(),
         trust_env=False,
+        auto_decompress=False,  # a damaged body would be lost
         read_bufsize=READ_SIZE,
         max_line_size=_MAX_HEADER_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
@@ -124,6 +125,7 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - of aiohttp's options
         self.writes = request_writer.WriteBatch()
+        self._time = clock()
 
     async def connect(self, req: Any, *args: Any, **kwargs: Any) -> Any:
         exchange = current_exchange.get()
@@ -137,7 +139,7 @@ class Connector(aiohttp.TCPConnector):
                 # the response.
                 connection.close()
                 connection = await connect(req, *args, **kwargs)
-            if exchange.request.deadline <= now():
+            if exchange.request.deadline <= self._time():
                 # The loop was blocked, or the process stopped. Sent now, the request would be billed, and cancelled.
                 connection.close()
                 msg = "the deadline expired before the request was sent"
@@ -149,7 +151,7 @@ class Connector(aiohttp.TCPConnector):
             raise
         req.headers.update(exchange.secrets)
         if isinstance(req, request_writer.RequestWriter):
-            req.may_write = exchange.may_write
+            req.batch, req.may_write = self.writes, exchange.may_write
         exchange.protocol = protocol
         exchange.request.stage = "sent"
         return connection

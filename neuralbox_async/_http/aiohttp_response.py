@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import math
 import weakref
@@ -20,11 +21,19 @@ from neuralbox_async._errors import (
     StreamStateError,
 )
 from neuralbox_async._http.aiohttp_connector import READ_SIZE
+from neuralbox_async._http.content_decoder import ContentDecoder, ContentEncodingError, new_decoder
 from neuralbox_async._http.resolver import NotLoopbackError
 from neuralbox_async._http.transport import CLOSED_DURING_CALL, CLOSED_WHILE_READING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Iterator, Mapping
+
+
+def new_response(raw: aiohttp.ClientResponse, unread: set[AiohttpResponse]) -> AiohttpResponse:
+    """Return the `Response` that reads *raw*; see `AiohttpResponse`."""
+    encoding = raw.headers.get("Content-Encoding")
+    decoder = None if encoding is None else new_decoder(encoding)
+    return AiohttpResponse(raw, unread) if decoder is None else _EncodedResponse(raw, unread, decoder)
 
 
 class _ClosedBy(enum.Enum):
@@ -46,6 +55,7 @@ class AiohttpResponse:
         self._received: list[bytes] = []
         self._connection_lost: asyncio.Future[None] | None = None
         self._timeout: _ReadTimeout | None = None
+        self._is_complete = False  # read to its end, and without a connection
         unread.add(self)
 
     @property
@@ -56,10 +66,15 @@ class AiohttpResponse:
         content = self._raw.content
         if content.is_eof() and content.exception() is None and content.total_bytes <= limit:
             # The usual case: it arrived together with its head.
-            self._received.append(content.read_nowait())
-            if content.at_eof():
+            data = content.read_nowait()
+            self._received.append(data)
+            if len(self._received) == 1 and self._raw.connection is None:
                 self._release()
-                return self.received
+                self._is_complete = True
+                return data
+        return await self._read_in_chunks(limit, truncate=truncate)
+
+    async def _read_in_chunks(self, limit: int, *, truncate: bool) -> bytes:
         size = sum(map(len, self._received))
         while chunk := await self.read_chunk():
             self._received.append(chunk)
@@ -154,7 +169,8 @@ class AiohttpResponse:
                 return translate(error, "sent")
 
     def close(self) -> None:
-        self._close(_ClosedBy.READER)
+        if not self._is_complete:
+            self._close(_ClosedBy.READER)
 
     def close_for_timeout(self) -> None:
         """Close because no data arrived in time."""
@@ -170,6 +186,42 @@ class AiohttpResponse:
             self._closed_by = closed_by
             self._raw.close()
         self._release()
+
+
+class _EncodedResponse(AiohttpResponse):
+    """A response whose body is compressed, though it was not to be."""
+
+    def __init__(self, raw: aiohttp.ClientResponse, unread: set[AiohttpResponse], decoder: ContentDecoder) -> None:
+        super().__init__(raw, unread)
+        self._decoder = decoder
+        self._pieces: Iterator[bytes] = iter(())  # what is decoded of the last chunk
+
+    @property
+    def received(self) -> bytes:
+        return super().received or (b"" if self._failure is None else self._decoder.raw)
+
+    async def read(self, limit: int, *, truncate: bool = False) -> bytes:
+        return await self._read_in_chunks(limit, truncate=truncate)
+
+    async def read_chunk(self, deadline: float = math.inf) -> bytes:
+        while True:
+            with self._failing_later():
+                for piece in self._pieces:
+                    return piece
+            if not (chunk := await super().read_chunk(deadline)):
+                with self._failing_later():
+                    return self._decoder.end()
+            self._pieces = self._decoder.decode(chunk)
+
+    @contextlib.contextmanager
+    def _failing_later(self) -> Generator[None]:
+        """Have the next `read_chunk` raise the error of the decoder."""
+        try:
+            yield
+        except ContentEncodingError as error:
+            self._failure = APIConnectionError(f"the response body cannot be read: {error}", request_sent=True)
+            self._raw.close()
+            self._release()
 
 
 class _ReadTimeout(Timer):
@@ -232,6 +284,8 @@ def translate(error: Exception, stage: str) -> APIConnectionError:  # noqa: PLR0
             return APIConnectionError(f"connecting failed: {reason}")
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
             return APIConnectionError(f"the URL is not usable: {reason}", retryable=False)
+        case UnicodeError() if stage == "connecting":
+            return APIConnectionError(f"the host name is not usable: {reason}", retryable=False)
         case aiohttp.ClientResponseError():
             # aiohttp raises it for malformed heads, with a status of 400 that is not the API's.
             # (Or for a proxy's malformed response to CONNECT: then nothing has been forwarded.)

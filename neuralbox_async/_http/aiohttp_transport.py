@@ -33,7 +33,7 @@ from neuralbox_async._http.aiohttp_connector import (
     new_http_session,
     new_socket,
 )
-from neuralbox_async._http.aiohttp_response import AiohttpResponse, translate
+from neuralbox_async._http.aiohttp_response import AiohttpResponse, new_response, translate
 from neuralbox_async._http.transport import CLIENT_CLOSED, CLOSED_DURING_CALL
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class AiohttpTransport:
             if raw.status == 408:
                 # It may be the response to an idle connection, and another one may follow for this request.
                 exchange.protocol.close_after_response()
-        return AiohttpResponse(raw, session.unread)
+        return new_response(raw, session.unread)
 
     async def aclose(self) -> None:
         with self._lock:

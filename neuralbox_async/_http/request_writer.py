@@ -1,26 +1,31 @@
 """
-A fast path of `aiohttp.ClientRequest`: writes a small request without a task for its body.
+A fast path of `aiohttp.ClientRequest`: makes a plain request in one step, and writes it without a task for its body.
 
-This saves a tenth of a call (benchmark scenarios `call` and `call-64`). It uses attributes of aiohttp that are not
-public. So it checks the signatures that it depends on, reads every attribute before it writes a byte, and otherwise
-leaves the request to aiohttp. With NEURALBOX_FAST_PATHS=off it is not used.
+It uses attributes of aiohttp that are not public. So it checks the signatures that it depends on and that its requests
+are the same as aiohttp's, reads every attribute before it writes a byte, and otherwise leaves the request to aiohttp.
+With NEURALBOX_FAST_PATHS=off it is not used.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import aiohttp
+from aiohttp import hdrs
+from multidict import CIMultiDict
+from yarl import URL
 
 from neuralbox_async import _fast_paths
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Mapping
 
 StreamWriter: Any
 try:
@@ -35,11 +40,47 @@ _SEQUENTIAL = 2  # requests in a row that were alone; the first of a burst is al
 _RESPONSE_PARAMETERS = frozenset(
     {"method", "url", "writer", "continue100", "timer", "request_info", "traces", "loop", "session", "stream_writer"}
 )
-_COROUTINE_FUNCTIONS: tuple[tuple[Any, str, frozenset[str]], ...] = (
+_FUNCTIONS: tuple[tuple[Any, str, frozenset[str]], ...] = (
     (aiohttp.ClientRequest, "send", frozenset({"self", "conn"})),
-    (aiohttp.ClientRequest, "write_bytes", frozenset({"self", "writer", "conn", "content_length"})),
+    (aiohttp.ClientRequest, "update_body_from_data", frozenset({"self", "body", "_stacklevel"})),
     (StreamWriter, "write_headers", frozenset({"self", "status_line", "headers"})),
+    (StreamWriter, "write", frozenset({"self", "chunk", "drain", "LIMIT"})),
+    (StreamWriter, "set_eof", frozenset({"self"})),
 )
+_COROUTINE_FUNCTIONS = frozenset({"send", "write_headers", "write"})
+
+# The options of `aiohttp.ClientRequest` that make no plain request, unless they are empty or false.
+_COMPLICATIONS = (
+    "params",
+    "skip_auto_headers",
+    "cookies",
+    "auth",
+    "compress",
+    "chunked",
+    "expect100",
+    "proxy",
+    "proxy_auth",
+    "proxy_headers",
+    "trust_env",
+    "traces",
+)
+_complications: Callable[[Mapping[str, Any]], tuple[Any, ...]] = operator.itemgetter(*_COMPLICATIONS)
+_OPTIONS = frozenset(
+    {
+        *_COMPLICATIONS,
+        "data",
+        "headers",
+        "loop",
+        "response_class",
+        "server_hostname",
+        "session",
+        "ssl",
+        "timer",
+        "version",
+    }
+)
+# Headers that change how a request is written.
+_SPECIAL_HEADERS = (hdrs.CONNECTION, hdrs.CONTENT_LENGTH, hdrs.EXPECT, hdrs.HOST, hdrs.TRANSFER_ENCODING)
 
 
 def request_class() -> type[aiohttp.ClientRequest]:
@@ -49,13 +90,17 @@ def request_class() -> type[aiohttp.ClientRequest]:
 
 @functools.cache
 def is_known_aiohttp() -> bool:
-    """Return whether this aiohttp has the functions that `RequestWriter` uses, with the same signatures."""
-    functions = [(getattr(owner, name, None), parameters) for owner, name, parameters in _COROUTINE_FUNCTIONS]
+    """Return whether this aiohttp has the functions that `RequestWriter` uses, and makes the same requests."""
+    functions = [(getattr(owner, name, None), name, parameters) for owner, name, parameters in _FUNCTIONS]
     return (
         _parameters(aiohttp.ClientResponse) == _RESPONSE_PARAMETERS
+        and _parameters(aiohttp.ClientRequest) == _OPTIONS | {"method", "url"}
         and _parameters(StreamWriter) >= {"protocol", "loop"}
-        and all(inspect.iscoroutinefunction(function) for function, _ in functions)
-        and all(_parameters(function) == parameters for function, parameters in functions)
+        and all(_parameters(function) == parameters for function, _, parameters in functions)
+        and all(
+            inspect.iscoroutinefunction(function) == (name in _COROUTINE_FUNCTIONS) for function, name, _ in functions
+        )
+        and _makes_the_same_request()
     )
 
 
@@ -64,6 +109,24 @@ def _parameters(function: Any) -> frozenset[str]:
         return frozenset(inspect.signature(function).parameters)
     except (TypeError, ValueError):  # compiled, or not callable
         return frozenset()
+
+
+def _makes_the_same_request() -> bool:
+    options: dict[str, Any] = dict.fromkeys(_OPTIONS)
+    headers = CIMultiDict({"Authorization": "a", "User-Agent": "b", "Content-Type": "c", "X-D": "e"})
+    loop, timer, traces = SimpleNamespace(get_debug=lambda: False), object(), list[Any]()
+    options |= {"headers": headers, "data": b"{}", "version": aiohttp.HttpVersion11, "loop": loop, "ssl": True}
+    options |= {"timer": timer, "session": SimpleNamespace(), "traces": traces, "expect100": False, "trust_env": False}
+    arguments = "POST", URL("http://localhost:8000/generate?a=b")
+    try:
+        theirs = vars(aiohttp.ClientRequest(*arguments, **options))
+        request = RequestWriter(*arguments, **options)
+        ours = {name: value for name, value in vars(request).items() if name != "_plain_body"}
+        same_headers = list(theirs.pop("headers").items()) == list(ours.pop("headers").items())
+        body: object = theirs.pop("_body")
+        return same_headers and type(body) is aiohttp.BytesPayload and theirs == ours
+    except Exception:  # noqa: BLE001 - another aiohttp
+        return False
 
 
 class WriteBatch:
@@ -108,53 +171,97 @@ class WriteBatch:
                 loop.call_soon(self._write_all, loop)
 
 
-class HasWriteBatch(Protocol):
-    """A connector whose requests `RequestWriter` writes."""
-
-    writes: WriteBatch
-
-
 class RequestWriter(aiohttp.ClientRequest):
     """
-    An `aiohttp.ClientRequest` that writes small requests itself.
+    An `aiohttp.ClientRequest` that makes and writes plain, small requests itself.
 
-    *may_write*: returns whether its connection may still be used; called before a request is written that had to wait.
+    The connector sets *batch* and *may_write*: the latter returns whether the connection may still be used. It is
+    called before a request is written that had to wait.
     """
 
+    batch: WriteBatch | None = None
     may_write: Callable[[], bool] | None = None
+    _plain_body: bytes | None = None
+
+    def __init__(self, method: str, url: URL, **options: Any) -> None:
+        if not self._begin_plain(method, url, options):
+            super().__init__(method, url, **options)
+
+    def _begin_plain(self, method: str, url: URL, options: Mapping[str, Any]) -> bool:
+        """Set what aiohttp's constructor sets, and return True, if this is a plain request."""
+        headers, data, loop = options["headers"], options["data"], options["loop"]
+        if (
+            method != "POST"
+            or not data
+            or type(data) is not bytes
+            or any(_complications(options))
+            or options["version"] != aiohttp.HttpVersion11
+            or loop.get_debug()
+            or not url.raw_host
+            or url.raw_user
+            or url.raw_password
+            or url.raw_fragment
+            or hdrs.USER_AGENT not in headers
+            or hdrs.CONTENT_TYPE not in headers
+            or not headers.keys().isdisjoint(_SPECIAL_HEADERS)
+        ):
+            return False
+        self.headers = ordered = CIMultiDict[str]()
+        ordered[hdrs.HOST] = url.host_port_subcomponent or ""
+        ordered.extend(headers)
+        for name, value in self.DEFAULT_HEADERS.items():
+            if name not in headers:
+                ordered[name] = value
+        ordered[hdrs.CONTENT_LENGTH] = str(len(data))
+        self._session = options["session"]
+        self.original_url = self.url = url
+        self.method = method
+        self.loop = loop
+        self.response_class = options["response_class"] or aiohttp.ClientResponse
+        self._timer = options["timer"]
+        self._ssl = options["ssl"]
+        self.server_hostname = options["server_hostname"]
+        self.version = options["version"]
+        self._traces = options["traces"]
+        absent: Any = None  # of each attribute's type
+        self.chunked = self.compress = self.length = self.proxy = self.proxy_auth = self.proxy_headers = absent
+        self._plain_body = data
+        return True
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        prepared = self._prepare(conn)
-        if prepared is None:
+        body = self._plain_body
+        prepared = None if body is None else self._prepare(conn, len(body))
+        if body is None or prepared is None:
+            if body is not None:
+                self.update_body_from_data(body)
             return await super().send(conn)
-        write_head, write_body, response, batch, loop = prepared
-        await write_head()  # only into the writer's buffer
+        writer, head, headers, response, batch, loop = prepared
+        await writer.write_headers(head, headers)  # only into the writer's buffer
         if batch.writes_at_once:
-            await write_body()  # does not wait: the body is small
+            await writer.write(body)  # does not wait: the body is small
+            writer.set_eof()
         else:
-            batch.write_soon(partial(_write_now, write_body, conn, self.may_write), loop)
+            batch.write_soon(partial(_write_now, writer, body, conn, self.may_write), loop)
         return response
 
-    def _prepare(self, conn: aiohttp.connector.Connection) -> _Prepared | None:
+    def _prepare(self, conn: aiohttp.connector.Connection, size: int) -> _Prepared | None:
         """Return all that it takes to write this request, or None when aiohttp is to write it."""
         try:
-            body, protocol, headers, loop = self._body, conn.protocol, self.headers, self.loop
+            protocol, headers, loop, batch = conn.protocol, self.headers, self.loop, self.batch
             if (
-                type(body) is not aiohttp.BytesPayload
-                or (body.size or 0) + sum(map(len, headers.values())) > _MAX_BYTES
-                or self._continue is not None  # "Expect: 100-continue", which takes two steps
-                or protocol is None
+                protocol is None
                 or protocol.writing_paused
+                or batch is None
+                or self._upload_tracker is not None
+                # Only now: the connector has put the secrets in.
+                or size + sum(map(len, headers.values())) > _MAX_BYTES
             ):
                 return None
-            batch = cast("HasWriteBatch", self.session.connector).writes
             writer = StreamWriter(protocol, loop)
-            write_head = partial(writer.write_headers, f"{self.method} {self.url.raw_path_qs} HTTP/1.1", headers)
-            write_body = partial(self.write_bytes, writer, conn)
             response = self.response_class(
                 self.method,
                 self.original_url,
-                writer=cast("Any", None),
+                writer=None,
                 continue100=None,
                 timer=self._timer,
                 request_info=self.request_info,
@@ -163,25 +270,30 @@ class RequestWriter(aiohttp.ClientRequest):
                 session=self.session,
                 stream_writer=writer,
             )
+            head = f"{self.method} {self.url.raw_path_qs} HTTP/1.1"
         except Exception:  # noqa: BLE001 - another aiohttp; nothing has been written
             return None
-        return write_head, write_body, response, batch, loop
+        return writer, head, headers, response, batch, loop
 
 
-_Write: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
-_Prepared: TypeAlias = "tuple[_Write, _Write, aiohttp.ClientResponse, WriteBatch, asyncio.AbstractEventLoop]"
+_Prepared: TypeAlias = (
+    "tuple[Any, str, CIMultiDict[str], aiohttp.ClientResponse, WriteBatch, asyncio.AbstractEventLoop]"
+)
 
 
-def _write_now(write_body: _Write, conn: aiohttp.connector.Connection, may_write: Callable[[], bool] | None) -> None:
-    """Write a body in this iteration of the loop, and close the connection if that fails or would have to wait."""
+def _write_now(
+    writer: Any, body: bytes, conn: aiohttp.connector.Connection, may_write: Callable[[], bool] | None
+) -> None:
+    """Write a request in this iteration of the loop, and close the connection if that fails or would have to wait."""
     if conn.protocol is None:
         return  # nobody waits for the response any more
     if may_write is not None and not may_write():
         conn.close()
         return
     try:
-        write_body().send(None)
+        writer.write(body).send(None)
     except StopIteration:
+        writer.set_eof()
         return  # it is written
     except Exception:  # noqa: BLE001, S110 - the closed connection reports it to the reader
         pass

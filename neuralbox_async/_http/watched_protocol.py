@@ -10,14 +10,20 @@ import asyncio
 import math
 import re
 import select
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_KEPT_BYTES = 64 * 1024  # of a response whose head has not been read
 _END_OF_HEAD = b"\r\n\r\n"
 _END_OF_CHUNKS = b"\r\n\r\n"  # of the last chunk, or of the trailer fields behind it
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
+_CONTENT_LENGTH = re.compile(
+    rb"\r\ncontent-length:[ \t]*([0-9]{1,18}(?:[ \t]*,[ \t]*[0-9]{1,18})*)[ \t]*(?=\r\n)", re.IGNORECASE
+)
 
 
 class WatchedProtocol(asyncio.Protocol):
@@ -62,21 +68,25 @@ class WatchedProtocol(asyncio.Protocol):
         What has arrived on a new connection is the response. Raises `aiohttp.ClientConnectionError` if it is closed.
         """
         protocol, transport = connection.protocol, connection.transport
-        if protocol is None or transport is None or transport.is_closing():
+        watched = None if transport is None else transport.get_protocol()
+        if isinstance(watched, WatchedProtocol):
+            if not watched.may_be_reused():
+                return None
+        elif protocol is None or transport is None or transport.is_closing():
             msg = "the server closed the connection at once"
             raise aiohttp.ClientConnectionError(msg)
-        watched = transport.get_protocol()
-        if not isinstance(watched, WatchedProtocol):
+        else:
             watched = cls(protocol, transport)
             transport.set_protocol(watched)
-        else:
-            watched._is_kept = True
-        if watched._is_kept and (protocol.should_close or watched._has_surplus() or watched._has_unread_data()):
-            return None
         watched._connection, watched._kept = connection, bytearray()
         watched._head_start, watched._in_head = 0, True
         watched._left, watched._last_bytes = math.inf, _END_OF_CHUNKS
         return watched
+
+    def may_be_reused(self) -> bool:
+        """Return whether no more arrived than the response to the last request. aiohttp has checked that it is open."""
+        self._is_kept = True
+        return not (self._has_surplus() or self._has_unread_data())
 
     def is_unused(self) -> bool:
         """Return whether nothing has arrived since the connection was taken, unless it is new."""
@@ -108,7 +118,7 @@ class WatchedProtocol(asyncio.Protocol):
 
     def _has_unread_data(self) -> bool:
         """Return whether the socket has data, or its end, that the loop has not read yet."""
-        return self._poll is not None and bool(self._poll.poll(0))
+        return self._poll is not None and self._poll()
 
     # ------------------------------------------------------------------------------------------------ asyncio.Protocol
 
@@ -117,11 +127,30 @@ class WatchedProtocol(asyncio.Protocol):
             self.close_after_response()
             return
         if self._in_head:
+            if self._is_whole(data):
+                self._in_head, self._left = False, 0
+                self._protocol.data_received(data)
+                return
             data = self._pass_head(data)
         if data:
             self._left -= len(data)
             self._last_bytes = (self._last_bytes + data if len(data) < 4 else data)[-len(_END_OF_CHUNKS) :]
             self._protocol.data_received(data)
+
+    def _is_whole(self, data: bytes) -> bool:
+        """Return whether the first *data*, which is kept, is a whole response and nothing else: the usual case."""
+        kept = self._kept
+        if kept is None or kept:
+            return False
+        end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+        lengths = _CONTENT_LENGTH.findall(data, 0, end)
+        # Not the interim response "HTTP/1.1 103 Early Hints".
+        if len(lengths) != 1 or not lengths[0].isdigit() or data[9:10] == b"1":
+            return False
+        if len(data) - end != int(lengths[0]):
+            return False
+        kept += data
+        return True
 
     def _pass_head(self, data: bytes) -> bytes:
         """
@@ -140,9 +169,13 @@ class WatchedProtocol(asyncio.Protocol):
             head = bytes(kept[self._head_start : end]).lstrip()  # an empty line before it is allowed
             if head[9:10] != b"1":  # not the interim response "HTTP/1.1 103 Early Hints"
                 self._in_head = False
-                if length := _CONTENT_LENGTH.search(head):
-                    self._left = int(length[1])
-                if self._left == len(kept) - end:  # the usual case: all of it has arrived, and nothing else
+                if lengths := _CONTENT_LENGTH.findall(head):
+                    self._left = int(lengths[0].partition(b",")[0])
+                    if (len(lengths) > 1 or b"," in lengths[0]) and passed <= self._head_start:
+                        self._protocol.data_received(_with_one_length(head, lengths))
+                        self._head_start = passed = end
+                        break
+                if self._left == len(kept) - end:  # all of it has arrived, and nothing else
                     self._left = len(kept) - passed
                     break
             self._protocol.data_received(bytes(kept[passed:end]))
@@ -162,11 +195,33 @@ class WatchedProtocol(asyncio.Protocol):
         self._protocol.resume_writing()
 
 
-def _new_poll(transport: asyncio.Transport) -> Any:
-    # `select.select` fails for descriptors above 1023. Windows, which has no `poll`, goes without.
+def _with_one_length(head: bytes, lengths: list[bytes]) -> bytes:
+    """
+    Return *head* with one Content-Length for several that are equal, as RFC 9110 allows; otherwise it is malformed.
+
+    Gateways that are chained add one each, and aiohttp refuses the response, which is paid for.
+    """
+    values = {int(value) for field in lengths for value in field.split(b",")}
+    if len(values) > 1:
+        return head
+    without = _CONTENT_LENGTH.sub(b"", head).removesuffix(_END_OF_HEAD)
+    return b"%b\r\nContent-Length: %d%b" % (without, values.pop(), _END_OF_HEAD)
+
+
+def _new_poll(transport: asyncio.Transport) -> Callable[[], bool] | None:
+    """Return a function that returns whether the socket has data, its end or an error; None without a socket."""
     connection = transport.get_extra_info("socket")
-    if connection is None or not hasattr(select, "poll"):
+    if connection is None:
         return None
+    if not hasattr(select, "poll"):  # Windows; elsewhere `select.select` fails for descriptors above 1023
+        return partial(_select, connection)
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    return poll
+    return lambda: bool(poll.poll(0))
+
+
+def _select(connection: Any) -> bool:
+    try:
+        return bool(select.select([connection.fileno()], [], [], 0)[0])
+    except (OSError, ValueError):  # it is closed
+        return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections import deque
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from neuralbox_async._errors import GenerationFailedError, ResponseError
@@ -27,11 +28,11 @@ from neuralbox_async._wire.partial_json import without_deep_members
 from neuralbox_async._wire.responses import generation_failed
 from neuralbox_async._wire.sse import NamedData, SSEDecoder
 from neuralbox_async._wire.status_errors import MAX_MESSAGE_LENGTH, message_in
-from neuralbox_async._wire.structuring import structure
+from neuralbox_async._wire.structuring import structure, text_in
 from neuralbox_async._wire.surrogates import SurrogateJoiner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 _ERROR: Final = "error"
 _EVENT_TYPES: dict[str, type[GenerationStart | ContentDelta | GenerationEnd]] = {
@@ -74,7 +75,7 @@ class EventDecoder:
         while not self.ended:
             # A surrogate that waits is joined with the next delta, which must not be taken before that.
             data = next(left, None) if self._joiner.high else fast_path.take_deltas(left, pending.append)
-            self._has_text = self._has_text or len(pending) > before
+            self._has_text = self._has_text or any(event["delta"] for event in _deltas(pending, before))
             if data is None:
                 return
             self._decode(data if isinstance(data, str) else data.decode("utf-8", "replace"), pending)
@@ -93,6 +94,8 @@ class EventDecoder:
             pending.append(ContentDelta(self._joiner.feed(event.delta), raw=event.raw))
         elif isinstance(event, GenerationEnd):
             self._end(pending)
+            if not self._has_text and (text := text_in(event.raw)):  # it is sent in one piece, and paid for
+                pending.append(ContentDelta(text, raw=event.raw))
             pending.append(event)
         elif isinstance(event, UnknownEvent) and (generation := _described_by(event)) is not None:
             self._take_generation(generation, event, pending)
@@ -206,6 +209,11 @@ def _event_of(members: dict[str, Any], name: str | None, body: bytes, too_deep: 
     if cls is ContentDelta and members.get("delta", "") is None:
         return ContentDelta("", raw=members)  # an explicit null is no text; a missing member may be text elsewhere
     return structure(members, cls, body, too_deep)
+
+
+def _deltas(pending: deque[StreamEvent | dict[str, Any]], start: int) -> Iterator[dict[str, Any]]:
+    """Yield the deltas in *pending*, from *start* on, that the fast path has taken."""
+    return (event for event in islice(pending, start, None) if isinstance(event, dict))
 
 
 def _word(data: str) -> str:

@@ -8,6 +8,7 @@ holds them equal. With NEURALBOX_FAST_PATHS=off the general path is always taken
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
 from collections import deque
@@ -39,11 +40,13 @@ def encode_plain(
         return None
     try:
         turns = _plain_turns(messages)
-        if turns is None or type(model) is not str or model.split() != [model]:
+        if turns is None or type(model) is not str or (quoted_model := _quoted_model(model)) is None:
             return None
-        required = b'{"model":%b,"messages":[%b]' % (json.quoted(model), turns)
+        required = b'{"model":%b,"messages":[%b]' % (quoted_model, turns)
     except (UnicodeEncodeError, TypeError):  # lone surrogates
         return None
+    if system is None and temperature is None and max_tokens is None:
+        return required + b"}"
     check_settings(system, temperature, max_tokens)
     settings = _settings(system, temperature, max_tokens)
     return None if settings is None else b"%b%b}" % (required, settings)
@@ -71,6 +74,11 @@ def encode_plain_request(request: GenerateRequest) -> bytes | None:
 
 
 _class: Callable[[Any], Any] = type  # with `type` itself, type checkers go on to ask for the types of a dict's items
+
+
+@functools.lru_cache(64)
+def _quoted_model(model: str) -> bytes | None:
+    return json.quoted(model) if model.split() == [model] else None
 
 
 def _plain_turns(messages: Any) -> bytes | None:
@@ -146,11 +154,9 @@ def plain_generation(members: Any) -> Generation | None:  # noqa: PLR0911 - each
     # Not through the constructors of the frozen classes, which take as long as all the rest.
     generation, tokens = object.__new__(Generation), object.__new__(Usage)
     vars(tokens).update(usage)
-    fields = vars(generation)
-    fields |= _DEFAULTS
-    fields |= members
-    fields["usage"], fields["raw"] = tokens, members
+    fields = {**_DEFAULTS, **members, "usage": tokens, "raw": members}
     fields["created_at"] = created if created.tzinfo else created.replace(tzinfo=UTC)
+    object.__setattr__(generation, "__dict__", fields)
     return generation
 
 

@@ -11,7 +11,6 @@ import functools
 import json
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final, NoReturn, Self
 
 import attrs
@@ -82,8 +81,10 @@ def values_in(text: str, *, exact: bool = False) -> list[FoundValue]:
     inside of a value.
     """
     whole = text.strip().removeprefix("\ufeff").lstrip()
-    with suppress(ValueError, RecursionError):
+    try:
         return [FoundValue(_exact_decoder.decode(whole) if exact else wire_json.loads(whole), len(whole))]
+    except (ValueError, RecursionError):
+        pass  # the value is in it, or it has none
     if not whole:
         raise InvalidOutputError((_NOTHING,))
     scan = _Scan(exact=exact)

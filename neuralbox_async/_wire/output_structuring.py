@@ -45,7 +45,11 @@ class Structuring:
 
     def __init__(self, tp: Any) -> None:
         self._type = tp
-        self._fast = _converter(detailed=False)
+
+    @functools.cached_property
+    def _fast(self) -> Hook:
+        """The hook of the converter that stops at the first problem."""
+        return _converter(detailed=False).get_structure_hook(self._type)
 
     @functools.cached_property
     def _detailed(self) -> Converter:
@@ -55,7 +59,7 @@ class Structuring:
     def __call__(self, value: Any) -> Any:
         """Return the JSON *value* as one of the type. Raises `InvalidOutputError`."""
         try:
-            return self._fast.structure(value, self._type)
+            return self._fast(value, self._type)
         except Exception:  # noqa: BLE001, S110 - of cattrs, or of the user's own class
             pass
         try:
@@ -152,6 +156,11 @@ def _other(tp: Any, converter: Converter) -> Hook:
     return lambda value, _tp: converter.structure(value, tp)
 
 
+def _hook_of(tp: Any, converter: Converter) -> Hook:
+    """Return the hook of *tp*; not yet that of a class, which may have a member of its own type."""
+    return SCALAR_HOOKS[tp] if _is_scalar(tp) else _other(tp, converter)
+
+
 def _annotated(tp: Any, converter: Converter) -> Hook:
     inner, metadata = unannotated(tp)
     return _bounded(inner, bounds_of(metadata), converter)
@@ -209,13 +218,13 @@ def _class(tp: Any, converter: Converter) -> Hook:
 def _field_hook(field: Field, converter: Converter) -> Hook:
     if field.bounds != NO_BOUNDS:
         return _bounded(field.type, field.bounds, converter)
-    return SCALAR_HOOKS[field.type] if _is_scalar(field.type) else _other(field.type, converter)
+    return _hook_of(field.type, converter)
 
 
 def _collected(
     steps: Iterable[Any], values: Iterable[Any], types: Iterable[Any], converter: Converter, tp: Any
 ) -> list[Any]:
-    """Return the structured *values* of a collection, each with the *step* to it, and its type."""
+    """Return the structured *values* of a collection *tp*, each with the *step* to it, and its type."""
     if not converter.detailed_validation:
         return list(map(converter.structure, values, types))
     import cattrs.errors
@@ -236,10 +245,13 @@ def _collected(
 
 def _array(tp: Any, converter: Converter) -> Hook:
     build, (item_type,) = ARRAYS[get_origin(tp) or tp], get_args(tp) or (Any,)
+    structure, is_fast = _hook_of(item_type, converter), not converter.detailed_validation
 
     def hook(value: Any, _tp: Any) -> Any:
         if not json.is_array(value):
             mismatch("an array", value)
+        if is_fast:
+            return build([structure(item, item_type) for item in value])
         return build(_collected(itertools.count(), value, itertools.repeat(item_type), converter, tp))
 
     return hook

@@ -67,7 +67,7 @@ def output_type_of(tp: Any) -> OutputType[Any]:
     except TypeError:  # as of a list in the metadata of an annotation
         return _make(tp)
     # Unions that differ only in the order of their members are equal, and both orders have a meaning.
-    return _made(tp, repr(tp))
+    return _made(tp, "" if type(tp) is type else repr(tp))
 
 
 def _make(tp: Any) -> OutputType[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # A response that describes a generation has at least one of these members.
 _GENERATION_MEMBERS = ("id", "status", "content", "result_text", "url", "result_url", "output_url")
+_SIZE_OF_CHUNK = re.compile(rb"\A[0-9a-fA-F]{1,8}[ \t]*\r\n")
 _LARGE, _MAX_BLANKS = 1024 * 1024, 64 * 1024  # bytes
 
 
@@ -120,14 +122,14 @@ def decode_price(status_code: int, headers: Mapping[str, str], body: bytes) -> i
 
 def load_members(body: bytes) -> Any:
     """Return the JSON value in *body*; see `json.loads_approximately`. Raises `ResponseError`."""
-    if not body or body.isspace():
-        msg = "the response body is empty"
-        raise ResponseError(msg, body=body)
     try:
         if len(body) > _LARGE:
             _check_both_ends(body)
         return _load_shallow(body)
     except (ValueError, RecursionError) as error:
+        if not body or body.isspace():
+            msg = "the response body is empty"
+            raise ResponseError(msg, body=body) from None
         reason = "nested too deeply" if isinstance(error, RecursionError) else json.one_line(str(error))
         msg = f"the response body is not JSON ({reason}): {json.excerpt(body)}"
     generation_id, text = beginning_of(body)
@@ -135,7 +137,13 @@ def load_members(body: bytes) -> Any:
 
 
 def beginning_of(body: bytes) -> tuple[GenerationId | None, str]:
-    """Return the id and the text in the beginning of a *body* that is cut or malformed: None and ``""`` if unknown."""
+    """
+    Return the id and the text in the beginning of a *body* that is cut or malformed: None and ``""`` if unknown.
+
+    It may be a whole response whose head is malformed, and its first chunk.
+    """
+    if body.startswith(b"HTTP/"):
+        body = _SIZE_OF_CHUNK.sub(b"", body.partition(b"\r\n\r\n")[2], count=1)
     members = leading_members(body)
     return id_in(members), text_in(members)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Final
+from typing import Final, TypedDict
 
 import anyio
 
@@ -18,6 +18,13 @@ from neuralbox_async.testing._settings import Reply, Settings
 from neuralbox_async.testing._store import BilledGeneration
 
 _POLL_SECONDS: Final = 0.002
+
+
+class ClientOptions(TypedDict):
+    """The keyword arguments for a client of a local server."""
+
+    api_key: str
+    base_url: str
 
 
 class NeuralBoxServer(Lifecycle, FaultInjector):
@@ -163,7 +170,7 @@ class NeuralBoxServer(Lifecycle, FaultInjector):
         self._api.api_key = key
 
     @property
-    def client_options(self) -> dict[str, str]:
+    def client_options(self) -> ClientOptions:
         """The keyword arguments for a client of this server: ``AsyncNeuralBox(**server.client_options)``."""
         return {"api_key": self.api_key, "base_url": self.base_url}
 

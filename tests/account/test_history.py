@@ -12,7 +12,9 @@ from neuralbox_async import (
     HistoryEntry,
     InvalidParameterError,
     NeuralBoxError,
+    ResponseError,
 )
+from neuralbox_async._call import pages
 
 
 @pytest.fixture(params=["a", "b"])
@@ -181,11 +183,22 @@ ENTRIES = [{"id": number, "status": "completed"} for number in range(4)]
         ([{"items": ENTRIES[:2], "pages": 2}, {"items": ENTRIES[2:], "pages": 2}], [0, 1, 2, 3]),
         ([{"items": ENTRIES[:2], "pages": "two"}, {"items": ENTRIES[2:]}, {"items": []}], [0, 1, 2, 3]),
         ([{"items": ENTRIES}, {"items": ENTRIES}], [0, 1, 2, 3]),
+        ([ENTRIES[:2], ENTRIES[2:], ENTRIES[:2]], [0, 1, 2, 3]),
         ([{"items": [{}, {}]}, {"items": [{}, {}]}], [None, None]),
         ([{"items": [], "total": 5}], []),
         ([{"items": ENTRIES[:2], "total": 2, "limit": 0}], [0, 1]),
     ],
-    ids=["arrays", "total", "pages", "odd pages", "one page again and again", "no ids", "nothing", "no limit"],
+    ids=[
+        "arrays",
+        "total",
+        "pages",
+        "odd pages",
+        "one page again and again",
+        "two pages in turn",
+        "no ids",
+        "nothing",
+        "no limit",
+    ],
 )
 async def test_ends(make_client, fake, bodies, ids):
     """The list ends where the API reports it, or with a page that has nothing new, whatever it reports."""
@@ -194,6 +207,24 @@ async def test_ends(make_client, fake, bodies, ids):
         found = [entry.id async for entry in client.list_generations()]
 
     assert (ids, len(bodies)) == (found, len(transport.requests))
+
+
+async def test_pages_without_end(make_client, fake, monkeypatch):
+    """A server whose pages do not end is read up to a limit, and only some of the entries are remembered."""
+    monkeypatch.setattr(pages, "_MAX_PAGES", 50)
+    monkeypatch.setattr(pages, "_MAX_RECENT", 10)
+    transport = fake(*([{"id": 3 * page + number} for number in range(3)] for page in range(100)))
+    found = []
+    async with make_client(transport) as client:
+        history = client.list_generations(page=7)
+        for _ in range(2):
+            with pytest.raises(ResponseError, match="does not end after 50 pages") as caught:
+                while True:
+                    found.append((await anext(history)).id)
+
+    assert [*range(150)] == found
+    assert ("no", 50) == (caught.value.billed, len(transport.requests))
+    assert 10 == len(history._pages._recent)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ class Nothing:
 
 
 DEEP = []
-for _ in range(10_000):
+for _ in range(1_000_000):  # CPython 3.14 can encode 10,000
     DEEP = [DEEP]
 
 BAD = {

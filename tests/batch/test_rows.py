@@ -101,15 +101,19 @@ async def test_near_misses(make):
 
 @pytest.mark.parametrize(
     "frame, line",
-    [(pandas.DataFrame(COLUMNS), "df.to_dict('records')"), (polars.DataFrame(COLUMNS), "df.to_dicts()")],
-    ids=["pandas", "polars"],
+    [
+        (pandas.DataFrame(COLUMNS), "df.to_dict('records')"),
+        (polars.DataFrame(COLUMNS), "df.to_dicts()"),
+        (polars.LazyFrame(COLUMNS), "df.collect().to_dicts()"),
+    ],
+    ids=["pandas", "polars", "lazy polars"],
 )
 async def test_data_frames(make, frame, line):
     """A DataFrame is refused at once, with the line to write instead, and that line works."""
     client, transport = make()
     with pytest.raises(InvalidParameterError) as caught:
         client.generate_many(frame, model="m")
-    assert line in str(caught.value)
+    assert f"rows, not a {type(frame).__name__}: write {line}, " in str(caught.value)
 
     rows = eval(line, {"df": frame})  # noqa: S307 - it is our own
     results = await results_of(client.generate_many(rows, model="m", ordered=True))

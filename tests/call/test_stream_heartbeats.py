@@ -239,3 +239,16 @@ async def test_after_the_end(make_client, after):
 
         assert 3 == len(events)
         assert ("gen_1", "Hi", 3) == (generation.id, generation.content, generation.tokens_used)
+
+
+@pytest.mark.parametrize("name", ["content", "result_text"])
+@pytest.mark.parametrize("before", [[], [delta("")], [{"type": "ping"}]], ids=["nothing", "empty delta", "heartbeat"])
+async def test_the_text_in_the_terminal_event(make_client, before, name):
+    """A text that comes with the terminal event alone is delivered; after deltas, it is the same text once more."""
+    end = {**END, name: "Hello"}
+
+    events, generation = await read(make_client, sse(START, *before, end))
+    assert "Hello" == generation.content == "".join(each.delta for each in events if isinstance(each, ContentDelta))
+
+    _, generation = await read(make_client, sse(START, delta("Hel"), delta("lo"), end))
+    assert "Hello" == generation.content

@@ -17,7 +17,7 @@ from neuralbox_async import (
     ResponseError,
     StreamInterruptedError,
 )
-from neuralbox_async.testing import FakeTransport
+from neuralbox_async.testing import FakeResponse, FakeTransport
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -103,3 +103,23 @@ async def test_no_recovery_without_an_id(make_client):
         with pytest.raises(StreamInterruptedError):
             await stream.get_final_generation()
     assert 1 == len(transport.requests)
+
+
+async def test_recovery_of_a_polling_reader_ends(make_client):
+    """The time for recovery counts over cancelled reads: a reader that polls gets the error as well."""
+
+    class Pending(FakeTransport):
+        async def send(self, request):
+            if request.method == "POST":
+                return stream_of(sse(START, delta("Hello")), RESET)
+            return FakeResponse(b'{"id": "gen_1", "status": "pending"}')
+
+    cancelled = 0
+    async with make_client(Pending()).stream("gpt-5", "Hi", stall_timeout=0.3) as stream:
+        assert EVENTS[:2] == await stream.read_batch()
+        with pytest.raises(StreamInterruptedError, match="reset"):
+            for _ in range(1000):
+                with anyio.move_on_after(0.05) as scope:
+                    await stream.read_batch()
+                cancelled += scope.cancelled_caught
+    assert 1 <= cancelled < 100

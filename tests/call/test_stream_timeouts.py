@@ -58,7 +58,7 @@ class Late(FakeResponse):
 def clock(monkeypatch):
     """A fake clock of streams."""
     clock = {"now": 1000.0}
-    monkeypatch.setattr("neuralbox_async._call.stream.clock", lambda: lambda: clock["now"])
+    monkeypatch.setattr("neuralbox_async._call.stream_lifetime.clock", lambda: lambda: clock["now"])
     return clock
 
 

@@ -284,6 +284,7 @@ class TestChangedRows:
         assert 1 == done.status
         assert "1 of the rows differ from those that earlier runs sent with the same keys (b)" in done.error_line
         assert "--on-changed skip" in done.error_line
+        assert "--on-changed retry" in done.error_line
         assert "on_changed=" not in done.err
         assert 2 == len(server.billed)
         assert before == (folder / "out.jsonl").read_bytes()
@@ -305,3 +306,39 @@ class TestChangedRows:
 
         assert 0 == batch(rows, "-o", "out.jsonl", "-c", "1", name="in.jsonl").status
         assert 3 == len(server.billed)
+
+    def test_retried(self, batch, server):
+        """With --on-changed retry changed rows are sent again, and the output has one line for each row: the last."""
+        batch(self.KEYED, "-o", "out.jsonl", name="in.jsonl")
+        done = batch(self.CHANGED, "-o", "out.jsonl", "--on-changed", "retry", name="in.jsonl")
+
+        assert (0, 4) == (done.status, len(server.billed))
+        expected = {"a": "You said: Hi", "b": "You said: Other", "c": "You said: New"}
+        for again in ([], ["--on-changed", "retry"], ["--on-changed", "skip", "--ordered"]):
+            assert 3 == len(file_lines())
+            assert expected == {row["key"]: row["content"] for row in file_lines()}
+            assert 0 == batch(self.CHANGED, "-o", "out.jsonl", *again, name="in.jsonl").status
+        assert 4 == len(server.billed)
+
+    def test_dry_run_of_a_retry(self, batch, server, folder):
+        """A dry run counts the changed rows as left if they would be sent again."""
+        batch(self.KEYED, "-o", "out.jsonl", name="in.jsonl")
+        skipped = batch(self.CHANGED, "-o", "out.jsonl", "--on-changed", "skip", "--dry-run", name="in.jsonl")
+        retried = batch(self.CHANGED, "-o", "out.jsonl", "--on-changed", "retry", "--dry-run", name="in.jsonl")
+
+        assert "3 rows, 2 completed by earlier runs, 1 left" in skipped.out
+        assert "3 rows, 1 completed by earlier runs, 2 left" in retried.out
+        assert '"Other"' in retried.out
+        assert 2 == len(server.billed)
+
+    def test_a_retry_that_fails(self, batch, server):
+        """A changed row that is sent again and fails has its error in the output, and not the result of another row."""
+        batch(self.KEYED, "-o", "out.jsonl", name="in.jsonl")
+        server.fail(500, code="provider_error")
+        options = ["--on-changed", "retry", "--max-retries", "0", "-c", "1"]
+        changed = self.CHANGED.splitlines(keepends=True)
+        assert 3 == batch("".join(changed[1:]), "-o", "out.jsonl", *options, name="in.jsonl").status
+        assert {"a": None, "b": "ProviderError"} == {row["key"]: row.get("error_type") for row in file_lines()}
+
+        assert 0 == batch("".join(changed[1:]), "-o", "out.jsonl", *options, name="in.jsonl").status
+        assert {"a": "You said: Hi", "b": "You said: Other"} == {row["key"]: row["content"] for row in file_lines()}

@@ -37,6 +37,31 @@ class TestDialects:
         assert [(1, 2), (2, 3), (3, 5)] == [(rows[key]["row"], rows[key]["line"]) for key in "789"]
         assert all(set(request.json) <= {"model", "messages"} for request in server.requests)
 
+    @pytest.mark.parametrize("delimiter", [";", "\t", ","])
+    @pytest.mark.parametrize("cell, number", [("0,5", 0.5), ("1,25", 1.25), (" ,5 ", 0.5), ("0.5", 0.5), ("1", 1)])
+    def test_decimal_comma(self, batch, server, delimiter, cell, number):
+        """A temperature may have a decimal comma, as a German locale writes it."""
+        header, row = delimiter.join(["prompt", "temperature"]), delimiter.join(["Hallo", f'"{cell}"'])
+        assert 0 == batch(f"{header}\r\n{row}\r\n", "--delimiter", delimiter, name="in.csv").status
+        assert [number] == [request.json["temperature"] for request in server.requests]
+
+    @pytest.mark.parametrize(
+        "column, cell, rule",
+        [
+            ("temperature", "1.000,5", "a number from 0.0 to 2.0, not '1.000,5'"),
+            ("temperature", "2,5", "a number from 0.0 to 2.0, not 2.5"),
+            ("temperature", "0,5,5", "a number from 0.0 to 2.0, not '0,5,5'"),
+            ("max_tokens", "0,5", "an integer of at least 1, not '0,5'"),
+            ("max_tokens", "1.000", "an integer of at least 1, not '1.000'"),
+            ("max_tokens", "1,000", "an integer of at least 1, not '1,000'"),
+        ],
+    )
+    def test_other_notations(self, batch, server, column, cell, rule):
+        """A number whose separators are not those of a decimal is refused, with the cell and the rule."""
+        done = batch(f"prompt;{column}\nHallo;{cell}\n", name="in.csv")
+        assert (2, ()) == (done.status, server.requests)
+        assert f"line 2: {column} must be {rule}" in done.err
+
     def test_wrong_encoding(self, batch, server):
         """Without its --encoding nothing of a file is sent, and the message names the option."""
         for name, (data, options) in DIALECTS.items():

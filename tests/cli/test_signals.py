@@ -7,12 +7,16 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import neuralbox_async
 from neuralbox_async import __version__
 
 pytestmark = pytest.mark.signals
+
+ROOT = Path(neuralbox_async.__file__).parents[1]
 
 
 @pytest.fixture
@@ -104,18 +108,65 @@ def test_pipeline(start):
     assert (141, f"neuralbox {__version__}\n", "") == (done.status, done.out, done.err)
 
 
-def test_interrupt_at_the_start(start):
-    """Ctrl-C while modules are imported is no traceback."""
-    code = """if True:
-        import sys
-        class Interrupt:
-            def find_spec(self, name, *_):
-                if name == "neuralbox_async._cli.batch":
-                    raise KeyboardInterrupt
-        sys.meta_path.insert(0, Interrupt())
-        from neuralbox_async.__main__ import main
-        main()
-    """
-    done = start("--version", command=(sys.executable, "-c", code)).wait()
+# From the first import of the entry point on.
+MODULES = [
+    "click",
+    "neuralbox_async._cli",
+    "neuralbox_async._errors",
+    "attrs",
+    "neuralbox_async._client",
+    "neuralbox_async._cli.batch",
+]
 
-    assert (130, "neuralbox: interrupted") == (done.status, done.error_line)
+
+# As pip writes it.
+SCRIPT = """
+import sys
+from neuralbox_async.__main__ import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+# The interpreter imports it before anything else.
+CUSTOMIZE = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.modules.pop({module!r}, None)
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@pytest.mark.parametrize("kind", ["script", "module"])
+@pytest.mark.parametrize("module", MODULES)
+def test_interrupt_at_the_start(start, module, kind, tmp_path, monkeypatch):
+    """Ctrl-C while modules are imported is one line, and no traceback."""
+    (tmp_path / "sitecustomize.py").write_text(CUSTOMIZE.format(module=module))
+    (tmp_path / "neuralbox").write_text(SCRIPT)
+    paths = [str(tmp_path), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    command = [str(tmp_path / "neuralbox")] if kind == "script" else ["-m", "neuralbox_async"]
+
+    done = start("--version", command=(sys.executable, *command)).wait()
+
+    assert (130, "", "neuralbox: interrupted\n") == (done.status, done.out, done.err)
+
+
+@pytest.mark.parametrize("program", ["neuralbox", "other"])
+def test_a_program_of_the_name_of_the_command(start, program, tmp_path):
+    """A program that has the name of the command, and uses the package, can use all names."""
+    code = f"""if True:
+        import sys
+        sys.argv[0] = "/somewhere/{program}"
+        import neuralbox_async
+        assert ("AsyncNeuralBox" in vars(neuralbox_async)) == ({program!r} == "other")
+        from neuralbox_async import AsyncNeuralBox, _fast_paths
+        from neuralbox_async import *
+        assert NeuralBoxError is neuralbox_async._errors.NeuralBoxError
+        assert not [name for name in neuralbox_async.__all__ if name not in vars(neuralbox_async)]
+        print(hasattr(neuralbox_async, "NoSuchName"), end="")
+    """
+    done = start(command=(sys.executable, "-c", code), cwd=tmp_path).wait()
+
+    assert (0, "False", "") == (done.status, done.out, done.err)

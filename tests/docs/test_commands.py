@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -18,6 +19,7 @@ COMMANDS = [line for page in PAGES for block in blocks(page, "sh") for line in b
 OURS = [line for line in COMMANDS if re.search(r"(^|\| )neuralbox ", line)]
 # They print what a server has, not a reply.
 ABOUT_THE_ACCOUNT = [line for line in OURS if line.split()[1] in {"balance", "models", "price", "history"}]
+GATEWAYS = [line for line in OURS if line.startswith("neuralbox gateway")]
 SERVING = [line for line in OURS if line.startswith("neuralbox serve")]
 # Their effects are tested elsewhere: `curl` with its example, `make` by its use.
 OTHERS = [line for line in COMMANDS if line not in OURS]
@@ -34,7 +36,7 @@ def path(tmp_path, monkeypatch):
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("line", [line for line in OURS if line not in {*SERVING, *ABOUT_THE_ACCOUNT}])
+@pytest.mark.parametrize("line", [line for line in OURS if line not in {*SERVING, *GATEWAYS, *ABOUT_THE_ACCOUNT}])
 def test_neuralbox(line, path, run):
     """A command succeeds, prints a reply and no errors, and needs neither a key nor a server."""
     done = run("sh", "-c", line)
@@ -76,6 +78,29 @@ def test_serve(line, path):
     assert 0 == process.returncode
 
 
+@pytest.mark.process
+@pytest.mark.parametrize("line", GATEWAYS)
+def test_gateway(line, path):
+    """`neuralbox gateway` prints the variables to set, responds to the request of the page, and Ctrl-C stops it."""
+    (request,) = {line for line in COMMANDS if line.endswith("/v1/chat/completions")}
+    with subprocess.Popen(shlex.split(f"{line} --port 0"), stdout=subprocess.PIPE, text=True) as process:
+        shown = ""
+        for read in process.stdout:
+            shown += read
+            if "Ctrl-C" in read:
+                break
+        port = re.search(r"export OPENAI_BASE_URL=http://127\.0\.0\.1:(\d+)/v1\n", shown)[1]
+        *_, body, _ = shlex.split(request)
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
+        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        reply = json.loads(connection.getresponse().read())
+        connection.close()
+        process.send_signal(signal.SIGINT)
+
+    assert "You said: Hi" == reply["choices"][0]["message"]["content"]
+    assert 0 == process.returncode
+
+
 @pytest.mark.parametrize("line", OTHERS)
 def test_other(line):
     """Other commands refer to something that exists: a make target, an extra, the endpoint of an example."""
@@ -90,11 +115,15 @@ def test_other(line):
         case ["pip", "install", *packages]:
             settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
             groups = settings["dependency-groups"]
-            tested = {re.match(r"[\w-]+", requirement)[0] for requirement in groups["test"] + groups["otel"]}
+            requirements = [line for group in ("packages-test", "test", "otel") for line in groups[group]]
+            tested = {re.match(r"[\w-]+", line)[0] for line in requirements if isinstance(line, str)}
             ours = {f"neuralbox[{extra}]" for extra in settings["project"]["optional-dependencies"]}
             assert set(packages) <= tested | ours
         case ["opentelemetry-instrument", *_]:
             assert "test_instrument.py" in {path.name for path in (ROOT / "tests/otel").iterdir()}
+        case ["curl", "--json", body, "localhost:8090/v1/chat/completions"]:
+            assert GATEWAYS  # test_gateway sends it
+            assert json.loads(body)
         case ["curl", *_, "localhost:8080/chat"]:
             assert f"``{line.replace('Tell a story', 'Hi')}``" in (ROOT / "examples/web_backend.py").read_text(
                 encoding="utf-8"

@@ -13,6 +13,7 @@ from documents import FOR_CONTRIBUTORS, PAGES, ROOT, anchors, blocks, code_in, l
 
 import neuralbox_async
 import neuralbox_sync
+import neuralbox_sync.web
 from neuralbox_async import (
     APIStatusError,
     AsyncNeuralBox,
@@ -24,8 +25,10 @@ from neuralbox_async import (
     OnChanged,
     OnUnknown,
     RetryPolicy,
+    gateway,
     otel,
     testing,
+    web,
 )
 from neuralbox_async._options import CallOptions
 from neuralbox_async.testing import NeuralBoxServer
@@ -49,8 +52,11 @@ SOURCES = [source for package in ("neuralbox_async", "neuralbox_sync") for sourc
 # Classes and constants of other packages.
 FOREIGN_NAMES = {"ClientSession", "ClientResponse", "ClientConnectorError", "StreamingResponse", "TestClient"}
 FOREIGN_NAMES |= {"AsyncOpenAI", "EventSource", "OpenAI", "OpenAIError"}
+FOREIGN_NAMES |= {"ChatOpenAI"}
 FOREIGN_NAMES |= {"NamedTuple", "NewType", "TypedDict"}
-FOREIGN_OPTIONS = {"--verifytypes", "--no-buffer", "--data", "--check"}
+FOREIGN_OPTIONS = {"--verifytypes", "--no-buffer", "--data", "--json", "--check"}
+# Of pip and useradd in a Dockerfile.
+FOREIGN_OPTIONS |= {"--no-cache-dir", "--system"}
 # Of uvicorn, gunicorn and Celery.
 FOREIGN_OPTIONS |= {"--app", "--concurrency", "--preload", "--threads", "--worker-class", "--workers"}
 
@@ -82,7 +88,7 @@ def test_reference():
     pages = [page for page in PAGES if page.parent == ROOT / "docs" / "reference"]
     directive = re.compile(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)", re.MULTILINE)
     documented = [name for page in pages for name in directive.findall(read(page))]
-    packages = (neuralbox_async, neuralbox_sync, testing, otel, dask)
+    packages = (neuralbox_async, neuralbox_sync, testing, otel, web, neuralbox_sync.web, gateway, dask)
     public = {name for package in packages for name in package.__all__} - {"__version__"}
 
     assert sorted(public) == sorted(documented)
@@ -91,7 +97,8 @@ def test_reference():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_names(page):
     """Every class that a page names exists and is public; pages for contributors may name private ones."""
-    known = {*neuralbox_async.__all__, *testing.__all__, *otel.__all__, "NeuralBox", "Stream", *vars(builtins)}
+    known = {*neuralbox_async.__all__, *testing.__all__, *otel.__all__, *web.__all__, *neuralbox_sync.web.__all__}
+    known |= {*gateway.__all__, "NeuralBox", "Stream", *vars(builtins)}
     known |= set(re.findall(r'"(\w+)"', read(ROOT / "neuralbox_async/dask/__init__.py").partition("__all__")[2]))
     if page in FOR_CONTRIBUTORS:
         known |= {name for source in SOURCES for name in re.findall(r"^class (\w+)", read(source), re.MULTILINE)}

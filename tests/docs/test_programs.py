@@ -24,7 +24,7 @@ DOCS = ROOT / "docs"
 def test_every_program_is_tested():
     """Each page with programs is run by this module or by test_web_programs.py."""
     pages = {page.relative_to(DOCS).as_posix() for page in PAGES if DOCS in page.parents and programs(page)}
-    web = {f"how-to/{name}.md" for name in ("aiohttp-web", "django", "fastapi", "flask", "starlette")}
+    web = {f"how-to/{name}.md" for name in ("aiohttp-web", "django", "fastapi", "flask", "starlette", "web")}
 
     assert {
         *web,

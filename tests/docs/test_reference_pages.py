@@ -20,7 +20,7 @@ SOURCES = [source for package in ("neuralbox_async", "neuralbox_sync") for sourc
 
 def test_variables():
     """The page has exactly the variables that the packages read."""
-    read_by_code = re.compile(r'environ(?:\.get\(|\[)\s*"([A-Z_]+)"')
+    read_by_code = re.compile(r'(?:environ(?:\.get\(|\[)\s*|envvar=)"([A-Z_]+)"')
     in_code = {name for source in SOURCES for name in read_by_code.findall(read(source))}
 
     assert in_code == {name for row in table(ENVIRONMENT, "Variable") for name in code_in(row["Variable"])}

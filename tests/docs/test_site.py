@@ -15,7 +15,7 @@ import neuralbox_sync
 from neuralbox_async import AsyncNeuralBox, NeuralBoxError, testing
 
 pytest.importorskip("sphinx")
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = pytest.mark.process
 
 INDEX = """\
 # A part of the site
@@ -32,6 +32,8 @@ reference/account
 reference/transport
 reference/testing
 reference/command
+reference/observability
+reference/typed-answers
 ```
 
 ```{toctree}
@@ -49,7 +51,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     (folder / "docs" / "reference").mkdir(parents=True)
     (folder / "docs" / "index.md").write_text(INDEX, encoding="utf-8")
-    for name in re.findall("^[a-z]+(?:/[a-z]+)?$", INDEX, re.MULTILINE):
+    for name in re.findall("^[a-z]+(?:/[a-z-]+)?$", INDEX, re.MULTILINE):
         (folder / "docs" / f"{name}.md").write_text(read(ROOT / "docs" / f"{name}.md"), encoding="utf-8")
     command = [sys.executable, "-m", "sphinx", "--quiet", "--conf-dir", str(ROOT / "docs"), "docs", "site"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=4 * TIMEOUT)

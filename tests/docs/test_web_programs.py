@@ -13,8 +13,10 @@ import sys
 import attrs
 import pytest
 from documents import ROOT, TIMEOUT, blocks, command, programs
+from event_source import interpret
 from web_server import serve
 
+from neuralbox_async import AsyncNeuralBox
 from neuralbox_async.testing import NeuralBoxServer
 
 DJANGO = {
@@ -185,6 +187,89 @@ def _kind_and_outcome(response):
 def _text_of(response):
     pieces = re.findall(r"^data: (\".*)$", response.text, re.MULTILINE)
     return "".join(json.loads(piece) for piece in pieces)
+
+
+WEB = ROOT / "docs/how-to/web.md"
+
+
+def _check_events(response):
+    source = interpret(response.text.encode())
+    assert (200, "You said: Hi", "complete") == (response.status, source.text, source.last.kind)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("server_name, package", [("uvicorn", "fastapi"), ("gunicorn", "flask")])
+def test_web_helpers(folder, server, server_name, package):
+    """The applications for FastAPI and Flask on the page about browsers stream events, and have statuses for errors."""
+    pytest.importorskip(server_name)
+    pytest.importorskip(package)
+    with serve(command(WEB, server_name), folder("how-to/web.md"), server) as site:
+        _check_events(site.send("GET", "/chat?q=Hi"))
+        server.fail(429, retry_after=847)
+        response = site.send("GET", "/chat?q=Hi")
+        assert (503, "847") == (response.status, response.headers["Retry-After"])
+        if package == "fastapi":
+            assert 400 == site.send("GET", "/chat?q=").status
+
+
+@pytest.mark.process
+def test_web_helpers_of_django(folder, server):
+    """The Django view on the page about browsers streams events."""
+    pytest.importorskip("django")
+    path = folder("how-to/web.md")
+    (path / "project.py").write_text(DJANGO_PROJECT, encoding="utf-8")
+    with serve(["uvicorn", "project:application"], path, server) as site:
+        _check_events(site.send("GET", "/chat?q=Hi"))
+
+
+DJANGO_PROJECT = """\
+import os
+import sys
+
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.urls import path
+
+del os.environ["DJANGO_SETTINGS_MODULE"]
+settings.configure(SECRET_KEY="only for tests", ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__)
+application = get_asgi_application()
+
+from views import chat
+
+urlpatterns = [path("chat", chat)]
+"""
+
+
+async def test_web_helpers_of_aiohttp(server):
+    """The aiohttp application on the page about browsers streams events."""
+    from aiohttp.test_utils import TestClient, TestServer
+
+    names = {"__name__": "app"}
+    exec(programs(WEB)["aiohttp_app.py"], names)  # noqa: S102 - the page is our own
+    async with TestClient(TestServer(names["app"])) as browser, browser.get("/chat?q=Hi") as response:
+        source = interpret(await response.read())
+    assert ("You said: Hi", "complete") == (source.text, source.last.kind)
+
+
+async def test_web_helpers_of_any_framework(server):
+    """The function on the page about browsers for other frameworks sends the events, or the problem."""
+    (block,) = (block for block in blocks(WEB, "python") if "def respond" in block.code)
+    heads, body = [], bytearray()
+
+    async def send_head(status, headers):
+        heads.append((status, headers["Content-Type"]))
+
+    async def send_bytes(chunk):
+        body.extend(chunk)
+
+    async with AsyncNeuralBox() as client:
+        names = {"client": client}
+        exec(block.code, names)  # noqa: S102 - the page is our own
+        await names["respond"](send_head, send_bytes)
+        assert "You said: Hi" == interpret(bytes(body)).text
+        server.fail(401)
+        await names["respond"](send_head, send_bytes)
+    assert [(200, "text/event-stream; charset=utf-8"), (502, "application/problem+json")] == heads
 
 
 @pytest.mark.process

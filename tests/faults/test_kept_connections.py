@@ -10,6 +10,13 @@ from fault_server import STREAM_HEAD, events, eventually, generation, respond_to
 from outcomes import COMPLETE, HEAD, assert_unknown, generate, stream
 
 
+@pytest.fixture(params=["poll", "select"])
+def polls(request, monkeypatch):
+    """Run the test with `select.poll`, and without it, as on Windows."""
+    if request.param == "select":
+        monkeypatch.delattr("select.poll")
+
+
 @pytest.mark.parametrize("how", ["closed", "reset"])
 async def test_stale_connection(serve, connect, how):
     """A connection that the server closed while it was idle is not used again."""
@@ -50,6 +57,7 @@ async def test_connection_closed_after_the_request(serve, connect, how, call):
     assert 1 == len(server.connections)
 
 
+@pytest.mark.usefixtures("polls")
 @pytest.mark.parametrize("how", ["closed", "reset"])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 async def test_connection_closed_while_the_loop_is_blocked(serve, connect, tls, trusting, how, secure):
@@ -93,6 +101,7 @@ async def test_connections_closed_while_the_loop_is_blocked(serve, connect):
         time.sleep(0.3)
 
 
+@pytest.mark.usefixtures("polls")
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 async def test_idle_connections_are_kept(serve, connect, tls, trusting, secure):
     """A connection that the server keeps is used again, also after the loop was blocked, and with session tickets."""
@@ -107,6 +116,7 @@ async def test_idle_connections_are_kept(serve, connect, tls, trusting, secure):
     assert 1 == len(server.connections)
 
 
+@pytest.mark.usefixtures("polls")
 @pytest.mark.parametrize(
     "late, pause",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from unittest.mock import Mock
 
 import aiohttp
@@ -48,14 +49,17 @@ async def test_another_machine(server, connect, call):
     assert [] == server.connections
 
 
-async def test_a_batch(server, connect):
-    """Each request of a batch to another machine fails, and none is sent."""
+@pytest.mark.parametrize("count", [1, 20])
+async def test_a_batch(server, connect, count):
+    """A batch to another machine is one error of the reader, not one of each row, and nothing is sent."""
     client = connect(elsewhere(server), allow_insecure=True)
-    async with client.generate_many(["a", "b"], model="gpt-5") as results:
-        errors = [result.error async for result in results]
+    read = []
+    async with client.generate_many(map(str, range(count)), model="gpt-5") as results:
+        with pytest.raises(InvalidParameterError, match=f"base_url must be {re.escape(RULE)}") as caught:
+            read += [result async for result in results]
 
-    assert [InvalidParameterError] * 2 == [type(error) for error in errors]
-    assert [] == server.connections
+    assert ([], []) == (read, server.connections)
+    assert (caught.value, 0) == (results.report.stopped_by, results.report.failed)
 
 
 def test_the_blocking_client(server):
@@ -63,6 +67,9 @@ def test_the_blocking_client(server):
     with NeuralBox("key", base_url=elsewhere(server).url, allow_insecure=True) as client:
         with pytest.raises(InvalidParameterError, match="base_url must be on this machine"):
             client.generate("gpt-5", "Hi")
+        with client.generate_many(["a", "b"], model="gpt-5") as results:
+            with pytest.raises(InvalidParameterError, match="base_url must be on this machine"):
+                list(results)
     assert [] == server.connections
 
 

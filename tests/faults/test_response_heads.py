@@ -90,6 +90,55 @@ async def test_no_head(serve, connect, call, script):
     assert outcome.elapsed < LONG
 
 
+READABLE = {
+    name: HEADLESS[name]
+    for name in ("NUL in a header", "header without colon", "two lengths", "length with sign", "204 with a body")
+} | {
+    "HTTP/2": respond_once(b"HTTP/2 200 OK\r\n\r\n" + BODY),
+    "length and chunks": mangled(
+        b"Content-Length: 5", b"Transfer-Encoding: chunked", body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    ),
+}
+
+
+@pytest.mark.parametrize("call", [generate, stream])
+@pytest.mark.parametrize("script", READABLE.values(), ids=READABLE)
+async def test_the_text_behind_a_malformed_head(serve, connect, call, script):
+    """The error of a response that is not HTTP has the text and the id in its body."""
+    error = (await call(connect(serve(script)))).error
+
+    assert "Hello" == error.text
+    assert "gen_1" == error.generation_id
+    assert BODY in error.body
+    assert_unknown(error)
+
+
+LENGTHS = {
+    "two fields": [b"Content-Length: %d", b"content-length:%d "],
+    "a list": [b"Content-Length: %d, %d"],
+    "a list and a field": [b"X-A: 1", b"Content-Length: %d ,%d", b"CONTENT-LENGTH: 0%d"],
+}
+
+
+@pytest.mark.parametrize("lines", LENGTHS.values(), ids=LENGTHS)
+async def test_equal_lengths(serve, connect, lines):
+    """Lengths that are equal are one length, as RFC 9110 (8.6) allows; the connection is used again."""
+    head = HEAD + b"".join(line.replace(b"%d", b"%d" % len(BODY)) + b"\r\n" for line in lines) + b"\r\n"
+
+    async def script(connection):
+        for _ in range(3):
+            await connection.request()
+            await connection.send(head + BODY)
+
+    server = serve(script)
+    client = connect(server)
+
+    texts = [(await client.generate("gpt-5", "Hi")).content for _ in range(3)]
+
+    assert ["Hello"] * 3 == texts
+    assert 1 == len(server.connections)
+
+
 @pytest.mark.parametrize("call", [generate, stream])
 async def test_reset_at_once(serve, connect, call):
     """A reset is retried only if it came before the request took the connection."""

@@ -6,7 +6,17 @@ import ssl
 
 import pytest
 import trustme
-from fault_server import STREAM_HEAD, event, events, generation, never_responds, respond_once, respond_to_each, response
+from fault_server import (
+    STREAM_HEAD,
+    event,
+    events,
+    eventually,
+    generation,
+    never_responds,
+    respond_once,
+    respond_to_each,
+    response,
+)
 from secret_checks import CANARY, COMPLETE, PROMPT, assert_no_secret, chain, failure_of, new_client
 
 from neuralbox_async import APIConnectionError, AsyncNeuralBox, StreamInterruptedError
@@ -15,7 +25,7 @@ from neuralbox_async.testing import FakeResponse, FakeTransport
 pytestmark = pytest.mark.usefixtures("no_secret_in_logs")
 
 
-STALLED = {"timeout": 0.4, "first_event_timeout": 0.4, "stall_timeout": 0.4}
+STALLED = {"timeout": 0.8, "first_event_timeout": 0.8, "stall_timeout": 0.8}
 
 
 async def resets(connection):
@@ -53,6 +63,7 @@ async def test_failure(serve, name, streamed):
 
     error = await failure_of(new_client(server.url, **timeouts), streamed=streamed)
 
+    await eventually(lambda: server.requests)  # the server may be slower than the timeouts
     assert f"Bearer {CANARY}" == server.requests[0].headers["authorization"]
     assert_no_secret(error)
     for each in chain(error):

@@ -1,4 +1,4 @@
-"""Requests that wait for the next iteration of the loop before they are written."""
+"""Requests that wait for the next iteration of the loop before they are written: a fast path makes them wait."""
 
 import asyncio
 import time
@@ -12,6 +12,7 @@ from neuralbox_async._http.request_writer import WriteBatch
 STRAY = response(BODY.replace(b"Hello", b"Stray"))
 
 
+@pytest.mark.usefixtures("fast_paths_on")  # without them aiohttp writes, with nothing to observe before that
 @pytest.mark.parametrize("what", ["a response", "the end"])
 async def test_a_connection_that_changes_before_the_write(serve, connect, monkeypatch, what):
     """What arrives between the choice of a connection and the write is no response: the request takes another one."""

@@ -1,4 +1,4 @@
-"""Local servers, a client of one, and the switch of the fast paths."""
+"""Local servers, and a client of one."""
 
 from __future__ import annotations
 
@@ -28,9 +28,3 @@ async def client(server):
 def endless():
     with NeuralBoxServer(event_interval=0.01, reply="word " * 100_000) as running:
         yield running
-
-
-@pytest.fixture
-def fast_paths_on(monkeypatch):
-    """Switch the fast paths on, also when the environment has switched them off."""
-    monkeypatch.setattr("neuralbox_async._fast_paths.enabled", lambda: True)

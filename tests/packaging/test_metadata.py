@@ -1,6 +1,7 @@
 """The metadata of the distribution, in pyproject.toml and as installed."""
 
 import importlib
+import json
 import re
 import tomllib
 from importlib.metadata import distribution
@@ -30,6 +31,18 @@ def test_version_limits():
     """aiohttp and anyio are new enough to lack the faults that the client cannot work around; aiohttp 4 is excluded."""
     assert {"aiohttp>=3.14,<4", "anyio>=4.16"} <= set(PROJECT["dependencies"])
     assert ">=3.11" == PROJECT["requires-python"]
+
+
+def test_interpreters():
+    """The classifiers, the tests of the workflow and README name the same interpreters."""
+    prefix = "Programming Language :: Python :: 3."
+    minors = [int(line.removeprefix(prefix)) for line in PROJECT["classifiers"] if line.startswith(prefix)]
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    (matrix,) = re.findall(r"python: (\[.*\])", workflow)
+
+    assert [*range(11, minors[-1] + 1)] == minors
+    assert [f"3.{minor}" for minor in minors] == json.loads(matrix)
+    assert f"CPython 3.11 to 3.{minors[-1]}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_installed_requirements():

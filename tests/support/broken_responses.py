@@ -61,6 +61,6 @@ BROKEN_BODIES = {
     "HTTP/1.0, cut": (respond_once(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + CUT), CUT),
     "length smaller than the body": (respond_once(HEAD + b"Content-Length: 40\r\n\r\n" + BODY), b""),
     "empty": (respond_once(response(b"")), b""),
-    "not compressed as declared": (respond_once(response(BODY, "Content-Encoding: gzip")), b""),
+    "damaged gzip": (respond_once(response(b"\x1f\x8bgarbage", "Content-Encoding: gzip")), b"\x1f\x8bgarbage"),
     "compressed and cut": (respond_once(response(gzip.compress(BODY)[:-20], "Content-Encoding: gzip")), b""),
 }

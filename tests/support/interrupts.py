@@ -75,6 +75,7 @@ def trace_steps(is_due, function, others):
             elif event == "exception":
                 previous = ""
             if is_point and is_due():
+                sys.stdout.write(f"interrupt in {frame.f_code.co_name}, line {frame.f_lineno}\n")  # for a report
                 raise KeyboardInterrupt
             return trace_frame
 

@@ -57,8 +57,7 @@ class Site:
 @contextlib.contextmanager
 def serve(words, folder, server):
     """Run the command *words* in *folder* until the end of the block; it must then stop cleanly."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     name, *options = words
     address = {"uvicorn": ("--port", str(port)), "gunicorn": ("--bind", f"127.0.0.1:{port}")}[name]
     environment = {**os.environ, "PYTHONWARNINGS": "default", "DJANGO_SETTINGS_MODULE": "mysite.settings"}
@@ -75,6 +74,22 @@ def serve(words, folder, server):
             finally:
                 process.kill()
     assert process.returncode in {0, -signal.SIGTERM}, log.read_text()
+
+
+def free_port():
+    """Return a port that is free."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def wait_until_listening(port):
+    """Wait until something listens on *port*."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.02)
+    pytest.fail("the application does not listen")
 
 
 def _wait_for(process, port, log):

@@ -16,6 +16,7 @@ import pytest
 
 import neuralbox_async
 import neuralbox_sync
+import neuralbox_sync.web
 from neuralbox_async import AsyncBatch, AsyncNeuralBox, AsyncStream, Generation
 from neuralbox_sync import Batch, NeuralBox, Stream
 
@@ -96,8 +97,8 @@ def test_parameters_are_passed_on(name):
     client = NeuralBox("nb_test")
     client._subject = subject
     signature = inspect.signature(getattr(client, name))
-    # A batch wraps those that are code of the user; these are not.
-    unwrapped = {"requests": [], "on_unknown": "skip", "on_progress": None}
+    # Those that are code of the user are wrapped; these are not.
+    unwrapped = {"requests": [], "on_unknown": "skip", "on_progress": None, "api_key": "nb_key"}
     arguments = {name: unwrapped.get(name, mock.Mock(name=name)) for name in signature.parameters}
 
     with client:
@@ -111,7 +112,7 @@ def test_parameters_are_passed_on(name):
 def test_options_are_passed_on():
     """The constructor passes each parameter to `AsyncNeuralBox`, under its own name."""
     signature = inspect.signature(NeuralBox)
-    arguments = {parameter: mock.Mock(name=parameter) for parameter in signature.parameters}
+    arguments = {parameter: mock.Mock(name=parameter) for parameter in signature.parameters} | {"api_key": "nb_key"}
     with mock.patch("neuralbox_sync._client.AsyncNeuralBox") as original:
         NeuralBox(**arguments).close()
 
@@ -151,10 +152,12 @@ def test_public_names():
 
 
 def test_size():
-    """The facade stays thin: under 590 statements, without its signatures."""
-    files = pathlib.Path(neuralbox_sync.__file__).parent.glob("*.py")
+    """The facade stays thin: under 700 statements, without its signatures and the helpers for web servers."""
+    files = set(pathlib.Path(neuralbox_sync.__file__).parent.glob("*.py")) - {pathlib.Path(neuralbox_sync.web.__file__)}
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    overloads = sum("overload" in map(ast.unparse, getattr(node, "decorator_list", [])) for node in nodes)
 
-    assert 590 > sum(isinstance(node, ast.stmt) for file in files for node in ast.walk(ast.parse(file.read_text())))
+    assert 700 > sum(isinstance(node, ast.stmt) for node in nodes) - 2 * overloads  # each has one statement, `...`
 
 
 @pytest.mark.process

@@ -172,7 +172,7 @@ def test_read_ahead(client, neuralbox_server):
 
     with client.generate_many(prompts(), model="gpt-5", max_concurrency=3) as results:
         next(results)
-        neuralbox_server.delay(30, times=100)
+        neuralbox_server.delay(5, times=100)  # seconds; the next result may be one of them
         next(results)
         neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 3)
         assert len(taken) <= 2 + 2 * 3 + 3  # results were read; in flight or ready; read ahead

@@ -99,8 +99,11 @@ async def test_inside_a_running_loop(client):
 
 def test_call_on_the_own_loop(neuralbox_server):
     """A call from a function that the client calls on its own loop raises, with advice."""
-    client = NeuralBox(base_url=neuralbox_server.base_url, api_key=lambda: client.generate("gpt-5", "?").content)
 
+    async def key():
+        return client.generate("gpt-5", "?").content
+
+    client = NeuralBox(base_url=neuralbox_server.base_url, api_key=key)
     with client, pytest.raises(RuntimeError, match="await there"):
         client.generate("gpt-5", "Hi")
 

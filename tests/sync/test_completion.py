@@ -32,7 +32,7 @@ async def main():
 
 def shown_parameters(code):
     """Return the parameters that jedi shows at the end of *code*, inside of a call: names with or without a default."""
-    (signature,) = jedi.Script(code, project=PROJECT).get_signatures()
+    *_, signature = jedi.Script(code, project=PROJECT).get_signatures()
     return [(parameter.name, parameter.kind, "=" in parameter.to_string()) for parameter in signature.params]
 
 

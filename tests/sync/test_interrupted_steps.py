@@ -6,6 +6,7 @@ import gc
 import pytest
 from interrupts import count_steps, interrupt_at, settle
 
+from neuralbox_async import AsyncBatch
 from neuralbox_async._call import polling
 
 COUNT = 5  # of the requests of a batch
@@ -240,6 +241,26 @@ def make_view(client, kind):
         view = client.generate_many([*requests] if kind == "list" else requests, model="gpt-5", max_concurrency=2)
     next(view.__enter__())
     return view
+
+
+def test_results_before_an_error(client, monkeypatch):
+    """Results that an interrupted read got when the next one had begun are read before the error of that one."""
+
+    def fails():
+        yield from prompts()
+        raise ZeroDivisionError
+
+    fill = AsyncBatch.read_batch
+
+    async def with_interrupted_read(batch):
+        views[0]._items.extend(await fill(batch))  # as if its caller had not waited for it
+        return await fill(batch)
+
+    views, results = [client.generate_many(fails(), model="gpt-5")], []
+    monkeypatch.setattr(AsyncBatch, "read_batch", with_interrupted_read)
+    with views[0], pytest.raises(ZeroDivisionError):
+        read_all(views[0], results)
+    assert [*range(COUNT)] == sorted(result.index for result in results)
 
 
 @pytest.mark.parametrize("kind", ["stream", "list", "generator"])

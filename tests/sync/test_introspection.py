@@ -4,6 +4,7 @@ import asyncio
 import functools
 import inspect
 import pickle
+import typing
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
@@ -46,6 +47,26 @@ def test_signature_of_a_bound_method():
     assert ["generation", "timeout", "max_retries", "extra_headers"] == list(signature.parameters)
     assert ("Generation", None) == (signature.return_annotation, signature.parameters["extra_headers"].default)
     assert "method NeuralBox.retrieve of NeuralBox(" in repr(client.retrieve)
+
+
+@pytest.mark.parametrize("cls", [AsyncNeuralBox, NeuralBox])
+@pytest.mark.parametrize("name", ["parse", "stream", "generate_many"])
+def test_overloads(cls, name):
+    """The overloads that type checkers read have the parameters of the method itself, in its order."""
+
+    def parameters(function):
+        signature = inspect.signature(function)
+        return [(p.name, p.kind, p.name == "output_type" or p.annotation) for p in signature.parameters.values()]
+
+    method = getattr(cls, name)
+    overloads = typing.get_overloads(method)
+    assert (2 if name == "parse" else 3) == len(overloads)
+    for overload in overloads:
+        assert parameters(method) == parameters(overload)
+        assert asyncio.iscoroutinefunction(method) is asyncio.iscoroutinefunction(overload)
+        for given, own in zip(*(inspect.signature(f).parameters.values() for f in (overload, method)), strict=True):
+            is_required = own.default is own.empty or (own.name == "output_type" and "TypeForm" in given.annotation)
+            assert (given.default is given.empty) is (is_required or given.annotation == "type[T]")
 
 
 def test_autospec(client):

@@ -106,6 +106,35 @@ def test_not_entered(client):
     stream.close()
 
 
+@pytest.mark.parametrize("wait_for", ["response", "first_event"])
+def test_opened_outside_a_block(client, wait_for):
+    """A stream opened outside a block is read as in one; it is opened once, which a second attempt does not disturb."""
+    stream = client.stream("gpt-5", "one two").open(wait_for=wait_for)
+    with pytest.raises(StreamStateError, match="opened once"):
+        stream.open()
+
+    assert reply_to("one two") == "".join(stream.text_stream)
+    assert stream.generation.completed
+
+
+def test_failure_before_the_first_event(client, neuralbox_server):
+    """`open` raises the error of a generation that fails before its first content, and closes the stream."""
+    neuralbox_server.error_event(after_events=1)
+    stream = client.stream("gpt-5", "one two", recover=False)
+
+    with pytest.raises(StreamInterruptedError):
+        stream.open(wait_for="first_event")
+    neuralbox_server.wait_until(lambda: not neuralbox_server.in_flight)
+
+
+@ENDLESS
+def test_closed_outside_a_block(client, neuralbox_server):
+    """Closing a stream that was opened outside a block closes the connection."""
+    client.stream("gpt-5", "?").open(wait_for="first_event").close()
+
+    neuralbox_server.wait_for_disconnect()
+
+
 @ENDLESS
 def test_leaving_early(client, neuralbox_server):
     """Leaving the block closes the connection at once, and the server stops generating."""

@@ -121,10 +121,12 @@ def test_a_forked_child_leaves_the_server_alone():
 
 
 @pytest.mark.process
+@pytest.mark.skipif(sys.version_info >= (3, 16), reason="there are no policies any more")
 def test_the_policy_of_the_process_changes_nothing():
     """The server's loop is asyncio's own, whatever policy the process has."""
     code = """
-        import asyncio
+        import asyncio, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # policies are deprecated since CPython 3.14
         from neuralbox_async.testing import NeuralBoxServer
 
         class Policy(asyncio.DefaultEventLoopPolicy):

@@ -66,6 +66,7 @@ async def accepted(client: AsyncNeuralBox) -> None:
         async for event in stream:
             assert_type(event, GenerationStart | ContentDelta | GenerationEnd | UnknownEvent)
     assert_type(await stream.get_final_generation(), Generation)
+    assert_type(await client.stream("gpt-5", "Hi").open(wait_for="first_event"), AsyncStream)
     assert_type(await client.retrieve(reply), Generation)
     assert_type(await client.wait(18473, timeout=None), Generation)
     assert_type(client.with_options(timeout=3), AsyncNeuralBox)
@@ -145,17 +146,18 @@ async def rejected(client: AsyncNeuralBox) -> None:
     await client.generate("gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.generate("gpt-5", "Hi", "Be brief.")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.generate("gpt-5", "Hi", temperature="hot")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.stream("gpt-5", "Hi").open(wait_for="head")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await client.generate("gpt-5", "Hi", stream=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.generate(5, "Hi")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await client.get_price("gpt-5", 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.list_generations("text")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    client.stream("gpt-5", "Hi", wait=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    client.generate_many(["Hi"], "gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.stream("gpt-5", "Hi", wait=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    client.generate_many(["Hi"], "gpt-5")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     client.generate_many([5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
-    client.generate_many(["Hi"], budget="all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    client.generate_many(["Hi"], on_unknown="pay")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    client.generate_many(["Hi"], on_changed="ask")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    client.generate_many(["Hi"], max_rate="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], budget="all")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], on_unknown="pay")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], on_changed="ask")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], max_rate="fast")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
 
 def blocking(client: NeuralBox) -> None:
@@ -167,6 +169,7 @@ def blocking(client: NeuralBox) -> None:
             assert_type(event, GenerationStart | ContentDelta | GenerationEnd | UnknownEvent)
         assert_type(stream.generation, Generation)
         assert_type(stream.get_final_generation(), Generation)
+    assert_type(client.stream("gpt-5", "Hi").open(wait_for="first_event"), Stream)
     assert_type(client.retrieve(reply), Generation)
     assert_type(client.wait(18473, timeout=None), Generation)
     assert_type(client.with_options(timeout=3), NeuralBox)
@@ -196,12 +199,12 @@ def blocking_account(client: NeuralBox) -> None:
 
 
 def blocking_rejected(client: NeuralBox) -> None:
-    client.generate_many(["Hi"], "gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    client.generate_many(["Hi"], budget="all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.generate_many(["Hi"], "gpt-5")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    client.generate_many(["Hi"], budget="all")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     client.generate("gpt-5")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     client.generate("gpt-5", "Hi", temperature="hot")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.generate("gpt-5", "Hi", stream=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    client.stream("gpt-5", "Hi", wait=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.stream("gpt-5", "Hi", wait=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     NeuralBox(timeout="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, TypedDict, assert_type
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypedDict, assert_type
 
 import attrs
 
@@ -48,11 +48,25 @@ def blocking(client: NeuralBox) -> None:
     assert_type(client.parse("gpt-5", "Hi", Row).value, Row)
 
 
-def special_forms(client: NeuralBox) -> None:
-    answer: City | Pair = client.parse("gpt-5", "Hi", City | Pair).value
-    word: Literal["yes", "no"] = client.parse("gpt-5", "Hi", Literal["yes", "no"]).value
-    assert answer
-    assert word
+Answer: TypeAlias = City | Pair
+
+
+async def special_forms(client: AsyncNeuralBox, dynamic: Any) -> None:
+    assert_type((await client.parse("gpt-5", "Hi", City | Pair)).value, City | Pair)
+    assert_type((await client.parse("gpt-5", "Hi", Answer)).value, City | Pair)
+    assert_type((await client.parse("gpt-5", "Hi", City | None)).value, City | None)
+    assert_type((await client.parse("gpt-5", "Hi", Literal["yes", "no"])).value, Literal["yes", "no"])
+    assert_type((await client.parse("gpt-5", "Hi", Annotated[int, "in meters"])).value, int)
+    assert_type((await client.parse("gpt-5", "Hi", dynamic)).value, Any)
+
+
+def blocking_special_forms(client: NeuralBox, dynamic: Any) -> None:
+    assert_type(client.parse("gpt-5", "Hi", City | Pair).value, City | Pair)
+    assert_type(client.parse("gpt-5", "Hi", Answer).value, City | Pair)
+    assert_type(client.parse("gpt-5", "Hi", City | None).value, City | None)
+    assert_type(client.parse("gpt-5", "Hi", Literal["yes", "no"]).value, Literal["yes", "no"])
+    assert_type(client.parse("gpt-5", "Hi", Annotated[int, "in meters"]).value, int)
+    assert_type(client.parse("gpt-5", "Hi", dynamic).value, Any)
 
 
 def rejected(client: NeuralBox) -> None:

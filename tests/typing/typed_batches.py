@@ -1,7 +1,7 @@
 """The types of the values of batches and streams, for mypy, pyright and pyrefly; never run."""
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, assert_type
+from typing import Annotated, Any, Literal, assert_type
 
 import attrs
 
@@ -62,3 +62,34 @@ def blocking_streams(client: NeuralBox) -> None:
         assert_type(stream, Stream[Word])
         assert_type(stream.partials(), Iterator[Any])
         assert_type(stream.get_final_value(), Word)
+
+
+def special_forms(client: AsyncNeuralBox, word: type[Word] | None, dynamic: Any) -> None:
+    assert_type(client.generate_many(["Hi"], output_type=Word | int), AsyncBatch[Word | int])
+    assert_type(client.generate_many(["Hi"], output_type=Literal["a", "b"]), AsyncBatch[Literal["a", "b"]])
+    assert_type(client.generate_many(["Hi"], output_type=Annotated[int, "in meters"]), AsyncBatch[int])
+    assert_type(client.generate_many(["Hi"], output_type=dynamic), AsyncBatch[Any])
+    assert_type(client.generate_many(["Hi"]), AsyncBatch[Any])
+    takes_any(
+        client.generate_many(["Hi"], output_type=word),
+        NeuralBox().stream("m", "Hi", output_type=word),
+        BatchResult(index=0, key=0),
+    )
+    assert_type(client.stream("gpt-5", "Hi", output_type=Word | int), AsyncStream[Word | int])
+    assert_type(client.stream("gpt-5", "Hi", output_type=Literal["a", "b"]), AsyncStream[Literal["a", "b"]])
+    assert_type(client.stream("gpt-5", "Hi", output_type=Annotated[int, "in meters"]), AsyncStream[int])
+
+
+def blocking_special_forms(client: NeuralBox) -> None:
+    assert_type(client.generate_many(["Hi"], output_type=Word | int), Batch[Word | int])
+    assert_type(client.generate_many(["Hi"], output_type=Literal["a", "b"]), Batch[Literal["a", "b"]])
+    assert_type(client.generate_many(["Hi"], output_type=Annotated[int, "in meters"]), Batch[int])
+    assert_type(client.generate_many(["Hi"]), Batch[Any])
+    assert_type(client.stream("gpt-5", "Hi", output_type=Word | int), Stream[Word | int])
+    assert_type(client.stream("gpt-5", "Hi", output_type=Literal["a", "b"]), Stream[Literal["a", "b"]])
+    assert_type(client.stream("gpt-5", "Hi"), Stream[Any])
+
+
+def rejected(client: AsyncNeuralBox, blocking: NeuralBox) -> None:
+    client.generate_many(["Hi"], output_type=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    blocking.stream("gpt-5", "Hi", output_type=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]

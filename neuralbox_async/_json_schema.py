@@ -1,0 +1,92 @@
+"""A JSON Schema as the type of an output: checked with the jsonschema library, which the extra `cli` installs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from neuralbox_async._parsed import InvalidOutputError, Problem
+from neuralbox_async._wire.output_types import OutputType
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+_SAMPLES: Final = (None, "x", 0, [0], {"x": 0})
+_MAX_PROBLEMS: Final = 20  # that are reported to the model
+
+
+def output_type_of_schema(contents: object) -> OutputType[Any]:
+    """
+    Return the type of the JSON values that are valid under the JSON Schema *contents*.
+
+    Raises `ValueError` when it is not a schema, or refers to anything outside of itself; `RecursionError` when it is
+    nested too deeply; `ModuleNotFoundError` without the library.
+    """
+    if not isinstance(contents, dict):
+        raise ValueError("it is not a JSON Schema: it is not an object")  # noqa: TRY004 - of data, not of an argument
+    members = cast("dict[str, Any]", contents)
+    validator = _validator(members)
+
+    def structure(value: Any) -> Any:
+        problems = tuple(_problems(validator, value))
+        if problems:
+            raise InvalidOutputError(problems)
+        return value
+
+    return OutputType(schema=members, structure=structure)
+
+
+def _validator(contents: dict[str, Any]) -> Validator:
+    """Return a validator for the schema *contents*. Raises `ValueError` when it is not a schema."""
+    # Not above: the library takes 0.1 s to load, and most runs have no schema.
+    from jsonschema import Draft202012Validator, SchemaError, validators
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012, specification_with
+
+    kind = validators.validator_for(contents, default=Draft202012Validator)
+    try:
+        kind.check_schema(contents)
+    except SchemaError as error:
+        raise ValueError(f"it is not a JSON Schema: {error.json_path}: {error.message}") from None
+    # A registry of its own: the default one would load what a reference names from the network.
+    registry = cast("Any", Registry)()  # not every type checker takes it for generic
+    draft = specification_with(kind.META_SCHEMA.get("$id") or kind.META_SCHEMA["id"], default=DRAFT202012)
+    resolver = registry.resolver_with_root(draft.create_resource(contents))
+    for reference in _references(contents):
+        try:
+            resolver.lookup(reference)
+        except Unresolvable:
+            raise ValueError(f"nothing in it is what the reference {reference!r} names") from None
+    validator = kind(contents, registry=registry, format_checker=kind.FORMAT_CHECKER)
+    for value in _SAMPLES:
+        try:
+            next(validator.iter_errors(value), None)
+        except Exception as error:  # noqa: BLE001 - such as of a reference that leads to itself
+            raise ValueError(f"no value can be checked with it: {error}") from None
+    return validator
+
+
+def _references(value: object) -> Iterator[str]:
+    """Yield each reference in the schema *value*."""
+    if isinstance(value, dict):
+        for name, member in cast("dict[str, object]", value).items():
+            if name in {"$ref", "$dynamicRef"} and isinstance(member, str):
+                yield member
+            elif name not in {"const", "enum", "default", "examples"}:
+                yield from _references(member)
+    elif isinstance(value, list):
+        for item in cast("list[object]", value):
+            yield from _references(item)
+
+
+def _problems(validator: Validator, value: Any) -> Iterator[Problem]:
+    try:
+        json.dumps(value, allow_nan=False)
+        for number, error in enumerate(validator.iter_errors(value)):
+            if number == _MAX_PROBLEMS:
+                return
+            yield Problem(error.json_path, error.message)
+    except Exception as error:  # noqa: BLE001 - of the schema, such as an endless reference: the text is paid for
+        yield Problem("$", f"it cannot be checked: {type(error).__name__}: {error}")

@@ -1,0 +1,77 @@
+"""A response of aiohttp.web with the events of a stream."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal
+
+from neuralbox_async import AsyncStream, NeuralBoxError
+from neuralbox_async.web._disconnects import DisconnectedError, until_disconnected
+from neuralbox_async.web._events import (
+    DEFAULT_HEARTBEAT,
+    HEADERS,
+    ServerSentEvents,
+    check_heartbeat,
+    server_sent_events,
+)
+from neuralbox_async.web._problems import is_reconnection, logged_problem
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+
+async def aiohttp_response(
+    request: web.Request,
+    stream: AsyncStream[Any],
+    *,
+    wait_for: Literal["response", "first_event"] = "first_event",
+    heartbeat: float | None = DEFAULT_HEARTBEAT,
+    cost: bool = True,
+    headers: Mapping[str, str] | None = None,
+) -> web.StreamResponse:
+    """
+    Send the server-sent events of *stream*, which is new, as the response to *request*, and return the response.
+
+    ``return await aiohttp_response(request, client.stream("gpt-5", prompt))`` in a handler of aiohttp.web. The
+    parameters, errors and disconnects are as for `starlette_response`. It also works without the server's
+    ``handler_cancellation``: then the connection is checked every 50 ms.
+    """
+    from aiohttp import web
+
+    check_heartbeat(heartbeat)
+    if is_reconnection(request.headers):
+        return web.Response(status=HTTPStatus.NO_CONTENT)
+    response = web.StreamResponse(headers={**HEADERS, **(headers or {})})
+
+    async def send() -> web.StreamResponse:
+        try:
+            await stream.open(wait_for=wait_for)
+        except NeuralBoxError as error:
+            answer = logged_problem(error)
+            return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+        events = server_sent_events(stream, heartbeat=heartbeat, cost=cost)
+        await _send_events(request, response, events)
+        return response
+
+    try:
+        return await until_disconnected(send, functools.partial(_is_disconnected, request))
+    except DisconnectedError:
+        return response if response.prepared else web.Response()  # nobody receives it
+
+
+async def _send_events(request: web.Request, response: web.StreamResponse, events: ServerSentEvents) -> None:
+    try:
+        with suppress(ConnectionError):  # the browser has left
+            await response.prepare(request)
+            async for chunk in events:
+                await response.write(chunk)
+            await response.write_eof()
+    finally:
+        await events.aclose()
+
+
+def _is_disconnected(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()

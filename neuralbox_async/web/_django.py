@@ -1,0 +1,44 @@
+"""A response of Django's async views with the events of a stream."""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Literal
+
+from neuralbox_async import AsyncStream, NeuralBoxError
+from neuralbox_async.web._events import DEFAULT_HEARTBEAT, HEADERS, check_heartbeat, server_sent_events
+from neuralbox_async.web._problems import is_reconnection, logged_problem
+
+
+async def django_response(
+    request: Any,
+    stream: AsyncStream[Any],
+    *,
+    wait_for: Literal["response", "first_event"] = "first_event",
+    heartbeat: float | None = DEFAULT_HEARTBEAT,
+    cost: bool = True,
+    headers: Mapping[str, str] | None = None,
+) -> Any:
+    """
+    Return a response of Django with the server-sent events of *stream*, which is new, for *request*, an `HttpRequest`.
+
+    ``return await django_response(request, client.stream("gpt-5", prompt))`` in an async view, under ASGI. The stream
+    is opened before this returns. The parameters and errors are as for `starlette_response`. Django cancels the view,
+    or closes the response, when the browser leaves, which closes the stream; a middleware that is not async prevents
+    that in a view. The types are `Any` because Django has none.
+    """
+    from django.http import HttpResponse, StreamingHttpResponse
+
+    check_heartbeat(heartbeat)
+    if is_reconnection(request.headers):
+        return HttpResponse(status=HTTPStatus.NO_CONTENT)
+    try:
+        await stream.open(wait_for=wait_for)
+    except NeuralBoxError as error:
+        answer = logged_problem(error)
+        return HttpResponse(answer.body, status=answer.status, headers=answer.headers)
+    events = server_sent_events(stream, heartbeat=heartbeat, cost=cost)
+    return StreamingHttpResponse(events, headers={**HEADERS, **(headers or {})})

@@ -1,0 +1,150 @@
+"""A response of Starlette and FastAPI that opens a stream, decides the status, and sends the events."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import anyio
+
+from neuralbox_async import AsyncStream, NeuralBoxError
+from neuralbox_async.web._events import DEFAULT_HEARTBEAT, HEADERS, check_heartbeat, server_sent_events
+from neuralbox_async.web._problems import is_reconnection, logged_problem
+
+if TYPE_CHECKING:
+    from starlette.background import BackgroundTask
+    from starlette.responses import Response
+
+_Message: TypeAlias = MutableMapping[str, Any]
+_Scope: TypeAlias = MutableMapping[str, Any]
+_Receive: TypeAlias = Callable[[], Awaitable[_Message]]
+_Send: TypeAlias = Callable[[_Message], Awaitable[None]]
+_RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
+
+
+def starlette_response(
+    stream: AsyncStream[Any],
+    *,
+    wait_for: Literal["response", "first_event"] = "first_event",
+    heartbeat: float | None = DEFAULT_HEARTBEAT,
+    cost: bool = True,
+    headers: Mapping[str, str] | None = None,
+    background: BackgroundTask | None = None,
+) -> Response:
+    """
+    Return a response of Starlette or FastAPI with the server-sent events of *stream*, which is new.
+
+    ``return starlette_response(client.stream("gpt-5", prompt))``. The stream is opened when the response is sent. The
+    status is decided after *wait_for*, see `AsyncStream.open`; an error is sent as `problem`. With ``"response"``,
+    heartbeats are sent before the first text, too. When the browser leaves, also before that, the stream is closed at
+    once. The request of an ``EventSource`` that connects again gets a 204, which ends it: nothing is generated twice.
+
+    *heartbeat*, *cost*: as for `server_sent_events`. *headers*: more headers. *background*: as for every response of
+    Starlette; it runs after the last event, or after the browser has left.
+    """
+    check_heartbeat(heartbeat)
+    sender = functools.partial(_Sending, stream, wait_for=wait_for, heartbeat=heartbeat, cost=cost)
+    return _response_type()(sender, {**HEADERS, **(headers or {})}, background)
+
+
+@functools.cache
+def _response_type() -> Callable[[Callable[[_Send, _RawHeaders], _Sending], dict[str, str], Any], Response]:
+    from starlette.responses import Response
+
+    class EventStreamResponse(Response):
+        """Server-sent events; not read before it is sent."""
+
+        def __init__(
+            self, sender: Callable[[_Send, _RawHeaders], _Sending], headers: dict[str, str], background: Any
+        ) -> None:
+            self.status_code = HTTPStatus.OK
+            self.background = background
+            self.init_headers(headers)
+            self._sender = sender
+
+        async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+            if is_reconnection(name.decode("latin-1") for name, _ in scope["headers"]):
+                await _send_whole(send, HTTPStatus.NO_CONTENT, ())
+            else:
+                await _until_disconnect(receive, self._sender(send, self.raw_headers).run)
+            if self.background is not None:
+                await self.background()
+
+    return EventStreamResponse
+
+
+class _Sending:
+    """The sending of one response."""
+
+    def __init__(
+        self,
+        stream: AsyncStream[Any],
+        send: _Send,
+        headers: _RawHeaders,
+        *,
+        wait_for: Literal["response", "first_event"],
+        heartbeat: float | None,
+        cost: bool,
+    ) -> None:
+        self._stream, self._send, self._headers = stream, send, headers
+        self._wait_for: Literal["response", "first_event"] = wait_for
+        self._heartbeat, self._cost = heartbeat, cost
+
+    async def run(self) -> None:
+        try:
+            await self._stream.open(wait_for=self._wait_for)
+        except NeuralBoxError as error:
+            answer = logged_problem(error)
+            kept = [(name, value) for name, value in self._headers if name not in _REPLACED]
+            await _send_whole(self._send, answer.status, [*kept, *_raw(answer.headers)], answer.body)
+            return
+        events = server_sent_events(self._stream, heartbeat=self._heartbeat, cost=self._cost)
+        try:
+            await self._send(_start(HTTPStatus.OK, self._headers))
+            async for chunk in events:
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await self._send({"type": "http.response.body", "body": b""})
+        finally:
+            await events.aclose()
+
+
+async def _until_disconnect(receive: _Receive, run: Callable[[], Awaitable[None]]) -> None:
+    """Await *run*, or cancel it when the browser leaves. An `OSError` of sending means the same."""
+    failures: list[Exception] = []
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        try:
+            with suppress(OSError):
+                await run()
+        except Exception as error:  # noqa: BLE001 - raised below: the group would put it into another exception
+            failures.append(error)
+        tasks.cancel_scope.cancel()
+    if failures:
+        raise failures[0]
+
+
+# Headers of a response with events that one with an error replaces.
+_REPLACED = {b"content-type", b"cache-control", b"x-accel-buffering"}
+
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+def _start(status: int, headers: _RawHeaders) -> _Message:
+    return {"type": "http.response.start", "status": int(status), "headers": list(headers)}
+
+
+async def _send_whole(send: _Send, status: int, headers: _RawHeaders, body: bytes = b"") -> None:
+    length = [] if status == HTTPStatus.NO_CONTENT else _raw({"content-length": str(len(body))})
+    await send(_start(status, [*headers, *length]))
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,131 @@
+"""
+Helpers for blocking web servers: a stream as server-sent events, and errors as HTTP responses.
+
+The blocking twin of `neuralbox_async.web`: `server_sent_events` for any framework, and `flask_response` for Flask.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal
+
+from neuralbox_async import NeuralBoxError
+from neuralbox_async.web import HEADERS, ProblemDetails, ServerSentEvents, problem
+from neuralbox_async.web import server_sent_events as async_events
+from neuralbox_async.web._disconnects import DisconnectedError, until_disconnected
+from neuralbox_async.web._events import DEFAULT_HEARTBEAT, check_heartbeat
+from neuralbox_async.web._problems import is_reconnection, logged_problem
+from neuralbox_sync._stream import Stream, call_on_loop, subject_of
+
+if TYPE_CHECKING:
+    from flask import Response
+
+__all__ = ["HEADERS", "BlockingServerSentEvents", "ProblemDetails", "flask_response", "problem", "server_sent_events"]
+
+
+class BlockingServerSentEvents(Iterator[bytes]):
+    """
+    The bytes of a response with the server-sent events of *stream*: an iterator; see `server_sent_events`.
+
+    Each item is one or more whole events. It owns the stream: its end and `close` close it.
+    """
+
+    def __init__(
+        self, stream: Stream[Any], *, heartbeat: float | None, cost: bool, is_disconnected: Callable[[], bool]
+    ) -> None:
+        async def make_events() -> ServerSentEvents:
+            return async_events(subject_of(stream), heartbeat=heartbeat, cost=cost)
+
+        self._stream, self._is_disconnected = stream, is_disconnected
+        self._events = call_on_loop(stream, make_events)
+
+    def __next__(self) -> bytes:
+        try:
+            chunk = call_on_loop(self._stream, functools.partial(until_disconnected, self._next, self._is_disconnected))
+        except DisconnectedError:
+            raise StopIteration from None
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
+    def close(self) -> None:
+        """Close the stream, so that the API stops generating. Idempotent, from any thread. WSGI servers call it."""
+        self._stream.close()
+
+    async def _next(self) -> bytes | None:
+        return await anext(self._events, None)
+
+
+def server_sent_events(
+    stream: Stream[Any], *, heartbeat: float | None = DEFAULT_HEARTBEAT, cost: bool = True
+) -> BlockingServerSentEvents:
+    """
+    Return the bytes of a response with the server-sent events of *stream*, which must be open.
+
+    ``stream = client.stream(...).open(wait_for="first_event")``. The events, parameters and errors are those of
+    `neuralbox_async.web.server_sent_events`. A blocking server notices that the browser has left when it sends: after
+    at most *heartbeat* seconds.
+    """
+    return BlockingServerSentEvents(stream, heartbeat=heartbeat, cost=cost, is_disconnected=lambda: False)
+
+
+def flask_response(
+    stream: Stream[Any],
+    *,
+    wait_for: Literal["response", "first_event"] = "first_event",
+    heartbeat: float | None = DEFAULT_HEARTBEAT,
+    cost: bool = True,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """
+    Return a response of Flask with the server-sent events of *stream*, which is new, for the request that is handled.
+
+    ``return flask_response(client.stream("gpt-5", prompt))`` in a view. The stream is opened before this returns. The
+    status is decided after *wait_for*, see `Stream.open`; an error is sent as `problem`. The request of an
+    ``EventSource`` that connects again gets a 204, which ends it: nothing is generated twice. *heartbeat*, *cost*: as
+    for `server_sent_events`. *headers*: more headers.
+
+    gunicorn and Flask's own server give the socket of the request to the application, which checks it every 50 ms:
+    when the browser leaves, also before the first text, the stream is closed. Behind other servers, and with TLS in the
+    server itself, it is closed with the next text or heartbeat.
+    """
+    from flask import Response, request
+
+    check_heartbeat(heartbeat)
+    if is_reconnection(request.headers.keys()):
+        return Response(status=HTTPStatus.NO_CONTENT)
+    is_disconnected = _check_of(request.environ)
+    open_stream = functools.partial(subject_of(stream).open, wait_for=wait_for)
+    try:
+        call_on_loop(stream, functools.partial(until_disconnected, open_stream, is_disconnected))
+    except DisconnectedError:
+        return Response()  # nobody receives it
+    except NeuralBoxError as error:
+        answer = logged_problem(error)
+        return Response(answer.body, answer.status, answer.headers)
+    except BaseException:
+        stream.close()  # an interrupt may arrive when it has just been opened
+        raise
+    events = BlockingServerSentEvents(stream, heartbeat=heartbeat, cost=cost, is_disconnected=is_disconnected)
+    return Response(events, headers={**HEADERS, **(headers or {})})
+
+
+def _check_of(environ: Mapping[str, Any]) -> Callable[[], bool]:
+    """Return a function that returns whether the browser of the request with this *environ* has left."""
+    connection = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    if type(connection) is not socket.socket:  # none, or with TLS, whose end is not the end of the bytes
+        return lambda: False
+    return functools.partial(_has_ended, connection)
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except (BlockingIOError, InterruptedError):
+        return False  # open, and nothing arrived
+    except (OSError, AttributeError):
+        # Reset; without the flag, on Windows, an open connection cannot be told from a closed one.
+        return hasattr(socket, "MSG_DONTWAIT")

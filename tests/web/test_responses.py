@@ -1,0 +1,87 @@
+"""The responses of the frameworks, without a server: events, statuses, and the end of a stream whose browser left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from event_source import interpret
+
+from neuralbox_async import AsyncNeuralBox
+from neuralbox_async.web import starlette_response
+from neuralbox_sync import NeuralBox
+from neuralbox_sync.web import flask_response, server_sent_events
+
+
+async def starlette(server, *, headers=(), leave=False):
+    """Return the status, the headers and the body of a response; with *leave*, the browser leaves before the text."""
+    pytest.importorskip("starlette")
+    sent = []
+
+    async def receive():
+        while not leave or not server.in_flight:
+            await asyncio.sleep(0.001)
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    async with AsyncNeuralBox(**server.client_options, max_retries=0) as client:
+        response = starlette_response(client.stream("gpt-5", "Hi"), headers={"X-More": "yes"})
+        await response({"type": "http", "headers": headers}, receive, send)
+    if not sent:
+        return None
+    names = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], names, b"".join(message["body"] for message in sent[1:])
+
+
+async def test_starlette(neuralbox_server):
+    """Events with the headers of the application; a problem for an error; a 204 for a second connection."""
+    status, headers, body = await starlette(neuralbox_server)
+    assert (200, "yes", "no") == (status, headers["x-more"], headers["x-accel-buffering"])
+    assert "complete" == interpret(body).last.kind
+
+    neuralbox_server.fail(429, retry_after=847)
+    status, headers, body = await starlette(neuralbox_server)
+    assert (503, "847", "yes") == (status, headers["retry-after"], headers["x-more"])
+    assert ("application/problem+json", str(len(body))) == (headers["content-type"], headers["content-length"])
+    assert 503 == json.loads(body)["status"]
+
+    assert (204, {}, b"") == await starlette(neuralbox_server, headers=[(b"last-event-id", b"0")])
+
+
+async def test_starlette_disconnect(neuralbox_server):
+    """A browser that leaves before the first text gets nothing, and the generation ends."""
+    neuralbox_server.stall(1)
+    assert await starlette(neuralbox_server, leave=True) is None
+    await neuralbox_server.wait_for_disconnect_async()
+
+
+def test_flask(neuralbox_server):
+    """Events; a problem for an error; a 204 for a second connection; a response that is closed ends the generation."""
+    flask = pytest.importorskip("flask")
+    app = flask.Flask(__name__)
+    with NeuralBox(**neuralbox_server.client_options, max_retries=0) as client:
+        app.get("/")(lambda: flask_response(client.stream("gpt-5", "Hi")))
+        browser = app.test_client()
+
+        assert "complete" == interpret(browser.get("/").data).last.kind
+        assert 204 == browser.get("/", headers={"Last-Event-ID": "3"}).status_code
+        neuralbox_server.fail(402)
+        response = browser.get("/")
+        assert (502, "application/problem+json") == (response.status_code, response.mimetype)
+
+        neuralbox_server.stall(3)
+        response = browser.get("/", buffered=False)
+        next(response.iter_encoded())
+        response.close()
+        neuralbox_server.wait_for_disconnect()
+
+
+def test_blocking_events(neuralbox_server):
+    """The blocking events are those of the async ones."""
+    with NeuralBox(**neuralbox_server.client_options) as client:
+        source = interpret(b"".join(server_sent_events(client.stream("gpt-5", "Hi").open())))
+
+    assert ("You said: Hi", "complete") == (source.text, source.last.kind)
