@@ -35,8 +35,8 @@ nitpick_ignore_regex = [
     (r"py:class", r"(Dialect|Reply|.*\.SupportsModelDump)"),
     # Web frameworks.
     (r"py:class", r"(Response|BackgroundTask|web\.\w+)"),
-    # Type parameters, and the classes of OpenTelemetry.
-    (r"py:class", r".*\._(type_parameters|parsed)\.T|(Tracer|Meter|Logger)Provider"),
+    # Type parameters, and the classes of OpenTelemetry and Dask.
+    (r"py:class", r".*\._(type_parameters|parsed)\.T|(Tracer|Meter|Logger)Provider|distributed\.Client"),
 ]
 
 myst_enable_extensions = ["colon_fence", "fieldlist"]

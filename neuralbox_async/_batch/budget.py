@@ -10,6 +10,8 @@ from collections import Counter
 
 import attrs
 
+from neuralbox_async._batch.errors import BudgetReachedError
+
 
 @attrs.define(eq=False)
 class Budget:
@@ -52,6 +54,14 @@ class Budget:
             used = self.spent - self.spent_before + self._unresolved
             limits.append(("balance", self.balance, used, self._unresolved))
         return min(limits, key=lambda limit: limit[1] - limit[2])
+
+    def reached_error(self, model: str) -> BudgetReachedError:
+        """Return the error when the nearest limit does not cover another generation of *model*."""
+        name, limit, used, possibly_billed = self.tightest
+        message = f"the {name} of {limit} tokens does not cover another generation of {model}: {used} are spent"
+        if possibly_billed:
+            message += f", counting {possibly_billed} that may have been billed without a response"
+        return BudgetReachedError(message, budget=limit, spent=used, model=model)
 
     @property
     def possibly_billed(self) -> int:

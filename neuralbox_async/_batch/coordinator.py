@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from neuralbox_async._batch.claim import Claim
-from neuralbox_async._batch.errors import BudgetReachedError, JournalError
+from neuralbox_async._batch.errors import JournalError
 from neuralbox_async._batch.notifier import Notifier
 from neuralbox_async._errors import InvalidParameterError
 
@@ -164,7 +164,7 @@ class Coordinator:
             if not self._sending:
                 raise NotAdmittedError
             if not self._budget.holding:
-                raise self._budget_reached(model)
+                raise self._budget.reached_error(model)
             await self._changed.wait()
 
     async def _start_reserved(self, model: str, *, again: bool) -> int | None:
@@ -194,13 +194,6 @@ class Coordinator:
                 return
             await self._changed.wait(delay if 0 < delay < math.inf else None)
         raise NotAdmittedError
-
-    def _budget_reached(self, model: str) -> BudgetReachedError:
-        name, limit, used, possibly_billed = self._budget.tightest
-        message = f"the {name} of {limit} tokens does not cover another generation of {model}: {used} are spent"
-        if possibly_billed:
-            message += f", counting {possibly_billed} that may have been billed without a response"
-        return BudgetReachedError(message, budget=limit, spent=used, model=model)
 
     # ------------------------------------------------------------------------------------------- on the way, outcomes
 

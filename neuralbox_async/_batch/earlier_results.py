@@ -9,14 +9,14 @@ from neuralbox_async._batch.results import BatchResult
 from neuralbox_async._types import Generation
 
 if TYPE_CHECKING:
-    from neuralbox_async._batch.coordinator import Coordinator
     from neuralbox_async._batch.journal_entries import JournalEntry
+    from neuralbox_async._batch.request_coordinator import RequestCoordinator
     from neuralbox_async._batch.request_state import RequestState
 
 _UNRESOLVED = "an earlier run sent it and ended before the response; it may have been billed"
 
 
-async def done_result(state: RequestState, coordinator: Coordinator) -> BatchResult:
+async def done_result(state: RequestState, coordinator: RequestCoordinator) -> BatchResult:
     """Return the result of *state*, whose request is done."""
     try:
         entry = await coordinator.earlier_result(state.claim)
@@ -25,13 +25,13 @@ async def done_result(state: RequestState, coordinator: Coordinator) -> BatchRes
     return _result_of(state, entry, entry.tokens_used_total) or _invalid_result(state, entry)
 
 
-async def unknown_result(state: RequestState, coordinator: Coordinator) -> BatchResult:
+async def unknown_result(state: RequestState, coordinator: RequestCoordinator) -> BatchResult:
     """Return the result of *state*, whose request may have been billed without a response."""
     text, body = await coordinator.response_of(state.claim)
     return _result(state, error=OutcomeUnknownError(_UNRESOLVED, keys=(state.key,), text=text, body=body))
 
 
-async def invalid_result(state: RequestState, coordinator: Coordinator) -> BatchResult | None:
+async def invalid_result(state: RequestState, coordinator: RequestCoordinator) -> BatchResult | None:
     """
     Return the result of *state* from its generations that were not of the output type, which are paid for.
 

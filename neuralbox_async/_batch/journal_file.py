@@ -59,6 +59,11 @@ class JournalFile:
         except (OSError, ValueError) as error:
             raise unusable(self.path, error) from error
 
+    @property
+    def end(self) -> int:
+        """The offset after the last line that was written."""
+        return self._size
+
     def close(self) -> None:
         """Release the file. Idempotent."""
         if self._fd >= 0:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from neuralbox_async._batch.claim import Claim
-    from neuralbox_async._batch.coordinator import Coordinator
+    from neuralbox_async._batch.request_coordinator import RequestCoordinator
     from neuralbox_async._batch.typed_items import TypedItem
     from neuralbox_async._call.executor import Executor
     from neuralbox_async._options import CallOptions
@@ -96,7 +96,7 @@ class RequestState:
         """The id of its generation, once the API has accepted it."""
         return None if self._call is None else self._call.generation_id
 
-    async def run(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> BatchResult:
+    async def run(self, executor: Executor, options: CallOptions, coordinator: RequestCoordinator) -> BatchResult:
         """
         Carry the request, and its repairs, to an outcome and return the result.
 
@@ -126,7 +126,9 @@ class RequestState:
 
     # ------------------------------------------------------------------------------------------------------- requests
 
-    async def _try(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> BatchResult | None:
+    async def _try(
+        self, executor: Executor, options: CallOptions, coordinator: RequestCoordinator
+    ) -> BatchResult | None:
         """Send the request and return its result, or None when it, or its repair, was admitted to be sent again."""
         try:
             generation = await self._generate(executor, options, coordinator)
@@ -145,7 +147,7 @@ class RequestState:
         await coordinator.admit_again()
         return None
 
-    async def _generate(self, executor: Executor, options: CallOptions, coordinator: Coordinator) -> Generation:
+    async def _generate(self, executor: Executor, options: CallOptions, coordinator: RequestCoordinator) -> Generation:
         """Return the generation. Raises `NeuralBoxError`; `RateLimitError` when the request was refused, not run."""
         self._call = call = Call(self.wire, options, time_after(options.timeout))
         if self.claim.is_pending:
@@ -156,7 +158,7 @@ class RequestState:
         record.complete(generation)
         return generation
 
-    async def _run_call(self, executor: Executor, call: Call, coordinator: Coordinator) -> Generation:
+    async def _run_call(self, executor: Executor, call: Call, coordinator: RequestCoordinator) -> Generation:
         if self.claim.unresolved is not None and self.claim.is_pending:
             generation = Generation(id=self.claim.unresolved.generation_id, status="pending")
             await self._accept(call, generation, coordinator)
@@ -170,7 +172,7 @@ class RequestState:
         await self._accept(call, generation, coordinator)
         return await self._wait(executor, generation, call)
 
-    async def _post(self, executor: Executor, call: Call, coordinator: Coordinator) -> Generation:
+    async def _post(self, executor: Executor, call: Call, coordinator: RequestCoordinator) -> Generation:
         started = time.monotonic()
         try:
             await self._send(coordinator)
@@ -206,14 +208,14 @@ class RequestState:
             raise AssertionError(msg)
         self.status = status
 
-    async def _send(self, coordinator: Coordinator) -> None:
+    async def _send(self, coordinator: RequestCoordinator) -> None:
         self._move(_SENT)
         try:
             await coordinator.sent(self.claim, self.wire.headers["Idempotency-Key"], self.reserved)
         except JournalError as error:
             raise _NotRecordedError(error) from None
 
-    async def _accept(self, call: Call, generation: Generation, coordinator: Coordinator) -> None:
+    async def _accept(self, call: Call, generation: Generation, coordinator: RequestCoordinator) -> None:
         self._move(_ACCEPTED)
         self._body = b""
         call.accept(generation.id)
@@ -221,12 +223,12 @@ class RequestState:
             # It is paid for: it is waited for even if the journal cannot be written.
             self.journal_error = await coordinator.accepted(self.claim, generation.id)
 
-    async def _complete(self, generation: Generation, coordinator: Coordinator) -> BatchResult:
+    async def _complete(self, generation: Generation, coordinator: RequestCoordinator) -> BatchResult:
         self._move(_COMPLETED)
         return await self._record(generation, coordinator)
 
     async def _complete_typed(
-        self, typed: TypedItem, generation: Generation, coordinator: Coordinator
+        self, typed: TypedItem, generation: Generation, coordinator: RequestCoordinator
     ) -> BatchResult | None:
         """Return the result of *generation*, or None if it is not of the output type and a repair was admitted."""
         if (parsed := typed.parse(generation)) is not None:
@@ -239,7 +241,7 @@ class RequestState:
             return self._invalid_result(typed, self.journal_error)
         return await self._repair(typed, coordinator)
 
-    async def _repair(self, typed: TypedItem, coordinator: Coordinator) -> BatchResult | None:
+    async def _repair(self, typed: TypedItem, coordinator: RequestCoordinator) -> BatchResult | None:
         """Make the next request of *typed* the one to send, or return the result when it is not admitted."""
         # Its next request is a new one, whatever an earlier run had left.
         self.claim = attrs.evolve(self.claim, status=KeyStatus.INVALID, unresolved=None)
@@ -257,7 +259,7 @@ class RequestState:
     async def _record(
         self,
         generation: Generation,
-        coordinator: Coordinator,
+        coordinator: RequestCoordinator,
         *,
         is_valid: bool = True,
         tokens_of_invalid: Sequence[int | None] = (),
@@ -277,14 +279,14 @@ class RequestState:
         )
         return result
 
-    async def _fail(self, error: NeuralBoxError, coordinator: Coordinator) -> BatchResult:
+    async def _fail(self, error: NeuralBoxError, coordinator: RequestCoordinator) -> BatchResult:
         not_billed = error.billed == "no"
         self._move(_FAILED if not_billed else _UNRESOLVED)
         result = self._result(None, error, 0 if not_billed else None)
         self._note(await coordinator.failed(self.claim, result, self._generation_id(error)))
         return self._failed_result(result, error)
 
-    async def _give_back(self, error: JournalError, coordinator: Coordinator) -> BatchResult:
+    async def _give_back(self, error: JournalError, coordinator: RequestCoordinator) -> BatchResult:
         """Return the result of a request that is not sent because the journal could not record that: with *error*."""
         self._move(_FAILED)
         self._note(error)
@@ -292,18 +294,18 @@ class RequestState:
         await coordinator.withdrawn(self.claim)
         return self._failed_result(self._result(None, error, 0), error)
 
-    async def _refuse(self, error: RateLimitError, coordinator: Coordinator) -> None:
+    async def _refuse(self, error: RateLimitError, coordinator: RequestCoordinator) -> None:
         # It will be sent again, perhaps in hours: until then it is not unresolved.
         self._move(_REFUSED)
         generation_id, self._call = self._generation_id(error), None
         self._note(await coordinator.refused(self.claim, self._result(None, error, 0), generation_id))
 
-    async def _withdraw(self, coordinator: Coordinator) -> None:
+    async def _withdraw(self, coordinator: RequestCoordinator) -> None:
         """Record that the request will not be sent; the journal knows nothing of it, or that it was refused."""
         self._move(_WITHDRAWN)
         await coordinator.withdrawn(self.claim)
 
-    async def _cancel(self, coordinator: Coordinator) -> None:
+    async def _cancel(self, coordinator: RequestCoordinator) -> None:
         """Record that the request was cancelled on its way."""
         if self.status not in TRANSITIONS or self.status is _INVALID:
             return  # it has its outcome

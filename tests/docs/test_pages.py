@@ -84,10 +84,11 @@ def test_every_page_is_linked():
 
 def test_reference():
     """The reference documents every public name, each once."""
+    dask = pytest.importorskip("neuralbox_async.dask")
     pages = [page for page in PAGES if page.parent == ROOT / "docs" / "reference"]
     directive = re.compile(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)", re.MULTILINE)
     documented = [name for page in pages for name in directive.findall(read(page))]
-    packages = (neuralbox_async, neuralbox_sync, testing, otel, web, neuralbox_sync.web, gateway)
+    packages = (neuralbox_async, neuralbox_sync, testing, otel, web, neuralbox_sync.web, gateway, dask)
     public = {name for package in packages for name in package.__all__} - {"__version__"}
 
     assert sorted(public) == sorted(documented)
@@ -98,6 +99,7 @@ def test_names(page):
     """Every class that a page names exists and is public; pages for contributors may name private ones."""
     known = {*neuralbox_async.__all__, *testing.__all__, *otel.__all__, *web.__all__, *neuralbox_sync.web.__all__}
     known |= {*gateway.__all__, "NeuralBox", "Stream", *vars(builtins)}
+    known |= set(re.findall(r'"(\w+)"', read(ROOT / "neuralbox_async/dask/__init__.py").partition("__all__")[2]))
     if page in FOR_CONTRIBUTORS:
         known |= {name for source in SOURCES for name in re.findall(r"^class (\w+)", read(source), re.MULTILINE)}
     if page == CHANGELOG:

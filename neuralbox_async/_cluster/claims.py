@@ -1,0 +1,301 @@
+"""Who holds which key, and what the journal, the budget and the rate limits let be sent."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from neuralbox_async._batch.coordinator import ServerSignal
+from neuralbox_async._batch.errors import JournalError
+from neuralbox_async._batch.key_status import KeyStatus, Unresolved
+from neuralbox_async._cluster.messages import Decision, Grant
+
+if TYPE_CHECKING:
+    from neuralbox_async._batch.budget import Budget
+    from neuralbox_async._batch.options import OnChanged
+    from neuralbox_async._batch.pacer import Pacer
+    from neuralbox_async._cluster.live_journal import KeyState, LiveJournal
+    from neuralbox_async._cluster.messages import Held, Observed, Settled, Wanted
+    from neuralbox_async._errors import NeuralBoxError
+
+
+@attrs.define(eq=False)
+class HeldClaim:
+    """
+    A claim that a session holds.
+
+    *reservation*: in the budget: ``"own"``, of a request that this coordinator let start; ``"earlier"``, of
+    *unresolved*, a request that it found in the journal; None after its outcome, or after a 429 of an earlier
+    coordinator.
+    """
+
+    model: str
+    idempotency_key: str
+    reservation: Literal["own", "earlier"] | None = None
+    reserved: int | None = None
+    unresolved: Unresolved | None = None
+
+
+@attrs.define(eq=False)
+class Session:
+    """A worker process in one batch: what it *held* by key, its *permits* (requests that the pacer counts)."""
+
+    held: dict[str, HeldClaim] = attrs.field(factory=dict[str, HeldClaim])
+    permits: int = 0
+
+
+class Claims:
+    """
+    The claims of all sessions.
+
+    *waits_for_absent*: whether requests without an outcome may belong to sessions that have not reported yet, because
+    this coordinator replaces one that was lost.
+    """
+
+    def __init__(
+        self,
+        journal: LiveJournal,
+        budget: Budget,
+        pacer: Pacer,
+        *,
+        resends_unknown: bool,
+        on_changed: OnChanged,
+        waits_for_absent: bool,
+    ) -> None:
+        self._journal, self._budget, self._pacer = journal, budget, pacer
+        self._resends_unknown, self._on_changed = resends_unknown, on_changed
+        self.waits_for_absent = waits_for_absent
+        self.stopped_by: NeuralBoxError | None = None
+        self.opens_in = 0.0  # seconds until a request that had to wait may start; infinity: after a response
+        self._holders: dict[str, Session] = {}
+
+    # --------------------------------------------------------------------------------------------------------- granting
+
+    def grant(self, session: Session, wanted: Wanted, now: float) -> Grant | None:
+        """Return the answer to *wanted*; None if it has to wait: for a limit, or because `is_busy`."""
+        held = session.held.get(wanted.key)
+        if wanted.kind != "new" and held is not None:
+            return self._start(session, wanted, held, now)
+        if self.is_busy(wanted):
+            return None
+        state = self._journal.state_of(wanted.key, wanted.request_hash)
+        if state.changed and self._on_changed == "raise":
+            return Grant(id=wanted.id, decision=Decision.CHANGED)
+        if wanted.kind == "repair":
+            return self._start(session, wanted, None, now)
+        return self._grant_new(session, wanted, state, now)
+
+    def is_busy(self, wanted: Wanted) -> bool:
+        """Return whether another claim holds the key of *wanted*, or may hold it."""
+        if wanted.key in self._holders:
+            return True
+        if not self.waits_for_absent:
+            return False
+        unresolved = self._journal.state_of(wanted.key, None).unresolved
+        return unresolved is not None and unresolved.idempotency_key != wanted.id
+
+    def _grant_new(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
+        unresolved = state.unresolved
+        starts_anew = state.changed and self._on_changed == "retry"
+        if starts_anew or state.status in {KeyStatus.NEW, KeyStatus.FAILED}:
+            return self._start(session, wanted, None, now)
+        if state.status is KeyStatus.DONE:
+            line = self._journal.done_line(wanted.key)
+            return Grant(id=wanted.id, decision=Decision.DONE, lines=(line,))
+        if state.status is KeyStatus.INVALID:
+            self._hold(session, wanted.key, HeldClaim(wanted.model, wanted.id))
+            lines = self._journal.lines_at(state.invalid)
+            return Grant(id=wanted.id, decision=Decision.INVALID, lines=lines)
+        if state.status is KeyStatus.PENDING and unresolved is not None:
+            held = HeldClaim(wanted.model, unresolved.idempotency_key or "", "earlier", None, unresolved)
+            self._hold(session, wanted.key, held)
+            self._budget.begin_retrieval()
+            return Grant(
+                id=wanted.id,
+                decision=Decision.ASK,
+                unresolved=attrs.evolve(unresolved, earlier=None),
+                idempotency_key=held.idempotency_key,
+                lines=self._journal.lines_at(state.invalid),
+            )
+        return self._grant_unresolved(session, wanted, state, now)
+
+    def _grant_unresolved(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
+        unresolved = state.unresolved
+        if unresolved is not None and unresolved.idempotency_key == wanted.id:
+            # The worker repeats a claim that an earlier coordinator granted: the answer was lost, so it was never sent.
+            return self._start(session, wanted, None, now, granted=unresolved)
+        if self._resends_unknown and not state.changed:
+            return self._start(session, wanted, None, now, again=unresolved)
+        text, body = ("", b"") if unresolved is None else self._journal.response_of(unresolved)
+        return Grant(id=wanted.id, decision=Decision.UNRESOLVED, text=text, body=body)
+
+    def _start(
+        self,
+        session: Session,
+        wanted: Wanted,
+        held: HeldClaim | None,
+        now: float,
+        *,
+        granted: Unresolved | None = None,
+        again: Unresolved | None = None,
+    ) -> Grant | None:
+        """
+        Let the request of *wanted* start, and record that.
+
+        *granted*: its start, which the journal has. *again*: a request without an outcome, which is sent once more.
+        """
+        if self.stopped_by is not None:
+            return Grant(id=wanted.id, decision=Decision.STOPPED)
+        if (delay := self._pacer.delay(now)) > 0:
+            self.opens_in = delay
+            return None
+        has_reservation = held is not None and held.reservation == "own"
+        if not has_reservation and granted is None and (waits := self._reserve(wanted.model)) is not None:
+            return None if waits else Grant(id=wanted.id, decision=Decision.STOPPED)
+        # Should the API honour this header after all, it will not bill a second time.
+        idempotency_key = (again.idempotency_key if again is not None else None) or wanted.id
+        reserved = self._budget.price(wanted.model) if self._budget.limited else None
+        if granted is not None:
+            self._budget.begin_retrieval()
+            claim = HeldClaim(wanted.model, wanted.id, "earlier", granted.reserved, granted)
+        else:
+            try:
+                self._journal.append_start(wanted.key, idempotency_key, wanted.model, reserved, wanted.request_hash)
+            except JournalError as error:
+                if not has_reservation:
+                    self._budget.settle(wanted.model, 0)
+                self.stop(error)
+                return Grant(id=wanted.id, decision=Decision.STOPPED)
+            claim = HeldClaim(wanted.model, idempotency_key, "own", reserved)
+        self._pacer.started(now)
+        session.permits += 1
+        self._hold(session, wanted.key, claim)
+        return Grant(
+            id=wanted.id, decision=Decision.SEND, idempotency_key=claim.idempotency_key, reserved=claim.reserved
+        )
+
+    def _reserve(self, model: str) -> bool | None:
+        """Reserve the price of *model*: None once it is reserved, otherwise whether waiting can help."""
+        if self._budget.reserve(model):
+            return None
+        waits = self._budget.holding or self.waits_for_absent
+        if waits:
+            self.opens_in = math.inf
+        else:
+            self.stop(self._budget.reached_error(model))
+        return waits
+
+    def _hold(self, session: Session, key: str, claim: HeldClaim) -> None:
+        session.held[key] = claim
+        self._holders[key] = session
+
+    def stop(self, error: NeuralBoxError) -> None:
+        """Let nothing more start, because of *error*. Idempotent: the first reason stays."""
+        self.stopped_by = self.stopped_by or error
+
+    # --------------------------------------------------------------------------------------------------------- settling
+
+    def settle(self, session: Session, settled: Settled) -> None:
+        """Record an outcome, also of a session that had been taken for lost; a repeated one changes nothing."""
+        held = session.held.get(settled.key)
+        if held is None or held.idempotency_key != settled.idempotency_key:
+            self._settle_late(settled)
+            return
+        self._write(settled.line)
+        if settled.outcome == "refused" and held.reservation == "earlier":
+            self._settle_budget(held, 0)  # it needs a reservation of its own when it is sent again
+        if settled.outcome in {"accepted", "refused"}:
+            return
+        self._settle_budget(held, None if settled.outcome == "unresolved" else settled.tokens_used)
+        if settled.outcome != "invalid":
+            self._release(session, settled.key)
+
+    def _settle_late(self, settled: Settled) -> None:
+        unresolved = self._journal.unresolved_request(settled.key, settled.idempotency_key)
+        is_done = self._journal.status_of(settled.key) is KeyStatus.DONE
+        if unresolved is None and (is_done or settled.outcome != "completed"):
+            return  # it was recorded before, or it is that of another request now
+        self._write(settled.line)
+        if settled.outcome not in {"accepted", "refused", "unresolved"}:
+            self._budget.begin_retrieval()
+            model, reserved = (settled.model, 0) if unresolved is None else (unresolved.model, unresolved.reserved)
+            self._budget.resolve(model, reserved, settled.tokens_used)
+
+    def _settle_budget(self, held: HeldClaim, tokens_used: int | None) -> None:
+        if held.reservation == "own":
+            self._budget.settle(held.model, tokens_used)
+        elif held.reservation == "earlier" and held.unresolved is not None:
+            self._budget.resolve(held.unresolved.model, held.unresolved.reserved, tokens_used)
+        held.reservation = None
+
+    def _write(self, line: bytes | None) -> None:
+        if line is not None:
+            try:
+                self._journal.append(line, retry=True)
+            except JournalError as error:  # the outcome stands nevertheless: it is paid for
+                self.stop(error)
+
+    def _release(self, session: Session, key: str) -> None:
+        del session.held[key]
+        del self._holders[key]
+
+    # --------------------------------------------------------------------------------------------- sessions come and go
+
+    def adopt(self, session: Session, holding: tuple[Held, ...], now: float) -> tuple[str, ...]:
+        """Let *session*, which is new here, hold the claims that it has. Return the keys that are not its own."""
+        revoked: list[str] = []
+        for one in holding:
+            unresolved = self._journal.unresolved_request(one.key, one.idempotency_key)
+            status = self._journal.status_of(one.key)
+            if one.key in self._holders or (unresolved is None and status not in {KeyStatus.FAILED, KeyStatus.INVALID}):
+                revoked.append(one.key)
+                continue
+            claim = HeldClaim(one.model, one.idempotency_key, None, one.reserved, unresolved)
+            if unresolved is not None:
+                claim.reservation = "earlier"
+                self._budget.begin_retrieval()
+            self._hold(session, one.key, claim)
+        for _ in range(sum(one.counted for one in holding)):
+            self._pacer.started(now)
+            session.permits += 1
+        return tuple(revoked)
+
+    def lose(self, session: Session) -> None:
+        """Record that *session* is lost: what it held without an outcome may be billed, and is unresolved."""
+        for key, held in list(session.held.items()):
+            if held.reservation == "own":
+                self._budget.settle(held.model, 0)
+                if self._journal.unresolved_request(key, held.idempotency_key) is not None:
+                    self._budget.add_unresolved(held.model, held.reserved)
+            else:
+                self._settle_budget(held, None)
+            self._release(session, key)
+        for _ in range(session.permits):
+            self._pacer.dropped()
+        session.permits = 0
+
+    def observe(self, session: Session, observed: Observed, now: float) -> None:
+        """Learn the pace from the end of a request of *session*."""
+        if not session.permits:
+            return
+        session.permits -= 1
+        match observed.signal:
+            case ServerSignal.ADMITTED:
+                self._pacer.admitted()
+            case ServerSignal.PUSHED_BACK:
+                self._pacer.pushed_back(now, now - observed.age)
+            case ServerSignal.FAILED:
+                self._pacer.failed(now, now - observed.age)
+            case ServerSignal.NONE:
+                self._pacer.dropped()
+
+    def is_held(self, key: str) -> bool:
+        """Return whether a session holds *key*."""
+        return key in self._holders
+
+    @property
+    def count(self) -> int:
+        """The number of claims that sessions hold."""
+        return len(self._holders)

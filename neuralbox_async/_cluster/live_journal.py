@@ -1,0 +1,72 @@
+"""The journal of a coordinator on a cluster: what it writes counts at once, as if it had been read from the file."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import attrs
+
+from neuralbox_async._batch import journal_lines
+from neuralbox_async._batch.journal import Journal
+from neuralbox_async._batch.key_index import digest_of
+from neuralbox_async._batch.key_status import BILLED, STATUS_BITS, KeyStatus, Unresolved, is_changed, short_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@attrs.frozen
+class KeyState:
+    """The state of a key, as the journal has it now; *changed*: see `Claim`; *invalid*: see `Claim`."""
+
+    status: KeyStatus
+    unresolved: Unresolved | None = None
+    changed: bool = False
+    invalid: tuple[int, ...] = ()
+
+
+class LiveJournal(Journal):
+    """
+    A journal whose index has each line as soon as it is written.
+
+    A coordinator that is restarted reads the same lines, and so knows the same. Keys are not claimed in it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path, keep_offsets=True)
+
+    def state_of(self, key: str, request_hash: str | None) -> KeyState:
+        """Return the state of *key*, which is now for a request with *request_hash*."""
+        digest = digest_of(key.encode())
+        number = self._index[digest]
+        status = KeyStatus(number & STATUS_BITS)
+        changed = status in BILLED and is_changed(number, short_hash(request_hash))
+        return KeyState(status, self._unresolved.get(digest), changed, tuple(self._invalid.get(digest, ())))
+
+    def unresolved_request(self, key: str, idempotency_key: str) -> Unresolved | None:
+        """Return the request of *key* without an outcome, if it is the last one and had *idempotency_key*."""
+        unresolved = self._unresolved.get(digest_of(key.encode()))
+        return unresolved if unresolved is not None and unresolved.idempotency_key == idempotency_key else None
+
+    def done_line(self, key: str) -> bytes:
+        """Return the line with the generation of *key*; ``b""`` if it cannot be read."""
+        if self._offsets is None:
+            raise AssertionError("a live journal keeps offsets")
+        return self._file.line_at(self._offsets[digest_of(key.encode())])
+
+    def lines_at(self, offsets: Iterable[int]) -> tuple[bytes, ...]:
+        """Return the lines at *offsets*."""
+        return tuple(self._file.line_at(offset) for offset in offsets)
+
+    def append(self, line: bytes, *, retry: bool = False) -> None:
+        """Write *line* and apply it. Raises `JournalError`; *retry*: see `JournalFile.write`."""
+        self._file.write(line, retry=retry)
+        self._file.offset = self._file.end - len(line)
+        self._read_line(line, 0)
+
+    def append_start(
+        self, key: str, idempotency_key: str, model: str, reserved: int | None, request_hash: str | None
+    ) -> None:
+        """Write that *key* is about to be sent. Raises `JournalError`."""
+        self.append(journal_lines.start(key, idempotency_key, model, reserved, request_hash))

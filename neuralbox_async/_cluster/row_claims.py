@@ -1,0 +1,189 @@
+"""The coordinator as one row's request sees it: its transitions become the outcomes that a session reports."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING
+
+from neuralbox_async._batch import journal_lines
+from neuralbox_async._batch.coordinator import NotAdmittedError
+from neuralbox_async._batch.errors import BudgetReachedError
+from neuralbox_async._batch.journal_entries import entry_of
+from neuralbox_async._cluster.messages import Decision, Settled, Wanted
+from neuralbox_async._cluster.session import unsent_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from neuralbox_async._batch.claim import Claim
+    from neuralbox_async._batch.coordinator import ServerSignal
+    from neuralbox_async._batch.errors import JournalError
+    from neuralbox_async._batch.journal_entries import JournalEntry
+    from neuralbox_async._batch.request_state import RequestState
+    from neuralbox_async._batch.results import BatchResult
+    from neuralbox_async._cluster.messages import ClaimKind, Grant, Outcome
+    from neuralbox_async._cluster.session import WorkerSession
+    from neuralbox_async._types import GenerationId
+
+_numbers = itertools.count()
+
+
+def new_id() -> str:
+    """Return an id for a claim, which is the idempotency key of its request."""
+    return f"{os.urandom(12).hex()}-{next(_numbers)}"
+
+
+class RowClaims:
+    """
+    The claims of one row, with the interface of `Coordinator` that `RequestState` uses.
+
+    The start of a request is in the journal of the coordinator before it is granted, so `sent` only checks the lease.
+    """
+
+    has_journal = True
+    has_budget = False
+
+    def __init__(self, session: WorkerSession, key: str, model: str, request_hash: str | None) -> None:
+        self._session, self._key, self._model, self._request_hash = session, key, model, request_hash
+        self._idempotency_key = ""
+        self._has_start = False  # in the journal, without an outcome
+        self._lines: tuple[bytes, ...] = ()
+        self._received: tuple[str, bytes] = "", b""
+        self.state: RequestState | None = None
+
+    # ----------------------------------------------------------------------------------------------------------- claims
+
+    async def claim(self, kind: ClaimKind = "new", claim_id: str | None = None) -> Grant:
+        """Claim the key, or a further request of it; *claim_id*: the idempotency key, None for a new one."""
+        wanted = Wanted(
+            id=claim_id or new_id(), key=self._key, model=self._model, request_hash=self._request_hash, kind=kind
+        )
+        grant = await self._session.claim(wanted)
+        self._lines, self._received = grant.lines or self._lines, (grant.text, grant.body)
+        self._idempotency_key = grant.idempotency_key or wanted.id
+        self._has_start = grant.decision is Decision.SEND
+        return grant
+
+    async def admit_again(self) -> None:
+        """Wait until a refused request may be sent again. Raises `NotAdmittedError`."""
+        await self._admit("again", self._idempotency_key)
+
+    async def admit_repair(self, _claim: Claim) -> int | None:
+        """Wait until the repair of an invalid text may be sent. Raises `BudgetReachedError` and `NotAdmittedError`."""
+        return await self._admit("repair", self._repair_id())
+
+    def _repair_id(self) -> str:
+        state = self.state
+        if state is None or state.typed is None:
+            raise AssertionError("only a typed request has repairs")
+        return state.typed.repair(state.wire.headers).headers["Idempotency-Key"]
+
+    async def _admit(self, kind: ClaimKind, claim_id: str) -> int | None:
+        grant = await self.claim(kind, claim_id)
+        if grant.decision is Decision.SEND:
+            return grant.reserved
+        if isinstance(self._session.stopped_by, BudgetReachedError):
+            raise self._session.stopped_by
+        raise NotAdmittedError
+
+    def release(self) -> None:
+        """Release the key, if it has no outcome that released it."""
+        if self._session.holds(self._key):
+            self._settle("released", None, 0)
+
+    # -------------------------------------------------------------------------------------- results of earlier requests
+
+    async def response_of(self, _claim: Claim) -> tuple[str, bytes]:
+        """Return what had arrived of a response: a text, or else a part of its body."""
+        return self._received
+
+    async def earlier_result(self, _claim: Claim) -> JournalEntry:
+        """Return the ``"done"`` entry. Raises `JournalError`."""
+        return entry_of(self._lines[0], "", 0)
+
+    async def invalid_entries(self, _claim: Claim) -> tuple[JournalEntry, ...]:
+        """Return the ``"invalid"`` entries. Raises `JournalError`."""
+        return tuple(entry_of(line, "", 0) for line in self._lines)
+
+    # --------------------------------------------------------------------------------------------------------- outcomes
+
+    async def sent(self, _claim: Claim, _idempotency_key: str, _reserved: int | None) -> None:
+        """Check that the request may still be sent. Raises `ClaimLostError`."""
+        await self._session.check_lease(self._key)
+
+    async def observe(self, signal: ServerSignal, started: float) -> None:
+        """Report what the end of a request that started at *started* shows of the server."""
+        self._session.observe(self._key, signal, started)
+
+    async def accepted(self, _claim: Claim, generation_id: GenerationId) -> JournalError | None:
+        """Report that the API accepted the request."""
+        self._settle("accepted", journal_lines.pending(self._key, generation_id), None)
+        return None
+
+    async def completed(
+        self,
+        _claim: Claim,
+        result: BatchResult,
+        body: bytes,
+        *,
+        is_valid: bool = True,
+        tokens_of_invalid: Sequence[int | None] = (),
+    ) -> JournalError | None:
+        """Report the generation of *result*, with the *body* of its response; see `Coordinator.completed`."""
+        if result.generation is None:
+            raise AssertionError("a completed request has a generation")
+        line = journal_lines.done(
+            self._key,
+            result.generation,
+            body,
+            attempts=result.attempts,
+            elapsed=result.elapsed,
+            tokens_used=result.tokens_used,
+            is_valid=is_valid,
+            tokens_of_invalid=tokens_of_invalid,
+        )
+        self._settle("completed" if is_valid else "invalid", line, result.tokens_used)
+        return None
+
+    async def failed(
+        self, _claim: Claim, result: BatchResult, generation_id: GenerationId | None
+    ) -> JournalError | None:
+        """Report the error of *result*; *generation_id* if it was accepted."""
+        self._settle("failed", self._failed_line(result, generation_id), result.tokens_used)
+        return None
+
+    async def refused(
+        self, _claim: Claim, result: BatchResult, generation_id: GenerationId | None
+    ) -> JournalError | None:
+        """Report a 429, after which the request is sent again."""
+        self._settle("refused", self._failed_line(result, generation_id), 0)
+        return None
+
+    async def unresolved(self, _claim: Claim) -> None:
+        """Report that the request ended without a response and may be billed."""
+        self._settle("unresolved", None, None)
+
+    async def withdrawn(self, _claim: Claim) -> None:
+        """Report that the request, which is new or was refused, will not be sent."""
+        self._settle("withdrawn", unsent_line(self._key) if self._has_start else None, 0)
+
+    def _failed_line(self, result: BatchResult, generation_id: GenerationId | None) -> bytes | None:
+        if result.error is None:
+            return None
+        return journal_lines.failed(
+            self._key, result.error, generation_id, attempts=result.attempts, elapsed=result.elapsed
+        )
+
+    def _settle(self, outcome: Outcome, line: bytes | None, tokens_used: int | None) -> None:
+        self._has_start = False
+        self._session.settle(
+            Settled(
+                key=self._key,
+                model=self._model,
+                idempotency_key=self._idempotency_key,
+                outcome=outcome,
+                line=line,
+                tokens_used=tokens_used,
+            )
+        )

@@ -1,0 +1,237 @@
+"""The rows of one worker process: each is claimed, sent if that is the decision, and settled."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from neuralbox_async._batch import earlier_results
+from neuralbox_async._batch.changed_requests import changed_error
+from neuralbox_async._batch.claim import Claim
+from neuralbox_async._batch.coordinator import NotAdmittedError
+from neuralbox_async._batch.errors import BatchStateError, JournalError
+from neuralbox_async._batch.inputs import content_key, key_of, plain
+from neuralbox_async._batch.key_status import KeyStatus, Unresolved
+from neuralbox_async._batch.notifier import Notifier
+from neuralbox_async._batch.request_state import RequestState
+from neuralbox_async._batch.results import BatchResult, last_error
+from neuralbox_async._call.executor import Call
+from neuralbox_async._clock import time_after
+from neuralbox_async._cluster.messages import Decision
+from neuralbox_async._cluster.row_claims import RowClaims
+from neuralbox_async._cluster.row_results import failure_of, result_of
+from neuralbox_async._cluster.session import ClaimLostError
+from neuralbox_async._errors import (
+    AuthenticationError,
+    ClientClosedError,
+    InsufficientTokensError,
+    InvalidParameterError,
+    NeuralBoxError,
+    PermissionDeniedError,
+)
+from neuralbox_async._lazy_imports import anyio
+from neuralbox_async._logging import logger
+from neuralbox_async._validation import key_text
+from neuralbox_async._wire import endpoints
+from neuralbox_async._wire.responses import decode_price
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from neuralbox_async._batch.typed_items import TypedOutput
+    from neuralbox_async._call.executor import Executor
+    from neuralbox_async._cluster.messages import Grant
+    from neuralbox_async._cluster.row_results import RowResult
+    from neuralbox_async._cluster.session import WorkerSession
+    from neuralbox_async._cluster.settings import WorkerSettings
+    from neuralbox_async._options import CallOptions
+    from neuralbox_async._types import GenerateRequest
+
+_PRICE_TIMEOUT = 30.0
+_FATAL_ERRORS = (AuthenticationError, ClientClosedError, InsufficientTokensError)
+_STATUS = {
+    Decision.SEND: KeyStatus.NEW,
+    Decision.DONE: KeyStatus.DONE,
+    Decision.ASK: KeyStatus.PENDING,
+    Decision.UNRESOLVED: KeyStatus.UNRESOLVED,
+    Decision.INVALID: KeyStatus.INVALID,
+}
+
+
+class RowRunner:
+    """Runs rows over one session, at most *width* requests in flight for all partitions of this process together."""
+
+    def __init__(
+        self,
+        session: WorkerSession,
+        executor: Executor,
+        options: CallOptions,
+        settings: WorkerSettings,
+        output: TypedOutput | None,
+    ) -> None:
+        self._session, self._executor, self._options = session, executor, options
+        self._settings, self._output = settings, output
+        self._encode = endpoints.generate if output is None else output.encode
+        self._width = settings.width
+        self._places = anyio.Semaphore(settings.width, fast_acquire=True)
+        self._active = 0  # rows
+        self._changed = Notifier()
+        self._quoted: set[str] = set()
+        self._pricing = anyio.Lock()
+
+    async def run(self, rows: Sequence[object], on_last_started: Callable[[], object]) -> list[RowResult]:
+        """
+        Return the results of *rows* in their order, once the coordinator has confirmed their outcomes.
+
+        *on_last_started* is called when no row waits any more for others of this process.
+        """
+        results: list[RowResult | None] = [None] * len(rows)
+        async with anyio.create_task_group() as group:
+            for index, row in enumerate(rows):
+                while self._active - self._session.busy >= self._width + self._session.ahead:
+                    await self._changed.wait(1.0)
+                self._active += 1
+                group.start_soon(self._run_row, index, row, results)
+            on_last_started()
+        try:
+            await self._session.flush()
+        except NeuralBoxError as error:
+            # The results are paid for, and all that the user gets.
+            logger.warning("the journal lacks outcomes of this worker: %s", error)
+        return [result for result in results if result is not None]
+
+    async def _run_row(self, index: int, row: object, results: list[RowResult | None]) -> None:
+        try:
+            results[index] = await self._result(index, row)
+        finally:
+            self._active -= 1
+            self._changed.notify_all()
+
+    # ----------------------------------------------------------------------------------------------------------- a row
+
+    async def _result(self, index: int, row: object) -> RowResult:
+        item: object = None
+        try:
+            item = self._settings.row_format.item(row)
+            request = self._settings.defaults.request(item)
+            self._encode(request, self._options.headers)
+        except Exception as error:  # noqa: BLE001 - of methods of the user's own values, or of the user's functions
+            given = key_of(item)
+            return failure_of(row, f"#{index}" if given is None else key_text(given), _refused(item, error))
+        key, request_hash = self._identity(request)
+        claims = RowClaims(self._session, key, plain(request.model), request_hash)
+        try:
+            if self._settings.needs_prices:
+                await self._quote_prices(plain(request.model))
+            while (result := await self._claim_and_run(index, request, claims, key)) is None:
+                pass
+        except NeuralBoxError as error:  # nothing more can be claimed
+            return failure_of(row, key, error)
+        finally:
+            claims.release()
+        return result_of(row, result)
+
+    def _identity(self, request: GenerateRequest) -> tuple[str, str | None]:
+        """Return the key of *request*, and the hash of its body, None if that is the key."""
+        if self._output is None:
+            body = endpoints.generate(request, self._options.headers).body or b""
+        else:
+            body = self._output.identity(request)
+        request_hash = content_key(body)
+        return (request_hash, None) if request.key is None else (key_text(request.key), request_hash)
+
+    async def _claim_and_run(
+        self, index: int, request: GenerateRequest, claims: RowClaims, key: str
+    ) -> BatchResult | None:
+        """Return the result of *request*; None if its claim was lost, so that it is to be claimed anew."""
+        grant = await claims.claim()
+        if grant.decision is Decision.STOPPED:
+            raise self._not_sent()
+        if grant.decision is Decision.CHANGED:
+            raise changed_error((key,))
+        state = self._state(index, request, key, grant)
+        claims.state = state
+        if grant.decision is Decision.DONE:
+            return await earlier_results.done_result(state, claims)
+        if grant.decision is Decision.UNRESOLVED:
+            return await earlier_results.unknown_result(state, claims)
+        if grant.lines:
+            if (result := await earlier_results.invalid_result(state, claims)) is not None:
+                return result
+            if grant.decision is Decision.INVALID:
+                grant = await claims.claim("repair")
+                if grant.decision is not Decision.SEND:
+                    raise self._not_sent()
+                state.reserved = grant.reserved
+            if state.typed is not None:
+                state.wire = endpoints.generate(state.typed.request, self._headers(grant))
+        return await self._run(state, claims)
+
+    def _state(self, index: int, request: GenerateRequest, key: str, grant: Grant) -> RequestState:
+        unresolved = grant.unresolved or (Unresolved(key) if grant.decision is Decision.UNRESOLVED else None)
+        claim = Claim(key, plain(request.model), _STATUS[grant.decision], unresolved)
+        state = RequestState(index, claim, request, self._encode(request, self._headers(grant)), grant.reserved)
+        if self._output is not None:
+            state.typed = self._output.item(request)
+        return state
+
+    def _headers(self, grant: Grant) -> dict[str, str]:
+        return {**self._options.headers, "Idempotency-Key": grant.idempotency_key or grant.id}
+
+    async def _run(self, state: RequestState, claims: RowClaims) -> BatchResult | None:
+        async with self._places:
+            await self._wait_for_limit()
+            try:
+                result = await state.run(self._executor, self._options, claims)
+            except NotAdmittedError:
+                raise self._not_sent() from None
+        if isinstance(result.error, ClaimLostError):
+            return None
+        if result.error is not None:
+            self._stop_after(last_error(result.error))
+        return result
+
+    async def _wait_for_limit(self) -> None:
+        """Wait while a limit that another request has reached lets nothing be sent."""
+        while (delay := self._executor.account.rate_limits.closed_until - time.monotonic()) > 0:
+            await anyio.sleep(min(delay, 1.0))
+
+    def _stop_after(self, error: NeuralBoxError) -> None:
+        """Report *error* if each request would end with it."""
+        no_plan = isinstance(error, PermissionDeniedError) and error.code == "insufficient_plan"
+        if isinstance(error, _FATAL_ERRORS) or (no_plan or isinstance(error, JournalError)):
+            self._session.fail(error)
+
+    def _not_sent(self) -> NeuralBoxError:
+        """Return the error of a row that was not sent, because nothing more is."""
+        error = self._session.stopped_by
+        return BatchStateError("the batch was closed before this request was sent") if error is None else error
+
+    # ---------------------------------------------------------------------------------------------------------- prices
+
+    async def _quote_prices(self, model: str) -> None:
+        """Get the prices that the budget needs before a request of *model*, each once in this process."""
+        if model in self._quoted and not self._session.unpriced:
+            return
+        async with self._pricing:
+            for name in (*self._session.unpriced, model):
+                if name not in self._quoted:
+                    await self._quote(name)
+                    self._quoted.add(name)
+
+    async def _quote(self, model: str) -> None:
+        call = Call(endpoints.price(model, self._options.headers), self._options, time_after(_PRICE_TIMEOUT))
+        try:
+            price = await self._executor.execute(call, decode_price)
+        except NeuralBoxError as error:
+            logger.info("the price of %s is unknown (%s): its first bill sets it", model, type(error).__name__)
+        else:
+            self._session.quote(model, price)
+
+
+def _refused(item: Any, error: Exception) -> NeuralBoxError:
+    if isinstance(error, NeuralBoxError):
+        return error
+    refused = InvalidParameterError("rows[]", item, "a request of plain values", show=False)
+    refused.__cause__ = error
+    return refused

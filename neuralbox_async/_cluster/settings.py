@@ -1,0 +1,87 @@
+"""What the workers of a batch need to know: values that can be pickled. The API key is not among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from neuralbox_async._batch.inputs import RequestDefaults, as_mapping
+from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._validation import is_mapping
+
+if TYPE_CHECKING:
+    from neuralbox_async._options import NotGiven
+    from neuralbox_async._types import Messages
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class RowFormat:
+    """
+    How a row becomes a request.
+
+    * *prompt*: a template (``"Summarise: {text}"``) for the members of the row, or a function of the row that returns a
+      prompt or messages. None: the row itself is a prompt, or has ``prompt`` or ``messages``.
+    * *key*: the name of the member with the key of the row, or a function of the row. None: its member ``key`` if it
+      has one, otherwise the hash of the request.
+    """
+
+    prompt: str | Callable[[Any], Messages] | None = None
+    key: str | Callable[[Any], Any] | None = None
+
+    def item(self, row: object) -> object:
+        """Return the request of *row*, as `RequestDefaults.request` takes it. Raises errors of the row."""
+        if self.prompt is None and self.key is None:
+            return row
+        members = as_mapping(row)
+        item: dict[str, Any] = dict(members) if is_mapping(members) else {"prompt": row}
+        if self.prompt is not None:
+            # Other members of the row, such as one that is called `system`, are its data.
+            item = {"key": item["key"]} if "key" in item else {}
+            prompt = self._prompt(row, members)
+            item["prompt" if isinstance(prompt, str) else "messages"] = prompt
+        if self.key is not None:
+            item["key"] = self.key(row) if callable(self.key) else _member(members, self.key)
+        return item
+
+    def _prompt(self, row: object, members: object) -> Messages:
+        template = self.prompt or ""
+        if not isinstance(template, str):
+            return template(row)
+        if not is_mapping(members):
+            raise InvalidParameterError("rows[]", row, "a mapping: the prompt is a template")
+        try:
+            return template.format_map(members)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            raise InvalidParameterError("rows[]", None, f"with all members that the prompt names ({error})") from None
+
+
+def _member(members: object, name: str) -> Any:
+    if not is_mapping(members) or name not in members:
+        raise InvalidParameterError("rows[]", None, f"with a member {name!r}, the key")
+    return members[name]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class WorkerSettings:
+    """
+    The settings of one batch for its workers; *run* identifies it.
+
+    * *width*: requests in flight of one process. *needs_prices*: whether there is a budget.
+    * *api_key*: a function that returns the key and is called in the worker; None: NEURALBOX_API_KEY there.
+    * *timeout*, *max_retries*: of each request. *reconnect_timeout*: see `WorkerSession`.
+    """
+
+    run: str
+    defaults: RequestDefaults
+    row_format: RowFormat
+    width: int
+    needs_prices: bool
+    timeout: float | NotGiven | None
+    max_retries: int | NotGiven
+    output_type: Any = None
+    max_repairs: int = 1
+    api_key: Callable[[], Any] | None = None
+    base_url: str | None = None
+    reconnect_timeout: float = 60.0

@@ -1,0 +1,156 @@
+"""The coordinator's actor as the driver sees it: started, watched, and replaced when its worker is lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from neuralbox_async._batch.errors import BatchStateError, JournalLockedError
+from neuralbox_async._cluster.service import CoordinatorService
+from neuralbox_async._errors import NeuralBoxError
+from neuralbox_async._logging import logger
+from neuralbox_async.dask._tasks import CoordinatorPlugin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from neuralbox_async._cluster.plan import Plan
+    from neuralbox_async._cluster.service import ClusterReport
+
+_REPORT_INTERVAL = 0.5  # seconds
+_POLL_INTERVAL = 0.05
+_CALL_TIMEOUT = 20.0
+_DRAIN_TIMEOUT = 30.0
+_RESTART_TIMEOUT = 60.0
+
+
+class CoordinatorActor:
+    """
+    The coordinator of *plan* on the cluster of *client*, on *worker* (None: any).
+
+    *on_report* is called with each report, in a thread of its own; *on_lost* with the error when there is no
+    coordinator any more.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        plan: Plan,
+        worker: str | None,
+        on_report: Callable[[ClusterReport], object],
+        on_lost: Callable[[BaseException], object],
+    ) -> None:
+        self._client, self._plan, self._worker = client, plan, worker
+        self._on_report, self._on_lost = on_report, on_lost
+        self.address = ""  # of its worker
+        self._future: Any = None
+        self._actor: Any = None
+        self._count = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="neuralbox-dask", daemon=True)
+
+    def start(self) -> None:
+        """Start it. Raises the errors of `CoordinatorService`."""
+        self._start(restarted=False)
+        self._on_report(self._report())
+        self._thread.start()
+
+    def _start(self, *, restarted: bool) -> None:
+        self._count += 1
+        options = attrs.evolve(self._plan.service, restarted=restarted)
+        future = self._client.submit(
+            CoordinatorService,
+            options,
+            actor=True,
+            key=f"neuralbox-coordinator-{self._plan.run}-{self._count}",
+            workers=None if self._worker is None else [self._worker],
+        )
+        while not future.done():  # it reads the journal, or waits for a thread of a worker
+            if self._ended.wait(_POLL_INTERVAL):
+                future.cancel()
+                raise BatchStateError("the batch was left")
+        self._future, self._actor = future, future.result()
+        # So that the actor outlives this program, until the workers have reported what is in flight.
+        self._client.publish_dataset(future, name=self._dataset, override=True)
+        self.address = next(iter(self._client.who_has([future])[future.key]))
+        self._client.register_plugin(CoordinatorPlugin(self._plan.run, self.address, future.key))
+
+    @property
+    def _dataset(self) -> str:
+        return f"neuralbox-coordinator-{self._plan.run}"
+
+    def stop(self, *, early: bool) -> None:
+        """Let nothing more be sent. If *early*, wait a while for the outcomes of what is in flight."""
+        self._ended.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        deadline = time.monotonic() + _DRAIN_TIMEOUT
+        try:
+            if not early:
+                self._on_report(self._report())
+            while not self._actor.finish().result(timeout=_CALL_TIMEOUT):
+                if time.monotonic() > deadline:
+                    logger.warning(
+                        "requests are still in flight on the cluster; its workers will record their outcomes"
+                    )
+                    return
+                time.sleep(_REPORT_INTERVAL / 5)
+            if early:
+                self._on_report(self._report())
+        except Exception as error:  # noqa: BLE001 - of the actor's worker, which may be gone
+            logger.info("the coordinator was lost at the end: %s", type(error).__name__)
+        self._future = self._actor = None  # the cluster releases it
+        self._client.unpublish_dataset(self._dataset)
+        self._client.unregister_worker_plugin(f"neuralbox-{self._plan.run}")
+
+    # --------------------------------------------------------------------------------------------------- in its thread
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_REPORT_INTERVAL):
+            try:
+                report = self._report()
+            except Exception as error:  # noqa: BLE001 - of the actor's worker
+                if self._ended.is_set():
+                    return
+                logger.warning("the coordinator of the batch was lost (%s); it is started again", type(error).__name__)
+                if not self._restart():
+                    return
+            else:
+                self._on_report(report)
+
+    def _report(self) -> ClusterReport:
+        report: ClusterReport = self._actor.report().result(timeout=_CALL_TIMEOUT)
+        return report
+
+    def _has_come_back(self) -> bool:
+        try:
+            self._on_report(self._report())
+        except Exception:  # noqa: BLE001 - of the actor's worker
+            return False
+        return True
+
+    def _restart(self) -> bool:
+        deadline = time.monotonic() + _RESTART_TIMEOUT
+        while not self._ended.is_set():
+            try:
+                self._start(restarted=True)
+            except JournalLockedError as error:  # the other one still lives
+                if self._has_come_back():
+                    return True
+                if time.monotonic() > deadline:
+                    self._on_lost(error)
+                    return False
+            except NeuralBoxError as error:
+                self._on_lost(error)
+                return False
+            except Exception as error:  # noqa: BLE001 - of the cluster
+                if time.monotonic() > deadline:
+                    self._on_lost(error)
+                    return False
+            else:
+                return True
+            self._ended.wait(_REPORT_INTERVAL)
+        return False

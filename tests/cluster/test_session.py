@@ -1,0 +1,142 @@
+"""The session of a worker whose coordinator loses replies, is replaced, or is not there."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from cluster_processes import settings_of
+from journals import entries
+from ledger import bills
+
+from neuralbox_async._batch.errors import BatchStateError
+from neuralbox_async._cluster import process_worker, session
+from neuralbox_async._cluster.learned_limits import LearnedLimits
+from neuralbox_async._cluster.messages import Decision, Exchange, Wanted
+from neuralbox_async._cluster.process_worker import run_rows
+from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
+from neuralbox_async._cluster.session import WorkerSession
+
+ROWS = [{"n": f"k{i}", "prompt": f"p{i}"} for i in range(60)]
+
+
+@pytest.fixture(autouse=True)
+def quick_end(monkeypatch):
+    """End workers soon, and wait for that; reconnect soon."""
+    monkeypatch.setattr(process_worker, "_IDLE_TIMEOUT", 0.0)
+    monkeypatch.setattr(session, "_RECONNECT_INTERVAL", 0.01)
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("neuralbox-"):
+            thread.join(60)
+
+
+@pytest.fixture
+def environment_of(monkeypatch):
+    def environment_of(server):
+        monkeypatch.setenv("NEURALBOX_API_KEY", server.api_key)
+        monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
+
+    return environment_of
+
+
+class Coordinators:
+    """A coordinator that can be replaced as if its process had been killed, and whose replies can be lost."""
+
+    def __init__(self, journal):
+        self.options = {"journal": str(journal), "budget": 10_000}
+        self.service = CoordinatorService(ServiceOptions(**self.options))
+        self.calls = 0
+        self.lost_replies = self.lost_services = frozenset()
+
+    def exchange(self, message):
+        self.calls += 1
+        reply = self.service.exchange(message)
+        if self.calls in self.lost_services:
+            with self.service._lock:
+                self.service._closed = True
+                self.service._journal.close()
+            self.service = CoordinatorService(ServiceOptions(**self.options, restarted=True))
+        if self.calls in self.lost_replies | self.lost_services:
+            raise ConnectionResetError
+        return reply
+
+
+@pytest.fixture
+def coordinators(tmp_path):
+    one = Coordinators(tmp_path / "run.jsonl")
+    yield one
+    assert one.service.finish()
+
+
+@pytest.mark.parametrize("fault", ["lost_replies", "lost_services"])
+def test_lost_exchanges(coordinators, neuralbox_server, environment_of, fault):
+    """A reply, or a coordinator, that is lost between any two messages costs nothing, and no result."""
+    environment_of(neuralbox_server)
+    setattr(coordinators, fault, {1, 3, 4, 7, 11})
+    results = run_rows(settings_of(fault), lambda: coordinators, ROWS)
+
+    assert [f"You said: p{i}" for i in range(60)] == [result.content for result in results]
+    assert {1} == set(bills(neuralbox_server).values())
+    report = coordinators.service.report()
+    assert (sum(one.tokens_used for one in neuralbox_server.billed), 0) == (
+        report.tokens_used,
+        report.tokens_possibly_billed,
+    )
+    assert 60 == len(entries(coordinators.options["journal"], "done"))
+
+
+def test_no_coordinator(neuralbox_server, environment_of):
+    """Without a coordinator nothing is sent, and each row says so."""
+
+    def connect():
+        raise ConnectionRefusedError
+
+    environment_of(neuralbox_server)
+    results = run_rows(settings_of("lonely", reconnect_timeout=0.1, needs_prices=False), connect, ROWS)
+
+    assert {"BatchStateError"} == {result.error_type for result in results}
+    assert () == neuralbox_server.requests
+
+
+def test_a_coordinator_that_has_ended(coordinators, neuralbox_server, environment_of):
+    """A worker that comes too late sends nothing."""
+    environment_of(neuralbox_server)
+    assert coordinators.service.finish()
+    results = run_rows(settings_of("late", needs_prices=False), lambda: coordinators, ROWS)
+
+    assert {"BatchStateError"} == {result.error_type for result in results}
+    assert () == neuralbox_server.requests
+
+
+@pytest.mark.parametrize("turns", [0, 1, 50])
+async def test_cancelled_claims(coordinators, turns):
+    """A claim that is cancelled at any moment is given back: others get the key at once."""
+    one = WorkerSession("one", lambda: coordinators, LearnedLimits(), reconnect_timeout=1.0, width=4)
+    pump = asyncio.create_task(one.run())
+    claim = asyncio.create_task(one.claim(Wanted(id="x", key="a", model="m")))
+    for _ in range(turns):
+        await asyncio.sleep(0.002)
+    claim.cancel()
+    await asyncio.gather(claim, return_exceptions=True)
+    if turns < 50:  # with so many, it may have its grant, which the task then returns
+        reply = None
+        for number in range(1, 200):
+            wanted = Wanted(id="y", key="a", model="m")
+            reply = coordinators.service.exchange(Exchange(session="two", number=number, wanted=(wanted,)))
+            if reply.grants:
+                break
+            await asyncio.sleep(0.05)
+        assert [Decision.SEND] == [grant.decision for grant in reply.grants]
+        coordinators.service.exchange(Exchange(session="two", number=number + 1, left=True))
+    pump.cancel()
+    await asyncio.gather(pump, return_exceptions=True)
+    await one.leave()
+    with pytest.raises(BatchStateError):
+        await asyncio.wait_for(_claim_after_the_end(one), 60)
+
+
+async def _claim_after_the_end(one):
+    one._failure = BatchStateError("ended")
+    await one.claim(Wanted(id="z", key="b", model="m"))
