@@ -49,7 +49,12 @@ class BulkIterator(View[S], Iterator[T]):
         self._pid = os.getpid()
 
     def __enter__(self: V) -> V:  # noqa: PYI019 - as in `View`
-        self._open_with(self._enter)
+        was_entered = self._entered
+        try:
+            self._loop_here().call(self._enter)
+        except BaseException:
+            self._close_unless(was_entered)
+            raise
         return self
 
     def __next__(self) -> T:
@@ -77,20 +82,13 @@ class BulkIterator(View[S], Iterator[T]):
         return self._loop
 
     async def _enter(self) -> None:
+        self._entered = True
         await self._subject.__aenter__()
 
-    def _open_with(self, open_subject: Callable[[], Awaitable[object]]) -> None:
-        async def enter() -> None:
-            self._entered = True
-            await open_subject()
-
-        was_entered = self._entered
-        try:
-            self._loop_here().call(enter)
-        except BaseException:
-            if self._entered and not was_entered:  # an interrupt may arrive when it has just been opened
-                despite_interrupt(self.close)
-            raise
+    def _close_unless(self, was_entered: bool) -> None:  # noqa: FBT001 - in one place each
+        """Close it if it has just been opened, when an interrupt arrived."""
+        if self._entered and not was_entered:
+            despite_interrupt(self.close)
 
     def _check_entered(self) -> None:
         if not self._entered:
@@ -123,8 +121,17 @@ class Stream(BulkIterator[AsyncStream[Y], neuralbox_async.StreamEvent], Generic[
     @documented_by(AsyncStream.open)
     def open(self, *, wait_for: Literal["response", "first_event"] = "response") -> Self:
         """Send the request, as ``with`` does, where a block cannot span the use of the stream. Return the stream."""
-        self._open_with(functools.partial(self._subject.open, wait_for=wait_for))
+        was_entered = self._entered
+        try:
+            self._loop_here().call(functools.partial(self._open, wait_for))
+        except BaseException:
+            self._close_unless(was_entered)
+            raise
         return self
+
+    async def _open(self, wait_for: Literal["response", "first_event"]) -> None:
+        self._entered = True
+        await self._subject.open(wait_for=wait_for)
 
     @property
     def text_stream(self) -> Iterator[str]:

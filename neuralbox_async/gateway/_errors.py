@@ -118,7 +118,8 @@ def error_body(error: NeuralBoxError, *, with_text: bool = True) -> ErrorBody:
     message, param, retry_after = error.message, None, None
     match error:
         case InvalidParameterError():
-            param = error.parameter.partition("[")[0]
+            # The SDK names the only message as its own users give it.
+            param = "messages" if error.parameter == "prompt" else error.parameter.partition("[")[0]
         case AuthenticationError():
             message = _OF_THE_GATEWAY + message
         case APIStatusError():
