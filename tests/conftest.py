@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copyreg
 import gc
 import logging
 import os
@@ -77,8 +78,12 @@ def process_state():
 @pytest.fixture(autouse=True)
 def no_state_left():
     """Check that the test restores the state of the process, on which later tests in this process depend."""
-    before = process_state()
+    before, pickles = process_state(), dict(copyreg.dispatch_table)
     yield
+    # Dask lets pickles of any exception have its causes (tblib), which other tests would see.
+    if pickles != copyreg.dispatch_table:
+        copyreg.dispatch_table.clear()
+        copyreg.dispatch_table.update(pickles)
     after = process_state()
     assert {} == {name: (value, after[name]) for name, value in before.items() if value != after[name]}
 

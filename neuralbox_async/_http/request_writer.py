@@ -252,7 +252,7 @@ class RequestWriter(aiohttp.ClientRequest):
                 protocol is None
                 or protocol.writing_paused
                 or batch is None
-                or self._upload_tracker is not None
+                or getattr(self, "_upload_tracker", None) is not None  # the lowest aiohttp has none
                 # Only now: the connector has put the secrets in.
                 or size + sum(map(len, headers.values())) > _MAX_BYTES
             ):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import threading
 
 import pytest
 from scripts import environment
 
+pickles = dict(copyreg.dispatch_table)
 distributed = pytest.importorskip("distributed")
+# It lets pickles of any exception have its causes (tblib), which other tests would see.
+copyreg.dispatch_table.clear()
+copyreg.dispatch_table.update(pickles)
 
 from neuralbox_async._cluster import process_worker  # noqa: E402 - after the test of whether Dask is there
 from neuralbox_async.testing import NeuralBoxServer  # noqa: E402

@@ -263,12 +263,12 @@ async def test_web_helpers_of_any_framework(server):
         body.extend(chunk)
 
     async with AsyncNeuralBox() as client:
-        names = {"client": client}
+        names = {}
         exec(block.code, names)  # noqa: S102 - the page is our own
-        await names["respond"](send_head, send_bytes)
+        await names["respond"](client, send_head, send_bytes)
         assert "You said: Hi" == interpret(bytes(body)).text
         server.fail(401)
-        await names["respond"](send_head, send_bytes)
+        await names["respond"](client, send_head, send_bytes)
     assert [(200, "text/event-stream; charset=utf-8"), (502, "application/problem+json")] == heads
 
 

@@ -152,12 +152,12 @@ def test_public_names():
 
 
 def test_size():
-    """The facade stays thin: under 700 statements, without its signatures and the helpers for web servers."""
+    """The facade stays thin: under 750 statements, without its signatures and the helpers for web servers."""
     files = set(pathlib.Path(neuralbox_sync.__file__).parent.glob("*.py")) - {pathlib.Path(neuralbox_sync.web.__file__)}
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
     overloads = sum("overload" in map(ast.unparse, getattr(node, "decorator_list", [])) for node in nodes)
 
-    assert 700 > sum(isinstance(node, ast.stmt) for node in nodes) - 2 * overloads  # each has one statement, `...`
+    assert 750 > sum(isinstance(node, ast.stmt) for node in nodes) - 2 * overloads  # each has one statement, `...`
 
 
 @pytest.mark.process

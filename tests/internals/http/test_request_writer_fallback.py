@@ -21,7 +21,6 @@ pytestmark = pytest.mark.usefixtures("no_task_left", "fast_paths_on", "unknown_a
 REQUEST_ATTRIBUTES = [
     "_timer",
     "_traces",
-    "_upload_tracker",
     "headers",
     "loop",
     "method",
