@@ -72,7 +72,7 @@ class CallRecord:
         self._finalizer: weakref.finalize[..., StreamLifetime[Any]] | None = None
         self.observers: tuple[Observer, ...] = monitor.observers
         # Asked once for each call: the logger takes as long as all the rest of a record.
-        self.is_watched = bool(self.observers) or logger.isEnabledFor(logging.DEBUG)
+        self.is_watched: bool = bool(self.observers) or logger.isEnabledFor(logging.DEBUG)
         if self.observers:
             self._observe_start(monitor, request, base_url, generation_id)
 

@@ -118,7 +118,7 @@ class WatchedProtocol(asyncio.Protocol):
 
     def _has_unread_data(self) -> bool:
         """Return whether the socket has data, or its end, that the loop has not read yet."""
-        return self._poll is not None and self._poll()
+        return self._poll is not None and bool(self._poll())
 
     # ------------------------------------------------------------------------------------------------ asyncio.Protocol
 
@@ -208,8 +208,8 @@ def _with_one_length(head: bytes, lengths: list[bytes]) -> bytes:
     return b"%b\r\nContent-Length: %d%b" % (without, values.pop(), _END_OF_HEAD)
 
 
-def _new_poll(transport: asyncio.Transport) -> Callable[[], bool] | None:
-    """Return a function that returns whether the socket has data, its end or an error; None without a socket."""
+def _new_poll(transport: asyncio.Transport) -> Callable[[], object] | None:
+    """Return a function whose result is true if the socket has data, its end or an error; None without a socket."""
     connection = transport.get_extra_info("socket")
     if connection is None:
         return None
@@ -217,7 +217,7 @@ def _new_poll(transport: asyncio.Transport) -> Callable[[], bool] | None:
         return partial(_select, connection)
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    return lambda: bool(poll.poll(0))
+    return partial(poll.poll, 0)
 
 
 def _select(connection: Any) -> bool:
