@@ -67,4 +67,4 @@ class _Connection(web.RequestHandler):
 
     def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ARG002 - aiohttp calls it
         """Log the type of an error alone: its text has bytes of the request."""
-        logger.info("malformed request (%s)", type(kw.get("exc_info")).__name__)
+        logger.info("a connection is closed after %s", type(kw.get("exc_info")).__name__)
