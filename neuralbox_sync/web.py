@@ -7,6 +7,7 @@ The blocking twin of `neuralbox_async.web`: `server_sent_events` for any framewo
 from __future__ import annotations
 
 import functools
+import select
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from flask import Response
 
 __all__ = ["HEADERS", "BlockingServerSentEvents", "ProblemDetails", "flask_response", "problem", "server_sent_events"]
+
+
+_DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)  # not on Windows
 
 
 class BlockingServerSentEvents(Iterator[bytes]):
@@ -123,9 +127,18 @@ def _check_of(environ: Mapping[str, Any]) -> Callable[[], bool]:
 
 def _has_ended(connection: socket.socket) -> bool:
     try:
-        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except (BlockingIOError, InterruptedError):
+        # First, because a socket with a timeout waits for it, even with the flag.
+        return _is_readable(connection) and not connection.recv(1, socket.MSG_PEEK | _DONTWAIT)
+    except (BlockingIOError, InterruptedError, TimeoutError):
         return False  # open, and nothing arrived
-    except (OSError, AttributeError):
-        # Reset; without the flag, on Windows, an open connection cannot be told from a closed one.
-        return hasattr(socket, "MSG_DONTWAIT")
+    except (OSError, ValueError):
+        return True  # reset, or closed by the server
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    """Return whether the socket has data, its end or an error."""
+    if hasattr(select, "poll"):  # not on Windows; select itself knows no descriptors above 1023
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([connection], [], [], 0)[0])
