@@ -45,6 +45,8 @@ def _validator(contents: dict[str, Any]) -> Validator:
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import DRAFT202012, specification_with
 
+    if not isinstance(contents.get("$schema", ""), str):
+        raise ValueError("it is not a JSON Schema: $.$schema: it is not a string")
     kind = validators.validator_for(contents, default=Draft202012Validator)
     try:
         kind.check_schema(contents)

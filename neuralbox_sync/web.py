@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from neuralbox_async import NeuralBoxError
 from neuralbox_async.web import HEADERS, ProblemDetails, ServerSentEvents, problem
 from neuralbox_async.web import server_sent_events as async_events
-from neuralbox_async.web._disconnects import DisconnectedError, until_disconnected
+from neuralbox_async.web._disconnects import CLIENT_CLOSED, DisconnectedError, until_disconnected
 from neuralbox_async.web._events import DEFAULT_HEARTBEAT, check_heartbeat
-from neuralbox_async.web._problems import is_reconnection, logged_problem
+from neuralbox_async.web._problems import error_headers, is_reconnection, logged_problem
 from neuralbox_sync._stream import Stream, call_on_loop, subject_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def flask_response(
     ``return flask_response(client.stream("gpt-5", prompt))`` in a view. The stream is opened before this returns. The
     status is decided after *wait_for*, see `Stream.open`; an error is sent as `problem`. The request of an
     ``EventSource`` that connects again gets a 204, which ends it: nothing is generated twice. *heartbeat*, *cost*: as
-    for `server_sent_events`. *headers*: more headers.
+    for `server_sent_events`. *headers*: more headers, also of an error.
 
     gunicorn and Flask's own server give the socket of the request to the application, which checks it every 50 ms:
     when the browser leaves, also before the first text, the stream is closed. Behind other servers, and with TLS in the
@@ -106,10 +106,10 @@ def flask_response(
     try:
         call_on_loop(stream, functools.partial(until_disconnected, open_stream, is_disconnected))
     except DisconnectedError:
-        return Response()  # nobody receives it
+        return Response(status=CLIENT_CLOSED)  # nobody receives it
     except NeuralBoxError as error:
         answer = logged_problem(error)
-        return Response(answer.body, answer.status, answer.headers)
+        return Response(answer.body, answer.status, error_headers(answer, headers))
     except BaseException:
         stream.close()  # an interrupt may arrive when it has just been opened
         raise
