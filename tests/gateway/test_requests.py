@@ -69,7 +69,7 @@ def chat(**members):
             "response_format.json_schema.schema",
         ),
         (
-            chat(response_format={"type": "json_schema", "json_schema": {"schema": {"$id": 5}}}),
+            chat(response_format={"type": "json_schema", "json_schema": {"schema": {"$ref": "#/x/y", "x": 5}}}),
             "response_format.json_schema.schema",
         ),
         (
