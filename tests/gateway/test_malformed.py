@@ -24,7 +24,7 @@ JSON = "Content-Type: application/json\r\n"
         f"{HEAD}X: {PROMPT}\0\r\n\r\n",
         f"{HEAD}X: {PROMPT * 1000}\r\n\r\n",
         f"{HEAD}Content-Length: {PROMPT}\r\n\r\n",
-        f'{HEAD}{JSON}Content-Length: 2\r\n\r\n{{"{PROMPT} {TOKEN}": 1}}',
+        f'{HEAD}{JSON}Content-Length: 2\r\n\r\n{{"{PROMPT} {TOKEN}": 1}}\r\n\r\n',
         f"{PROMPT} {TOKEN}\r\n\r\n",
         f"{PROMPT}\x16\x03\x01 / HTTP/1.1\r\n\r\n",
         f"{HEAD}{JSON}Content-Length: 2\r\n\r\n{{}}GET / HTTP/1.1\r\nAuthorization : {TOKEN} {PROMPT}\r\n\r\n",
