@@ -43,7 +43,7 @@ class ContentDecoder:
         self._encoding = encoding
         self._inflate: Any = None  # a `zlib.decompressobj`
         self._is_plain = False
-        self._head = b""  # until the format is known
+        self._head = b""  # the first bytes of the body, or behind a member, until they show what it is
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         """Yield what *data* adds, in pieces of 64 KiB at most. Raises `ContentEncodingError` behind the last one."""
@@ -67,6 +67,8 @@ class ContentDecoder:
         """Return what is left at the end of the body: one of a single byte. Raises `ContentEncodingError`."""
         if self.raw and self._encoding not in _KNOWN:
             raise self._unknown_encoding()
+        if self._inflate is not None:
+            return b""
         head, self._head = self._head, b""
         return head
 
@@ -86,8 +88,10 @@ class ContentDecoder:
         return data
 
     def _decompress(self, data: bytes) -> Iterator[bytes]:
-        inflate = self._inflate
-        while data and inflate is not None and not inflate.eof:
+        while data:
+            if self._inflate.eof and not (data := self._begin_member(data)):
+                return
+            inflate = self._inflate
             before = inflate.copy()
             try:
                 piece = inflate.decompress(data, _MAX_PIECE)
@@ -95,12 +99,23 @@ class ContentDecoder:
                 yield from _decompress_bytewise(before, data)
                 msg = f"it is damaged: it is not valid {self._encoding}"
                 raise ContentEncodingError(msg) from None
-            data = inflate.unconsumed_tail
-            if inflate.eof and inflate.unused_data.startswith(_GZIP_MAGIC):  # a file of several members
-                data = inflate.unused_data
-                inflate = self._inflate = zlib.decompressobj(_GZIP)
+            data = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
             if piece:
                 yield piece
+
+    def _begin_member(self, data: bytes) -> bytes:
+        """
+        Return the data of the next member of a gzip file, as far as *data*, behind the last one, has it.
+
+        Gateways that compress each event make a member of it. Zeros between members are padding, and whatever else
+        follows the last one is ignored, as by gzip itself.
+        """
+        data = (self._head + data).lstrip(b"\0")
+        if data.startswith(_GZIP_MAGIC):
+            self._inflate, self._head = zlib.decompressobj(_GZIP), b""
+            return data
+        self._head = data[: len(_GZIP_MAGIC)]
+        return b""
 
 
 def _decompress_bytewise(inflate: Any, data: bytes) -> Iterator[bytes]:

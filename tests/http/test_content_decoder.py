@@ -12,6 +12,7 @@ from neuralbox_async._http.content_decoder import MAX_RAW_BYTES, ContentEncoding
 
 BODIES = st.binary(max_size=200).map(lambda part: b"{" + part * 50)
 MIB = 1024 * 1024
+GZIP_OF_A = gzip.compress(b"a", mtime=0)
 
 
 def decode(encoding, pieces):
@@ -54,6 +55,44 @@ def test_any_damage(body, place, damage, data):
     intact, _ = decode("gzip", [compressed[:place]])
     assert output.startswith(intact)
     assert body.startswith(intact)
+
+
+@pytest.mark.parametrize("padding", [b"", b"\0" * 3], ids=["", "padded"])
+@pytest.mark.parametrize("parts", [[b'{"content": "paid ', b'text"}'], [b"data: a\n\n", b"", b"data: b\n\n", b"d"]])
+def test_members_in_pieces(parts, padding):
+    """A body of several gzip members is decoded to its end, wherever the network cuts it."""
+    body = b"".join(parts)
+    compressed = b"".join(gzip.compress(part, mtime=0) + padding for part in parts)
+
+    assert (body, None) == decode("gzip", [bytes([byte]) for byte in compressed])
+    for place in range(len(compressed) + 1):
+        assert (body, None) == decode("gzip", cut(compressed, [place]))
+
+
+@given(parts=st.lists(st.binary(max_size=50), min_size=2, max_size=5), places=st.lists(st.integers(0, 10_000)))
+def test_members(parts, places):
+    """Any number of gzip members is one body."""
+    compressed = b"".join(gzip.compress(part, mtime=0) for part in parts)
+
+    assert (b"".join(parts), None) == decode("gzip", cut(compressed, places))
+
+
+@pytest.mark.parametrize("size", [*range(4090, 4103), *range(8186, 8199)])
+def test_a_member_behind_a_step(size):
+    """The second member may begin anywhere around a multiple of 4096 bytes, by which the decoder divides its input."""
+    first = bytes(size - len(gzip.compress(bytes(4000), 0)) + 4000)
+    member = gzip.compress(first, 0)
+    assert size == len(member)
+
+    assert (first + b"paid", None) == decode("gzip", [member + gzip.compress(b"paid")])
+
+
+@pytest.mark.parametrize("behind", [b"x", b"\x1f", b"\x1fx", b"\0\0x\x1f\x8b", b"x\x1f\x8bx", b"x" * 5000 + GZIP_OF_A])
+def test_bytes_behind_members(behind):
+    """Bytes behind the last member that are not another one are ignored, wherever the network cuts them."""
+    pieces = [GZIP_OF_A + behind], [GZIP_OF_A, behind], [bytes([byte]) for byte in GZIP_OF_A + behind]
+
+    assert [(b"a", None)] * 3 == [decode("gzip", each) for each in pieces]
 
 
 def test_a_bomb():
