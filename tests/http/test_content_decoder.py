@@ -12,6 +12,8 @@ from neuralbox_async._http.content_decoder import MAX_RAW_BYTES, ContentEncoding
 
 BODIES = st.binary(max_size=200).map(lambda part: b"{" + part * 50)
 MIB = 1024 * 1024
+BROTLI = bytes.fromhex("5b6f111151d487222a5a3f0cd04859387f3fd3d6f353969c7e62e7db")  # of 70,000 bytes of JSON; a "["
+ZSTD = b"\x28\xb5\x2f\xfd"
 GZIP_OF_A = gzip.compress(b"a", mtime=0)
 
 
@@ -105,17 +107,46 @@ def test_a_bomb():
     assert len(decoder.raw) <= MAX_RAW_BYTES
 
 
-@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "x" * 1000])
-def test_unknown_encodings(encoding):
-    """The error names the encoding, at the end of the body or when 64 KiB of it are kept."""
-    for size in (1, 10 * MAX_RAW_BYTES):
-        output, error = decode(encoding, [b"x"] * 1 if size == 1 else [bytes(size)])
+UNKNOWN = ["utf-8", "none", "8bit", "br", "zstd", "gzip, br", "x" * 1000]
+
+
+@pytest.mark.parametrize("encoding", UNKNOWN)
+@pytest.mark.parametrize("body", [b"\xff", b"[\0", ZSTD, BROTLI, bytes(10 * MAX_RAW_BYTES)], ids=len)
+def test_unknown_encodings(encoding, body):
+    """The error names the encoding, at the end of the body or when 64 KiB of it are kept, wherever it is cut."""
+    for pieces in ([body], [body[:1], body[1:]], [body[:20], body[20:]]):
+        output, error = decode(encoding, pieces)
         assert b"" == output
         assert encoding[:40] in str(error)
         assert len(str(error)) < 200
 
 
-@pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
+@pytest.mark.parametrize("encoding", UNKNOWN)
+@pytest.mark.parametrize("text", ["", "7", "{}", '{"content": "ä"}', ":\n\ndata: ä\n\n", "ä" * 200, "x" * MIB], ids=len)
+def test_text_of_unknown_encodings(encoding, text):
+    """Text that has an unknown encoding is passed on as it is, wherever the network cuts it."""
+    body = text.encode()
+
+    assert (body, None) == decode(encoding, [*(body[place : place + 1] for place in range(100)), body[100:]])
+    for place in range(min(100, len(body) + 1)):
+        assert (body, None) == decode(encoding, cut(body, [place]))
+
+
+def test_text_is_not_held_back():
+    """An event that has an unknown encoding is passed on when it arrives."""
+    decoder = new_decoder("utf-8")
+
+    for data in (b"data: {}\n\ndata: ", b"{}\n\n"):
+        assert [data] == list(decoder.decode(data))
+
+
+@pytest.mark.parametrize("encoding", ["gzip, identity", "Identity,GZIP", ", gzip ,"])
+def test_identity_in_a_list(encoding):
+    """`identity` in a list changes nothing."""
+    assert (b"a", None) == decode(encoding, [GZIP_OF_A])
+
+
+@pytest.mark.parametrize("encoding", ["", " ", "identity", " Identity ", "identity, identity"])
 def test_identity(encoding):
     """A body that is not compressed needs no decoder."""
     assert new_decoder(encoding) is None
