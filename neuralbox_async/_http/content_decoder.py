@@ -99,7 +99,8 @@ class ContentDecoder:
         return data
 
     def _decompress(self, data: bytes) -> Iterator[bytes]:
-        while data:
+        may_hold_output = False  # of input that zlib has consumed
+        while data or may_hold_output:
             if self._inflate.eof and not (data := self._begin_member(data)):
                 return
             inflate = self._inflate
@@ -110,6 +111,7 @@ class ContentDecoder:
                 yield from _decompress_bytewise(before, data)
                 msg = f"it is damaged: it is not valid {self._encoding}"
                 raise ContentEncodingError(msg) from None
+            may_hold_output = len(piece) == _MAX_PIECE
             data = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
             if piece:
                 yield piece
@@ -133,6 +135,8 @@ def _decompress_bytewise(inflate: Any, data: bytes) -> Iterator[bytes]:
     """Yield all output before the error that *data* causes."""
     output = bytearray()
     try:
+        while held := inflate.decompress(b"", 1):
+            output += held
         for number in range(len(data)):
             output += inflate.decompress(data[number : number + 1])
     except zlib.error:

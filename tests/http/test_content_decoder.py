@@ -97,6 +97,21 @@ def test_bytes_behind_members(behind):
     assert [(b"a", None)] * 3 == [decode("gzip", each) for each in pieces]
 
 
+def raw_deflate(body):
+    """Return *body* compressed without the header and checksum of zlib."""
+    compressor = zlib.compressobj(9, wbits=-15)
+    return compressor.compress(body) + compressor.flush()
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_output_that_zlib_holds(pieces):
+    """No output is lost or late that zlib still has when it has consumed all input."""
+    sizes = [size + 64 * 1024 * pieces for size in range(-5, 705)]
+
+    for size in sizes:
+        assert [b"a" * size] == [b"".join(new_decoder("deflate").decode(raw_deflate(b"a" * size)))]
+
+
 def test_a_bomb():
     """No piece of the output is larger than 64 KiB, however small the input is."""
     decoder = new_decoder("gzip")
