@@ -7,6 +7,7 @@ The blocking twin of `neuralbox_async.web`: `server_sent_events` for any framewo
 from __future__ import annotations
 
 import functools
+import select
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
@@ -15,15 +16,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from neuralbox_async import NeuralBoxError
 from neuralbox_async.web import HEADERS, ProblemDetails, ServerSentEvents, problem
 from neuralbox_async.web import server_sent_events as async_events
-from neuralbox_async.web._disconnects import DisconnectedError, until_disconnected
+from neuralbox_async.web._disconnects import CLIENT_CLOSED, DisconnectedError, until_disconnected
 from neuralbox_async.web._events import DEFAULT_HEARTBEAT, check_heartbeat
-from neuralbox_async.web._problems import is_reconnection, logged_problem
+from neuralbox_async.web._problems import error_headers, is_reconnection, logged_problem
 from neuralbox_sync._stream import Stream, call_on_loop, subject_of
 
 if TYPE_CHECKING:
     from flask import Response
 
 __all__ = ["HEADERS", "BlockingServerSentEvents", "ProblemDetails", "flask_response", "problem", "server_sent_events"]
+
+
+_DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)  # not on Windows
 
 
 class BlockingServerSentEvents(Iterator[bytes]):
@@ -86,7 +90,7 @@ def flask_response(
     ``return flask_response(client.stream("gpt-5", prompt))`` in a view. The stream is opened before this returns. The
     status is decided after *wait_for*, see `Stream.open`; an error is sent as `problem`. The request of an
     ``EventSource`` that connects again gets a 204, which ends it: nothing is generated twice. *heartbeat*, *cost*: as
-    for `server_sent_events`. *headers*: more headers.
+    for `server_sent_events`. *headers*: more headers, also of an error.
 
     gunicorn and Flask's own server give the socket of the request to the application, which checks it every 50 ms:
     when the browser leaves, also before the first text, the stream is closed. Behind other servers, and with TLS in the
@@ -102,10 +106,10 @@ def flask_response(
     try:
         call_on_loop(stream, functools.partial(until_disconnected, open_stream, is_disconnected))
     except DisconnectedError:
-        return Response()  # nobody receives it
+        return Response(status=CLIENT_CLOSED)  # nobody receives it
     except NeuralBoxError as error:
         answer = logged_problem(error)
-        return Response(answer.body, answer.status, answer.headers)
+        return Response(answer.body, answer.status, error_headers(answer, headers))
     except BaseException:
         stream.close()  # an interrupt may arrive when it has just been opened
         raise
@@ -123,9 +127,18 @@ def _check_of(environ: Mapping[str, Any]) -> Callable[[], bool]:
 
 def _has_ended(connection: socket.socket) -> bool:
     try:
-        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except (BlockingIOError, InterruptedError):
+        # First, because a socket with a timeout waits for it, even with the flag.
+        return _is_readable(connection) and not connection.recv(1, socket.MSG_PEEK | _DONTWAIT)
+    except (BlockingIOError, InterruptedError, TimeoutError):
         return False  # open, and nothing arrived
-    except (OSError, AttributeError):
-        # Reset; without the flag, on Windows, an open connection cannot be told from a closed one.
-        return hasattr(socket, "MSG_DONTWAIT")
+    except (OSError, ValueError):
+        return True  # reset, or closed by the server
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    """Return whether the socket has data, its end or an error."""
+    if hasattr(select, "poll"):  # not on Windows; select itself knows no descriptors above 1023
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([connection], [], [], 0)[0])

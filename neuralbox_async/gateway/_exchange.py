@@ -76,6 +76,13 @@ class Exchange:
         self.status = status
         return web.Response(status=status, body=body, content_type=_JSON, headers={**self.headers, **(headers or {})})
 
+    async def send(self, body: bytes, headers: dict[str, str]) -> web.Response:
+        """Send a response with the JSON *body*. Raises `ConnectionError` if the client has disconnected."""
+        response = self.respond(body, headers)
+        await response.prepare(self.request)
+        await response.write_eof()
+        return response
+
     def respond_without_body(self, headers: dict[str, str]) -> web.Response:
         """Return a response that has only *headers*."""
         self.status = 204

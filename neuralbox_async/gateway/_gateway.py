@@ -18,13 +18,11 @@ from neuralbox_async.gateway._errors import ErrorBody, Refusal, error_body
 from neuralbox_async.gateway._exchange import Exchange
 from neuralbox_async.gateway._log import logger
 from neuralbox_async.gateway._routes import Routes
+from neuralbox_async.gateway._server import INTERNAL, Server
 from neuralbox_async.gateway._settings import GatewaySettings
 
 _POLL: Final = 0.05  # seconds
 _LAST_RESPONSES: Final = 1.0  # seconds for the responses of the calls that the end of the gateway ended
-_KEEPALIVE: Final = 75.0  # seconds
-_LINGERING: Final = 2.0  # seconds for the rest of a body that is too large: a reset could destroy the response to it
-_INTERNAL: Final = ErrorBody(status=500, message="the gateway failed", type="server_error", code="internal_error")
 _STOPPING: Final = ErrorBody(
     status=503, message="the gateway is stopping", type="server_error", code="shutting_down", retry=True
 )
@@ -85,15 +83,7 @@ class Gateway:
         if self._state is not GatewayState.NEW:
             raise RuntimeError("a gateway serves once")
         self._state = GatewayState.SERVING
-        # `handler_cancellation`: a client that disconnects ends its handler, and with it the stream of the API.
-        server = web.Server(
-            self._handle,
-            handler_cancellation=True,
-            access_log=None,
-            keepalive_timeout=_KEEPALIVE,
-            lingering_time=_LINGERING,
-        )
-        runner = web.ServerRunner(server, shutdown_timeout=_LAST_RESPONSES)
+        runner = web.ServerRunner(Server(self._handle), shutdown_timeout=_LAST_RESPONSES)
         await runner.setup()
         try:
             site = web.TCPSite(runner, self._settings.host, self._settings.port)
@@ -161,7 +151,7 @@ class Gateway:
                 exchange.status is not None
             ):  # the head was sent: only a closed connection shows that the rest is missing
                 raise
-            response = exchange.refuse(_INTERNAL)
+            response = exchange.refuse(INTERNAL)
         return response
 
     async def _route(self, exchange: Exchange) -> web.StreamResponse:

@@ -15,6 +15,7 @@ from neuralbox_async import AsyncNeuralBox, Model, NotFoundError
 from neuralbox_async.gateway._admission import Admission
 from neuralbox_async.gateway._errors import ErrorBody, Refusal, invalid
 from neuralbox_async.gateway._exchange import Exchange
+from neuralbox_async.gateway._repetitions import Completion
 from neuralbox_async.gateway._requests import ChatRequest, parse_chat_request
 from neuralbox_async.gateway._responses import (
     DONE,
@@ -27,7 +28,7 @@ from neuralbox_async.gateway._responses import (
 )
 from neuralbox_async.gateway._settings import GatewaySettings
 from neuralbox_async.gateway._streamed import StreamedCalls
-from neuralbox_async.gateway._whole import Completion, WholeCalls
+from neuralbox_async.gateway._whole import WholeCalls
 
 _MODELS_KEPT: Final = 300.0  # seconds; whether a GET counts for the rate limit is not documented
 _TEXT: Final = (None, "text")
@@ -75,16 +76,18 @@ class Routes:
         headers = {"x-neuralbox-ignored": ", ".join(chat.ignored)} if chat.ignored else {}
         if chat.stream and chat.output_type is None:
             return await self._streamed.stream(exchange, chat, headers)
+
+        async def send(done: Completion) -> web.StreamResponse:
+            exchange.describe(generation_id=done.generation.id, tokens_used=done.tokens_used)
+            own = {**headers, **cost_headers(done.generation, done.tokens_used)}
+            if chat.stream:
+                return await _send_whole(exchange, chat, done, own)
+            return await exchange.send(completion(done.generation, chat.model, done.content, done.reason), own)
+
         if chat.stops:
-            done = await self._streamed.complete(exchange, chat)
-        else:
-            repetition = exchange.request.headers.get("x-stainless-retry-count", "0") != "0"
-            done = await self.whole.complete(chat, hashlib.sha256(body).hexdigest(), is_repetition=repetition)
-        exchange.describe(generation_id=done.generation.id, tokens_used=done.tokens_used)
-        headers |= cost_headers(done.generation, done.tokens_used)
-        if chat.stream:
-            return await _send_whole(exchange, chat, done, headers)
-        return exchange.respond(completion(done.generation, chat.model, done.content, done.reason), headers)
+            return await send(await self._streamed.complete(exchange, chat))
+        repetition = exchange.request.headers.get("x-stainless-retry-count", "0") != "0"
+        return await self.whole.respond(chat, hashlib.sha256(body).hexdigest(), send, is_repetition=repetition)
 
     # ---------------------------------------------------------------------------------------------------------- models
 

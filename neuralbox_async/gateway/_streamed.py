@@ -22,6 +22,7 @@ from neuralbox_async import (
 from neuralbox_async.gateway._admission import Admission, Ticket
 from neuralbox_async.gateway._errors import error_body
 from neuralbox_async.gateway._exchange import Exchange
+from neuralbox_async.gateway._repetitions import Completion
 from neuralbox_async.gateway._requests import ChatRequest
 from neuralbox_async.gateway._responses import (
     DONE,
@@ -33,7 +34,7 @@ from neuralbox_async.gateway._responses import (
     usage_members,
 )
 from neuralbox_async.gateway._stops import StopCutter
-from neuralbox_async.gateway._whole import Completion, parameters_of, tokens_of
+from neuralbox_async.gateway._whole import parameters_of, tokens_of
 
 _STATUS_TIMEOUT: Final = 10.0  # seconds
 

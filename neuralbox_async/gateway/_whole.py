@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
 
-import anyio
-import attrs
 from anyio.abc import TaskGroup
 
 from neuralbox_async import (
@@ -27,11 +26,12 @@ from neuralbox_async import (
 from neuralbox_async.gateway._admission import Admission, Ticket
 from neuralbox_async.gateway._errors import ErrorBody, Refusal
 from neuralbox_async.gateway._log import logger
+from neuralbox_async.gateway._repetitions import Completion, PaidCall, Repetitions
 from neuralbox_async.gateway._requests import ChatRequest
 from neuralbox_async.gateway._responses import finish_reason
 
-_MAX_LEFT: Final = 100
-_KEPT: Final = 300.0  # seconds for which the result of a call is kept whose client has left
+T = TypeVar("T")
+
 _MAX_REPAIRS: Final = 1
 
 
@@ -44,20 +44,6 @@ _STOPPED: Final = ErrorBody(
 )
 
 
-@attrs.frozen(kw_only=True)
-class Completion:
-    """
-    A *generation*, its text as the client gets it (*content*), and why that ends (*reason*, as OpenAI has it).
-
-    *tokens_used*: NeuralBox tokens of all generations that it took, None if that is unknown.
-    """
-
-    generation: Generation
-    content: str
-    reason: str
-    tokens_used: int | None
-
-
 def tokens_of(error: NeuralBoxError) -> int | None:
     """Return the NeuralBox tokens that a call which ended with *error* cost, None if that is unknown."""
     if error.billed == "no":
@@ -68,69 +54,61 @@ def tokens_of(error: NeuralBoxError) -> int | None:
     return None if recovered is None else recovered.tokens_used
 
 
-@attrs.define(eq=False)
-class PaidCall:
-    """
-    A whole generation that may be running. *is_wanted*: whether a client waits for it.
-
-    Once *done* is set, either *completion* or *error* is.
-    """
-
-    chat: ChatRequest
-    ticket: Ticket
-    is_wanted: bool = True
-    done: anyio.Event = attrs.field(factory=anyio.Event)
-    completion: Completion | None = None
-    error: Exception | None = None
-    ended: float = 0.0
-
-
 class WholeCalls:
     """The whole completions of a gateway; *tasks* is the task group in which they run."""
 
     def __init__(self, client: AsyncNeuralBox, admission: Admission, tasks: TaskGroup) -> None:
         self._client, self._admission, self._tasks = client, admission, tasks
-        self._left: dict[str, PaidCall] = {}
+        self._repetitions = Repetitions()
         self.running = 0
 
-    async def complete(self, chat: ChatRequest, digest: str, *, is_repetition: bool) -> Completion:
+    async def respond(
+        self, chat: ChatRequest, digest: str, send: Callable[[Completion], Awaitable[T]], *, is_repetition: bool
+    ) -> T:
         """
-        Return the completion for *chat*; *digest* identifies the request, and *is_repetition*: it was sent before.
+        Return the result of *send*, which sends the completion for *chat* to the client.
 
-        Raises `Refusal` and the errors of `AsyncNeuralBox.generate` and `parse`.
+        *digest* identifies the request, and *is_repetition*: it was sent before. Until *send* has returned, a
+        repetition continues this call. Raises `Refusal`, and the errors of `AsyncNeuralBox.generate` and `parse`, and
+        of *send*.
         """
-        call = self._left.pop(digest, None) if is_repetition else None
+        call = self._repetitions.take(digest) if is_repetition else None
         if call is None:
-            generations = 1 if chat.output_type is None else 1 + _MAX_REPAIRS
-            call = PaidCall(chat, await self._admission.admit(chat.model, generations=generations))
-            self.running += 1
-            self._tasks.start_soon(self._run, call)
-        call.is_wanted = True
+            call = await self._start(chat, digest)
+        self._repetitions.add(call)
+        call.waiting += 1
         try:
             await call.done.wait()
-        except anyio.get_cancelled_exc_class():
-            call.is_wanted = False
-            self._keep(digest, call)
+            response = await send(call.result())
+        except Exception as error:
+            if not isinstance(error, ConnectionError):  # which means that the client has left
+                self._repetitions.remove(call)
+                self._repetitions.refused(digest, error)
             raise
-        if call.error is not None:
-            raise call.error
-        if call.completion is None:
-            raise RuntimeError("a call ended without a result")
-        return call.completion
+        else:
+            self._repetitions.remove(call)
+            return response
+        finally:
+            call.waiting -= 1
 
-    def _keep(self, digest: str, call: PaidCall) -> None:
-        now = time.monotonic()
-        old = [key for key, left in self._left.items() if left.done.is_set() and now - left.ended > _KEPT]
-        for key in [*old, *list(self._left)[: max(0, len(self._left) - len(old) - _MAX_LEFT + 1)]]:
-            self._left.pop(key, None)
-        self._left[digest] = call
+    async def _start(self, chat: ChatRequest, digest: str) -> PaidCall:
+        generations = 1 if chat.output_type is None else 1 + _MAX_REPAIRS
+        try:
+            ticket = await self._admission.admit(chat.model, generations=generations)
+        except Exception as error:
+            self._repetitions.refused(digest, error)
+            raise
+        call = PaidCall(digest, ticket)
+        self.running += 1
+        self._tasks.start_soon(self._run, call, chat)
+        return call
 
-    async def _run(self, call: PaidCall) -> None:
+    async def _run(self, call: PaidCall, chat: ChatRequest) -> None:
         ticket = call.ticket
-        ticket.is_wanted = lambda: call.is_wanted
+        ticket.is_wanted = lambda: not call.is_left
         tokens, generations = None, 1
         try:
-            call.completion, generations = await self._generate(call.chat, ticket)
+            call.completion, generations = await self._generate(chat, ticket)
             tokens = call.completion.tokens_used
         except NeuralBoxError as error:
             call.error, tokens = error, tokens_of(error)
@@ -139,17 +117,16 @@ class WholeCalls:
             call.error = error
         except BaseException:
             call.error = Refusal(_STOPPED)
-            logger.warning(
-                "a call of %s was ended by the stop of the gateway: it may have been billed", call.chat.model
-            )
+            logger.warning("a call of %s was ended by the stop of the gateway: it may have been billed", chat.model)
             raise
         finally:
             self.running -= 1
             ticket.release(tokens, generations=max(1, generations))
             call.ended = time.monotonic()
             call.done.set()
-        if not call.is_wanted:
+        if call.is_left:
             _log_left(call)
+            _drop_tracebacks(call.error)
 
     async def _generate(self, chat: ChatRequest, ticket: Ticket) -> tuple[Completion, int]:
         if chat.output_type is None:
@@ -190,6 +167,13 @@ def json_text(text: str, value: object) -> str:
     except (ValueError, RecursionError):
         pass
     return json.dumps(value, ensure_ascii=False)
+
+
+def _drop_tracebacks(error: BaseException | None) -> None:
+    """Drop the tracebacks of an *error* that is kept: their frames hold the prompt."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def _log_left(call: PaidCall) -> None:

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 
 from neuralbox_async import AsyncStream, NeuralBoxError
-from neuralbox_async.web._disconnects import DisconnectedError, until_disconnected
+from neuralbox_async.web._disconnects import CLIENT_CLOSED, DisconnectedError, until_disconnected
 from neuralbox_async.web._events import (
     DEFAULT_HEARTBEAT,
     HEADERS,
@@ -17,7 +17,7 @@ from neuralbox_async.web._events import (
     check_heartbeat,
     server_sent_events,
 )
-from neuralbox_async.web._problems import is_reconnection, logged_problem
+from neuralbox_async.web._problems import error_headers, is_reconnection, logged_problem
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -51,7 +51,7 @@ async def aiohttp_response(
             await stream.open(wait_for=wait_for)
         except NeuralBoxError as error:
             answer = logged_problem(error)
-            return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+            return web.Response(status=answer.status, headers=error_headers(answer, headers), body=answer.body)
         events = server_sent_events(stream, heartbeat=heartbeat, cost=cost)
         await _send_events(request, response, events)
         return response
@@ -59,7 +59,7 @@ async def aiohttp_response(
     try:
         return await until_disconnected(send, functools.partial(_is_disconnected, request))
     except DisconnectedError:
-        return response if response.prepared else web.Response()  # nobody receives it
+        return response if response.prepared else web.Response(status=CLIENT_CLOSED)  # nobody receives it
 
 
 async def _send_events(request: web.Request, response: web.StreamResponse, events: ServerSentEvents) -> None:

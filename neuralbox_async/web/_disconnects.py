@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 _INTERVAL = 0.05  # seconds; a timer of the loop, not a task: about 3 us of each interval
 
+CLIENT_CLOSED = 499  # the status, for logs alone, as nginx has it
+
 
 class DisconnectedError(Exception):
     """The browser has left."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from neuralbox_async import AsyncStream, NeuralBoxError
 from neuralbox_async.web._events import DEFAULT_HEARTBEAT, HEADERS, check_heartbeat, server_sent_events
-from neuralbox_async.web._problems import is_reconnection, logged_problem
+from neuralbox_async.web._problems import error_headers, is_reconnection, logged_problem
 
 
 async def django_response(
@@ -39,6 +39,6 @@ async def django_response(
         await stream.open(wait_for=wait_for)
     except NeuralBoxError as error:
         answer = logged_problem(error)
-        return HttpResponse(answer.body, status=answer.status, headers=answer.headers)
+        return HttpResponse(answer.body, status=answer.status, headers=error_headers(answer, headers))
     events = server_sent_events(stream, heartbeat=heartbeat, cost=cost)
     return StreamingHttpResponse(events, headers={**HEADERS, **(headers or {})})

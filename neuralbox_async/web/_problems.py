@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -101,6 +101,12 @@ def logged_problem(error: NeuralBoxError) -> ProblemDetails:
     level = logging.INFO if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR else logging.WARNING
     logger.log(level, "%s (%s, billed: %s)", error, type(error).__name__, error.billed)
     return answer
+
+
+def error_headers(answer: ProblemDetails, headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the headers of *answer*, and those of the application (*headers*) that it does not have itself."""
+    own = {name.lower() for name in answer.headers}
+    return {**{name: value for name, value in (headers or {}).items() if name.lower() not in own}, **answer.headers}
 
 
 def is_reconnection(header_names: Iterable[str]) -> bool:

@@ -42,8 +42,8 @@ def starlette_response(
     heartbeats are sent before the first text, too. When the browser leaves, also before that, the stream is closed at
     once. The request of an ``EventSource`` that connects again gets a 204, which ends it: nothing is generated twice.
 
-    *heartbeat*, *cost*: as for `server_sent_events`. *headers*: more headers. *background*: as for every response of
-    Starlette; it runs after the last event, or after the browser has left.
+    *heartbeat*, *cost*: as for `server_sent_events`. *headers*: more headers, also of an error.
+    *background*: as for every response of Starlette; it runs after the last event, or after the browser has left.
     """
     check_heartbeat(heartbeat)
     sender = functools.partial(_Sending, stream, wait_for=wait_for, heartbeat=heartbeat, cost=cost)
@@ -98,8 +98,10 @@ class _Sending:
             await self._stream.open(wait_for=self._wait_for)
         except NeuralBoxError as error:
             answer = logged_problem(error)
-            kept = [(name, value) for name, value in self._headers if name not in _REPLACED]
-            await _send_whole(self._send, answer.status, [*kept, *_raw(answer.headers)], answer.body)
+            own = _raw(answer.headers)
+            replaced = {name for name, _ in own} | {b"x-accel-buffering"}
+            kept = [(name, value) for name, value in self._headers if name not in replaced]
+            await _send_whole(self._send, answer.status, [*kept, *own], answer.body)
             return
         events = server_sent_events(self._stream, heartbeat=self._heartbeat, cost=self._cost)
         try:
@@ -130,10 +132,6 @@ async def _until_disconnect(receive: _Receive, run: Callable[[], Awaitable[None]
         tasks.cancel_scope.cancel()
     if failures:
         raise failures[0]
-
-
-# Headers of a response with events that one with an error replaces.
-_REPLACED = {b"content-type", b"cache-control", b"x-accel-buffering"}
 
 
 def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

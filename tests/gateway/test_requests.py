@@ -65,6 +65,18 @@ def chat(**members):
             "response_format.json_schema.schema",
         ),
         (
+            chat(response_format={"type": "json_schema", "json_schema": {"schema": {"$schema": 5}}}),
+            "response_format.json_schema.schema",
+        ),
+        (
+            chat(response_format={"type": "json_schema", "json_schema": {"schema": {"$ref": "#/x/y", "x": 5}}}),
+            "response_format.json_schema.schema",
+        ),
+        (
+            chat(response_format={"type": "json_schema", "json_schema": {"schema": {"$schema": ["x"]}}}),
+            "response_format.json_schema.schema",
+        ),
+        (
             chat(response_format={"type": "json_schema", "json_schema": {"schema": {"$ref": "http://example.com"}}}),
             "response_format.json_schema.schema",
         ),

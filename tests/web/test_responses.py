@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import types
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from event_source import interpret
 
 from neuralbox_async import AsyncNeuralBox
-from neuralbox_async.web import starlette_response
+from neuralbox_async.web import aiohttp_response, django_response, starlette_response
 from neuralbox_sync import NeuralBox
 from neuralbox_sync.web import flask_response, server_sent_events
 
 
-async def starlette(server, *, headers=(), leave=False):
+async def starlette(server, *, headers=(), leave=False, more=(("X-More", "yes"),)):
     """Return the status, the headers and the body of a response; with *leave*, the browser leaves before the text."""
     pytest.importorskip("starlette")
     sent = []
@@ -28,11 +31,12 @@ async def starlette(server, *, headers=(), leave=False):
         sent.append(message)
 
     async with AsyncNeuralBox(**server.client_options, max_retries=0) as client:
-        response = starlette_response(client.stream("gpt-5", "Hi"), headers={"X-More": "yes"})
+        response = starlette_response(client.stream("gpt-5", "Hi"), headers=dict(more))
         await response({"type": "http", "headers": headers}, receive, send)
     if not sent:
         return None
     names = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    assert len(names) == len(sent[0]["headers"])
     return sent[0]["status"], names, b"".join(message["body"] for message in sent[1:])
 
 
@@ -77,6 +81,64 @@ def test_flask(neuralbox_server):
         next(response.iter_encoded())
         response.close()
         neuralbox_server.wait_for_disconnect()
+
+
+MORE = {"X-More": "yes", "content-type": "text/html", "Retry-After": "1"}  # of the application, for each response
+
+
+def flask_error(server):
+    """Return the response of Flask to an error."""
+    flask = pytest.importorskip("flask")
+    with NeuralBox(**server.client_options, max_retries=0) as client, flask.Flask("x").test_request_context():
+        response = flask_response(client.stream("gpt-5", "Hi"), headers=MORE)
+        return response.status_code, list(response.headers.items()), response.data
+
+
+async def django_error(server):
+    """Return the response of Django to an error."""
+    conf = pytest.importorskip("django.conf")
+    if not conf.settings.configured:
+        conf.settings.configure()
+    async with AsyncNeuralBox(**server.client_options, max_retries=0) as client:
+        request = types.SimpleNamespace(headers={})
+        response = await django_response(request, client.stream("gpt-5", "Hi"), headers=MORE)
+    return response.status_code, response.items(), response.content
+
+
+async def aiohttp_error(server):
+    """Return the response of aiohttp.web to an error."""
+    async with AsyncNeuralBox(**server.client_options, max_retries=0) as client:
+
+        async def chat(request):
+            return await aiohttp_response(request, client.stream("gpt-5", "Hi"), headers=MORE)
+
+        app = web.Application()
+        app.router.add_get("/", chat)
+        async with TestClient(TestServer(app)) as browser, browser.get("/") as response:
+            return response.status, response.headers.items(), await response.read()
+
+
+async def starlette_error(server):
+    """Return the response of Starlette to an error."""
+    status, headers, body = await starlette(server, more=MORE)
+    return status, headers.items(), body
+
+
+@pytest.mark.parametrize("respond", [flask_error, django_error, aiohttp_error, starlette_error])
+async def test_headers_of_an_error(neuralbox_server, respond):
+    """An error has the headers of the application, but for those that it has itself."""
+    neuralbox_server.fail(429, retry_after=847)
+    if asyncio.iscoroutinefunction(respond):
+        status, headers, body = await respond(neuralbox_server)
+    else:
+        status, headers, body = await asyncio.to_thread(respond, neuralbox_server)
+
+    names = [name.lower() for name, _ in headers]
+    assert len(set(names)) == len(names)
+    shown = dict(zip(names, [value for _, value in headers], strict=True))
+    assert (503, "yes", "847") == (status, shown["x-more"], shown["retry-after"])
+    assert "application/problem+json" == shown["content-type"]
+    assert 503 == json.loads(body)["status"]
 
 
 def test_blocking_events(neuralbox_server):

@@ -1,0 +1,70 @@
+"""
+The HTTP server of a gateway: aiohttp's, except for what it does with malformed requests.
+
+aiohttp quotes their bytes, which may be a prompt or a token, in its log and in the response.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.http import HttpProcessingError
+
+from neuralbox_async.gateway._errors import ErrorBody
+from neuralbox_async.gateway._log import logger
+
+_SETTINGS: Final[dict[str, Any]] = {
+    "access_log": None,
+    "keepalive_timeout": 75.0,  # seconds
+    # Seconds for the rest of a body that is too large: a reset could destroy the response to it.
+    "lingering_time": 2.0,
+}
+_MALFORMED: Final = ErrorBody(status=400, message="the request is not valid HTTP")
+INTERNAL: Final = ErrorBody(status=500, message="the gateway failed", type="server_error", code="internal_error")
+
+
+class Server(web.Server):
+    """A server that responds with *handler*, which is cancelled when its client disconnects."""
+
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+        super().__init__(handler, handler_cancellation=True)
+
+    def __call__(self) -> web.RequestHandler:
+        """Return the protocol of a new connection."""
+        return _Connection(
+            self,
+            loop=asyncio.get_running_loop(),
+            **_SETTINGS,
+        )
+
+
+class _Connection(web.RequestHandler):
+    """The connection of a client, whose bytes are neither logged nor sent back."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it quotes the request
+    ) -> web.StreamResponse:
+        """Return the response to a malformed request. Raises `ConnectionError` if one was begun."""
+        self.log_exception("", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("the response has begun: only a closed connection shows that the rest is missing")
+        is_malformed = status < 500 or isinstance(exc, HttpProcessingError)
+        body = _MALFORMED if is_malformed else INTERNAL
+        response = web.Response(
+            status=body.status, body=body.encode(), content_type="application/json", headers=body.headers
+        )
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ARG002 - aiohttp calls it
+        """Log the type of an error alone: its text has bytes of the request."""
+        logger.info("a connection is closed after %s", type(kw.get("exc_info")).__name__)
