@@ -4,11 +4,13 @@ The start of the command: an interrupt must be handled before modules are import
 This module imports nothing that takes time.
 """
 
+import _thread
 import sys
 
 _PROGRAMS = frozenset({"neuralbox", "neuralbox.exe", "neuralbox-script.py"})
 _PACKAGE = "neuralbox_async"
 _is_importing = False
+_lock = _thread.RLock()  # `reload` does not wait for one in another thread
 
 
 def is_command() -> bool:
@@ -26,8 +28,10 @@ def import_all(name: str) -> object:
     if name in module.__all__:
         from importlib import reload
 
-        _is_importing = True
-        reload(module)  # it imports them this time
+        with _lock:
+            if name not in vars(module):
+                _is_importing = True
+                reload(module)  # it imports them this time
         if name in vars(module):
             return vars(module)[name]
     raise AttributeError(f"module {_PACKAGE!r} has no attribute {name!r}")

@@ -42,6 +42,8 @@ class CallerKey:
     def __init__(self, function: Callable[[], object]) -> None:
         self._function = function
         self._running: set[int] = set()  # the threads that are in the function
+        self.is_awaited = False
+        """Whether its last result was awaitable, so that it can be used only once."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CallerKey) and self._function == other._function
@@ -65,7 +67,9 @@ class CallerKey:
             raise RuntimeError(_REENTRANT)
         self._running.add(thread)
         try:
-            return as_secret_result(self._function())
+            result = as_secret_result(self._function())
+            self.is_awaited = isinstance(result, Awaitable)
+            return result
         finally:
             self._running.discard(thread)
 

@@ -235,7 +235,9 @@ class Batch(BulkIterator[AsyncBatch[Y], neuralbox_async.BatchResult[Y]], Generic
         # Its requests start now, and the thread may read their results only much later.
         key = self._subject._executor.api_key  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - not for users
         if isinstance(key, CallerKey):
-            self._caller.remember(key.call, await key())
+            first = await key()
+            if not key.is_awaited:
+                self._caller.remember(key.call, first)
         current_batch.set(self._caller)
         await super()._enter()
 

@@ -106,9 +106,10 @@ class CallerThread:
         """
         Return the result of *function*, which a thread that reads runs: the last one while none waits for results.
 
-        The thread may be in the iterator, or in the user's own code, for long, and requests must not wait for that.
+        The thread may be in the iterator, or in the user's own code, for long, and requests must not wait for that:
+        the iterator may wait for the result of this request, while another thread waits for results.
         """
-        if not self._reads and function in self._last:
+        if function in self._last and (not self._reads or self._running):
             return self._last[function]
         work = _Work(function)
         self._waiting.append(work)

@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 _MAX_PAGES = 100_000  # of a list: 10,000,000 entries in the largest pages
 _MAX_RECENT = 10_000  # entries with which those of a page are compared
+_MAX_KNOWN = 20  # pages without anything new, one after the other: entries that are added between two reads move them
 
 
 class PageReader(Generic[T]):
@@ -41,6 +42,7 @@ class PageReader(Generic[T]):
         self._ended = False
         self._first = first
         self._recent: dict[Hashable, None] = {}
+        self._known = 0  # the pages without anything new since the last one with
 
     async def next(self) -> list[T]:
         """
@@ -62,10 +64,17 @@ class PageReader(Generic[T]):
             new = [entry for entry in page.items if self._identity(entry) not in self._recent]
             self._number += 1
             self._remember(page)
-            # A server that does not know pages sends the same one, or the same few, again and again.
-            self._ended = not new or self._is_last(page, number)
-            return new
+            self._known = 0 if new else self._known + 1
+            self._ended = self._is_last(page, number) or (not new and not self._may_be_moved(page))
+            if new:
+                return new
         return []
+
+    def _may_be_moved(self, page: Page[T]) -> bool:
+        """Return whether *page*, which has nothing new, may be followed by entries that newer ones have moved."""
+        # A server that does not know pages sends the same one, or the same few, again and again.
+        is_counted = page.pages is not None or page.total is not None
+        return is_counted and bool(page.items) and self._known < _MAX_KNOWN
 
     def _remember(self, page: Page[T]) -> None:
         for identity in map(self._identity, page.items):

@@ -134,13 +134,19 @@ class StreamLifetime(TypedStream[T]):
             self.response = self._record.watch(self, response)
 
     async def _wait_for_content(self) -> None:
-        while not any(map(_is_content, self._pending)):
-            # What arrived before the content stays to be read, but recovery needs the id at once.
-            for event in self._pending:
-                if isinstance(event, GenerationStart):
-                    self._start = first_known(self._start, event)
-            if not await self._fill():
-                break
+        # What arrives before the content stays to be read. Not among the pending events meanwhile: each read, and its
+        # timeouts and observers, would go through all of them again.
+        before: deque[StreamEvent | dict[str, Any]] = deque()
+        try:
+            while self._state is StreamState.OPEN and not any(map(_is_content, self._pending)):
+                for event in self._pending:
+                    if isinstance(event, GenerationStart):  # recovery needs the id at once
+                        self._start = first_known(self._start, event)
+                before.extend(self._pending)
+                self._pending.clear()
+                await self._fill()
+        finally:
+            self._pending.extendleft(reversed(before))
         self._check_not_closed()
 
     # ---------------------------------------------------------------------------------------------------------- closing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -15,6 +16,7 @@ from neuralbox_async import (
     ResponseError,
 )
 from neuralbox_async._call import pages
+from neuralbox_async.testing import FakeResponse, FakeTransport
 
 
 @pytest.fixture(params=["a", "b"])
@@ -113,6 +115,37 @@ async def test_growing_history(made):
     prompts = [entry.prompt for entry in first] + [entry.prompt async for entry in history]
 
     assert 7 == len(prompts) == len(set(prompts))
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 25, 60])
+async def test_history_that_grows_by_pages(make_client, count):
+    """However many generations are made between two reads, none of those before is left out or repeated."""
+    entries = [{"id": number} for number in range(100, 0, -1)]
+
+    class Growing(FakeTransport):
+        async def send(self, request):
+            number = int(request.url.partition("page=")[2].partition("&")[0])
+            items, pages = entries[10 * (number - 1) : 10 * number], -(-len(entries) // 10)
+            if number == 3:
+                entries[:0] = [{"id": 1000 - new} for new in range(count)]
+            request.stage = "sent"
+            return FakeResponse(json.dumps({"items": items, "pages": pages}).encode())
+
+    async with make_client(Growing()) as client:
+        found = [entry.id async for entry in client.list_generations(limit=10)]
+
+    assert [*range(100, 0, -1)] == [number for number in found if number <= 100]
+    assert len(found) == len(set(found))
+
+
+async def test_the_same_page_of_many(make_client):
+    """A server that sends one page again and again, and reports many, is asked for a few more, and then no more."""
+    transport = FakeTransport(*[{"items": ENTRIES, "pages": 10**9}] * 100)
+    async with make_client(transport) as client:
+        found = [entry.id async for entry in client.list_generations()]
+
+    assert [0, 1, 2, 3] == found
+    assert len(transport.requests) <= 30
 
 
 async def test_cancelled_read(made):

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from types import SimpleNamespace
 
 import anyio
+import attrs
 import pytest
-from stream_bodies import END, EVENTS, RESET, START, WHOLE, delta, sse, stream_of
+from stream_bodies import DONE, END, EVENTS, RESET, START, WHOLE, delta, sse, stream_of
 
 from neuralbox_async import (
     APITimeoutError,
     AuthenticationError,
+    ContentDelta,
+    ContentReceived,
+    GenerationEnd,
+    GenerationStart,
     InsufficientTokensError,
     InvalidParameterError,
     NeuralBoxError,
@@ -19,6 +25,7 @@ from neuralbox_async import (
     StreamInterruptedError,
     StreamStateError,
     StreamTimeoutError,
+    UnknownEvent,
 )
 from neuralbox_async._call.stream_state import StreamState
 from neuralbox_async.testing import FakeResponse, FakeTransport
@@ -93,6 +100,31 @@ async def test_waits_for_content(make_client, content):
     events = [type(event) for event in await stream.read_batch()]
     assert "GenerationStart" == events[0].__name__
     await stream.aclose()
+
+
+@BOTH
+async def test_an_end_without_content(make_client, wait_for):
+    """A generation that ends without a text is complete, and its other events can be read."""
+    other = {"type": "thinking", "text": "..."}
+    stream = await new(make_client, stream_of(sse(START, other), DONE)).open(wait_for=wait_for)
+
+    assert [EVENTS[0], UnknownEvent("thinking")] == [attrs.evolve(event, raw={}) async for event in stream]
+    assert stream.generation.completed
+
+
+async def test_events_before_the_content(make_client):
+    """Events before the first content are read once, also by the observers, and in order."""
+    seen = []
+    observer = SimpleNamespace(observe=seen.append)
+    other = {"type": "thinking", "text": "..."}
+    chunks = [sse(START), sse(delta("")), *[sse(other)] * 20, sse(delta("Hello")), sse(END)]
+    stream = await new(make_client, stream_of(*chunks), observers=[observer]).open(wait_for="first_event")
+    before = len(seen)
+    types = [type(event) async for event in stream]
+
+    assert [GenerationStart, ContentDelta, *[UnknownEvent] * 20, ContentDelta, GenerationEnd] == types
+    assert [1, 2] == [event.number for event in seen if isinstance(event, ContentReceived)]
+    assert any(isinstance(event, ContentReceived) for event in seen[:before])
 
 
 @pytest.mark.parametrize("events", [[], [START]], ids=["no start", "start"])

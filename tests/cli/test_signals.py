@@ -170,3 +170,36 @@ def test_a_program_of_the_name_of_the_command(start, program, tmp_path):
     done = start(command=(sys.executable, "-c", code), cwd=tmp_path).wait()
 
     assert (0, "False", "") == (done.status, done.out, done.err)
+
+
+def test_threads_at_the_start(start, tmp_path):
+    """A thread that uses a name while another one imports the modules waits for them."""
+    code = """if True:
+        import sys, threading, time
+        sys.argv[0] = "/somewhere/neuralbox"
+        import neuralbox_async
+
+        importing = threading.Event()
+        class Slow:
+            def find_spec(self, name, *_):
+                if name == "neuralbox_async._client":
+                    importing.set()
+                    time.sleep(0.3)
+        sys.meta_path.insert(0, Slow())
+
+        found = []
+        threads = [
+            threading.Thread(target=lambda name=name: found.append(getattr(neuralbox_async, name).__name__))
+            for name in ("AsyncNeuralBox", "preload", "data_url", "RetryPolicy")
+        ]
+        threads[0].start()
+        importing.wait()
+        for thread in threads[1:]:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print(*sorted(found), end="")
+    """
+    done = start(command=(sys.executable, "-c", code), cwd=tmp_path).wait()
+
+    assert (0, "AsyncNeuralBox RetryPolicy data_url preload", "") == (done.status, done.out, done.err)

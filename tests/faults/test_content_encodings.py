@@ -1,6 +1,7 @@
 """Bodies that a server compresses although the request accepts `identity` only; paid text of damaged ones is read."""
 
 import gzip
+import itertools
 import random
 import zlib
 
@@ -32,12 +33,16 @@ WHOLE = {
     "identity": ("identity", BODY),
     "plain, called gzip": ("gzip", BODY),
     "plain, called deflate": ("deflate", BODY),
+    "plain, called br": ("br", BODY),
+    "plain, called by its charset": ("utf-8", BODY),
+    "a list with identity": ("gzip, identity", GZIP),
     "gzip, called deflate": ("deflate", GZIP),
 }
 DAMAGED = {
     "checksum": ("gzip", GZIP[:-8] + bytes(8), len(TEXT)),
     "in the middle": ("gzip", GZIP[:HALF] + bytes(100) + GZIP[HALF + 100 :], 30_000),
-    "unknown encoding": ("br", BODY, 30_000),
+    "unknown encoding": ("br", b"\x5b\x6f\x11\x11\x51\xd4" + GZIP, 0),
+    "unknown encoding of a few bytes": ("br", b"\x06", 0),
     "of a gateway": ("deflate", b"\xff" + zlib.compress(BODY), 0),
 }
 
@@ -94,6 +99,36 @@ async def test_stream(serve, connect, damage):
     assert isinstance(outcome.error, StreamInterruptedError)
     assert_unknown(outcome.error)
     assert TEXT[:10_000] == outcome.error.text[:10_000]
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["generate", "stream"])
+@pytest.mark.parametrize("behind", [0, 1, 2, 15])
+async def test_members_that_arrive_separately(serve, connect, streamed, behind):
+    """A gateway may compress each event separately; each piece here ends *behind* bytes behind the end of a member."""
+    parts = events("Hel", "lo").splitlines(keepends=True) if streamed else [BODY[:9000], BODY[9000:]]
+    members = [gzip.compress(part, mtime=0) for part in parts]
+    ends = [size + behind for size in itertools.accumulate(map(len, members))][:-1]
+    compressed = b"".join(members)
+    pieces = [compressed[start:end] for start, end in itertools.pairwise([0, *ends, None])]
+    head = STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+    server = serve(respond_once(head, *pieces, every=0.01))
+    client = connect(server)
+
+    if streamed:
+        async with client.stream("gpt-5", "Hi") as opened:
+            assert "Hello" == (await opened.get_final_generation()).content
+    else:
+        assert TEXT == (await client.generate("gpt-5", "Hi")).content
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "none", "br"])
+async def test_a_plain_stream(serve, connect, encoding):
+    """Events that are not encoded at all are read, whatever the header says."""
+    head = STREAM_HEAD.replace(b"\r\n\r\n", f"\r\nContent-Encoding: {encoding}\r\n\r\n".encode())
+    server = serve(respond_once(head, b":\n\n", events("Hel", "lo"), every=0.01))
+
+    async with connect(server).stream("gpt-5", "Hi") as opened:
+        assert "Hello" == (await opened.get_final_generation()).content
 
 
 async def test_one_byte(serve, connect):

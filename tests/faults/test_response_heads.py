@@ -70,7 +70,7 @@ HEADLESS = {
     "length and chunks": mangled(b"Content-Length: 5", b"Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n\r\n"),
     "bad chunk size": mangled(b"Transfer-Encoding: chunked", body=b"zz\r\nhello\r\n"),
     "204 with a body": respond_once(response(generation(), status="204 No Content")),
-    "unknown compression": respond_once(response(generation(), "Content-Encoding: zstd"), then="stall"),
+    "unknown compression": respond_once(response(b"\x28\xb5\x2f\xfd", "Content-Encoding: zstd"), then="stall"),
 }
 
 

@@ -22,6 +22,11 @@ from neuralbox_sync._loop import EventLoop
 FACADE = (str(Path(neuralbox_sync.__file__).parent), caller_items.__file__, caller_thread.__file__)
 
 
+REPORTS_INSTRUCTIONS = sys.version_info[:2] != (3, 12)
+_REASON = "CPython 3.12 reports no instructions to a trace function"
+needs_instructions = pytest.mark.skipif(not REPORTS_INSTRUCTIONS, reason=_REASON)
+
+
 @functools.cache
 def _operations(code):
     return {instruction.offset: instruction.opname for instruction in dis.get_instructions(code)}
@@ -59,8 +64,8 @@ def count_steps(function, *others):
 
 def trace_steps(is_due, function, others):
     """Call *function*; raise KeyboardInterrupt at the point of the facade's code, or of *others*, that *is_due*."""
-    if sys.version_info[:2] == (3, 12):
-        pytest.skip("CPython 3.12 reports no instructions to a trace function")
+    if not REPORTS_INSTRUCTIONS:
+        pytest.skip(_REASON)
     codes = {other.__code__ for other in others}
 
     def trace(frame, _event, _argument):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import inspect
 import sqlite3
 import threading
 import time
@@ -93,6 +94,41 @@ def test_a_slow_iterator(make, key, neuralbox_server):
 
     with make(key).generate_many(prompts(), model="gpt-5") as results:
         assert 2 == len(list(results))
+
+
+def test_a_slow_iterator_and_two_readers(make, key, neuralbox_server):
+    """The same while another thread waits for results: the iterator may wait for the result of a request."""
+
+    def prompts():
+        yield "a"
+        neuralbox_server.wait_until(lambda: len(neuralbox_server.billed) == 1, timeout=60)
+        yield "b"
+
+    results = []
+    with make(lambda: neuralbox_server.api_key).generate_many(prompts(), model="gpt-5") as batch:
+        readers = [threading.Thread(target=lambda: results.extend(batch)) for _ in range(2)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(120)
+    assert 2 == len(results)
+
+
+def test_a_function_that_returns_coroutines(make, neuralbox_server):
+    """A plain function whose result is awaitable is not called without need: nobody would await that."""
+    coroutines = []
+
+    async def read():
+        return neuralbox_server.api_key
+
+    def prompts():
+        for number in range(3):
+            yield str(number)
+            time.sleep(1.1)
+
+    with make(lambda: coroutines.append(read()) or coroutines[-1]).generate_many(prompts(), model="gpt-5") as results:
+        assert 3 == len(list(results))
+    assert {"CORO_CLOSED"} == {inspect.getcoroutinestate(coroutine) for coroutine in coroutines}
 
 
 def test_a_key_that_changes(make, neuralbox_server):

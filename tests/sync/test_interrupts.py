@@ -6,7 +6,7 @@ import math
 from functools import partial
 
 import pytest
-from interrupts import interrupt_at, settle
+from interrupts import interrupt_at, needs_instructions, settle
 
 from neuralbox_sync import ClientClosedError, NeuralBox, StreamStateError
 from neuralbox_sync._loop import EventLoop, _Call
@@ -208,6 +208,7 @@ def test_closing_a_stream(client, interrupts):
     assert step > 5
 
 
+@needs_instructions
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("again", [True, False])
 def test_closing_a_client(neuralbox_server, loop_threads, again):
@@ -230,6 +231,7 @@ def test_closing_a_client(neuralbox_server, loop_threads, again):
     assert step > 2
 
 
+@needs_instructions
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # for a loop that never ran
 def test_the_first_call(make_loop, loop_threads):
     """After an interrupt while the loop starts, the next call starts one, and no thread is left."""
