@@ -14,6 +14,11 @@ T = TypeVar("T")
 _SHOWN = 3  # problems in the message of an error
 
 
+def _encodable(text: str) -> str:
+    """Return *text* with escapes of lone surrogates, which come from the generated text: it is sent in a repair."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 @attrs.frozen
 class Problem:
     """
@@ -23,8 +28,8 @@ class Problem:
     * *reason*: such as ``"expected an integer, got a string"``.
     """
 
-    path: str
-    reason: str
+    path: str = attrs.field(converter=_encodable)
+    reason: str = attrs.field(converter=_encodable)
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"

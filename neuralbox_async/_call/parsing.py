@@ -111,8 +111,8 @@ async def parse(
             refusal = "without a further repair, because the time is over"
         if refusal is not None:
             raise parsing_error(generations, problems, now() - started, refusal)
-        messages = repair_messages(messages, generations[-1].content, problems)
         try:
+            messages = repair_messages(messages, generations[-1].content, problems)
             call = call_with(messages, len(generations))
             call.deadline = deadline
             generations = (*generations, await generating.generate(executor, call, wait=True))

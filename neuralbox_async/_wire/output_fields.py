@@ -12,7 +12,14 @@ import attrs
 
 from neuralbox_async._wire import pydantic_models
 from neuralbox_async._wire.output_bounds import NO_BOUNDS, Bounds, bounds_of_validator
-from neuralbox_async._wire.output_kinds import has_fields, is_named_tuple, literal_values, unannotated, unsupported
+from neuralbox_async._wire.output_kinds import (
+    has_fields,
+    is_named_tuple,
+    is_typed_dict,
+    literal_values,
+    unannotated,
+    unsupported,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -34,8 +41,39 @@ def fields_of(tp: Any) -> tuple[Field, ...]:
         hints = typing.get_type_hints(cls, include_extras=True)
     except Exception as error:  # any error of evaluating the user's annotations
         raise unsupported(tp, f"its annotations cannot be evaluated: {error}") from error
-    variables = dict(zip(getattr(cls, "__parameters__", ()), arguments, strict=False))
-    return tuple(_field_with(field, hints, variables) for field in _declared(cls))
+    variables = _variables(cls, arguments)
+    fields = tuple(_field_with(field, hints, variables) for field in _declared(cls))
+    for field in fields:
+        if field.name in _RESERVED or field.name.startswith("_cattrs_"):
+            raise unsupported(tp, f"cattrs cannot structure a field that is called {field.name!r}")
+    if not is_typed_dict(cls):
+        members = {field.member for field in fields}
+        for name, parameter in inspect.signature(cls).parameters.items():
+            if name not in members and parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
+                raise unsupported(tp, f"its constructor requires {name!r}, which is no field")
+    return fields
+
+
+# The parameters of the functions of cattrs that take the names of fields as further parameters.
+_RESERVED = frozenset({"attrs", "cl", "converter", "typevar_map"})
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _variables(cls: type, arguments: tuple[Any, ...]) -> dict[Any, Any]:
+    """Return the type arguments of the type variables of *cls*, and of the classes that it inherits from."""
+    parameters: tuple[Any, ...] = getattr(cls, "__parameters__", ())
+    if parameters and not arguments:
+        raise unsupported(cls, "it has no type arguments")
+    found: dict[Any, Any] = dict(zip(parameters, arguments, strict=False))
+    for each in cls.__mro__:
+        bases: tuple[Any, ...] = vars(each).get("__orig_bases__", ())
+        for base in bases:
+            of_base: tuple[Any, ...] = getattr(get_origin(base), "__parameters__", ())
+            for parameter, given in zip(of_base, get_args(base), strict=False):
+                argument = given if given is parameter else substituted(given, found)
+                if given is not parameter and found.setdefault(parameter, argument) != argument:
+                    raise unsupported(cls, f"its base classes use {parameter} for two types")
+    return found
 
 
 def _declared(cls: Any) -> Iterator[Field]:

@@ -74,6 +74,24 @@ async def test_an_invalid_text(make):
     assert error.text == pickle.loads(pickle.dumps(red)).error.text
 
 
+@pytest.mark.parametrize("max_repairs", [0, 1])
+async def test_a_lone_surrogate_in_a_problem(make, max_repairs, tmp_path):
+    """A problem at a place that UTF-8 cannot name ends no batch, and is in the journal."""
+    text = '{"text": "red", "length": 3, "\\ud800": 1}'
+    client, transport = make(lambda request: answer(request, content=text))
+    journal = tmp_path / "journal.jsonl"
+    for _ in range(2):
+        batch = client.generate_many(
+            ["a", "b"], model="m", output_type=Word, max_repairs=max_repairs, journal=journal, include_done=True
+        )
+        results = await results_of(batch)
+
+        assert [text] * 2 == [result.error.text for result in results]
+        assert {1 + max_repairs} == {result.tokens_used for result in results}
+    assert 0 == batch.report.unknown
+    assert 2 * (1 + max_repairs) == len(transport.requests)
+
+
 @pytest.mark.parametrize("max_repairs", [0, 1, 2])
 async def test_the_number_of_repairs(make, max_repairs):
     """At most *max_repairs* requests follow the first one."""

@@ -84,6 +84,23 @@ async def test_a_repair(server, client):
     assert "$.population: expected an integer, got a string 'many'" in second["messages"][-1]["content"]
 
 
+SURROGATE = '{"name": "Oslo", "population": 717710, "\\ud800": 1}'
+
+
+@pytest.mark.parametrize("max_repairs", [0, 1])
+async def test_a_lone_surrogate_in_a_problem(server, client, max_repairs):
+    """A problem at a place that UTF-8 cannot name can be sent in a repair, and loses no text."""
+    server.reply_with(SURROGATE, SURROGATE)
+
+    with pytest.raises(ParsingError) as caught:
+        await client.parse("gpt-5", "Norway?", City, max_repairs=max_repairs)
+
+    error = caught.value
+    assert ((1 + max_repairs) * PRICE, SURROGATE) == (error.tokens_used, error.text)
+    assert ['$["\\ud800"]'] == [problem.path for problem in error.problems]
+    str(error).encode()
+
+
 async def test_an_invalid_end(server, client):
     """After the last repair, the error has the text, its problems, all generations and what they cost; it pickles."""
     server.reply_with("Oslo", INVALID, VALID)

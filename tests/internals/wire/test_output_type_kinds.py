@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import enum
+import inspect
 import pickle
 import re
 from datetime import UTC, date, datetime
@@ -25,15 +26,18 @@ from uuid import UUID
 
 import annotated_types
 import attrs
+import cattrs.gen
 import jsonschema
 import pydantic
 import pytest
 
 from neuralbox_async import InvalidParameterError
 from neuralbox_async._parsed import InvalidOutputError, Problem
+from neuralbox_async._wire import output_fields
 from neuralbox_async._wire.output_types import output_type_of
 
 T = TypeVar("T")
+U = TypeVar("U")
 UserId = NewType("UserId", int)
 
 
@@ -78,6 +82,24 @@ class Point(NamedTuple):
 class Box(Generic[T]):
     content: T
     others: list[T] = attrs.field(factory=list)
+
+
+class IntBox(Box[int]):
+    pass
+
+
+class PairBox(Box[list[U]], Generic[U]):
+    pass
+
+
+class SameVariable(Box[list[T]], Generic[T]):
+    pass
+
+
+@dataclasses.dataclass
+class WithInitVar:
+    a: int
+    b: dataclasses.InitVar[int]
 
 
 class Tree(pydantic.BaseModel):
@@ -148,6 +170,8 @@ def problems(tp, value):
         (Book, {"title": "B", "pages": 3}, {"title": "B", "pages": 3}),
         (Point, {"x": 1}, Point(1.0, 0.0)),
         (Box[int], {"content": 1, "others": [2]}, Box(1, [2])),
+        (IntBox, {"content": 1, "others": [2]}, IntBox(1, [2])),
+        (PairBox[str], {"content": ["a"], "others": [["b"]]}, PairBox(["a"], [["b"]])),
         (Annotated[int, annotated_types.Interval(ge=1, le=3)], 3, 3),
         (Tree, {"height": 3, "planted": "2020-02-02"}, Tree(height=3, planted=date(2020, 2, 2))),
         (
@@ -231,6 +255,14 @@ def test_problems(tp, value, expected):
         Annotated[str, annotated_types.Predicate(str.islower)],
         collections.abc.Callable[[], int],
         attrs.make_class("Unresolved", {"a": attrs.field(type="NoSuchType")}),
+        attrs.make_class("Reserved", {"converter": attrs.field(type=str)}),
+        list[attrs.make_class("Reserved", {"cl": attrs.field(type=str)})],
+        TypedDict("Reserved", {"converter": str}),
+        NamedTuple("Reserved", [("typevar_map", str)]),
+        WithInitVar,
+        SameVariable[int],
+        PairBox,
+        Box,
     ],
     ids=lambda tp: re.sub(" at 0x[0-9a-f]+", "", repr(tp)),  # the same in each process of a run
 )
@@ -240,6 +272,22 @@ def test_unsupported(tp):
         output_type_of(tp)
 
     assert "output_type" == caught.value.parameter
+
+
+def test_reserved_names():
+    """No field may be called like a parameter of cattrs' functions, which take the names of fields as further ones."""
+    parameters = {
+        name
+        for function in (cattrs.gen.make_dict_structure_fn, cattrs.gen.make_dict_structure_fn_from_attrs)
+        for name in inspect.signature(function).parameters
+    }
+
+    assert {name for name in parameters if not name.startswith("_cattrs_")} - {"kwargs"} <= output_fields._RESERVED
+
+
+def test_the_type_argument_of_a_base():
+    """A class that inherits from a generic one checks the types that it gives that."""
+    assert ["$.content: expected an integer, got a string 'nope'"] == problems(IntBox, {"content": "nope"})
 
 
 def test_lax_models():
