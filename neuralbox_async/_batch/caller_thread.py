@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _RUNNER = "thread"
 _REFRESH_INTERVAL = 1.0  # seconds
+_NOTHING = object()
 _REENTRANT = "the iterator of the requests, or a function that the batch calls, reads results of this batch"
 
 
@@ -109,8 +110,10 @@ class CallerThread:
         The thread may be in the iterator, or in the user's own code, for long, and requests must not wait for that:
         the iterator may wait for the result of this request, while another thread waits for results.
         """
-        if function in self._last and (not self._reads or self._running):
-            return self._last[function]
+        if not self._reads or self._running:
+            last = self._last.get(function, _NOTHING)  # one step: the thread may be about to replace it
+            if last is not _NOTHING:
+                return last
         work = _Work(function)
         self._waiting.append(work)
         self._loop = asyncio.get_running_loop()

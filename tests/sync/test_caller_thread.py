@@ -170,9 +170,9 @@ def test_read_ahead(client, neuralbox_server):
             taken.append(number)
             yield f"text {number}"
 
+    neuralbox_server.delay(3, times=100)  # seconds: the requests after the first ones are in flight for so long
     with client.generate_many(prompts(), model="gpt-5", max_concurrency=3) as results:
         next(results)
-        neuralbox_server.delay(5, times=100)  # seconds; the next result may be one of them
         next(results)
         neuralbox_server.wait_until(lambda: neuralbox_server.in_flight == 3)
         assert len(taken) <= 2 + 2 * 3 + 3  # results were read; in flight or ready; read ahead
