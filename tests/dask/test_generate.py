@@ -174,6 +174,13 @@ def test_the_key_does_not_travel(batch_of, server):
     assert server.api_key.encode() not in pickle.dumps(batch._plan)
 
 
+class _NoPeers(dict[str, object]):
+    """The sessions of a coordinator whose process is gone."""
+
+    def get(self, *_: object) -> object:
+        raise ConnectionResetError("the worker is gone")
+
+
 def test_lost_coordinators(batch_of, server, journal, dask_client):
     """A coordinator that is lost is replaced, and no result with it."""
     cluster = dask_client.cluster
@@ -183,11 +190,12 @@ def test_lost_coordinators(batch_of, server, journal, dask_client):
         worker = next(worker for worker in cluster.workers.values() if worker.address == first)
         key = batch._coordinator._future.key
         service = worker.state.actors[key]
-        with service._lock:  # as if its process had been killed
-            service._closed = True
+        with service._lock:  # as if its process had been killed: calls that run in it have no reply either
+            service._peers = _NoPeers()
             service._journal.close()
             del worker.state.actors[key]
         results.extend(batch)
+        service._closed = True  # so that its thread ends
 
     assert {None} == {result.error_type for result in results}
     assert 400 == len({result.content for result in results}) == len(server.billed)
