@@ -3,6 +3,8 @@ Observers of calls: the protocol, and the events that they get.
 
 An event is a frozen value. No event holds the API key, or an error whose text may have parts of a response. Prompts and
 generated text are None, unless the observer has a true attribute *wants_content*.
+
+The events have no slots: attrs sets the attributes of a frozen value with slots one by one, in twice the time.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ that leaves the bill unknown; without being sent, because the batch ended.
 """
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class BatchInfo:
     """The batch of an event. *id*: unique in this process. *budget*: NeuralBox tokens, None without one."""
 
@@ -38,7 +40,7 @@ class BatchInfo:
     budget: int | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class CallInfo:
     """
     The call of an event: the same value in all its events.
@@ -63,7 +65,7 @@ class CallInfo:
     batch: BatchInfo | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class CallStarted:
     """A call began. *body*: the JSON object of the request, with the prompt; None unless the observer wants content."""
 
@@ -71,7 +73,7 @@ class CallStarted:
     body: Mapping[str, Any] | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class AttemptStarted:
     """An attempt began, the first, or another one after a `RetryScheduled`. *attempt*: its number, from 1."""
 
@@ -79,7 +81,7 @@ class AttemptStarted:
     attempt: int
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class ResponseReceived:
     """
     The head of a response arrived, of any status.
@@ -92,7 +94,7 @@ class ResponseReceived:
     response: ResponseInfo
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class ContentReceived:
     """
     Text of a stream arrived; pieces that arrive together are one event.
@@ -107,7 +109,7 @@ class ContentReceived:
     interval: float | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class RetryScheduled:
     """An attempt failed, and there will be another in *delay* seconds. *reason*: as *error_type* of `CallEnded`."""
 
@@ -118,7 +120,7 @@ class RetryScheduled:
     status_code: int | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class CallEnded:
     """
     A call ended. The last event of each call; for a stream, at its terminal event, when it is closed, or collected.
@@ -151,14 +153,14 @@ class CallEnded:
     error: NeuralBoxError | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class BatchStarted:
     """A batch was entered."""
 
     batch: BatchInfo
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class BatchItemStarted:
     """A batch began to process the item *index* (from 0): its request may have to wait for a rate limit."""
 
@@ -166,7 +168,7 @@ class BatchItemStarted:
     index: int
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class BatchItemEnded:
     """
     The item *index* has its outcome; an item that is invalid or cannot be sent has no `BatchItemStarted`.
@@ -181,7 +183,7 @@ class BatchItemEnded:
     error_type: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class BatchEnded:
     """
     A batch ended. *completed*, *failed*, *unresolved*, *skipped*: numbers of items; *unresolved* ones count as failed.
