@@ -25,6 +25,7 @@ class Budget:
     limit: int | None = None
     balance: int | None = None
     spent_before: int = 0
+    limited: bool = attrs.field(init=False)  # whether there is any limit
     spent: int = attrs.field(init=False)
     _unresolved: int = 0  # the price of requests that may have been billed without a response
     _unresolved_before: int = 0
@@ -38,11 +39,7 @@ class Budget:
 
     def __attrs_post_init__(self) -> None:
         self.spent = self.spent_before
-
-    @property
-    def limited(self) -> bool:
-        """Whether there is any limit."""
-        return self.limit is not None or self.balance is not None
+        self.limited = self.limit is not None or self.balance is not None
 
     @property
     def tightest(self) -> tuple[str, int, int, int]:

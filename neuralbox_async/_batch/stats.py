@@ -112,8 +112,10 @@ class BatchStats:
 
     def report_progress(self, *, force: bool = False) -> None:
         """Report the progress, some ten times a second at most unless *force*."""
+        if self._on_progress is None:
+            return
         now = time.monotonic()
-        if self._on_progress is None or (now - self._reported_at < _PROGRESS_INTERVAL and not force):
+        if now - self._reported_at < _PROGRESS_INTERVAL and not force:
             return
         self._reported_at = now
         try:
