@@ -18,6 +18,7 @@ from neuralbox_async._batch.notifier import Notifier
 from neuralbox_async._batch.request_state import RequestState
 from neuralbox_async._batch.results import last_error
 from neuralbox_async._errors import (
+    APIConnectionError,
     AuthenticationError,
     ClientClosedError,
     InsufficientTokensError,
@@ -340,10 +341,10 @@ class BatchRunner:
             self.stop(state.journal_error)
         if result is None:
             self.buffer.put(state.index, None)
-        elif result.error is not None and (refused := _refusal_of_the_client(result.error)) is not None:
+        elif result.error is not None and _concerns_the_client(result.error):
             self.buffer.put(state.index, None)
-            self.stop(refused)
-            raise refused
+            self.stop(result.error)
+            raise result.error
         else:
             self._deliver(result)
 
@@ -376,10 +377,12 @@ class BatchRunner:
             self._stop_sending(RunState.DRAINING, error)
 
 
-def _refusal_of_the_client(error: NeuralBoxError) -> InvalidParameterError | None:
-    """Return *error*, of a result, if it is about a parameter of the client: it is one error, not that of each row."""
+def _concerns_the_client(error: NeuralBoxError) -> bool:
+    """Return whether *error*, of a result, is about the client: it is one error, not that of each row."""
     # Not the error of a repair, behind which is a text that was paid for.
-    return error if isinstance(error, InvalidParameterError) and error.parameter in _CLIENT_PARAMETERS else None
+    if isinstance(error, APIConnectionError):
+        return not error.retryable and not error.request_sent  # such as a certificate that is not trusted
+    return isinstance(error, InvalidParameterError) and error.parameter in _CLIENT_PARAMETERS
 
 
 def _as_failure(error: BaseException) -> BaseException:
