@@ -103,15 +103,18 @@ class Budget:
 
     def settle(self, model: str, tokens: int | None) -> None:
         """Release one reservation: *tokens* were billed, None when that is unknown."""
-        price = self._left_without(model) if self._learning == model else self._prices.get(model, 0)
+        price = known = self._prices.get(model, 0)
         if self.limited:
-            self._reserved[model] -= 1
             if self._learning == model:
+                price = self._left_without(model)
                 self._learning = None
+            self._reserved[model] -= 1
         if tokens is None:
             self._unresolved += price
-        else:
+        elif tokens > known:
             self._spend(model, tokens)
+        else:
+            self.spent += tokens
 
     def add_unresolved(self, model: str, reserved: int | None) -> None:
         """Record that an earlier run may have been billed for *model*; it had *reserved* so many tokens."""

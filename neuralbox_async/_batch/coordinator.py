@@ -259,7 +259,7 @@ class Coordinator:
             except JournalError as refused:
                 error = refused
         self._settle(claim, result.tokens_used)
-        return self._lost(error)
+        return error if error is None else self._lost(error)
 
     async def failed(
         self, claim: Claim, result: BatchResult, generation_id: GenerationId | None
@@ -296,7 +296,8 @@ class Coordinator:
             self._budget.resolve(claim.unresolved.model, claim.unresolved.reserved, tokens_used)
         else:
             self._budget.settle(claim.model, tokens_used)
-        self._changed.notify_all()
+        if self._budget.limited:
+            self._changed.notify_all()
 
     # --------------------------------------------------------------------------------------------------- report, stop
 

@@ -274,11 +274,11 @@ class RequestState:
         if coordinator.has_journal and self._call is not None:
             masked, body = masking.mask_generation(generation, body, self._call.mask)
             recorded = result if masked is generation else attrs.evolve(result, generation=masked)
-        self._note(
-            await coordinator.completed(
-                self.claim, recorded, body, is_valid=is_valid, tokens_of_invalid=tokens_of_invalid
-            )
+        error = await coordinator.completed(
+            self.claim, recorded, body, is_valid=is_valid, tokens_of_invalid=tokens_of_invalid
         )
+        if error is not None:
+            self._note(error)
         return result
 
     async def _fail(self, error: NeuralBoxError, coordinator: RequestCoordinator) -> BatchResult:
