@@ -41,7 +41,8 @@ async def test_cancelled_tasks_get_nothing():
     other.cancel()
     handover.end()
     await asyncio.wait([cancelled, other])
-    assert cancelled.cancelled() and other.cancelled()
+    assert cancelled.cancelled()
+    assert other.cancelled()
 
 
 async def test_an_item_that_comes_with_a_cancellation_is_not_lost():
