@@ -1,4 +1,4 @@
-"""Messages in a dict of a blocking batch that are read from a database are read in the thread that reads the results."""
+"""Lazy messages in a dict of a blocking batch, as of a database, are read in the thread that reads the results."""
 
 from __future__ import annotations
 
