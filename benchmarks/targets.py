@@ -97,7 +97,8 @@ _STREAMS = (
     Target("tiny-events", "neuralbox-sync", "growth", 1.5),
 )
 _BATCHES = (
-    Target("batch", "neuralbox-batch", "cpu", 1.25, "neuralbox-semaphore"),
+    Target("batch", "neuralbox-batch", "cpu", 1.15, "neuralbox-semaphore"),
+    Target("batch", "neuralbox-batch-journal", "cpu", 1.3, "neuralbox-semaphore"),
     _nothing_lost("batch", "neuralbox-batch"),
     # A million requests may take 64 MB in total, so each half of 5,000 requests takes next to nothing.
     Target("batch", "neuralbox-batch", "memory", 64.0),

@@ -115,8 +115,6 @@ class _Form:
         return value.replace(self.text, _MASK)
 
     def mask_bytes(self, value: bytes) -> bytes:
-        if self.encoded not in value:
-            return value
         if self.is_word:
             return re.sub(rb"(?<!\w)%b(?!\w)" % re.escape(self.encoded), _MASK.encode(), value)
         return value.replace(self.encoded, _MASK.encode())
@@ -161,7 +159,8 @@ def _masked(value: object, forms: list[_Form]) -> object:
         return value
     if isinstance(value, bytes):
         for form in forms:
-            value = form.mask_bytes(value)
+            if form.encoded in value:  # here, because most values have none: a call of each form would take longer
+                value = form.mask_bytes(value)
         return value
     if _is_mapping(value):
         members = {_masked(name, forms): _masked(item, forms) for name, item in value.items()}

@@ -57,6 +57,10 @@ class CallerKey:
     async def __call__(self) -> str:
         call, batch = current_call.get(), current_batch.get()
         caller = batch if call is None or call.done else call  # the call that entered the batch is done
+        if caller is batch and self.is_awaited:
+            # In effect an async function, of which the batch has no last result to use while the thread is busy: its
+            # iterator may wait for the result of this request.
+            caller = None
         result = self.call() if caller is None else await caller.run_in_caller(self.call)
         return cast("str", await cast("Awaitable[object]", result) if isinstance(result, Awaitable) else result)
 

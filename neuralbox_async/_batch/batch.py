@@ -33,7 +33,8 @@ class AsyncBatch(AsyncOnly, AsyncIterationOnly, Generic[T]):
     is there, failures included. Leaving early cancels the requests in flight; `report` counts them, and results that
     were not read can be read afterwards. A read that is cancelled loses nothing, and any number of tasks may read.
 
-    Reading raises the error of the iterator of the requests or of *on_progress*, after the last result.
+    Reading raises the error of the iterator of the requests or of *on_progress*, after the last result; also one that
+    every connection of the client would have, such as a certificate that is not trusted.
     """
 
     def __init__(

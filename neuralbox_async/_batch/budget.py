@@ -25,6 +25,7 @@ class Budget:
     limit: int | None = None
     balance: int | None = None
     spent_before: int = 0
+    limited: bool = attrs.field(init=False)  # whether there is any limit
     spent: int = attrs.field(init=False)
     _unresolved: int = 0  # the price of requests that may have been billed without a response
     _unresolved_before: int = 0
@@ -38,11 +39,7 @@ class Budget:
 
     def __attrs_post_init__(self) -> None:
         self.spent = self.spent_before
-
-    @property
-    def limited(self) -> bool:
-        """Whether there is any limit."""
-        return self.limit is not None or self.balance is not None
+        self.limited = self.limit is not None or self.balance is not None
 
     @property
     def tightest(self) -> tuple[str, int, int, int]:
@@ -106,15 +103,18 @@ class Budget:
 
     def settle(self, model: str, tokens: int | None) -> None:
         """Release one reservation: *tokens* were billed, None when that is unknown."""
-        price = self._left_without(model) if self._learning == model else self._prices.get(model, 0)
+        price = known = self._prices.get(model, 0)
         if self.limited:
-            self._reserved[model] -= 1
             if self._learning == model:
+                price = self._left_without(model)
                 self._learning = None
+            self._reserved[model] -= 1
         if tokens is None:
             self._unresolved += price
-        else:
+        elif tokens > known:
             self._spend(model, tokens)
+        else:
+            self.spent += tokens
 
     def add_unresolved(self, model: str, reserved: int | None) -> None:
         """Record that an earlier run may have been billed for *model*; it had *reserved* so many tokens."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import suppress
 from types import GeneratorType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from neuralbox_async._batch.inputs import END, ItemReader
 from neuralbox_async._lazy_imports import anyio, asyncio
@@ -22,6 +22,24 @@ if TYPE_CHECKING:
     from neuralbox_async._batch.results import ResultBuffer
 
 _INTERRUPTED = "the iterator of the requests ended after an interrupt: it may not have been read to its end"
+
+
+def lazy_messages(item: object) -> Iterable[object] | None:
+    """Return the messages in *item*, a dict, if they are read when they are iterated over, such as a queryset."""
+    messages: object = cast("dict[str, object]", item).get("messages") if isinstance(item, dict) else None
+    if messages is None or isinstance(messages, str | list | tuple | Mapping) or hasattr(messages, "model_dump"):
+        return None
+    return cast("Iterable[object]", messages) if isinstance(messages, Iterable) else None
+
+
+class _Unreadable:
+    """Messages whose iterator raised *error*."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __iter__(self) -> Iterator[object]:
+        raise self._error
 
 
 class CallerItems(ItemReader):
@@ -120,8 +138,21 @@ class CallerItems(ItemReader):
                 self._interrupted = not self._read  # a generator that an exception has left is at its end
                 raise
         if self._read:
+            self._read_messages()
             self._pass_on()
         self.wake()
+
+    def _read_messages(self) -> None:
+        """Read the messages of the item as a list if they are lazy: their code belongs to this thread as well."""
+        if (messages := lazy_messages(self._read[0])) is None:
+            return
+        # None until all are read: after an interrupt, the iterator would have only the rest of them.
+        item = {**cast("Mapping[str, Any]", self._read[0]), "messages": ()}
+        self._read[0] = item
+        try:
+            item["messages"] = list(messages)
+        except Exception as error:  # noqa: BLE001 - of the user's own code: it is that of the request
+            item["messages"] = _Unreadable(error)
 
     def _pass_on(self) -> None:
         is_end = self._read[0] is END

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from neuralbox_async._batch.caller_items import CallerItems
+from neuralbox_async._batch.caller_items import CallerItems, lazy_messages
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._batch.inputs import check_iterable
 from neuralbox_async._lazy_imports import anyio, asyncio
@@ -48,8 +48,9 @@ class CallerThread:
         check_iterable(requests)
         self._items: CallerItems | None = None
         self.requests: Requests = requests
-        # The iterator of a list is no code of the user: no thread needs to read it.
-        if not isinstance(requests, list | tuple | AsyncIterable):
+        # The iterator of a list is no code of the user: no thread needs to read it, unless it has lazy messages.
+        is_plain = isinstance(requests, list | tuple) and not any(map(lazy_messages, requests))
+        if not (is_plain or isinstance(requests, AsyncIterable)):
             self.requests = self._items = CallerItems(requests, self._wake_reader)
         self._on_progress: Any = on_progress
         self._on_unknown: Any = on_unknown

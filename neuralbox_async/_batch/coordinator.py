@@ -66,6 +66,8 @@ class Coordinator:
         self, journal: Journal | None, budget: Budget, pacer: Pacer, on_limit: Callable[[float | None], None]
     ) -> None:
         self._journal, self._budget, self._pacer, self._on_limit = journal, budget, pacer, on_limit
+        self.has_journal = journal is not None
+        """Whether there is a journal to be synced."""
         self._changed = Notifier()
         self._sending = True
         self.postponed = 0  # requests that wait to be sent again; they go first
@@ -144,6 +146,9 @@ class Coordinator:
         """
         if claim.is_pending:
             self._budget.begin_retrieval()
+            return None
+        if not self._budget.limited:
+            await self._start()
             return None
         await self._reserve(claim.model)
         return await self._start_reserved(claim.model, again=False)
@@ -254,7 +259,7 @@ class Coordinator:
             except JournalError as refused:
                 error = refused
         self._settle(claim, result.tokens_used)
-        return self._lost(error)
+        return error if error is None else self._lost(error)
 
     async def failed(
         self, claim: Claim, result: BatchResult, generation_id: GenerationId | None
@@ -291,7 +296,8 @@ class Coordinator:
             self._budget.resolve(claim.unresolved.model, claim.unresolved.reserved, tokens_used)
         else:
             self._budget.settle(claim.model, tokens_used)
-        self._changed.notify_all()
+        if self._budget.limited:
+            self._changed.notify_all()
 
     # --------------------------------------------------------------------------------------------------- report, stop
 
@@ -316,11 +322,6 @@ class Coordinator:
         """Admit nothing more."""
         self._sending = False
         self._changed.notify_all()
-
-    @property
-    def has_journal(self) -> bool:
-        """Whether there is a journal to be synced."""
-        return self._journal is not None
 
     def sync(self) -> None:
         """

@@ -58,7 +58,7 @@ class RequestDefaults:
             return item
         if isinstance(item, str):
             # Not by way of a dict, which takes twice as long: most items are prompts (benchmark scenario `batch`).
-            model = cast("str", self.model)  # the request raises the error if it is None
+            model: Any = self.model  # the request raises the error if it is None
             return GenerateRequest(
                 model, item, system=self.system, temperature=self.temperature, max_tokens=self.max_tokens
             )

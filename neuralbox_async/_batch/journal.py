@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from neuralbox_async._errors import NeuralBoxError
 
 _CACHED_NUMBERS: Final = 1000
+_NEW: Final = (KeyStatus.NEW, None, False, ())  # of a key that no run has sent
 _MAX_DIGITS: Final = 19  # of a number of 64 bits
 
 # The most frequent lines are recognised by their beginning; all others, and lines that a user edited, are parsed.
@@ -288,6 +289,8 @@ class Journal:
         """
         digest = digest_of(key.encode())
         marked = self._index.mark(digest, CLAIMED_BIT)
+        if not marked:
+            return _NEW
         if marked & CLAIMED_BIT:
             return None
         status = KeyStatus(marked & STATUS_BITS)

@@ -120,7 +120,8 @@ class JournalFile:
         Then, with *retry*, the line is tried again before the next one and when the file is closed.
         """
         try:
-            self._append_unwritten()
+            if self._unwritten:
+                self._append_unwritten()
             self._append(line)
         except OSError as error:
             if retry:

@@ -36,7 +36,7 @@ def start(key: str, idempotency_key: str, model: str, reserved: int | None, requ
 
 def pending(key: str, generation_id: GenerationId) -> bytes:
     """Return the line for a *key* that the API accepted and has not finished."""
-    return _encoded({"event": "pending", "key": key, "at": _now(), "id": generation_id}) + b"\n"
+    return _encoded({"event": "pending", "key": key, "at": float(_now()), "id": generation_id}) + b"\n"
 
 
 def done(
@@ -78,7 +78,7 @@ def failed(
     key: str, error: NeuralBoxError, generation_id: GenerationId | None, *, attempts: int, elapsed: float
 ) -> bytes:
     """Return the line for a *key* without a generation, with the text that had arrived; *generation_id* if known."""
-    facts = {"event": "failed", "key": key, "at": _now(), "attempts": attempts, "elapsed": round(elapsed, 3)}
+    facts = {"event": "failed", "key": key, "at": float(_now()), "attempts": attempts, "elapsed": round(elapsed, 3)}
     failure = {"error_type": type(error).__name__, "message": error.message, "billed": error.billed}
     accepted = {} if (known := usable_id(generation_id)) is None else {"id": known}
     return _encoded({**facts, **failure, **accepted, **_response_in(error)}) + b"\n"
@@ -151,5 +151,7 @@ def _encoded(members: Mapping[str, object]) -> bytes:
         return json.dumps(members).encode()
 
 
-def _now() -> float:
-    return round(time.time(), 3)
+def _now() -> str:
+    """Return the Unix time as a JSON number. Not from a float, whose conversion is 2 % of a request."""
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{seconds}.{milliseconds:03}"

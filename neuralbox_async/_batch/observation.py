@@ -22,12 +22,15 @@ class BatchObservation:
         self._observers = observers
         self._info: BatchInfo | None = None  # once it has begun; None again at its end
         self._budget = budget
+        self.running = False
+        """Whether anything is observed now: it has begun, has not ended, and has observers."""
 
     def begin(self, executor: Executor) -> Executor:
         """Report the beginning. Return an executor whose calls belong to the batch."""
         if not self._observers:
             return executor
         self._info = info = BatchInfo(id=new_id(), budget=self._budget)
+        self.running = True
         self._notify(BatchStarted(batch=info))
         return attrs.evolve(executor, monitor=attrs.evolve(executor.monitor, batch=info))
 
@@ -65,7 +68,7 @@ class BatchObservation:
         """Report the end of the batch. Idempotent."""
         if self._info is None:
             return
-        info, self._info = self._info, None
+        info, self._info, self.running = self._info, None, False
         stopped_by = report.stopped_by
         self._notify(
             BatchEnded(

@@ -150,22 +150,22 @@ class RequestState:
     async def _generate(self, executor: Executor, options: CallOptions, coordinator: RequestCoordinator) -> Generation:
         """Return the generation. Raises `NeuralBoxError`; `RateLimitError` when the request was refused, not run."""
         self._call = call = Call(self.wire, options, time_after(options.timeout))
-        if self.claim.is_pending:
-            return await self._run_call(executor, call, coordinator)
-        call.record = record = CallRecord(executor.monitor, self.wire, executor.base_url)
-        with record, record.as_parent():
-            generation = await self._run_call(executor, call, coordinator)
-        record.complete(generation)
-        return generation
-
-    async def _run_call(self, executor: Executor, call: Call, coordinator: RequestCoordinator) -> Generation:
         if self.claim.unresolved is not None and self.claim.is_pending:
             generation = Generation(id=self.claim.unresolved.generation_id, status="pending")
             await self._accept(call, generation, coordinator)
             return await self._wait(executor, generation, call, immediately=True)
-        generation = await self._post(executor, call, coordinator)
-        if generation.finished:
-            return generation
+        call.record = record = CallRecord(executor.monitor, self.wire, executor.base_url)
+        with record:
+            generation = await self._post(executor, call, coordinator)
+            if not generation.finished:
+                with record.as_parent():
+                    generation = await self._accept_and_wait(generation, executor, call, coordinator)
+        record.complete(generation)
+        return generation
+
+    async def _accept_and_wait(
+        self, generation: Generation, executor: Executor, call: Call, coordinator: RequestCoordinator
+    ) -> Generation:
         if usable_id(generation.id) is None:
             msg = "a pending generation without an id cannot be waited for"
             raise call.annotate(ResponseError(msg, path="$.id", body=self._body, text=generation.content))
@@ -210,6 +210,8 @@ class RequestState:
 
     async def _send(self, coordinator: RequestCoordinator) -> None:
         self._move(_SENT)
+        if not coordinator.has_journal:
+            return
         try:
             await coordinator.sent(self.claim, self.wire.headers["Idempotency-Key"], self.reserved)
         except JournalError as error:
@@ -272,11 +274,11 @@ class RequestState:
         if coordinator.has_journal and self._call is not None:
             masked, body = masking.mask_generation(generation, body, self._call.mask)
             recorded = result if masked is generation else attrs.evolve(result, generation=masked)
-        self._note(
-            await coordinator.completed(
-                self.claim, recorded, body, is_valid=is_valid, tokens_of_invalid=tokens_of_invalid
-            )
+        error = await coordinator.completed(
+            self.claim, recorded, body, is_valid=is_valid, tokens_of_invalid=tokens_of_invalid
         )
+        if error is not None:
+            self._note(error)
         return result
 
     async def _fail(self, error: NeuralBoxError, coordinator: RequestCoordinator) -> BatchResult:

@@ -160,13 +160,13 @@ class ResultBuffer:
         """Add the result of the request at *index*; None if it has no result."""
         if result is None:
             self._capacity += 1
+        elif self._early is None:
+            self.ready.append(result)
         if self._early is not None:
             self._early[index] = result
             while self._next in self._early:
                 self._append(self._early.pop(self._next))
                 self._next += 1
-        else:
-            self._append(result)
 
     def pop(self) -> BatchResult | None:
         """Remove and return the next result that is ready, if any."""

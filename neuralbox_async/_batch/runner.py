@@ -1,8 +1,8 @@
 """
 The supervisor of a batch: one coroutine that holds a task group from the first request to the last result.
 
-The supervisor takes requests, one by one, and passes them through a memory object stream to at most *max_in_flight*
-workers, which run them to completion. Results leave through a `ResultBuffer`, so the user may read from any task.
+The supervisor takes requests, one by one, and passes them to at most *max_in_flight* workers, which run them to
+completion. Results leave through a `ResultBuffer`, so the user may read from any task.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from neuralbox_async._batch.coordinator import NotAdmittedError
 from neuralbox_async._batch.errors import BudgetReachedError, JournalError, RequestChangedError
+from neuralbox_async._batch.handover import Handover
 from neuralbox_async._batch.inputs import END
 from neuralbox_async._batch.notifier import Notifier
 from neuralbox_async._batch.request_state import RequestState
 from neuralbox_async._batch.results import last_error
 from neuralbox_async._errors import (
+    APIConnectionError,
     AuthenticationError,
     ClientClosedError,
     InsufficientTokensError,
@@ -29,7 +31,6 @@ from neuralbox_async._lazy_imports import anyio, asyncio
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
-    from anyio.streams.memory import MemoryObjectReceiveStream
 
     from neuralbox_async._batch.coordinator import Coordinator
     from neuralbox_async._batch.inputs import InputReader
@@ -91,6 +92,7 @@ class BatchRunner:
         self._state = _RUNNING
         self._failure: BaseException | None = None  # of the user's code: raised after the last result
         self._capacity_changed, self._results_changed = Notifier(), Notifier()
+        self._states: Handover[RequestState] = Handover()
         self._results_final, self._closed = anyio.Event(), anyio.Event()
         self._scope = anyio.CancelScope()
         self._workers = self._busy_workers = self._passed = 0
@@ -123,16 +125,15 @@ class BatchRunner:
 
     async def _take_and_process(self) -> None:
         """Take all requests, and wait until the workers have completed them."""
-        send, receive = anyio.create_memory_object_stream[RequestState](self._max_in_flight)
-        with receive:
-            async with anyio.create_task_group() as workers:
-                with send:
-                    try:
-                        while (state := await self._take()) is not None:
-                            send.send_nowait(state)
-                            self._assign_worker(workers, receive)
-                    except BaseException as error:  # noqa: BLE001 - of the user's own code
-                        self._fail_unless_ending(error)
+        async with anyio.create_task_group() as workers:
+            try:
+                while (state := await self._take()) is not None:
+                    self._states.put(state)
+                    self._assign_worker(workers)
+            except BaseException as error:  # noqa: BLE001 - of the user's own code
+                self._fail_unless_ending(error)
+            finally:
+                self._states.end()
 
     async def _end(self) -> None:
         try:
@@ -305,16 +306,16 @@ class BatchRunner:
 
     # --------------------------------------------------------------------------------------------------------- working
 
-    def _assign_worker(self, workers: TaskGroup, receive: MemoryObjectReceiveStream[RequestState]) -> None:
+    def _assign_worker(self, workers: TaskGroup) -> None:
         """Have a worker for the request that was passed: one that waits, or a new one."""
         self._busy_workers += 1
         if self._busy_workers > self._workers:
             self._workers += 1
-            workers.start_soon(self._work, receive)
+            workers.start_soon(self._work)
 
-    async def _work(self, receive: MemoryObjectReceiveStream[RequestState]) -> None:
+    async def _work(self) -> None:
         try:
-            async for state in receive:
+            while (state := await self._states.take()) is not None:
                 await self._process(state)
                 self._busy_workers -= 1
                 self._capacity_changed.notify_all()
@@ -340,10 +341,10 @@ class BatchRunner:
             self.stop(state.journal_error)
         if result is None:
             self.buffer.put(state.index, None)
-        elif (refused := _refusal_of_the_client(result)) is not None:
+        elif result.error is not None and _concerns_the_client(result.error):
             self.buffer.put(state.index, None)
-            self.stop(refused)
-            raise refused
+            self.stop(result.error)
+            raise result.error
         else:
             self._deliver(result)
 
@@ -376,10 +377,12 @@ class BatchRunner:
             self._stop_sending(RunState.DRAINING, error)
 
 
-def _refusal_of_the_client(result: BatchResult) -> InvalidParameterError | None:
-    """Return the error of *result* if it is about a parameter of the client: it is one error, not that of each row."""
-    error = result.error  # not the error of a repair, behind which is a text that was paid for
-    return error if isinstance(error, InvalidParameterError) and error.parameter in _CLIENT_PARAMETERS else None
+def _concerns_the_client(error: NeuralBoxError) -> bool:
+    """Return whether *error*, of a result, is about the client: it is one error, not that of each row."""
+    # Not the error of a repair, behind which is a text that was paid for.
+    if isinstance(error, APIConnectionError):
+        return not error.retryable and not error.request_sent  # such as a certificate that is not trusted
+    return isinstance(error, InvalidParameterError) and error.parameter in _CLIENT_PARAMETERS
 
 
 def _as_failure(error: BaseException) -> BaseException:

@@ -63,7 +63,8 @@ class BatchStats:
     def begin(self, state: RequestState) -> None:
         """Count *state*, which a worker begins to process."""
         self._in_progress += 1
-        self.observation.begin_item(state.index)
+        if self.observation.running:
+            self.observation.begin_item(state.index)
 
     def end(self, state: RequestState, result: BatchResult | None) -> None:
         """Count the end of *state*'s processing, whatever its outcome; *result*: None without one."""
@@ -78,7 +79,8 @@ class BatchStats:
 
     def add(self, result: BatchResult) -> None:
         """Count *result*."""
-        self.observation.end_item(result)
+        if self.observation.running:
+            self.observation.end_item(result)
         if result.error is None:
             self._completed += 1
             return
@@ -112,8 +114,10 @@ class BatchStats:
 
     def report_progress(self, *, force: bool = False) -> None:
         """Report the progress, some ten times a second at most unless *force*."""
+        if self._on_progress is None:
+            return
         now = time.monotonic()
-        if self._on_progress is None or (now - self._reported_at < _PROGRESS_INTERVAL and not force):
+        if now - self._reported_at < _PROGRESS_INTERVAL and not force:
             return
         self._reported_at = now
         try:

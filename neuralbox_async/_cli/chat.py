@@ -193,9 +193,8 @@ class Chat:
             case "/save", _:
                 print_error("neuralbox: name the file: /save FILE")
             case _:
-                print_error(
-                    printable_line(f"neuralbox: {line.strip()} is no command of the chat, and was not sent; /help")
-                )
+                unknown = f"neuralbox: {line.strip()} is no command of the chat, and was not sent; /help shows them all"
+                print_error(printable_line(unknown))
 
     def _save(self, path: str) -> None:
         messages = [{"role": message.role, "content": message.content} for message in self._system + self._messages]

@@ -119,12 +119,14 @@ class CSVRows:
         if repeated := sorted({column for column in columns if column and columns.count(column) > 1}):
             raise InvalidRowError(f"the header has the column {repeated[0]!r} twice")
         if missing := sorted(self._required - set(columns)):
-            known = ", ".join(map(repr, columns))
-            raise InvalidRowError(
-                f"the column {missing[0]!r} is missing (columns: {known}); --template makes prompts from any columns"
-            )
+            advice = "; --template makes prompts from any columns" if self._required <= set(PROMPT_FIELDS) else ""
+            raise InvalidRowError(f"{_missing(missing[0], columns)}{advice}")
         if missing := sorted(self._noted - set(columns)):
-            raise InvalidRowError(f"the column {missing[0]!r} is missing (columns: {', '.join(map(repr, columns))})")
+            raise InvalidRowError(_missing(missing[0], columns))
+
+
+def _missing(column: str, columns: Iterable[str]) -> str:
+    return f"the column {column!r} is missing (columns: {', '.join(map(repr, columns))})"
 
 
 def member(row: dict[str, Any], column: str) -> Any:

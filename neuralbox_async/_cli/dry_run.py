@@ -55,7 +55,7 @@ def _cost(left: Iterator[GenerateRequest], client_options: dict[str, Any]) -> st
         with spinner("asking for prices and the balance"):
             estimate, balance = anyio.run(_estimate, left, client_options)
     except NeuralBoxError as error:
-        return f"The cost is unknown: {error_line(error).removeprefix('neuralbox: ')}."
+        return f"The cost is unknown: {error_line(error).removeprefix('neuralbox: ').rstrip('.')}."
     cost, most = estimate.token_cost, estimate.max_token_cost
     at_most = f", at most {counted(most, 'token')}" if most > cost else ""
     return f"Estimated cost: {counted(cost, 'token')}{at_most}. Balance: {counted(balance.token_balance, 'token')}."

@@ -133,14 +133,16 @@ def _delimiter(file: BinaryIO, delimiters: str, columns: frozenset[str]) -> tupl
     """
     Return whether the first line only names the delimiter, and the delimiter.
 
-    Otherwise it is the one of *delimiters* that separates the columns in the header; the first if that is not clear.
+    Otherwise it is the one of *delimiters* that separates the columns in the header; the most frequent one if they are
+    not there.
     """
     start = file.tell()
     header, _ = _first_line(file)
     file.seek(start)
     if separator := _SEPARATOR.fullmatch(header):
         return True, separator[1] or "\t"  # the line is stripped of blanks
-    return False, next((one for one in delimiters if one in header and _is_header(header, one, columns)), delimiters[0])
+    separating = (one for one in delimiters if one in header and _is_header(header, one, columns))
+    return False, next(separating, max(delimiters, key=header.count))
 
 
 def _line_rows(file: BinaryIO, file_format: Format) -> Iterator[Row]:

@@ -147,7 +147,7 @@ class TestTemplate:
 
         assert 2 == done.status
         assert "the column 'w" in done.error_line
-        assert "is missing (columns: 'word')" in done.error_line
+        assert "is missing (columns: 'word') (see neuralbox batch --help)" in done.error_line
         assert () == server.requests
 
     def test_unknown_member(self, batch, server):
@@ -222,7 +222,8 @@ class TestInvalidRows:
         [
             ("", "the header is missing"),
             ("a,b,a\n1,2,3\n", "the header has the column 'a' twice"),
-            ("a,b\n1,2\n", "the column 'prompt' is missing (columns: 'a', 'b')"),
+            ("a,b\n1,2\n", "the column 'prompt' is missing (columns: 'a', 'b'); --template makes prompts from any"),
+            ("a;b c,d;e\n1;2;3\n", "the column 'prompt' is missing (columns: 'a', 'b c,d', 'e'); --template"),
             ('"a', "the header is not valid CSV"),
         ],
     )

@@ -39,6 +39,14 @@ def test_no_key(batch):
     assert "The cost is unknown: no API key" in done.out
 
 
+def test_a_message_of_the_server(batch, server, monkeypatch):
+    """A message of the server that is a sentence gets no second full stop."""
+    monkeypatch.setenv("NEURALBOX_API_KEY", "nb_another_key")
+    done = batch("a\n", "--dry-run")
+    assert "The cost is unknown: 401 " in done.out
+    assert ".." not in done.out.rpartition("The cost is unknown")[2]
+
+
 def test_earlier_runs(batch, server):
     """Rows that the journal has as completed are counted, and not shown."""
     batch(TABLE, *OPTIONS, "--limit", "3", name="in.csv")

@@ -12,7 +12,7 @@ from aioresponses import aioresponses
 from fault_server import respond_to_each
 from outcomes import COMPLETE, URLOnly, assert_never_sent, generate, stream
 
-from neuralbox_async import InvalidParameterError, NeuralBoxError
+from neuralbox_async import APIConnectionError, InvalidParameterError, NeuralBoxError
 from neuralbox_async.testing import FakeTransport
 from neuralbox_sync import NeuralBox
 
@@ -110,6 +110,18 @@ async def test_a_name_of_this_machine_that_resolves_elsewhere(server, connect, m
 
     assert "localhost is not this machine, and NEURALBOX_LOOPBACK_ONLY is set" in outcome.error.message
     assert [] == server.connections
+
+
+async def test_a_batch_of_which_no_request_can_be_sent(connect, monkeypatch):
+    """What prevents each connection, and no retry would change, is one error of the reader, not one of each row."""
+    monkeypatch.setattr("neuralbox_async._http.resolver._getaddrinfo", lambda *_: [(2, 1, 6, "", ("0.0.0.0", 9))])
+    read = []
+    client = connect(URLOnly("https://localhost:9/v2"))
+    async with client.generate_many(map(str, range(20)), model="gpt-5") as results:
+        with pytest.raises(APIConnectionError, match="is not this machine, and NEURALBOX_LOOPBACK_ONLY") as caught:
+            read += [result async for result in results]
+
+    assert (caught.value, 0, []) == (results.report.stopped_by, results.report.failed, read)
 
 
 async def test_this_machine(server, connect):

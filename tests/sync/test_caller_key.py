@@ -96,8 +96,16 @@ def test_a_slow_iterator(make, key, neuralbox_server):
         assert 2 == len(list(results))
 
 
-def test_a_slow_iterator_and_two_readers(make, key, neuralbox_server):
-    """The same while another thread waits for results: the iterator may wait for the result of a request."""
+@pytest.mark.parametrize("is_awaitable", [False, True], ids=["string", "awaitable"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_slow_iterator_and_more_readers(make, neuralbox_server, count, is_awaitable):
+    """The same while another thread waits for results, and if the function returns something to await each time."""
+
+    async def read():
+        return neuralbox_server.api_key
+
+    def key():
+        return read() if is_awaitable else neuralbox_server.api_key
 
     def prompts():
         yield "a"
@@ -105,8 +113,8 @@ def test_a_slow_iterator_and_two_readers(make, key, neuralbox_server):
         yield "b"
 
     results = []
-    with make(lambda: neuralbox_server.api_key).generate_many(prompts(), model="gpt-5") as batch:
-        readers = [threading.Thread(target=lambda: results.extend(batch)) for _ in range(2)]
+    with make(key).generate_many(prompts(), model="gpt-5") as batch:
+        readers = [threading.Thread(target=lambda: results.extend(batch)) for _ in range(count)]
         for reader in readers:
             reader.start()
         for reader in readers:
