@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from neuralbox_async._batch.errors import BatchStateError
+from neuralbox_async._cluster.tables import frame_with_columns
 from neuralbox_async.dask._coordinator import CoordinatorActor
 from neuralbox_async.dask._library import dask, distributed, optional
-from neuralbox_async.dask._tasks import dicts_of, frame_of, results_of, run_frame, run_partition, with_columns
+from neuralbox_async.dask._tasks import dicts_of, frame_of, results_of, run_frame, run_partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,7 +169,7 @@ class DaskBatch:
         if not self._is_frame:
             raise BatchStateError("the rows are no DataFrame: use to_bag()")
         typed = self._plan.worker.output_type is not None
-        meta = with_columns(self._rows._meta, [], typed=typed)  # noqa: SLF001 - Dask's own name for an empty partition
+        meta = frame_with_columns(self._rows._meta, [], typed=typed)  # noqa: SLF001 - Dask's own name for an empty partition
         parts = [dask.delayed(frame_of)(future) for future in self._all_futures()]
         # Dask would make strings of all objects, and values of the output type are objects.
         with dask.config.set({"dataframe.convert-string": False}):

@@ -169,6 +169,7 @@ IMPORTS = {
     "neuralbox_sync": {PUBLIC, "web"},
     "otel": {PUBLIC},
     "dask": {"_batch", "_cluster", "_errors", "_logging", "_options", "_types", "_validation"},
+    "ray": {"_batch", "_cluster", "_errors", "_logging", "_validation"},
     "gateway": {PUBLIC},
     "_cli": {PUBLIC, "gateway", "neuralbox_sync", "testing"},
     "__main__": {"_cli"},
