@@ -212,5 +212,9 @@ def generate(
             enable_true_multi_threading=True,
         ),
         num_cpus=num_cpus,
-        scheduling_strategy="SPREAD",
+        ray_remote_args_fn=_remote_args,
     )
+
+
+def _remote_args() -> dict[str, Any]:
+    return {"scheduling_strategy": "SPREAD"}  # so that the loss of a node is the loss of few workers

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from journals import entries
@@ -98,6 +99,11 @@ def check(server, rows, unresolved):
     return done
 
 
+def show(figures):
+    """Print *figures*, for the reader of the run's output (`-s`)."""
+    sys.stdout.write(f"{figures}\n")
+
+
 def check_second_run(cluster, server, journal, done):
     """Run again: nothing is paid that was done."""
     before = len(server.billed)
@@ -118,19 +124,15 @@ def test_removed_nodes(cluster, server, journal, seed):
     nodes = list(cluster.worker_nodes)
     victims = moves.sample(nodes, 2)
     process = start(cluster, server, journal, moves.choice(victims).node_id)
-
-    def remove_nodes():
+    with ThreadPoolExecutor(1) as executor:
+        outcome = executor.submit(outcome_of, process)
         for moment, victim in zip(moments, victims, strict=True):
-            server.wait_until(lambda moment=moment: len(server.billed) >= moment, TIMEOUT)
+            server.wait_until(lambda moment=moment: len(server.billed) >= moment or outcome.done(), TIMEOUT)
             cluster.remove_node(victim, allow_graceful=False)
             cluster.add_node(**NODE)
-
-    remover = threading.Thread(target=remove_nodes)
-    remover.start()
-    rows, unresolved = outcome_of(process)
-    remover.join()
+        rows, unresolved = outcome.result()
     done = check(server, rows, unresolved)
-    print(f"removed at {moments}: billed {len(server.billed)}, done {len(done)}, unresolved {len(unresolved)}")
+    show(f"removed at {moments}: billed {len(server.billed)}, done {len(done)}, unresolved {len(unresolved)}")
     check_second_run(cluster, server, journal, done)
 
 
@@ -147,6 +149,6 @@ def test_killed_drivers(cluster, server, journal, seed):
     started = {entry.key for entry in entries(journal, "start")}
     rows, unresolved = outcome_of(start(cluster, server, journal))
     done = check(server, rows, unresolved)
-    print(f"killed at {moment}: started {len(started)}, billed {len(server.billed)}, unresolved {len(unresolved)}")
+    show(f"killed at {moment}: started {len(started)}, billed {len(server.billed)}, unresolved {len(unresolved)}")
     assert unresolved <= {entry.key for entry in entries(journal, "start")}
     check_second_run(cluster, server, journal, done)
