@@ -90,15 +90,26 @@ class DaskBatch:
     def __next__(self) -> RowResult:
         """Return the next result."""
         while not self._ready:
-            if self._failure is not None:
-                raise self._failure
-            self._submit_more()
-            if not self._futures:
+            if (results := self.next_partition()) is None:
                 raise StopIteration
-            future = next(self._completed)
-            self._futures.discard(future)
-            self._ready.extend(self._value_of(future))
+            self._ready.extend(results)
         return self._ready.popleft()
+
+    def next_partition(self) -> list[RowResult] | None:
+        """Return the results of the next task that completes; None at the end. Instead of iterating, not as well."""
+        if self._failure is not None:
+            raise self._failure
+        self._submit_more()
+        if not self._futures:
+            return None
+        future = next(self._completed)
+        self._futures.discard(future)
+        return self._value_of(future)
+
+    def stop(self) -> None:
+        """Let nothing more be sent. The results of what is in flight still come; other rows have an error."""
+        self._partitions = iter(())
+        self._coordinator.stop_sending()
 
     def _value_of(self, future: Any) -> list[RowResult]:
         try:

@@ -82,6 +82,10 @@ class CoordinatorActor:
     def _dataset(self) -> str:
         return f"neuralbox-coordinator-{self._plan.run}"
 
+    def stop_sending(self) -> None:
+        """Let nothing more be sent, without waiting for the coordinator."""
+        self._actor.stop()
+
     def stop(self, *, early: bool) -> None:
         """Let nothing more be sent. If *early*, wait a while for the outcomes of what is in flight."""
         self._ended.set()

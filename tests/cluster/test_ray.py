@@ -188,6 +188,7 @@ def test_lost_clusters(ray, journal):
         assert handle.actor.finish()
         ray.is_running = False
     ray.is_running = True
+    ray.actors.clear()
     with RayBatch(**options_of(journal)) as batch:
         (handle,) = ray.actors.values()
         assert handle.actor.finish()
