@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from neuralbox_async._batch.errors import BatchStateError, JournalLockedError
-from neuralbox_async._cluster.service import CoordinatorService
+from neuralbox_async._cluster.guarded_service import GuardedService
 from neuralbox_async._errors import NeuralBoxError
 from neuralbox_async._logging import logger
 from neuralbox_async.dask._tasks import CoordinatorPlugin
@@ -62,7 +62,7 @@ class CoordinatorActor:
         self._count += 1
         options = attrs.evolve(self._plan.service, restarted=restarted)
         future = self._client.submit(
-            CoordinatorService,
+            GuardedService,
             options,
             actor=True,
             key=f"neuralbox-coordinator-{self._plan.run}-{self._count}",
@@ -72,7 +72,10 @@ class CoordinatorActor:
             if self._ended.wait(_POLL_INTERVAL):
                 future.cancel()
                 raise BatchStateError("the batch was left")
-        self._future, self._actor = future, future.result()
+        actor = future.result()
+        if (failure := actor.failure().result(timeout=_CALL_TIMEOUT)) is not None:
+            raise failure
+        self._future, self._actor = future, actor
         # So that the actor outlives this program, until the workers have reported what is in flight.
         self._client.publish_dataset(future, name=self._dataset, override=True)
         self.address = next(iter(self._client.who_has([future])[future.key]))

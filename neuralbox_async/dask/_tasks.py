@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from distributed import WorkerPlugin
 
+from neuralbox_async._cluster.guarded_service import GuardedService
 from neuralbox_async._cluster.process_worker import run_rows
-from neuralbox_async._cluster.service import CoordinatorService
 from neuralbox_async._cluster.tables import frame_with_columns
 from neuralbox_async._validation import is_mapping
 from neuralbox_async.dask._library import distributed
@@ -64,7 +64,7 @@ class ActorLink:
         if place is None:
             raise ConnectionError("this worker does not know the coordinator of the batch")
         self._place = place
-        self._actor = distributed.actor.Actor(CoordinatorService, place.address, place.key, place.worker)
+        self._actor = distributed.actor.Actor(GuardedService, place.address, place.key, place.worker)
 
     def exchange(self, message: Exchange) -> Reply:
         """Return the reply of the coordinator. Raises `OSError` when it is lost, or was replaced."""

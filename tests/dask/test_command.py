@@ -13,8 +13,8 @@ from journals import entries
 pytest.importorskip("distributed")
 pytest.importorskip("click")
 
-from neuralbox_async._batch.journal import Journal  # noqa: E402 - after the tests for Dask and the command
-from neuralbox_async._cli import run  # noqa: E402
+from neuralbox_async._batch.journal import Journal
+from neuralbox_async._cli import run
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 

@@ -189,7 +189,7 @@ def test_lost_coordinators(batch_of, server, journal, dask_client):
         first = batch._coordinator.address
         worker = next(worker for worker in cluster.workers.values() if worker.address == first)
         key = batch._coordinator._future.key
-        service = worker.state.actors[key]
+        service = worker.state.actors[key]._service
         with service._lock:  # as if its process had been killed: calls that run in it have no reply either
             service._peers = _NoPeers()
             service._journal.close()

@@ -23,6 +23,7 @@ pytest.importorskip("ray.data")
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 COUNT = 1500
+MARK = "test:"
 TIMEOUT = 300  # seconds
 PROGRAM = """
 import functools, json, os, sys, time
@@ -32,6 +33,10 @@ import ray.data
 from ray.util import scheduling_strategies
 
 from neuralbox_async.ray import generate
+
+
+def say(value):
+    print("test:" + json.dumps(value), flush=True)  # Ray prints to the same stream
 
 
 def main(address, journal, count, budget, host):
@@ -52,9 +57,9 @@ def main(address, journal, count, budget, host):
         on_progress=reports.append,
     )
     for row in dataset.iter_rows():
-        print(json.dumps([row["n"], row["content"], row["error_type"], row["billed"]]), flush=True)
+        say([row["n"], row["content"], row["error_type"], row["billed"]])
     time.sleep(1)
-    print(json.dumps(reports[-1].unresolved_keys), flush=True)
+    say(reports[-1].unresolved_keys)
 
 
 if __name__ == "__main__":
@@ -82,7 +87,7 @@ def outcome_of(process):
         timer = threading.Timer(TIMEOUT, process.kill)
         timer.start()
         stack.callback(timer.cancel)
-        lines = [json.loads(line) for line in process.stdout]
+        lines = [json.loads(line[len(MARK) :]) for line in process.stdout if line.startswith(MARK)]
     assert 0 == process.returncode
     return {key: row for key, *row in lines[:-1]}, set(lines[-1])
 
