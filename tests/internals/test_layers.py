@@ -193,7 +193,7 @@ EXCEPTIONS = {
     ("_cli", "_cluster.plan"): "the command makes the settings of a batch on a cluster",
     ("_cli", "_cluster.row_results"): "only type checkers read it: the results of that",
     ("_cli", "_batch.inputs"): "the command checks the rows of a batch on a cluster before it starts",
-    ("_cli", "_batch.journal"): "so does this one",
+    ("_cli", "_batch.journal"): "they are checked against the journal",
     ("_cli", "_batch.journal_import"): "the command has results put into the journal before it replaces the output",
     ("_cli", "_batch.changed_requests"): "the command finds out which rows are sent again",
     ("_cli", "_batch.typed_items"): "the hash of a row has its schema",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 import pytest
+from documents import ROOT, blocks
 from journals import entries
 
 ray = pytest.importorskip("ray")
@@ -110,3 +111,14 @@ def test_keys_in_parameters(journal, server):
     assert "nb_secret" not in str(caught.value)
     with RayBatch(journal=journal, model="gpt-5") as batch:
         assert server.api_key.encode() not in ray.cloudpickle.dumps((batch.setup, batch._service))
+
+
+def test_page(journal, server, monkeypatch):
+    """The code of the page about Ray runs."""
+    monkeypatch.chdir(journal.parent)
+    pieces = [block.code for block in blocks(ROOT / "docs" / "how-to" / "ray.md", "python")]
+    for piece in pieces:
+        exec(compile(piece, "ray.md", "exec"), {"__name__": "__main__"})  # noqa: S102 - the pages are our own
+
+    assert 2 == len(pieces)
+    assert 40 == len(server.billed)
