@@ -20,6 +20,7 @@ from neuralbox_async._batch.inputs import RequestDefaults
 from neuralbox_async._batch.journal import Journal
 from neuralbox_async._batch.typed_items import TypedOutput
 from neuralbox_async._cli.completed_rows import CompletedRows
+from neuralbox_async._cli.error_messages import printable_line
 from neuralbox_async._cli.input_rows import InputRows
 from neuralbox_async._cli.input_text import InvalidRowError
 from neuralbox_async._cluster.plan import Plan, make_plan
@@ -161,7 +162,8 @@ class DaskRun:
         except (NeuralBoxError, InvalidRowError, OSError):
             raise
         except Exception as error:
-            raise click.ClickException(f"the cluster lost a part of the batch: {type(error).__name__}") from error
+            reason = printable_line(f"{type(error).__name__}: {error}")
+            raise click.ClickException(f"the cluster lost a part of the batch: {reason}") from error
 
     def _count(self, outcome: BatchResult[Any]) -> None:
         if outcome.error is None:

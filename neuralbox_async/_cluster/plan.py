@@ -101,7 +101,7 @@ def make_plan(
     return Plan(
         run=run,
         service=ServiceOptions(
-            journal=os.fspath(journal),
+            journal=os.path.abspath(journal),  # noqa: PTH100 - of this program: workers have other working directories
             budget=budget,
             max_rate=max_rate,
             on_unknown=on_unknown,

@@ -133,7 +133,8 @@ class DaskBatch:
     def _begin(self) -> None:
         if self._partitions is None:
             self._check_entered()
-            self._completed = distributed.as_completed([])
+            with self._client.as_current():  # otherwise it belongs to the latest client of this process
+                self._completed = distributed.as_completed([])
             self._partitions = self._submissions()
 
     def _max_partitions(self) -> int:
@@ -195,15 +196,19 @@ class DaskBatch:
         self._begin()
         futures: list[Any] = list(self._submissions())
         self._futures.update(futures)
-        distributed.wait(futures)
+        self._wait(futures)
         for future in futures:
             if future.status != "finished":
                 self._value_of(future)
         return futures
 
+    def _wait(self, futures: Any) -> None:
+        with self._client.as_current():
+            distributed.wait(futures)
+
     def _persisted(self, collection: Any) -> Any:
         persisted = self._client.persist(collection)
-        distributed.wait(persisted)
+        self._wait(persisted)
         self._futures.clear()
         return persisted
 

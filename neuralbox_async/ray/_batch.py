@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import time
 import weakref
@@ -55,8 +54,7 @@ class RayBatch:
     ) -> None:
         check_callable("on_progress", on_progress)
         plan = make_plan(**options)
-        # The actor may have another working directory.
-        self._service = attrs.evolve(plan.service, journal=os.path.abspath(plan.service.journal))  # noqa: PTH100
+        self._service = plan.service
         self._worker = attrs.evolve(plan.worker, reconnect_timeout=_RECONNECT_TIMEOUT)
         self._name = f"neuralbox-coordinator-{plan.run}"
         self._journal_node, self._on_progress = journal_node, on_progress

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -97,6 +98,43 @@ def outcomes(journal):
     done = {entry.key for entry in entries(journal, "done")}
     settled = done | {entry.key for entry in entries(journal, "failed")}
     return done, {entry.key for entry in entries(journal, "start")} - settled
+
+
+def command(folder, server, address):
+    """Start the command with the rows of *folder*."""
+    arguments = ["batch", "in.jsonl", "-o", "out.jsonl", "--dask", address, "-c", "4"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "neuralbox_async", *arguments],
+        cwd=folder,
+        env=environment(server),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_interrupted_commands(tmp_path):
+    """After Ctrl-C the requests in flight finish, and their results are written; the same command sends the rest."""
+    rows = [{"key": f"k{number}", "prompt": f"p{number}"} for number in range(1000)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with NeuralBoxServer(latency=0.2, prices={"gpt-5": PRICE}) as server:
+        with program(tmp_path, server, "cluster", CLUSTER) as cluster:
+            address = cluster.stdout.readline().strip()
+            with command(tmp_path, server, address) as first:
+                server.wait_until(lambda: len(server.billed) >= 20, TIMEOUT)
+                first.send_signal(signal.SIGINT)
+                _, errors = first.communicate(timeout=TIMEOUT)
+            assert (130, True) == (first.returncode, "press Ctrl-C again" in errors)
+            lines = (tmp_path / "out.jsonl").read_text().splitlines()
+            assert 20 <= len(lines) == len(server.billed) < 1000
+            assert f"{len(lines)} completed; {1000 - len(lines)} not started" in errors
+            with command(tmp_path, server, address) as second:
+                _, errors = second.communicate(timeout=TIMEOUT)
+
+    assert (0, 1000) == (second.returncode, len(server.billed))
+    assert {1} == set(bills(server).values())
+    keys = [json.loads(line)["key"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert sorted(keys) == sorted(row["key"] for row in rows)
 
 
 def go(process):
