@@ -15,7 +15,7 @@ from journals import entries
 from neuralbox_async import InvalidParameterError, JournalLockedError
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._cluster import process_worker
-from neuralbox_async._cluster.messages import Exchange
+from neuralbox_async._cluster.messages import Exchange, Wanted
 from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
 from neuralbox_async.ray import RayBatch, RowGenerator, _batch, _coordinator, generate
 from neuralbox_async.ray._coordinator import CoordinatorActor
@@ -220,3 +220,17 @@ def test_the_key_does_not_travel(ray, journal, neuralbox_server):
     with RayBatch(**options_of(journal)) as batch:
         sent = pickle.dumps((batch.setup, batch._service))
     assert neuralbox_server.api_key.encode() not in sent
+
+
+def test_claims_in_flight_at_the_end(ray, journal, monkeypatch):
+    """Leaving waits a while for what is in flight; what then has no outcome is unresolved in the journal."""
+    monkeypatch.setattr(_batch, "_DRAIN_TIMEOUT", 0.3)
+    with RayBatch(**options_of(journal)) as batch:
+        (handle,) = ray.actors.values()
+        handle.actor.exchange(Exchange(session="s", number=1, wanted=(Wanted(id="i", key="a", model="gpt-5"),)))
+        lost = handle.actor
+    assert 1 == batch.report.in_flight
+    assert has_ended(ray)
+    lost._service._claims.lose(lost._service._peers["s"].session)  # so that its thread ends
+    assert lost.finish()
+    assert ["start"] == [entry.event for entry in entries(journal)]

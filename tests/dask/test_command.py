@@ -186,3 +186,25 @@ def test_no_cluster(folder, capsys, monkeypatch, server):
 
     assert 1 == status
     assert "no scheduler at tcp://127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_lost_tasks(batch, server, monkeypatch):
+    """An error of the cluster ends the command with its reason."""
+
+    def fail(_):
+        raise RuntimeError("all workers are gone")
+
+    monkeypatch.setattr("neuralbox_async.dask.DaskBatch.next_partition", fail)
+    failed = batch(rows_of(3))
+
+    assert 1 == failed.status
+    assert "the cluster lost a part of the batch: RuntimeError: all workers are gone" in failed.err
+
+
+def test_without_dask(folder, capsys, monkeypatch, server):
+    """Without Dask the message says what to install."""
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    (folder / "in.txt").write_text("Hi\n")
+
+    assert 2 == run(("batch", "in.txt", "-o", "out.jsonl", "--dask", "tcp://127.0.0.1:1"))
+    assert "pip install 'neuralbox[dask]'" in capsys.readouterr().err
