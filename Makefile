@@ -32,7 +32,7 @@ OTHER_SDKS := requests httpx openai anthropic
 GATEWAY_TOOLS := langchain-openai litellm
 
 
-.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-all test-gateway test-gateway-tools lint format bench bench-other-sdks bench-gateway docs dist clean
+.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-all test-gateway test-gateway-tools test-ray lint format bench bench-other-sdks bench-gateway docs dist clean
 # Otherwise make removes these stamps at the end, as intermediate files of a pattern rule.
 .PRECIOUS: .venv-%/.test .venv-%/.packages-test
 
@@ -86,6 +86,10 @@ test-gateway-tools: $(GATEWAY_TOOLS:%=.venv-tool-%/.test) ## run the tests of th
 		.venv-tool-$$tool/bin/python $(PYTEST) --override-ini=filterwarnings=default \
 			tests/gateway_clients/test_$${tool%%-*}.py $(PYTEST_ARGS) || status=1; \
 	done; exit $$status
+
+# Not in .ci/run: half a gigabyte of packages. In one process: the tests start clusters.
+test-ray: .venv-ray/.test ## run the tests of Ray, on clusters of several nodes on this machine
+	.venv-ray/bin/python -m pytest --numprocesses=0 tests/ray $(PYTEST_ARGS)
 
 test-%: .venv-%/.test ## run all tests on another CPython of this machine: make test-3.12
 	.venv-$*/bin/python $(PYTEST) $(PYTEST_ARGS)
@@ -177,6 +181,12 @@ clean: ## remove all files that these targets made
 	@[ -x .venv-gateway/bin/python ] || .ci/make-venv .venv/bin/python .venv-gateway
 	@echo 'installing OpenAI'"'"'s client and the requirements of its tests into .venv-gateway'
 	@.venv-gateway/$(PIP) --editable '.[cli]' --group gateway
+	@touch $@
+
+.venv-ray/.test: $(METADATA) | .venv/bin/python
+	@[ -x .venv-ray/bin/python ] || .ci/make-venv .venv/bin/python .venv-ray
+	@echo 'installing Ray and the requirements of its tests into .venv-ray'
+	@.venv-ray/$(PIP) --editable . --group ray
 	@touch $@
 
 .venv-tool-%/.test: $(METADATA) | .venv/bin/python

@@ -16,7 +16,7 @@ def main() -> None:
         line for extra in PROJECT["optional-dependencies"].values() for line in extra
     ]
     for requirement in requirements:
-        match = re.match(r"([\w-]+)>=([\w.]+)", requirement)
+        match = re.match(r"([\w-]+)(?:\[\w+\])?>=([\w.]+)", requirement)
         if match is None:
             sys.exit(f"{requirement}: no lowest version")
         print(f"{match[1]}=={match[2]}")

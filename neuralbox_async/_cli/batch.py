@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, Final, Literal
 
 import attrs
@@ -13,6 +14,7 @@ import click
 from neuralbox_async import AsyncNeuralBox, OutcomeUnknownError, RetryPolicy
 from neuralbox_async._cli import batch_rows, file_checks, options
 from neuralbox_async._cli.batch_run import BatchRun, RunOptions
+from neuralbox_async._cli.dask_batch import DaskRunner
 from neuralbox_async._cli.dry_run import print_dry_run
 from neuralbox_async._cli.input_file import check_encoding, open_input
 from neuralbox_async._cli.input_formats import Format
@@ -187,6 +189,12 @@ def _parse_columns(_context: click.Context, _parameter: click.Parameter, texts: 
 @schema_option
 @max_repairs_option
 @options.local
+@click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="Run on the Dask cluster with this scheduler, such as tcp://host:8786. The workers have the API key in their "
+    "environment, and the file system with the journal; --max-concurrency is that of each worker process.",
+)
 @click.pass_context
 def batch(
     context: click.Context,
@@ -220,6 +228,7 @@ def batch(
     schema: Schema | None,
     max_repairs: int,
     local: bool,
+    dask: str | None,
 ) -> None:
     """
     Generate text for each row of INPUT, many rows concurrently. Write each result as a line of JSON.
@@ -283,6 +292,8 @@ def batch(
         max_repairs=max_repairs,
         arguments=context.meta[_ARGUMENTS],
     )
+    if dask is not None:
+        _check_cluster_options(run, local=local)
     file_checks.check_files(run.source, file, run.journal)
     with open_input(source, encoding) as stream, KeptItems(columns) if keep else nullcontext() as items:
         rows = batch_rows.open_rows(
@@ -291,12 +302,16 @@ def batch(
         batch_rows.check_rows(run.source, rows, builder, skip_invalid=skip_invalid)
         file_checks.check_content(file, run.journal)
         connections = max(DEFAULT_MAX_CONNECTIONS, max_concurrency + _RESERVED_CONNECTIONS)
-        settings = {"timeout": timeout, "max_retries": max_retries, "max_connections": connections}
+        settings: dict[str, Any] = {"timeout": timeout, "max_retries": max_retries, "max_connections": connections}
         with _local_server(enabled=local) as server_options:
             if dry_run:
                 print_dry_run(run, rows, {**settings, **server_options})
                 return
-            status = _execute(run, rows, {**settings, **server_options})
+            if dask is None:
+                client = partial(AsyncNeuralBox, **settings, **server_options)
+                status = _execute(run, rows, client)
+            else:
+                status = _execute(run, rows, partial(DaskRunner, dask, timeout=timeout, max_retries=max_retries))
     context.exit(status)
 
 
@@ -315,12 +330,24 @@ def _local_server(*, enabled: bool) -> Generator[dict[str, Any]]:
 # -------------------------------------------------------------------------------------------------------------- the run
 
 
-def _execute(run: RunOptions, rows: InputRows, client_options: dict[str, Any]) -> int:
+def _check_cluster_options(run: RunOptions, *, local: bool) -> None:
+    """Refuse options that a cluster does not have."""
+    if local:
+        raise click.UsageError("--local and --dask exclude each other: the workers have no access to that server.")
+    if run.journal is None:
+        raise click.UsageError("--dask needs a journal: -o OUTPUT, a regular file, or --journal FILE.")
+    if run.ordered:
+        raise click.UsageError("--ordered and --dask exclude each other: each line has the number of its row.")
+    if run.limit_to_balance:
+        raise click.UsageError("--limit-to-balance and --dask exclude each other: use --budget TOKENS.")
+
+
+def _execute(run: RunOptions, rows: InputRows, make_client: Callable[[], AsyncNeuralBox | DaskRunner]) -> int:
     """Run the batch, ask about requests that may have been billed if need be, and return the exit status."""
     try:
-        return BatchRun(run, rows, AsyncNeuralBox(**client_options)).execute()
+        return BatchRun(run, rows, make_client()).execute()
     except OutcomeUnknownError as error:
         on_unknown = ask(run.source, error)
     if on_unknown is None:
         return _STOPPED
-    return BatchRun(attrs.evolve(run, on_unknown=on_unknown), rows, AsyncNeuralBox(**client_options)).execute()
+    return BatchRun(attrs.evolve(run, on_unknown=on_unknown), rows, make_client()).execute()

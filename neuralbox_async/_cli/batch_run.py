@@ -24,6 +24,7 @@ from neuralbox_async import (
 )
 from neuralbox_async._batch.journal_import import import_results
 from neuralbox_async._cli.completed_rows import CompletedRows
+from neuralbox_async._cli.dask_batch import DaskRun, DaskRunner
 from neuralbox_async._cli.error_messages import error_line, printable_line
 from neuralbox_async._cli.input_rows import InputRows
 from neuralbox_async._cli.input_text import InvalidRowError
@@ -65,9 +66,9 @@ class RunOptions:
 class BatchRun:
     """Runs the batch of the valid *rows* once, with *client*."""
 
-    def __init__(self, options: RunOptions, rows: InputRows, client: AsyncNeuralBox) -> None:
+    def __init__(self, options: RunOptions, rows: InputRows, client: AsyncNeuralBox | DaskRunner) -> None:
         self._options, self._rows, self._client = options, rows, client
-        self._batch: AsyncBatch | None = None  # set when it is running
+        self._batch: AsyncBatch | DaskRun | None = None  # set when it is running
         self._report: BatchReport | None = None
         self._first_failure: BatchResult | None = None
         self._signal: int | None = None
@@ -130,7 +131,10 @@ class BatchRun:
                 if options.journal is None:
                     options.output.open_empty()
                 else:
-                    options.output.open(options.completed(self._rows).lines())
+                    completed = options.completed(self._rows)
+                    options.output.open(completed.lines())
+                    if isinstance(batch, DaskRun):
+                        batch.completed = completed
                 self._batch = batch
                 display.update(batch.progress)
                 await self._write_results(batch)
@@ -164,7 +168,7 @@ class BatchRun:
         finally:
             options.output.close()
 
-    async def _write_results(self, batch: AsyncBatch) -> None:
+    async def _write_results(self, batch: AsyncBatch | DaskRun) -> None:
         options = self._options
         try:
             while results := await batch.read_batch():

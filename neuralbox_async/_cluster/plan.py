@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, cast
 
 import attrs
 
@@ -33,24 +33,48 @@ class Plan:
     worker: WorkerSettings
 
 
+class PlanOptions(TypedDict, total=False):
+    """The options of a batch on a cluster; see `make_plan`."""
+
+    journal: Required[str | os.PathLike[str]]
+    model: str | None
+    prompt: str | Callable[[Any], Messages] | None
+    system: str | None
+    temperature: float | None
+    max_tokens: int | None
+    key: str | Callable[[Any], Any] | None
+    on_unknown: Literal["skip", "retry", "raise"]
+    on_changed: OnChanged
+    budget: int | None
+    max_rate: float | None
+    max_concurrency_per_worker: int
+    output_type: Any
+    max_repairs: int
+    api_key: Callable[[], Any] | None
+    base_url: str | None
+    timeout: float | NotGiven | None
+    max_retries: int | NotGiven
+    lease: float
+
+
 def make_plan(
     *,
-    model: str | None,
-    prompt: str | Callable[[Any], Messages] | None,
-    system: str | None,
-    temperature: float | None,
-    max_tokens: int | None,
-    key: str | Callable[[Any], Any] | None,
     journal: str | os.PathLike[str],
-    on_unknown: object,
-    on_changed: OnChanged,
-    budget: int | None,
-    max_rate: float | None,
-    max_concurrency_per_worker: int,
-    output_type: Any,
-    max_repairs: int,
-    api_key: Callable[[], Any] | None,
-    base_url: str | None,
+    model: str | None = None,
+    prompt: str | Callable[[Any], Messages] | None = None,
+    system: str | None = None,
+    temperature: float | None = None,
+    max_tokens: int | None = None,
+    key: str | Callable[[Any], Any] | None = None,
+    on_unknown: object = "skip",
+    on_changed: OnChanged = "raise",
+    budget: int | None = None,
+    max_rate: float | None = None,
+    max_concurrency_per_worker: int = 16,
+    output_type: Any = None,
+    max_repairs: int = 1,
+    api_key: Callable[[], Any] | None = None,
+    base_url: str | None = None,
     timeout: float | NotGiven | None = NOT_GIVEN,
     max_retries: int | NotGiven = NOT_GIVEN,
     lease: float = DEFAULT_LEASE,
@@ -77,7 +101,7 @@ def make_plan(
     return Plan(
         run=run,
         service=ServiceOptions(
-            journal=os.fspath(journal),
+            journal=os.path.abspath(journal),  # noqa: PTH100 - of this program: workers have other working directories
             budget=budget,
             max_rate=max_rate,
             on_unknown=on_unknown,

@@ -59,6 +59,14 @@ def run_rows(
         worker.exit()
 
 
+def end_worker(run: str, timeout: float) -> None:
+    """Have the worker of *run* in this process, if there is one, end soon; wait for that, at most *timeout* seconds."""
+    with _lock:
+        worker = _workers.get(run)
+    if worker is not None:
+        worker.end(timeout)
+
+
 def _enter(settings: WorkerSettings, connect: Callable[[], Link]) -> ProcessWorker:
     with _lock:
         worker = _workers.get(settings.run)
@@ -92,6 +100,7 @@ class ProcessWorker:
         self._waiting: set[threading.Event] = set()  # of partitions with rows that wait for others
         self._pid = os.getpid()
         self._is_ending = False
+        self._idle_timeout = _IDLE_TIMEOUT
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runner: RowRunner | None = None
         self._failure: BaseException | None = None
@@ -101,6 +110,11 @@ class ProcessWorker:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def end(self, timeout: float) -> None:
+        """End as soon as no partition needs it; wait for that, at most *timeout* seconds."""
+        self._idle_timeout = 0.0
+        self._thread.join(timeout)
 
     def enter(self) -> bool:
         """Count one more user; False if it takes no more. With the lock."""
@@ -185,6 +199,6 @@ class ProcessWorker:
             await anyio.sleep(_POLL_INTERVAL)
             with _lock:
                 idle = 0.0 if self._users else idle + _POLL_INTERVAL
-                if idle and (idle >= _IDLE_TIMEOUT or session.has_failed):
+                if idle and (idle >= self._idle_timeout or session.has_failed):
                     self._is_ending = True
                     return

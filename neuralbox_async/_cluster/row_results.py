@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from neuralbox_async._batch.results import BatchResult
 from neuralbox_async._types import GenerationId
 
 if TYPE_CHECKING:
-    from neuralbox_async._batch.results import BatchResult
     from neuralbox_async._errors import NeuralBoxError
 
 COLUMNS: Final = ("key", "content", "value", "tokens_used", "error_type", "message", "billed")
@@ -28,6 +28,7 @@ class RowResult:
     * *error_type* (the name of the class), *message*: of the error; None without one.
     * *billed*: ``"yes"``, ``"no"`` or ``"unknown"``.
     * *generation_id*: if it is known. *from_journal*: whether it was generated and paid for before.
+    * *outcome*: of a row that was claimed, the same with all details; only for `neuralbox batch --dask`.
     """
 
     row: Any
@@ -40,17 +41,19 @@ class RowResult:
     billed: str = "yes"
     generation_id: GenerationId | None = None
     from_journal: bool = False
+    outcome: BatchResult[Any] | None = attrs.field(default=None, repr=False)
 
     def columns(self, *, typed: bool) -> dict[str, Any]:
         """Return the members of `COLUMNS`; *typed*: with ``value``."""
         return {name: getattr(self, name) for name in COLUMNS if typed or name != "value"}
 
 
-def result_of(row: Any, result: BatchResult) -> RowResult:
-    """Return the result of *row* in *result*."""
+def result_of(row: Any, result: BatchResult, *, keeps_outcome: bool) -> RowResult:
+    """Return the result of *row* in *result*; *keeps_outcome*: with all of that."""
     generation, error = result.generation, result.error
+    outcome = result if keeps_outcome else None
     if error is not None:
-        return failure_of(row, str(result.key), error, tokens_used=result.tokens_used)
+        return failure_of(row, str(result.key), error, tokens_used=result.tokens_used, outcome=outcome)
     return RowResult(
         row=row,
         key=str(result.key),
@@ -59,10 +62,18 @@ def result_of(row: Any, result: BatchResult) -> RowResult:
         tokens_used=result.tokens_used,
         generation_id=None if generation is None else generation.id,
         from_journal=result.from_journal,
+        outcome=outcome,
     )
 
 
-def failure_of(row: Any, key: str, error: NeuralBoxError, *, tokens_used: int | None = 0) -> RowResult:
+def failure_of(
+    row: Any,
+    key: str,
+    error: NeuralBoxError,
+    *,
+    tokens_used: int | None = 0,
+    outcome: BatchResult[Any] | None = None,
+) -> RowResult:
     """Return the result of *row*, which has *error* and cost *tokens_used*."""
     return RowResult(
         row=row,
@@ -73,4 +84,5 @@ def failure_of(row: Any, key: str, error: NeuralBoxError, *, tokens_used: int | 
         message=error.message,
         billed=error.billed,
         generation_id=error.generation_id,
+        outcome=outcome,
     )

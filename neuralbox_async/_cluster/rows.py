@@ -129,7 +129,7 @@ class RowRunner:
             return failure_of(row, key, error)
         finally:
             claims.release()
-        return result_of(row, result)
+        return result_of(row, result, keeps_outcome=self._settings.keeps_outcomes)
 
     def _identity(self, request: GenerateRequest) -> tuple[str, str | None]:
         """Return the key of *request*, and the hash of its body, None if that is the key."""

@@ -149,7 +149,7 @@ class CoordinatorService:
                 return Reply(known=False, stopped_by=self._claims.stopped_by or _ended())
             now = time.monotonic()
             peer = self._peers.get(message.session)
-            if peer is not None and peer.number == message.number:
+            if peer is not None and message.number <= peer.number:  # repeated, perhaps after the next one
                 peer.expires = now + self._options.lease
                 return peer.reply
             revoked: tuple[str, ...] = ()
@@ -235,6 +235,12 @@ class CoordinatorService:
                 stopped_by=self._claims.stopped_by,
                 calls=self._calls,
             )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no worker reports, and none is waited for."""
+        with self._lock:
+            return not self._peers and not self._claims.count and not self._claims.waits_for_absent
 
     def stop(self) -> None:
         """Let nothing more start; workers still report the outcomes of what is in flight. Idempotent."""

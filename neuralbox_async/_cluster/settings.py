@@ -71,6 +71,7 @@ class WorkerSettings:
     * *width*: requests in flight of one process. *needs_prices*: whether there is a budget.
     * *api_key*: a function that returns the key and is called in the worker; None: NEURALBOX_API_KEY there.
     * *timeout*, *max_retries*: of each request. *reconnect_timeout*: see `WorkerSession`.
+    * *keeps_outcomes*: whether results have all that `generate_many` reports: `RowResult.outcome`.
     """
 
     run: str
@@ -85,3 +86,4 @@ class WorkerSettings:
     api_key: Callable[[], Any] | None = None
     base_url: str | None = None
     reconnect_timeout: float = 60.0
+    keeps_outcomes: bool = False

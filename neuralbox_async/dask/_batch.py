@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from neuralbox_async._batch.errors import BatchStateError
+from neuralbox_async._cluster.tables import frame_with_columns
 from neuralbox_async.dask._coordinator import CoordinatorActor
 from neuralbox_async.dask._library import dask, distributed, optional
-from neuralbox_async.dask._tasks import dicts_of, frame_of, results_of, run_frame, run_partition, with_columns
+from neuralbox_async.dask._tasks import dicts_of, frame_of, results_of, run_frame, run_partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,15 +90,26 @@ class DaskBatch:
     def __next__(self) -> RowResult:
         """Return the next result."""
         while not self._ready:
-            if self._failure is not None:
-                raise self._failure
-            self._submit_more()
-            if not self._futures:
+            if (results := self.next_partition()) is None:
                 raise StopIteration
-            future = next(self._completed)
-            self._futures.discard(future)
-            self._ready.extend(self._value_of(future))
+            self._ready.extend(results)
         return self._ready.popleft()
+
+    def next_partition(self) -> list[RowResult] | None:
+        """Return the results of the next task that completes; None at the end. Instead of iterating, not as well."""
+        if self._failure is not None:
+            raise self._failure
+        self._submit_more()
+        if not self._futures:
+            return None
+        future = next(self._completed)
+        self._futures.discard(future)
+        return self._value_of(future)
+
+    def stop(self) -> None:
+        """Let nothing more be sent. The results of what is in flight still come; other rows have an error."""
+        self._partitions = iter(())
+        self._coordinator.stop_sending()
 
     def _value_of(self, future: Any) -> list[RowResult]:
         try:
@@ -121,7 +133,8 @@ class DaskBatch:
     def _begin(self) -> None:
         if self._partitions is None:
             self._check_entered()
-            self._completed = distributed.as_completed([])
+            with self._client.as_current():  # otherwise it belongs to the latest client of this process
+                self._completed = distributed.as_completed([])
             self._partitions = self._submissions()
 
     def _max_partitions(self) -> int:
@@ -168,7 +181,7 @@ class DaskBatch:
         if not self._is_frame:
             raise BatchStateError("the rows are no DataFrame: use to_bag()")
         typed = self._plan.worker.output_type is not None
-        meta = with_columns(self._rows._meta, [], typed=typed)  # noqa: SLF001 - Dask's own name for an empty partition
+        meta = frame_with_columns(self._rows._meta, [], typed=typed)  # noqa: SLF001 - Dask's own name for an empty partition
         parts = [dask.delayed(frame_of)(future) for future in self._all_futures()]
         # Dask would make strings of all objects, and values of the output type are objects.
         with dask.config.set({"dataframe.convert-string": False}):
@@ -183,15 +196,19 @@ class DaskBatch:
         self._begin()
         futures: list[Any] = list(self._submissions())
         self._futures.update(futures)
-        distributed.wait(futures)
+        self._wait(futures)
         for future in futures:
             if future.status != "finished":
                 self._value_of(future)
         return futures
 
+    def _wait(self, futures: Any) -> None:
+        with self._client.as_current():
+            distributed.wait(futures)
+
     def _persisted(self, collection: Any) -> Any:
         persisted = self._client.persist(collection)
-        distributed.wait(persisted)
+        self._wait(persisted)
         self._futures.clear()
         return persisted
 

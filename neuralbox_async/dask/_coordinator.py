@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from neuralbox_async._batch.errors import BatchStateError, JournalLockedError
-from neuralbox_async._cluster.service import CoordinatorService
+from neuralbox_async._cluster.guarded_service import GuardedService
 from neuralbox_async._errors import NeuralBoxError
 from neuralbox_async._logging import logger
+from neuralbox_async.dask._library import distributed
 from neuralbox_async.dask._tasks import CoordinatorPlugin
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class CoordinatorActor:
         self._count += 1
         options = attrs.evolve(self._plan.service, restarted=restarted)
         future = self._client.submit(
-            CoordinatorService,
+            GuardedService,
             options,
             actor=True,
             key=f"neuralbox-coordinator-{self._plan.run}-{self._count}",
@@ -72,15 +73,24 @@ class CoordinatorActor:
             if self._ended.wait(_POLL_INTERVAL):
                 future.cancel()
                 raise BatchStateError("the batch was left")
-        self._future, self._actor = future, future.result()
+        future.result()  # raises errors of the cluster
+        address = next(iter(self._client.who_has([future])[future.key]))
+        with self._client.as_current():  # the actor in the result would use the latest client of this process, or none
+            actor = distributed.actor.Actor(GuardedService, address, future.key)
+        if (failure := actor.failure().result(timeout=_CALL_TIMEOUT)) is not None:
+            raise failure
+        self._future, self._actor, self.address = future, actor, address
         # So that the actor outlives this program, until the workers have reported what is in flight.
         self._client.publish_dataset(future, name=self._dataset, override=True)
-        self.address = next(iter(self._client.who_has([future])[future.key]))
-        self._client.register_plugin(CoordinatorPlugin(self._plan.run, self.address, future.key))
+        self._client.register_plugin(CoordinatorPlugin(self._plan.run, address, future.key))
 
     @property
     def _dataset(self) -> str:
         return f"neuralbox-coordinator-{self._plan.run}"
+
+    def stop_sending(self) -> None:
+        """Let nothing more be sent, without waiting for the coordinator."""
+        self._actor.stop()
 
     def stop(self, *, early: bool) -> None:
         """Let nothing more be sent. If *early*, wait a while for the outcomes of what is in flight."""

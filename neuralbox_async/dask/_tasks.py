@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from distributed import WorkerPlugin
 
+from neuralbox_async._cluster.guarded_service import GuardedService
 from neuralbox_async._cluster.process_worker import run_rows
-from neuralbox_async._cluster.row_results import COLUMNS
-from neuralbox_async._cluster.service import CoordinatorService
+from neuralbox_async._cluster.tables import frame_with_columns
 from neuralbox_async._validation import is_mapping
-from neuralbox_async.dask._library import distributed, optional
+from neuralbox_async.dask._library import distributed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,7 +64,7 @@ class ActorLink:
         if place is None:
             raise ConnectionError("this worker does not know the coordinator of the batch")
         self._place = place
-        self._actor = distributed.actor.Actor(CoordinatorService, place.address, place.key, place.worker)
+        self._actor = distributed.actor.Actor(GuardedService, place.address, place.key, place.worker)
 
     def exchange(self, message: Exchange) -> Reply:
         """Return the reply of the coordinator. Raises `OSError` when it is lost, or was replaced."""
@@ -100,27 +100,7 @@ def run_partition(settings: WorkerSettings, rows: Iterable[object]) -> list[RowR
 def run_frame(settings: WorkerSettings, frame: Any) -> tuple[Any, list[RowResult]]:
     """Return the pandas *frame* with the columns of the results, and the results."""
     results = run_partition(settings, frame.to_dict("records"))
-    return with_columns(frame, results, typed=settings.output_type is not None), results
-
-
-def with_columns(frame: Any, results: list[RowResult], *, typed: bool) -> Any:
-    """Return the pandas *frame* with the columns of *results*, one for each of its rows."""
-    pandas = optional("pandas")
-    return frame.assign(
-        **{
-            name: pandas.Series([getattr(result, name) for result in results], index=frame.index, dtype=_dtype_of(name))
-            for name in column_names(typed=typed)
-        }
-    )
-
-
-def _dtype_of(column: str) -> str:
-    return "Int64" if column == "tokens_used" else "object"  # a number or nothing; a string or nothing
-
-
-def column_names(*, typed: bool) -> list[str]:
-    """Return the names of the columns of results."""
-    return [name for name in COLUMNS if typed or name != "value"]
+    return frame_with_columns(frame, results, typed=settings.output_type is not None), results
 
 
 def frame_of(part: tuple[Any, list[RowResult]]) -> Any:

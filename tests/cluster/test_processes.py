@@ -82,12 +82,12 @@ def test_stopped_workers(tmp_path):
             server.wait_until(lambda: len(server.billed) >= 20)
             stopped = cluster.workers[0]
             stopped.send_signal(signal.SIGSTOP)
-            in_flight = server.in_flight
             time.sleep(2.5)
             stopped.send_signal(signal.SIGCONT)
             results = cluster.wait()
 
         assert {None} == {result["error_type"] for result in results}
         twice = [prompt for prompt, count in bills(server).items() if count > 1]
+        in_flight = 2 * 8  # at most: a busy machine may stop the other worker for as long
         assert len(twice) <= in_flight
         assert Counter(bills(server).values())[1] >= 120 - in_flight

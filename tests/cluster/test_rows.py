@@ -42,7 +42,7 @@ def run(journal, monkeypatch):
     def run(server, rows, *, service=None, **settings):
         monkeypatch.setenv("NEURALBOX_API_KEY", server.api_key)
         monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
-        coordinator = CoordinatorService(ServiceOptions(**{"journal": str(journal), "lease": 5.0, **(service or {})}))
+        coordinator = CoordinatorService(ServiceOptions(**{"journal": str(journal), "lease": 60.0, **(service or {})}))
         try:
             results = run_rows(settings_of(f"run-{next(numbers)}", **settings), lambda: coordinator, rows)
             report = coordinator.report()

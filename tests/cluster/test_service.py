@@ -122,11 +122,13 @@ def test_busy_keys(make):
 @pytest.mark.parametrize("on_unknown, decision", [("skip", Decision.UNRESOLVED), ("retry", Decision.SEND)])
 def test_lost_workers(make, on_unknown, decision):
     """What a lost worker had claimed is unresolved when its lease has ended, and sent again only if that is chosen."""
-    service = make(lease=1.0, on_unknown=on_unknown, budget=100)
+    service = make(on_unknown=on_unknown, budget=100)
     Worker(service).claim("a", "b")
     two = Worker(service, "two")
     assert [] == two.claim("a")
 
+    with service._lock:
+        service._peers["one"].expires = 0.0
     deadline = time.monotonic() + 60
     while not (decisions := two.claim("a")):
         assert time.monotonic() < deadline
@@ -304,7 +306,7 @@ def test_unknown_outcomes_may_be_an_error(make):
 
 def test_lost_drivers(make):
     """Without its driver a coordinator stops, waits for what is in flight, and releases the journal."""
-    service = make(lease=1.0)
+    service = make()
     service._driver_expires = 0.0
     worker = Worker(service)
     worker.claim("a")

@@ -122,7 +122,7 @@ async def test_cancelled_claims(coordinators, turns):
     await asyncio.gather(claim, return_exceptions=True)
     if turns < 50:  # with so many, it may have its grant, which the task then returns
         reply = None
-        for number in range(1, 200):
+        for number in range(1, 1200):
             wanted = Wanted(id="y", key="a", model="m")
             reply = coordinators.service.exchange(Exchange(session="two", number=number, wanted=(wanted,)))
             if reply.grants:

@@ -46,6 +46,15 @@ def test_results_as_they_come(batch_of, server, journal):
     assert 60 == len(entries(journal, "done"))
 
 
+def test_clients_of_other_clusters(dask_client, server, journal):
+    """The coordinator belongs to the client that is given, whichever one is the latest of this process."""
+    server.reset()
+    with distributed.Client(dask_client.scheduler.address, set_as_default=False) as client:
+        with generate(client, ["a", "b"], journal=journal, model="gpt-5") as batch:
+            assert 2 == len(list(batch))
+            assert batch._coordinator._actor._client is client
+
+
 def test_bags(batch_of):
     """A bag becomes a bag of dicts in the same order, whose partitions stay on the cluster."""
     import dask.bag
@@ -189,7 +198,7 @@ def test_lost_coordinators(batch_of, server, journal, dask_client):
         first = batch._coordinator.address
         worker = next(worker for worker in cluster.workers.values() if worker.address == first)
         key = batch._coordinator._future.key
-        service = worker.state.actors[key]
+        service = worker.state.actors[key]._service
         with service._lock:  # as if its process had been killed: calls that run in it have no reply either
             service._peers = _NoPeers()
             service._journal.close()

@@ -169,8 +169,9 @@ IMPORTS = {
     "neuralbox_sync": {PUBLIC, "web"},
     "otel": {PUBLIC},
     "dask": {"_batch", "_cluster", "_errors", "_logging", "_options", "_types", "_validation"},
+    "ray": {"_batch", "_cluster", "_errors", "_logging", "_validation"},
     "gateway": {PUBLIC},
-    "_cli": {PUBLIC, "gateway", "neuralbox_sync", "testing"},
+    "_cli": {PUBLIC, "dask", "gateway", "neuralbox_sync", "testing"},
     "__main__": {"_cli"},
 }
 
@@ -189,6 +190,10 @@ EXCEPTIONS = {
     ("gateway", "_json_schema"): "so does the gateway, of a response format",
     ("otel", "_observers"): "it observes every client of the process",
     ("_cli", "_options"): "the help of the command shows the defaults",
+    ("_cli", "_cluster.plan"): "the command makes the settings of a batch on a cluster",
+    ("_cli", "_cluster.row_results"): "only type checkers read it: the results of that",
+    ("_cli", "_batch.inputs"): "the command checks the rows of a batch on a cluster before it starts",
+    ("_cli", "_batch.journal"): "they are checked against the journal",
     ("_cli", "_batch.journal_import"): "the command has results put into the journal before it replaces the output",
     ("_cli", "_batch.changed_requests"): "the command finds out which rows are sent again",
     ("_cli", "_batch.typed_items"): "the hash of a row has its schema",

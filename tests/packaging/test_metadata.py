@@ -54,7 +54,7 @@ def test_installed_requirements():
 
 def test_extras():
     """The extras are those for users; what the development needs is not published."""
-    assert {"cli", "dask", "otel", "speed"} == set(PROJECT["optional-dependencies"])
+    assert {"cli", "dask", "otel", "ray", "speed"} == set(PROJECT["optional-dependencies"])
     assert {"test", "dev"} <= set(PYPROJECT["dependency-groups"])
 
 

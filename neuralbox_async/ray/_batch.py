@@ -1,0 +1,218 @@
+"""`RayBatch`: the driver's side of a batch on a Ray cluster; `generate`: a dataset with the columns of its results."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+import attrs
+
+from neuralbox_async._batch.errors import BatchStateError, JournalLockedError
+from neuralbox_async._cluster.plan import PlanOptions, make_plan
+from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._logging import logger
+from neuralbox_async._validation import check_callable, check_count
+from neuralbox_async.ray._coordinator import CoordinatorActor
+from neuralbox_async.ray._library import ray, ray_data
+from neuralbox_async.ray._worker import Connect, RowGenerator, WorkerSetup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from neuralbox_async._cluster.service import ClusterReport
+
+_REPORT_INTERVAL = 0.5  # seconds
+_CALL_TIMEOUT = 20.0
+_DRAIN_TIMEOUT = 30.0
+_LOCK_TIMEOUT = 10.0  # for the batch before, whose coordinator closes its journal some seconds after its workers
+_RECONNECT_TIMEOUT = 180.0  # Ray may take a minute to find out that a node is lost
+_ACTOR_THREADS = 64
+_CONCURRENT_CALLS = 2  # so that the last requests of a batch of rows do not leave the places of others empty
+
+
+class RayBatch:
+    """
+    A batch on a Ray cluster: the coordinator for the datasets that are mapped with `RowGenerator`. A context manager.
+
+    ``with RayBatch(journal=..., ...) as batch:``, then ``dataset.map_batches(RowGenerator,
+    fn_constructor_args=(batch.setup,), batch_format="pyarrow", compute=ActorPoolStrategy(size=4), num_cpus=0.25)``, and
+    its execution, all within the block: leaving it lets nothing more be sent. The options are those of `generate`.
+
+    Entering raises `JournalLockedError`, `JournalError` and `OutcomeUnknownError`.
+    """
+
+    def __init__(
+        self,
+        *,
+        journal_node: str | None = None,
+        on_progress: Callable[[ClusterReport], object] | None = None,
+        **options: Unpack[PlanOptions],
+    ) -> None:
+        check_callable("on_progress", on_progress)
+        plan = make_plan(**options)
+        self._service = plan.service
+        self._worker = attrs.evolve(plan.worker, reconnect_timeout=_RECONNECT_TIMEOUT)
+        self._name = f"neuralbox-coordinator-{plan.run}"
+        self._journal_node, self._on_progress = journal_node, on_progress
+        self._actor: Any = None
+        self._report: ClusterReport | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="neuralbox-ray", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._actor is not None:
+            raise BatchStateError("a batch is entered once; make another")
+        context = ray().get_runtime_context()
+        node, soft = (context.get_node_id(), True) if self._journal_node is None else (self._journal_node, False)
+        strategies = ray().util.scheduling_strategies
+        # This program owns the actor, which ends with it, as the workers of Ray Data do.
+        self._actor = (
+            ray()
+            .remote(CoordinatorActor)
+            .options(
+                name=self._name,
+                namespace=context.namespace,
+                num_cpus=0,
+                max_restarts=-1,
+                max_concurrency=_ACTOR_THREADS,
+                scheduling_strategy=strategies.NodeAffinitySchedulingStrategy(node_id=node, soft=soft),
+            )
+            .remote(self._service)
+        )
+        try:
+            self._open()
+            self._take_report()
+        except BaseException:
+            ray().kill(self._actor)
+            raise
+        self._thread.start()
+        atexit.register(self.__exit__, None, None, None)  # before Ray's own, which was registered earlier
+        return self
+
+    def _open(self) -> None:
+        deadline = time.monotonic() + _LOCK_TIMEOUT
+        while (error := ray().get(self._actor.open.remote())) is not None:
+            if not isinstance(error, JournalLockedError) or time.monotonic() > deadline:
+                raise error
+            time.sleep(_REPORT_INTERVAL)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        atexit.unregister(self.__exit__)
+
+    @property
+    def report(self) -> ClusterReport:
+        """The report so far, at most some seconds old; after the block, the final one."""
+        if self._report is None:
+            raise BatchStateError("the batch is not entered: use `with RayBatch(...) as batch`")
+        return self._report
+
+    @property
+    def setup(self) -> WorkerSetup:
+        """What `RowGenerator` needs."""
+        return WorkerSetup(self._worker, Connect(self._name, ray().get_runtime_context().namespace))
+
+    def end_with(self, setup: WorkerSetup) -> None:
+        """End when no dataset needs *setup* any more, without waiting for that."""
+        weakref.finalize(setup, self._ended.set).atexit = False
+
+    # --------------------------------------------------------------------------------------------------- in its thread
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_REPORT_INTERVAL):
+            if not ray().is_initialized():  # a call would start another cluster
+                return
+            try:
+                self._take_report()
+            except Exception as error:  # noqa: BLE001 - of the actor, which Ray makes again
+                logger.warning("the coordinator of the batch cannot be reached (%s)", type(error).__name__)
+        try:
+            if ray().is_initialized():
+                self._finish()
+        except Exception as error:  # noqa: BLE001 - of the actor
+            logger.info("the coordinator was lost at the end: %s", type(error).__name__)
+        atexit.unregister(self.__exit__)
+
+    def _finish(self) -> None:
+        deadline = time.monotonic() + _DRAIN_TIMEOUT
+        self._take_report()
+        while not ray().get(self._actor.finish.remote(), timeout=_CALL_TIMEOUT):
+            self._take_report()
+            if time.monotonic() > deadline:
+                logger.warning("requests are still in flight on the cluster; they are unresolved in the journal")
+                break
+            time.sleep(_REPORT_INTERVAL / 5)
+        ray().kill(self._actor)
+
+    def _take_report(self) -> None:
+        report: ClusterReport = ray().get(self._actor.report.remote(), timeout=_CALL_TIMEOUT)
+        self._report = report
+        if self._on_progress is not None:
+            try:
+                self._on_progress(report)
+            except Exception:  # noqa: BLE001 - of the user, whose rows go on
+                self._on_progress = None
+                logger.exception("on_progress failed, and is not called any more")
+
+
+def generate(
+    dataset: Any,
+    *,
+    workers: int | None = None,
+    num_cpus: float = 0.25,
+    batch_size: int = 100,
+    journal_node: str | None = None,
+    on_progress: Callable[[ClusterReport], object] | None = None,
+    **options: Unpack[PlanOptions],
+) -> Any:
+    """
+    Return *dataset* (a Ray Dataset) with a generation for each row, in further columns.
+
+    They are ``key``, ``content``, ``value`` (with an output type), ``tokens_used``, ``error_type``, ``message`` and
+    ``billed``; see `neuralbox_async.dask.RowResult`. A row that fails is a row with an error. The dataset is lazy, as
+    all are: what is executed again gets its results from the journal.
+
+    * *workers*: actors that send requests; None: one for each node of the cluster. *num_cpus*: of each, as Ray counts
+      them: they wait for most of the time. *batch_size*: the number of rows that a worker is given at a time.
+    * *journal_node*: the id of the node whose file system has the *journal*, which alone then has the coordinator.
+      None: the node of this program, or another one if that is lost; so a file system that they share.
+    * *on_progress*: called about twice a second with a `ClusterReport`, in another thread.
+    * *options*: as for `neuralbox_async.dask.generate`: *journal*, and *model*, *prompt*, *system*, *temperature*,
+      *max_tokens*, *key*, *on_unknown*, *on_changed*, *budget*, *max_rate*, *max_concurrency_per_worker*,
+      *output_type*, *max_repairs*, *api_key*, *base_url*, *timeout*, *max_retries*, *lease*.
+
+    The coordinator starts at once, and ends with the last dataset that needs it; the journal is free for others some
+    seconds after each execution. Raises `InvalidParameterError`, `JournalLockedError`, `JournalError`, and
+    `OutcomeUnknownError` with ``on_unknown="raise"``.
+    """
+    if not hasattr(dataset, "map_batches"):
+        raise InvalidParameterError("dataset", None, "a Ray Dataset", show=False)
+    batch_size = check_count("batch_size", batch_size, minimum=1)
+    size = None if workers is None else check_count("workers", workers, minimum=1)
+    batch = RayBatch(journal_node=journal_node, on_progress=on_progress, **options).__enter__()
+    setup = batch.setup
+    batch.end_with(setup)
+    return dataset.map_batches(
+        RowGenerator,
+        fn_constructor_args=(setup,),
+        batch_size=batch_size,
+        batch_format="pyarrow",
+        compute=ray_data().ActorPoolStrategy(
+            size=size or sum(node["Alive"] for node in ray().nodes()),
+            max_concurrent_calls_per_actor=_CONCURRENT_CALLS,
+            enable_true_multi_threading=True,
+        ),
+        num_cpus=num_cpus,
+        ray_remote_args_fn=_remote_args,
+    )
+
+
+def _remote_args() -> dict[str, Any]:
+    return {"scheduling_strategy": "SPREAD"}  # so that the loss of a node is the loss of few workers

@@ -1,0 +1,66 @@
+"""The driver's view of a coordinator that was lost, without a cluster."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+pytest.importorskip("distributed")
+
+from neuralbox_async import JournalError, JournalLockedError
+from neuralbox_async.dask import _coordinator
+from neuralbox_async.dask._coordinator import CoordinatorActor
+
+
+@pytest.mark.parametrize(
+    "errors,comes_back,timeout,lost",
+    [
+        ([JournalLockedError("in use"), None], False, 60.0, None),  # the lost one ends in the meantime
+        ([JournalLockedError("in use")], True, 60.0, None),  # it was only slow
+        ([JournalLockedError("in use")], False, 0.0, JournalLockedError),
+        ([JournalError("no disk")], False, 60.0, JournalError),
+        ([OSError("no worker"), None], False, 60.0, None),
+        ([OSError("no worker")], False, 0.0, OSError),
+    ],
+)
+def test_replacements(monkeypatch, errors, comes_back, timeout, lost):
+    """Another coordinator is started as long as that can succeed; then the batch gets the reason."""
+    monkeypatch.setattr(_coordinator, "_RESTART_TIMEOUT", timeout)
+    monkeypatch.setattr(_coordinator, "_REPORT_INTERVAL", 0.01)
+    reports, losses, starts = [], [], iter(errors)
+
+    def start(*, restarted):
+        assert restarted
+        if (error := next(starts)) is not None:
+            raise error
+
+    def report():
+        if not comes_back:
+            raise TimeoutError
+        return "report"
+
+    actor = CoordinatorActor(None, None, None, reports.append, losses.append)
+    monkeypatch.setattr(actor, "_start", start)
+    monkeypatch.setattr(actor, "_report", report)
+
+    assert (lost is None) == actor._restart()
+    assert ([] if lost is None else [lost]) == [type(error) for error in losses]
+    assert (["report"] if comes_back else []) == reports
+
+
+def test_losses_for_good(monkeypatch):
+    """The thread that watches the coordinator ends when there is none any more."""
+    monkeypatch.setattr(_coordinator, "_REPORT_INTERVAL", 0.01)
+    losses = []
+    actor = CoordinatorActor(None, None, None, lambda _: None, losses.append)
+
+    def start(**_):
+        raise JournalError("no disk")
+
+    monkeypatch.setattr(actor, "_start", start)  # and without an actor, each report fails
+    watch = threading.Thread(target=actor._watch)
+    watch.start()
+    watch.join(60)
+
+    assert [JournalError] == [type(error) for error in losses]
