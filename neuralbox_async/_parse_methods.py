@@ -129,4 +129,4 @@ class ParseMethods:
             )
             return Call(request, options)
 
-        return await parsing.parse(self._executor, call_with, conversation, wanted, repairs)
+        return await parsing.parse(self._executor, call_with, conversation, wanted, repairs, max_tokens=max_tokens)

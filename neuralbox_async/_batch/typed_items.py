@@ -87,7 +87,7 @@ class TypedItem:
     def parse(self, generation: Generation) -> Parsed | None:
         """Return the value in *generation*; None if it is one more that is invalid."""
         try:
-            return Parsed(self.output_type.parse(generation.content))
+            return Parsed(parsing.value_of(self.output_type, generation, self.request.max_tokens))
         except InvalidOutputError as error:
             self.invalid.append(generation)
             self._problems = error.problems

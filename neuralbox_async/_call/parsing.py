@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["Repairs", "instructions", "output_type_of", "parse", "parsing_error", "repair_messages"]
+__all__ = ["Repairs", "instructions", "output_type_of", "parse", "parsing_error", "repair_messages", "value_of"]
 
 _INSTRUCTIONS = (
     "Respond with one JSON value that conforms to this JSON Schema, and with nothing else: "
@@ -42,6 +42,8 @@ _REPAIR = (
     "Your response does not conform to the JSON Schema:\n\n{problems}\n\nRespond with the whole corrected JSON value."
 )
 _MAX_PROBLEMS = 20
+# The vendor documents no reasons; these are those of other APIs. Without one, the provider's counts decide.
+_CUT_REASONS = frozenset({"length", "max_tokens", "MAX_TOKENS", "max_output_tokens"})
 
 
 def instructions(output_type: OutputType[Any], system: str | None) -> str:
@@ -58,6 +60,22 @@ def repair_messages(messages: Messages, text: str, problems: tuple[Problem, ...]
     turn = Message("user", _REPAIR.format(problems="\n".join(lines)))
     response = () if is_blank(text) else (Message("assistant", text),)
     return (*messages_from(messages), *response, turn)
+
+
+def value_of(output_type: OutputType[T], generation: Generation, max_tokens: int | None) -> T:
+    """
+    Return the value in the text of *generation*, which was requested with *max_tokens*. Raises `InvalidOutputError`.
+
+    A text that ends in a number at *max_tokens* has perhaps not all of its digits.
+    """
+    return output_type.parse(generation.content, cut=_is_cut(generation, max_tokens))
+
+
+def _is_cut(generation: Generation, max_tokens: int | None) -> bool:
+    if (reason := generation.finish_reason) is not None:
+        return reason in _CUT_REASONS
+    written = None if generation.usage is None else generation.usage.completion_tokens
+    return max_tokens is not None and written is not None and written >= max_tokens
 
 
 @attrs.frozen(kw_only=True)
@@ -89,6 +107,8 @@ async def parse(
     messages: Messages,
     output_type: OutputType[T],
     repairs: Repairs,
+    *,
+    max_tokens: int | None,
 ) -> ParsedGeneration[T]:
     """
     Return the value that is generated for *messages*.
@@ -101,7 +121,7 @@ async def parse(
     generations: tuple[Generation, ...] = (await generating.generate(executor, call, wait=True),)
     while True:
         try:
-            value = output_type.parse(generations[-1].content)
+            value = value_of(output_type, generations[-1], max_tokens)
         except InvalidOutputError as error:
             problems = error.problems
         else:

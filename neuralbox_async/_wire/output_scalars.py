@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from neuralbox_async._wire import json
-from neuralbox_async._wire.json_extraction import ExactFloat
+from neuralbox_async._wire.json_reader import ExactFloat
 
 Hook = Callable[[Any, Any], Any]
 """A function that cattrs calls with a JSON value and the type that it is for."""
@@ -32,7 +32,7 @@ class MismatchError(ValueError):
 def mismatch(expected: str, value: object) -> NoReturn:
     shown = ""
     if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
-        text = repr(value)
+        text = value.text if isinstance(value, ExactFloat) else repr(value)
         shown = f" {text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '...'}"
     raise MismatchError(f"expected {expected}, got {json.type_name(value)}{shown}")
 

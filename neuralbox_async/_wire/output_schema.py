@@ -28,7 +28,7 @@ from neuralbox_async._wire.output_kinds import (
 )
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-_REF: Final = "#/$defs/"
+REFERENCE: Final = "#/$defs/"
 
 
 def schema_of(tp: Any) -> tuple[dict[str, Any], bool]:
@@ -41,7 +41,7 @@ def schema_of(tp: Any) -> tuple[dict[str, Any], bool]:
     root = builder.schema(tp)
     reference = root.get("$ref", "")
     if len(root) == 1 and builder.uses.get(reference) == 1:  # not recursive: the definition itself
-        root = builder.definitions.pop(reference.removeprefix(_REF))
+        root = builder.definitions.pop(reference.removeprefix(REFERENCE))
     definitions = {"$defs": builder.definitions} if builder.definitions else {}
     return {"$schema": DIALECT, **root, **definitions}, builder.has_decimal
 
@@ -144,9 +144,9 @@ class _Builder:
     def _pydantic(self, tp: Any) -> dict[str, Any]:
         schema: dict[str, Any] = pydantic_models.schema_of(tp)
         inner = schema.pop("$defs", {})
-        names = {f"{_REF}{name}": f"{_REF}{self._free_name(name)}" for name in inner}
+        names = {f"{REFERENCE}{name}": f"{REFERENCE}{self._free_name(name)}" for name in inner}
         for name, definition in inner.items():
-            self.definitions[names[f"{_REF}{name}"].removeprefix(_REF)] = _renamed(definition, names)
+            self.definitions[names[f"{REFERENCE}{name}"].removeprefix(REFERENCE)] = _renamed(definition, names)
         renamed: dict[str, Any] = _renamed(schema, names)
         return renamed
 
@@ -157,7 +157,7 @@ class _Builder:
             name = self._names[tp] = self._free_name(_name_of(tp))
             self.definitions[name] = {}  # its place in the order, and its name, are taken
             self.definitions[name] = define()
-        reference = f"{_REF}{name}"
+        reference = f"{REFERENCE}{name}"
         self.uses[reference] = self.uses.get(reference, 0) + 1
         return {"$ref": reference}
 

@@ -201,6 +201,29 @@ async def test_a_cut_text(server, client):
     assert "the text ends before the JSON value does" == caught.value.problems[0].reason
 
 
+@pytest.mark.parametrize(
+    "members, options, cut",
+    [
+        ({"finish_reason": "length"}, {}, True),
+        ({"finish_reason": "stop"}, {"max_tokens": 1}, False),
+        ({"usage": {"completion_tokens": 1}}, {"max_tokens": 1}, True),
+        ({"usage": {"completion_tokens": 1}}, {"max_tokens": 2}, False),
+        ({"usage": {"completion_tokens": 1}}, {}, False),
+        ({}, {"max_tokens": 1}, False),
+    ],
+)
+async def test_a_number_that_was_cut(make_client, members, options, cut):
+    """A number at the end of a text that ends at max_tokens may have had more digits: it is a problem, no guess."""
+    transport = FakeTransport(*[{"id": "gen_1", "status": "completed", "content": "12", **members}] * 2)
+
+    async with make_client(transport) as client:
+        if cut:
+            with pytest.raises(ParsingError, match="ends before"):
+                await client.parse("gpt-5", "How many?", int, **options)
+        else:
+            assert 12 == (await client.parse("gpt-5", "How many?", int, **options)).value
+
+
 async def test_pending_generations(client, server, monkeypatch):
     """A generation that is pending is waited for."""
     monkeypatch.setattr(polling, "_pause", lambda _interval, _deadline: 0.01)
