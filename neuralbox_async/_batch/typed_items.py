@@ -122,6 +122,5 @@ class TypedItem:
             ending = f"and no repair followed: {cause}" if str(cause) else "and no repair followed: the batch has ended"
         else:
             ending = f"after {repairs} repair{'s' if repairs > 1 else ''}" if repairs else ""
-        error = parsing.parsing_error(tuple(self.invalid), self._problems, elapsed, ending)
-        error.__cause__ = cause if isinstance(cause, NeuralBoxError) else None
-        return error
+        known = cause if isinstance(cause, NeuralBoxError) else None
+        return parsing.parsing_error(tuple(self.invalid), self._problems, elapsed, ending, cause=known)

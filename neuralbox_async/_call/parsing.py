@@ -19,6 +19,7 @@ from neuralbox_async._parsed import (
     ParsedGeneration,
     ParsingError,
     Problem,
+    shortened,
     summary_of,
     total_tokens,
 )
@@ -54,7 +55,7 @@ def instructions(output_type: OutputType[Any], system: str | None) -> str:
 
 def repair_messages(messages: Messages, text: str, problems: tuple[Problem, ...]) -> tuple[Message, ...]:
     """Return the conversation *messages* continued with the invalid response *text* and its *problems*."""
-    lines = [f"- {problem}" for problem in problems[:_MAX_PROBLEMS]]
+    lines = [f"- {shortened(problem)}" for problem in problems[:_MAX_PROBLEMS]]
     if len(problems) > _MAX_PROBLEMS:
         lines.append(f"- and {len(problems) - _MAX_PROBLEMS} more")
     turn = Message("user", _REPAIR.format(problems="\n".join(lines)))
@@ -137,12 +138,22 @@ async def parse(
             call.deadline = deadline
             generations = (*generations, await generating.generate(executor, call, wait=True))
         except NeuralBoxError as error:
-            raise parsing_error(generations, problems, now() - started, f"and the repair failed: {error}") from error
+            ending = f"and the repair failed: {error}"
+            raise parsing_error(generations, problems, now() - started, ending, cause=error) from error
 
 
 def parsing_error(
-    generations: tuple[Generation, ...], problems: tuple[Problem, ...], elapsed: float, ending: str
+    generations: tuple[Generation, ...],
+    problems: tuple[Problem, ...],
+    elapsed: float,
+    ending: str,
+    *,
+    cause: NeuralBoxError | None = None,
 ) -> ParsingError:
-    """Return the error of *generations*, of which none is valid; *ending*: why no repair followed; see `Repairs`."""
+    """
+    Return the error of *generations*, of which none is valid.
+
+    *ending*: why no repair followed; see `Repairs`. *cause*: the error of a repair that failed.
+    """
     msg = f"the generated text is not of the output type{f', {ending}' if ending else ''}: {summary_of(problems)}"
-    return ParsingError(msg, generations=generations, problems=problems, elapsed=elapsed)
+    return ParsingError(msg, generations=generations, problems=problems, elapsed=elapsed, cause=cause)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
+
+import attrs
 
 from neuralbox_async._parsed import InvalidOutputError, Problem
 from neuralbox_async._wire import json
@@ -44,20 +46,32 @@ def _problems(error: BaseException, path: tuple[str | int, ...]) -> Iterable[Pro
         root = json_path(path)
         yield from (Problem(root + problem.path.removeprefix("$"), problem.reason) for problem in error.problems)
     else:
-        yield Problem(json_path(path), _reason(error))
+        yield _problem(error, path)
+
+
+def _problem(error: BaseException, path: tuple[str | int, ...]) -> Problem:
+    """Return the problem of an *error* of a scalar, or of the user's own class."""
+    if len(error.args) > 1 and isinstance(error.args[1], attrs.Attribute):  # of a validator of attrs, with its field
+        field = cast("attrs.Attribute[object]", error.args[1])
+        return Problem(json_path((*path, field.alias or field.name)), _shown(error.args[0]))
+    return Problem(json_path(path), _reason(error))
 
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
+    return _shown(error) or type(error).__name__
+
+
+def _shown(reason: object) -> str:
     try:
-        text = json.one_line(str(error))
+        return json.one_line(str(reason))
     except Exception:  # noqa: BLE001 - of the user's own class
-        text = ""
-    return text or type(error).__name__
+        return ""
 
 
 def count_of(error: BaseException) -> int:
     """Return how many errors are in *error*."""
-    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())  # of a group
-    return sum(map(count_of, inner)) if inner else 1
+    if isinstance(error, BaseExceptionGroup):
+        return sum(map(count_of, cast("BaseExceptionGroup[BaseException]", error).exceptions))
+    return 1

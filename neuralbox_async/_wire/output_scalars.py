@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -17,11 +17,12 @@ Hook = Callable[[Any, Any], Any]
 """A function that cattrs calls with a JSON value and the type that it is for."""
 
 _DATE = r"\d{4}-\d{2}-\d{2}"
+_HOUR, _MINUTE = r"([01]\d|2[0-3])", r"[0-5]\d"
 _date_text = re.compile(_DATE, re.ASCII)
 _date_time_text = re.compile(
-    rf"{_DATE}[Tt]\d{{2}}:\d{{2}}:\d{{2}}(\.\d+)?([Zz]|[+-]\d{{2}}:\d{{2}})", re.ASCII
+    rf"{_DATE}[Tt]{_HOUR}:{_MINUTE}:{_MINUTE}(\.\d+)?([Zz]|[+-]{_HOUR}:{_MINUTE})", re.ASCII
 )  # RFC 3339
-_uuid_text = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_uuid_text = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _MAX_SHOWN = 60  # characters of a value in a reason
 
 
@@ -67,7 +68,10 @@ def _float(value: Any, _tp: Any) -> float:
 
 def _decimal(value: Any, _tp: Any) -> Decimal:
     if isinstance(value, ExactFloat):
-        return Decimal(value.text)
+        try:
+            return Decimal(value.text)
+        except InvalidOperation:
+            return mismatch("a number that Decimal can represent", value)
     if isinstance(value, int) and not isinstance(value, bool):
         return Decimal(value)
     return Decimal(repr(_float(value, _tp)))

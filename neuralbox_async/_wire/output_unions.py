@@ -21,17 +21,19 @@ def union_hook(tp: Any, converter: Converter) -> Hook:
     """Return the hook of the union *tp*."""
     members = [(member, json_types_of(member)) for member in get_args(tp)]
     expected = " or ".join(dict.fromkeys(json_noun for _, types in members for json_noun in sorted(types)))
-    tag, tagged = tag_of([member for member, _ in members])
+    tag, by_class = tag_of([member for member, _ in members])
+    tagged = [(choice, member) for choice, cls in by_class for member, _ in members if unannotated(member)[0] == cls]
+    with_tag = [member for _, member in tagged]
 
     def hook(value: Any, _tp: Any) -> Any:
         types = _json_types(value)
         fitting = [member for member, accepted in members if accepted & types]
+        if tag is not None and json.is_object(value) and tag in value:
+            named = [member for choice, member in tagged if same_json(choice, value[tag])]
+            if named:  # other classes do not fit, but a dict may
+                fitting = [member for member in fitting if member in named or member not in with_tag]
         if not fitting:
             mismatch(expected, value)
-        if tag is not None and json.is_object(value) and tag in value:
-            for choice, member in tagged:
-                if same_json(choice, value[tag]):
-                    return converter.structure(value, member)
         if isinstance(value, float):
             fitting.sort(key=lambda member: unannotated(member)[0] is int)  # 5.0 is rather a float
         if len(fitting) > 1 and (json.is_array(value) or json.is_object(value)):

@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from neuralbox_async import (
+    APIConnectionError,
     AsyncNeuralBox,
     InsufficientTokensError,
     InvalidParameterError,
@@ -168,6 +169,33 @@ async def test_a_repair_that_fails(server, client):
 
     assert isinstance(caught.value.__cause__, InsufficientTokensError)
     assert (INVALID, PRICE, "yes") == (caught.value.text, caught.value.tokens_used, caught.value.billed)
+
+
+@pytest.mark.parametrize("price, billed", [(PRICE, "yes"), (0, "unknown")])
+async def test_a_repair_whose_outcome_is_unknown(make_client, price, billed):
+    """When it is unknown whether a repair was billed, the total is unknown; the cause is kept by pickling."""
+    invalid = {"id": "gen_1", "status": "completed", "content": INVALID, "tokens_used": price}
+    reset = APIConnectionError("reset", request_sent=True)
+
+    async with make_client(FakeTransport(invalid, reset)) as client:
+        with pytest.raises(ParsingError) as caught:
+            await client.parse("gpt-5", "Norway?", City)
+
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (None, billed, INVALID) == (error.tokens_used, error.billed, error.text)
+        assert (APIConnectionError, "unknown") == (type(error.__cause__), error.__cause__.billed)
+
+
+async def test_the_length_of_a_repair(server, client):
+    """However many problems there are, and however long, the message about them is short."""
+    name = "x" * 5000
+    server.reply_with(json.dumps({f"{name}{number}": "y" * 5000 for number in range(200)}), VALID)
+
+    await client.parse("gpt-5", "Norway?", dict[str, int] | City)
+
+    repair = bodies(server)[1]["messages"][-1]["content"]
+    assert "expected an integer, got a string" in repair
+    assert len(repair) < 20 * 320 + 500
 
 
 async def test_the_first_generation_fails(server, client):
