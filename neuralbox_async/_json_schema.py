@@ -71,7 +71,7 @@ def _check_references(resource: Any, resolver: Any, draft: Any, seen: set[int]) 
     if id(contents) in seen:
         return
     seen.add(id(contents))
-    members: dict[str, Any] = contents if isinstance(contents, dict) else {}
+    members = cast("dict[str, Any]", contents) if isinstance(contents, dict) else dict[str, Any]()
     for keyword in ("$ref", "$dynamicRef"):
         if isinstance(reference := members.get(keyword), str):
             try:

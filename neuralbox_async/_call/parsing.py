@@ -24,7 +24,7 @@ from neuralbox_async._parsed import (
     total_tokens,
 )
 from neuralbox_async._types import Generation, Message, Messages, messages_from
-from neuralbox_async._validation import is_blank
+from neuralbox_async._validation import check_count, check_optional_count, is_blank
 from neuralbox_async._wire.output_types import output_type_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def value_of(output_type: OutputType[T], generation: Generation, max_tokens: int
 
     A text that ends in a number at *max_tokens* has perhaps not all of its digits.
     """
-    return output_type.parse(generation.content, cut=_is_cut(generation, max_tokens))
+    cut = (generation.finish_reason is not None or max_tokens is not None) and _is_cut(generation, max_tokens)
+    return output_type.parse(generation.content, cut=cut)
 
 
 def _is_cut(generation: Generation, max_tokens: int | None) -> bool:
@@ -86,6 +87,16 @@ class Repairs:
     maximum: int = 1
     max_tokens_used: int | None = None
 
+    @classmethod
+    def of(cls, maximum: int, max_tokens_used: int | None) -> Repairs:
+        """Return the repairs for the parameters of a user. Raises `InvalidParameterError`."""
+        if type(maximum) is int and maximum == 1 and max_tokens_used is None:
+            return _ONE  # the default (benchmark scenario `parse`)
+        return cls(
+            maximum=check_count("max_repairs", maximum, minimum=0),
+            max_tokens_used=check_optional_count("max_tokens_used", max_tokens_used, minimum=1),
+        )
+
     def refusal(self, generations: tuple[Generation, ...]) -> str | None:
         """Return why there is no repair after these *generations*, or None if there is one."""
         if len(generations) > self.maximum:
@@ -100,6 +111,9 @@ class Repairs:
         if expected > self.max_tokens_used:
             return f"without a further repair, which could exceed max_tokens_used ({self.max_tokens_used})"
         return None
+
+
+_ONE = Repairs()
 
 
 async def parse(

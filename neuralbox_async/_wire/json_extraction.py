@@ -42,6 +42,8 @@ _start = re.compile(
 _brackets_and_strings = re.compile(r'"(?:[^"\\\n]|\\.)*"|[\[{]|[\]}]')
 _json_before = re.compile(r"""[,\[{}\]"']\s*\Z|["'\u2018-\u201e\u00bb\u00ab]\s*:\s*\Z""")
 _json_after = re.compile(r"\s*[,:\]}]")
+_WHITE_SPACE: Final = " \t\n\r"  # RFC 8259, section 2
+_MAX_PLAIN: Final = 1024 * 1024  # characters for orjson, which reserves twelve times their size
 _NEAR: Final = 40  # characters around a value that are looked at
 
 
@@ -81,14 +83,6 @@ def values_in(text: str, *, exact: bool = False, kinds: frozenset[str] = CONTAIN
     be guesses. Raises `InvalidOutputError` if there is none, or if the text ends inside of a value.
     """
     whole = text.strip().removeprefix("\ufeff").lstrip()
-    try:
-        value = _plain_value(whole, exact=exact)
-    except (ValueError, RecursionError):
-        pass  # the value is in it, or it has none
-    else:
-        if cut and isinstance(value, int | float) and text[-1].isdigit():
-            raise InvalidOutputError((_CUT,))
-        return Search([FoundValue(value, 0, len(whole))])
     if not whole:
         raise InvalidOutputError((_NOTHING,))
     # A number that nothing follows may go on.
@@ -124,10 +118,12 @@ def growing_value(text: str, *, kinds: frozenset[str] = CONTAINERS, fits: Callab
     return found[-1].value if found else None
 
 
-def _plain_value(text: str, *, exact: bool) -> Any:
+def plain_value(text: str, *, exact: bool) -> Any:
     """Return the JSON value that *text* is, by the fastest decoder. Raises `ValueError` or `RecursionError`."""
-    if not exact and wire_json.orjson is not None and not wire_json.has_long_number(text):
-        return wire_json.loads_approximately(text)
+    orjson = None if exact or len(text) > _MAX_PLAIN else wire_json.orjson
+    if orjson is not None and not wire_json.has_long_number(text):
+        return orjson.loads(text)  # what only the standard library reads (infinite numbers) is found by the scan
+    text = text.strip(_WHITE_SPACE)
     value, end = decode(text, exact=exact)
     if end != len(text):
         raise ValueError("the text goes on after the value")

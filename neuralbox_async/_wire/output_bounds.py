@@ -89,7 +89,7 @@ def _is_multiple(value: float, divisor: float) -> bool:
 
 def _as_written(number: float) -> Fraction:
     """Return the *number* by the digits that were written: 0.3 is a multiple of 0.1."""
-    return Fraction(float.__repr__(number) if isinstance(number, float) else number)
+    return Fraction(number if isinstance(number, int) else repr(float(number)))
 
 
 def bounds_of(metadata: Iterable[Any]) -> Bounds:

@@ -39,15 +39,15 @@ def mismatch(expected: str, value: object) -> NoReturn:
 
 
 def _str(value: Any, _tp: Any) -> str:
-    return value if isinstance(value, str) else mismatch("a string", value)
+    return value if type(value) is str else mismatch("a string", value)
 
 
 def _bool(value: Any, _tp: Any) -> bool:
-    return value if isinstance(value, bool) else mismatch("true or false", value)
+    return value if value is True or value is False else mismatch("true or false", value)
 
 
 def _int(value: Any, _tp: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if type(value) is int:
         return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -55,6 +55,8 @@ def _int(value: Any, _tp: Any) -> int:
 
 
 def _float(value: Any, _tp: Any) -> float:
+    if type(value) is float and math.isfinite(value):
+        return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             number = float(value)

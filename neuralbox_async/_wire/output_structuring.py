@@ -15,6 +15,7 @@ from types import GenericAlias
 from typing import (
     TYPE_CHECKING,
     Any,
+    Final,
     Literal,
     NewType,
     NotRequired,
@@ -45,7 +46,7 @@ from neuralbox_async._wire.output_kinds import (
 )
 from neuralbox_async._wire.output_problems import MAX_PROBLEMS, count_of, first_problems
 from neuralbox_async._wire.output_scalars import SCALAR_HOOKS, Hook, MismatchError, mismatch
-from neuralbox_async._wire.output_unions import forget_tried, union_hook
+from neuralbox_async._wire.output_unions import union_hook
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -73,14 +74,10 @@ class Structuring:
             return self._fast(value, self._type)
         except Exception:  # noqa: BLE001, S110 - of cattrs, or of the user's own class
             pass
-        finally:
-            forget_tried()
         try:
             return self._detailed.structure(value, self._type)
         except Exception as error:  # noqa: BLE001 - the same
             raise InvalidOutputError(first_problems(error)) from None
-        finally:
-            forget_tried()
 
 
 # ------------------------------------------------------------------------------------------------------------- hooks
@@ -127,11 +124,19 @@ def _any(value: Any, _tp: Any) -> Any:
 
 
 def _other(tp: Any, converter: Converter) -> Hook:
-    return lambda value, _tp: converter.structure(value, tp)
+    hook: Hook | None = None
+
+    def structure(value: Any, _tp: Any) -> Any:
+        nonlocal hook
+        if hook is None:  # not before: a class may have a member of its own type
+            hook = converter.get_structure_hook(tp)
+        return hook(value, tp)
+
+    return structure
 
 
 def _hook_of(tp: Any, converter: Converter) -> Hook:
-    """Return the hook of *tp*; not yet that of a class, which may have a member of its own type."""
+    """Return the hook of *tp*."""
     return SCALAR_HOOKS[tp] if _is_scalar(tp) else _other(tp, converter)
 
 
@@ -182,7 +187,7 @@ def _class(tp: Any, converter: Converter) -> Hook:
         )
 
     def hook(value: Any, _tp: Any) -> Any:
-        if not json.is_object(value):
+        if type(value) is not dict:
             mismatch("an object", value)
         return structure(value, tp)
 
@@ -221,14 +226,20 @@ def _collected(
     return structured
 
 
+_PLAIN: Final = frozenset({str, int, bool})  # whose values are those of JSON
+
+
 def _array(tp: Any, converter: Converter) -> Hook:
     build, (item_type,) = ARRAYS[get_origin(tp) or tp], get_args(tp) or (Any,)
     structure, is_fast = _hook_of(item_type, converter), not converter.detailed_validation
+    is_plain = item_type in _PLAIN if _is_scalar(item_type) else False
 
-    def hook(value: Any, _tp: Any) -> Any:
-        if not json.is_array(value):
+    def hook(value: list[Any], _tp: Any) -> Any:
+        if type(value) is not list:
             mismatch("an array", value)
         if is_fast:
+            if is_plain and {*map(type, value)} <= {item_type}:
+                return build(value)
             return build([structure(item, item_type) for item in value])
         return build(_collected(itertools.count(), value, itertools.repeat(item_type), converter, tp))
 

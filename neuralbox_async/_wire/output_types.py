@@ -53,6 +53,15 @@ class OutputType(Generic[T]):
         *cut*: the text was cut off, such as at *max_tokens*. Raises `InvalidOutputError` with the problems of the
         longest JSON value, or that of the text if it has none.
         """
+        try:
+            value = json_extraction.plain_value(text, exact=self.exact)
+        except (ValueError, RecursionError):
+            return self._parse_found(text, cut=cut)
+        if cut and isinstance(value, int | float) and text[-1].isdigit():
+            return self._parse_found(text, cut=cut)
+        return self.structure(value)
+
+    def _parse_found(self, text: str, *, cut: bool) -> T:
         search = json_extraction.values_in(text, exact=self.exact, kinds=self._kinds, cut=cut)
         problems: tuple[Problem, ...] = () if search.problem is None else (search.problem,)
         longest = search.malformed_length

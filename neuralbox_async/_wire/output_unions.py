@@ -60,25 +60,29 @@ def _first(types: list[Any], value: Any, converter: Converter) -> Any:
 
 class _Tried(threading.local):
     """
-    What the arrays and objects of one call are as values of unions, by their ids and that of the union.
+    What the arrays and objects in the value of a union are as values of unions, by their ids and that of the union.
 
     Otherwise each level of a recursive union would try all below it once for each of its types: exponentially often.
+    *is_active*: an outer union will forget them, when others may have the same ids.
     """
 
     def __init__(self) -> None:
         self.results: dict[tuple[int, int], Any] = {}
+        self.is_active = False
 
 
 _tried = _Tried()
 
 
-def forget_tried() -> None:
-    """Forget what was tried, after each call: other values may have the same ids."""
-    _tried.results.clear()
-
-
 def _once(key: tuple[int, int], structure: Callable[[], Any]) -> Any:
     """Return the result of *structure*, or raise its error, as at the first time with this *key*."""
+    if not _tried.is_active:
+        _tried.is_active = True
+        try:
+            return structure()
+        finally:
+            _tried.is_active = False
+            _tried.results.clear()
     results = _tried.results
     if key not in results:
         try:

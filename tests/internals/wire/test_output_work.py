@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from random import Random
+from typing import Any
+
 import attrs
 import pytest
 
@@ -45,6 +48,51 @@ def test_a_misfit_in_recursive_unions():
         output_type_of(Branch | Leaf).structure(nested({"children": [], "color": 5}))
 
     assert ([], True) == (checked, bool(caught.value.problems))
+
+
+WRITTEN = '{"a": [{"b": 1.5, "c": null}, {"b": -2, "c": "x\\u00e9y\\n"}], "d": {"e": true, "f": []}}'
+PROSE = f"I thought [hard] about {{it}}, see [1]:\n```json\n{WRITTEN}\n```\nIt's done, and {WRITTEN} as well."
+PIECES = [
+    *"[]{}\"',:\\`/*#- \n0eE.",
+    "```",
+    "\u201c",
+    "\u2019",
+    "\u00ab",
+    "\\ud800",
+    "NaN",
+    "null",
+    '{"',
+    "['",
+    "//",
+    "/*",
+    "*/",
+]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_mutations(seed):
+    """Valid JSON in prose, with random changes, is a value or an error with problems, whatever the type."""
+    types = [
+        dict[str, Any],
+        list[str],
+        Branch | Leaf,
+        int,
+        dict[str, list[dict[str, float | str | None]] | dict[str, Any]],
+    ]
+    outputs = list(map(output_type_of, types))
+    random = Random(seed)
+    for number in range(200):
+        text = random.choice([WRITTEN, PROSE])
+        for _ in range(random.randrange(1, 12)):
+            start = random.randrange(len(text) + 1)
+            end = random.choice([start, start, start + 1, start + random.randrange(30)])
+            text = text[:start] + random.choice(["", random.choice(PIECES), text[start:end] * 2]) + text[end:]
+        output_type = outputs[number % len(outputs)]
+        output_type.parse_partial(text)
+        try:
+            output_type.parse(text, cut=bool(number % 2))
+        except InvalidOutputError as error:
+            assert error.problems
 
 
 @pytest.mark.parametrize(
