@@ -55,11 +55,7 @@ def _validator(contents: dict[str, Any]) -> Validator:
     registry = cast("Any", Registry)()  # not every type checker takes it for generic
     draft = specification_with(kind.META_SCHEMA.get("$id") or kind.META_SCHEMA["id"], default=DRAFT202012)
     resolver = registry.resolver_with_root(draft.create_resource(contents))
-    for reference in _references(contents):
-        try:
-            resolver.lookup(reference)
-        except Exception:  # noqa: BLE001 - not only the library's own: a pointer may lead through a number
-            raise ValueError(f"nothing in it is what the reference {reference!r} names") from None
+    _check_references(draft.create_resource(contents), resolver, draft, set())
     validator = kind(contents, registry=registry, format_checker=kind.FORMAT_CHECKER)
     for value in _SAMPLES:
         try:
@@ -69,17 +65,23 @@ def _validator(contents: dict[str, Any]) -> Validator:
     return validator
 
 
-def _references(value: object) -> Iterator[str]:
-    """Yield each reference in the schema *value*."""
-    if isinstance(value, dict):
-        for name, member in cast("dict[str, object]", value).items():
-            if name in {"$ref", "$dynamicRef"} and isinstance(member, str):
-                yield member
-            elif name not in {"const", "enum", "default", "examples"}:
-                yield from _references(member)
-    elif isinstance(value, list):
-        for item in cast("list[object]", value):
-            yield from _references(item)
+def _check_references(resource: Any, resolver: Any, draft: Any, seen: set[int]) -> None:
+    """Look up each reference in *resource*, and in what it names. Raises `ValueError` if there is nothing."""
+    contents = resource.contents
+    if id(contents) in seen:
+        return
+    seen.add(id(contents))
+    members = cast("dict[str, Any]", contents) if isinstance(contents, dict) else dict[str, Any]()
+    for keyword in ("$ref", "$dynamicRef"):
+        if isinstance(reference := members.get(keyword), str):
+            try:
+                found = resolver.lookup(reference)
+            except Exception:  # noqa: BLE001 - not only the library's own: a pointer may lead through a number
+                raise ValueError(f"nothing in it is what the reference {reference!r} names") from None
+            named = resource.from_contents(found.contents, default_specification=draft)
+            _check_references(named, found.resolver, draft, seen)
+    for part in resource.subresources():
+        _check_references(part, resolver.in_subresource(part), draft, seen)
 
 
 def _problems(validator: Validator, value: Any) -> Iterator[Problem]:

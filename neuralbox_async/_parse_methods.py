@@ -10,7 +10,6 @@ from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._options import NOT_GIVEN, CallOptions, NotGiven
 from neuralbox_async._parsed import ParsedGeneration
 from neuralbox_async._types import Messages, messages_from
-from neuralbox_async._validation import check_count, check_optional_count
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -111,10 +110,7 @@ class ParseMethods:
         Source: the vendor's page "Text Generation" (POST /generate); JSON Schema, draft 2020-12.
         """
         wanted = parsing.output_type_of(output_type)
-        repairs = parsing.Repairs(
-            maximum=check_count("max_repairs", max_repairs, minimum=0),
-            max_tokens_used=check_optional_count("max_tokens_used", max_tokens_used, minimum=1),
-        )
+        repairs = parsing.Repairs.of(max_repairs, max_tokens_used)
         options = self._options
         if timeout is not NOT_GIVEN or max_retries is not NOT_GIVEN:
             options = options.replace(timeout=timeout, max_retries=max_retries)
@@ -129,4 +125,4 @@ class ParseMethods:
             )
             return Call(request, options)
 
-        return await parsing.parse(self._executor, call_with, conversation, wanted, repairs)
+        return await parsing.parse(self._executor, call_with, conversation, wanted, repairs, max_tokens=max_tokens)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -12,6 +12,7 @@ from neuralbox_async._types import Generation, GenerationId
 T = TypeVar("T")
 
 _SHOWN = 3  # problems in the message of an error
+_MAX_LENGTH = 300  # characters of a problem in a message
 
 
 def _encodable(text: str) -> str:
@@ -46,9 +47,15 @@ class InvalidOutputError(Exception):
         return summary_of(self.problems)
 
 
+def shortened(problem: Problem) -> str:
+    """Return the *problem* as a line, whose path and reason may have come from a long text."""
+    line = " ".join(str(problem).split())
+    return line if len(line) <= _MAX_LENGTH else f"{line[: _MAX_LENGTH // 2]} ... {line[-_MAX_LENGTH // 2 :]}"
+
+
 def summary_of(problems: tuple[Problem, ...]) -> str:
     """Return the first *problems* as one line."""
-    shown = "; ".join(str(problem) for problem in problems[:_SHOWN])
+    shown = "; ".join(shortened(problem) for problem in problems[:_SHOWN])
     return f"{shown}; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else shown
 
 
@@ -87,10 +94,12 @@ class ParsingError(NeuralBoxError):
 
     * *generations*: all of them in their order; *attempts*: how many.
     * *problems*: those of the last text, at least one `Problem`. *text*: the last text, *generation_id* its id.
-    * *tokens_used*: the NeuralBox tokens of all generations, None if the API did not report them for one.
+    * *tokens_used*: the NeuralBox tokens of all generations, None if the API did not report them for one, or if it is
+      unknown whether a repair that failed was billed.
     * *billed*: that of all generations together: ``"no"`` only if all cost nothing.
 
-    When a repair ended with another error, that is the ``__cause__``; its own *billed* is about the repair alone.
+    When a repair ended with another error, that is the ``__cause__``, also of a copy that was pickled; its own *billed*
+    is about the repair alone.
     """
 
     def __init__(
@@ -100,15 +109,30 @@ class ParsingError(NeuralBoxError):
         generations: tuple[Generation, ...] = (),
         problems: tuple[Problem, ...] = (),
         elapsed: float = 0.0,
+        cause: NeuralBoxError | None = None,
     ) -> None:
         super().__init__(message)
         last = generations[-1] if generations else Generation()
         self.generations = generations
         self.problems = problems
-        self.tokens_used: int | None = total_tokens(generations)
-        self.billed: BillingStatus = "no" if generations and self.tokens_used == 0 else "yes"
+        repair: BillingStatus = "no" if cause is None else cause.billed
+        tokens_used = total_tokens(generations)
+        self.tokens_used: int | None = tokens_used if repair == "no" else None
+        self.billed: BillingStatus = repair if generations and tokens_used == 0 else "yes"
         self.request_sent = True
         self.attempts: int = len(generations)
         self.elapsed = elapsed
         self.generation_id: GenerationId | None = last.id
         self.text: str = last.content
+        self.__cause__ = cause
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        cause = self.__cause__
+        return _restore_with_cause, (super().__reduce__(), cause if isinstance(cause, NeuralBoxError) else None)
+
+
+def _restore_with_cause(reduced: tuple[Any, ...], cause: NeuralBoxError | None) -> NeuralBoxError:
+    restore, arguments = reduced
+    error: NeuralBoxError = restore(*arguments)
+    error.__cause__ = cause
+    return error

@@ -154,4 +154,5 @@ class StreamMethods:
             limits,
             functools.partial(polling.recover, self._executor, recovery) if recover else None,
             wanted,
+            max_tokens,
         )

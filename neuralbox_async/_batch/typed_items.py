@@ -87,7 +87,7 @@ class TypedItem:
     def parse(self, generation: Generation) -> Parsed | None:
         """Return the value in *generation*; None if it is one more that is invalid."""
         try:
-            return Parsed(self.output_type.parse(generation.content))
+            return Parsed(parsing.value_of(self.output_type, generation, self.request.max_tokens))
         except InvalidOutputError as error:
             self.invalid.append(generation)
             self._problems = error.problems
@@ -122,6 +122,5 @@ class TypedItem:
             ending = f"and no repair followed: {cause}" if str(cause) else "and no repair followed: the batch has ended"
         else:
             ending = f"after {repairs} repair{'s' if repairs > 1 else ''}" if repairs else ""
-        error = parsing.parsing_error(tuple(self.invalid), self._problems, elapsed, ending)
-        error.__cause__ = cause if isinstance(cause, NeuralBoxError) else None
-        return error
+        known = cause if isinstance(cause, NeuralBoxError) else None
+        return parsing.parsing_error(tuple(self.invalid), self._problems, elapsed, ending, cause=known)

@@ -19,11 +19,12 @@ from neuralbox_async._parsed import (
     ParsedGeneration,
     ParsingError,
     Problem,
+    shortened,
     summary_of,
     total_tokens,
 )
 from neuralbox_async._types import Generation, Message, Messages, messages_from
-from neuralbox_async._validation import is_blank
+from neuralbox_async._validation import check_count, check_optional_count, is_blank
 from neuralbox_async._wire.output_types import output_type_of
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["Repairs", "instructions", "output_type_of", "parse", "parsing_error", "repair_messages"]
+__all__ = ["Repairs", "instructions", "output_type_of", "parse", "parsing_error", "repair_messages", "value_of"]
 
 _INSTRUCTIONS = (
     "Respond with one JSON value that conforms to this JSON Schema, and with nothing else: "
@@ -42,6 +43,8 @@ _REPAIR = (
     "Your response does not conform to the JSON Schema:\n\n{problems}\n\nRespond with the whole corrected JSON value."
 )
 _MAX_PROBLEMS = 20
+# The vendor documents no reasons; these are those of other APIs. Without one, the provider's counts decide.
+_CUT_REASONS = frozenset({"length", "max_tokens", "MAX_TOKENS", "max_output_tokens"})
 
 
 def instructions(output_type: OutputType[Any], system: str | None) -> str:
@@ -52,12 +55,29 @@ def instructions(output_type: OutputType[Any], system: str | None) -> str:
 
 def repair_messages(messages: Messages, text: str, problems: tuple[Problem, ...]) -> tuple[Message, ...]:
     """Return the conversation *messages* continued with the invalid response *text* and its *problems*."""
-    lines = [f"- {problem}" for problem in problems[:_MAX_PROBLEMS]]
+    lines = [f"- {shortened(problem)}" for problem in problems[:_MAX_PROBLEMS]]
     if len(problems) > _MAX_PROBLEMS:
         lines.append(f"- and {len(problems) - _MAX_PROBLEMS} more")
     turn = Message("user", _REPAIR.format(problems="\n".join(lines)))
     response = () if is_blank(text) else (Message("assistant", text),)
     return (*messages_from(messages), *response, turn)
+
+
+def value_of(output_type: OutputType[T], generation: Generation, max_tokens: int | None) -> T:
+    """
+    Return the value in the text of *generation*, which was requested with *max_tokens*. Raises `InvalidOutputError`.
+
+    A text that ends in a number at *max_tokens* has perhaps not all of its digits.
+    """
+    cut = (generation.finish_reason is not None or max_tokens is not None) and _is_cut(generation, max_tokens)
+    return output_type.parse(generation.content, cut=cut)
+
+
+def _is_cut(generation: Generation, max_tokens: int | None) -> bool:
+    if (reason := generation.finish_reason) is not None:
+        return reason in _CUT_REASONS
+    written = None if generation.usage is None else generation.usage.completion_tokens
+    return max_tokens is not None and written is not None and written >= max_tokens
 
 
 @attrs.frozen(kw_only=True)
@@ -66,6 +86,16 @@ class Repairs:
 
     maximum: int = 1
     max_tokens_used: int | None = None
+
+    @classmethod
+    def of(cls, maximum: int, max_tokens_used: int | None) -> Repairs:
+        """Return the repairs for the parameters of a user. Raises `InvalidParameterError`."""
+        if type(maximum) is int and maximum == 1 and max_tokens_used is None:
+            return _ONE  # the default (benchmark scenario `parse`)
+        return cls(
+            maximum=check_count("max_repairs", maximum, minimum=0),
+            max_tokens_used=check_optional_count("max_tokens_used", max_tokens_used, minimum=1),
+        )
 
     def refusal(self, generations: tuple[Generation, ...]) -> str | None:
         """Return why there is no repair after these *generations*, or None if there is one."""
@@ -83,12 +113,17 @@ class Repairs:
         return None
 
 
+_ONE = Repairs()
+
+
 async def parse(
     executor: Executor,
     call_with: Callable[[Messages, int], Call],
     messages: Messages,
     output_type: OutputType[T],
     repairs: Repairs,
+    *,
+    max_tokens: int | None,
 ) -> ParsedGeneration[T]:
     """
     Return the value that is generated for *messages*.
@@ -101,7 +136,7 @@ async def parse(
     generations: tuple[Generation, ...] = (await generating.generate(executor, call, wait=True),)
     while True:
         try:
-            value = output_type.parse(generations[-1].content)
+            value = value_of(output_type, generations[-1], max_tokens)
         except InvalidOutputError as error:
             problems = error.problems
         else:
@@ -117,12 +152,22 @@ async def parse(
             call.deadline = deadline
             generations = (*generations, await generating.generate(executor, call, wait=True))
         except NeuralBoxError as error:
-            raise parsing_error(generations, problems, now() - started, f"and the repair failed: {error}") from error
+            ending = f"and the repair failed: {error}"
+            raise parsing_error(generations, problems, now() - started, ending, cause=error) from error
 
 
 def parsing_error(
-    generations: tuple[Generation, ...], problems: tuple[Problem, ...], elapsed: float, ending: str
+    generations: tuple[Generation, ...],
+    problems: tuple[Problem, ...],
+    elapsed: float,
+    ending: str,
+    *,
+    cause: NeuralBoxError | None = None,
 ) -> ParsingError:
-    """Return the error of *generations*, of which none is valid; *ending*: why no repair followed; see `Repairs`."""
+    """
+    Return the error of *generations*, of which none is valid.
+
+    *ending*: why no repair followed; see `Repairs`. *cause*: the error of a repair that failed.
+    """
     msg = f"the generated text is not of the output type{f', {ending}' if ending else ''}: {summary_of(problems)}"
-    return ParsingError(msg, generations=generations, problems=problems, elapsed=elapsed)
+    return ParsingError(msg, generations=generations, problems=problems, elapsed=elapsed, cause=cause)

@@ -45,11 +45,12 @@ class StreamLifetime(TypedStream[T]):
         limits: StreamLimits,
         recover: Callable[[GenerationId, float], Awaitable[Generation]] | None = None,
         output_type: OutputType[T] | None = None,
+        max_tokens: int | None = None,
     ) -> None:
         self._open_response = open_response
         self._limits = limits
         self._recover = recover
-        self._output_type = output_type
+        self._output_type, self._max_tokens = output_type, max_tokens
         self._state = StreamState.NEW  # changed by `_move` only
         self._call: Call | None = None
         self.response: ResponseInfo | None = None

@@ -30,6 +30,7 @@ class TypedStream(Generic[T]):
     """The methods of `AsyncStream` for the *output_type*."""
 
     _output_type: OutputType[T] | None
+    _max_tokens: int | None
     _texts: list[str]  # that were delivered
     _started: float  # by `now`, when it was entered
 
@@ -61,7 +62,7 @@ class TypedStream(Generic[T]):
         output_type = self._checked_type()
         generation = await self.get_final_generation()
         try:
-            return output_type.parse(generation.content)
+            return parsing.value_of(output_type, generation, self._max_tokens)
         except InvalidOutputError as error:
             problems = error.problems
         raise parsing.parsing_error((generation,), problems, now() - self._started, "")

@@ -147,7 +147,7 @@ def type_name(value: object) -> str:
         list: "an array",
         dict: "an object",
     }
-    return names.get(type(value), type(value).__name__)
+    return next((names[cls] for cls in type(value).__mro__ if cls in names), type(value).__name__)
 
 
 def excerpt(body: bytes) -> str:

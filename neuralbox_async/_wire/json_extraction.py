@@ -3,181 +3,269 @@ The JSON values in a generated text, which models wrap and write in many ways.
 
 Accepted are code fences and prose around a value, several values, trailing commas, comments, typographic or single
 quotes as delimiters, Python's constants, and NaN. Nothing is guessed: a text that ends inside of a value has none.
+
+Each character is read a bounded number of times, whatever the text is: the event loop waits for it.
 """
 
 from __future__ import annotations
 
-import functools
+import bisect
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final
 
 import attrs
 
 from neuralbox_async._parsed import InvalidOutputError, Problem
 from neuralbox_async._wire import json as wire_json
-from neuralbox_async._wire.partial_json import MAX_DEPTH, lenient_decoder
+from neuralbox_async._wire.json_reader import QUOTES, EndOfTextError, MalformedError, Reader, decode
 
 _CUT = Problem("$", "the text ends before the JSON value does")
 _NOTHING = Problem("$", "there is no JSON value in the text")
-_MAX_WORK = 4  # times the length of the text: characters that failed attempts may read in all
+_IRREGULAR = Problem("$", "the text has too many brackets to look for a JSON value in it")
+_MAX_WORK: Final = 10_000  # values that failed attempts may read in all; a value counts for 64 characters
+_MAX_PARTIAL_WORK: Final = 2_000  # the same for a growing value, which is looked for many times
+_CHARACTERS: Final = 64
+_MAX_TRIED: Final = 64
+_MAX_FENCES: Final = 64  # the last ones are read
 
-_fence = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", re.DOTALL | re.MULTILINE)
-_blank = re.compile(r"(?:[\s\ufeff]+|//[^\n]*|\#[^\n]*|/\*.*?\*/)+", re.DOTALL)
-_unfinished = re.compile(r"/\*(?!.*\*/)|[/-]\Z", re.DOTALL)  # a comment, or a number of which only the sign is there
-_number = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
-_rest_of_number = re.compile(r"[-+.\deE]*\Z", re.ASCII)
-_word = re.compile(r"-?[A-Za-z]+")
-_start = re.compile(r"[\[{]")
+_KINDS: Final = {"[": "array", "{": "object"}
+CONTAINERS: Final = frozenset(_KINDS.values())
+"""The JSON types that can be found in prose."""
+
+_fence = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(^[ \t]*\1|\Z)", re.DOTALL | re.MULTILINE)
+# Brackets after which a value may follow; most of those in prose are none.
+_start = re.compile(
+    r"\{{(?=\s*(?:[{quotes}}}/#]|\Z))|\[(?=\s*(?:[{quotes}\[{{\]\-\dtfnTFNI/#]|\Z))".format(quotes="".join(QUOTES))
+)
 _brackets_and_strings = re.compile(r'"(?:[^"\\\n]|\\.)*"|[\[{]|[\]}]')
-_surrogates = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-_end_of_string = re.compile(r"\s*(?:[,:\]}]|//|#|/\*|/?\Z)")
-_CONSTANTS: Final[dict[str, Any]] = {
-    "true": True,
-    "false": False,
-    "null": None,
-    "True": True,
-    "False": False,
-    "None": None,
-    "NaN": float("nan"),
-    "Infinity": float("inf"),
-    "-Infinity": float("-inf"),
-}
-# Each quote that opens a string, with those that close it.
-_QUOTES: Final = {'"': '"', "'": "'", "\u201c": "\u201d\u201c", "\u201d": "\u201d", "\u201e": "\u201c\u201d"}
-_ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_MISSING: Final = object()
-
-
-class ExactFloat(float):
-    """A float that keeps the digits it was written with."""
-
-    def __new__(cls, text: str) -> Self:
-        self = super().__new__(cls, text)
-        self.text = text
-        return self
-
-    text: str
-
-
-_exact_decoder = json.JSONDecoder(strict=False, parse_int=lenient_decoder.parse_int, parse_float=ExactFloat)
+_json_before = re.compile(r"""[,\[{}\]"']\s*\Z|["'\u2018-\u201e\u00bb\u00ab]\s*:\s*\Z""")
+_json_after = re.compile(r"\s*[,:\]}]")
+_WHITE_SPACE: Final = " \t\n\r"  # RFC 8259, section 2
+_MAX_PLAIN: Final = 1024 * 1024  # characters for orjson, which reserves twelve times their size
+_NEAR: Final = 40  # characters around a value that are looked at
 
 
 @attrs.frozen
 class FoundValue:
-    """A JSON *value* in a text, and how many characters it takes there."""
+    """A JSON *value* in a text, from *start* to *end*; *in_fence*: in a code fence."""
 
     value: Any
-    length: int
+    start: int
+    end: int
+    in_fence: bool = False
+
+    @property
+    def rank(self) -> tuple[bool, bool, int]:
+        """The highest is that of the answer: in a fence, no reference such as ``[1]``, the last one."""
+        value = self.value
+        is_reference = isinstance(value, list) and len(value) < 2 and all(isinstance(item, int) for item in value)  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+        return self.in_fence, not is_reference, self.start
 
 
-def values_in(text: str, *, exact: bool = False) -> list[FoundValue]:
+@attrs.frozen
+class Search:
+    """The values that were *found* in a text, the best one first, and the *problem* of the longest malformed one."""
+
+    found: list[FoundValue]
+    problem: Problem | None = None
+    malformed_length: int = 0
+
+
+def values_in(text: str, *, exact: bool = False, kinds: frozenset[str] = CONTAINERS, cut: bool = False) -> Search:
     """
-    Return the JSON values in *text*, at least one: those in code fences once more at the end, for they are the answer.
+    Return the JSON values in *text*, at least one.
 
-    *exact*: numbers with a fraction are `ExactFloat`. Strings, numbers and constants count only alone in the text, or
-    alone in a fence; in prose they would be guesses. Raises `InvalidOutputError` if there is none, or if the text ends
-    inside of a value.
+    *exact*: numbers with a fraction are `ExactFloat`. *kinds*: the JSON types of the wanted value: a bracket that ends
+    with the text is no part of prose if it could begin that. *cut*: the text was cut off, so that a number at its end
+    is not whole. Strings, numbers and constants count only alone in the text, or alone in a fence; in prose they would
+    be guesses. Raises `InvalidOutputError` if there is none, or if the text ends inside of a value.
     """
     whole = text.strip().removeprefix("\ufeff").lstrip()
-    try:
-        return [FoundValue(_exact_decoder.decode(whole) if exact else wire_json.loads(whole), len(whole))]
-    except (ValueError, RecursionError):
-        pass  # the value is in it, or it has none
     if not whole:
         raise InvalidOutputError((_NOTHING,))
-    scan = _Scan(exact=exact)
-    found = scan.values_of(whole)
-    if scan.cut:
+    # A number that nothing follows may go on.
+    scan = _Scan(whole if cut and text[-1].isdigit() else f"{whole}\n", exact=exact, kinds=kinds)
+    found = scan.with_fences(scan.values())
+    if scan.growing is not None:
         raise InvalidOutputError((_CUT,))
-    for fence in _fence.finditer(whole):
-        in_fence = _Scan(exact=exact)
-        values = in_fence.values_of(fence[2])
-        if not in_fence.cut:  # otherwise its end is a part of a string
-            found += values
+    if scan.is_irregular:
+        raise InvalidOutputError((_IRREGULAR,))
     if not found:
-        raise InvalidOutputError((scan.problem or _NOTHING,))
-    return found
+        raise InvalidOutputError((scan.problem or (_CUT if scan.ends_inside else _NOTHING),))
+    return Search(_best_first(found), scan.problem, scan.malformed_length)
 
 
-def growing_value(text: str) -> Any | None:
+def growing_value(text: str, *, kinds: frozenset[str] = CONTAINERS, fits: Callable[[Any], bool] | None = None) -> Any:
     """
-    Return the JSON array or object that *text* begins, as far as it has arrived; None while there is none.
+    Return the JSON array or object in *text* as far as it has arrived; None while there is none.
 
+    That is the last one that can become the value: of one of the *kinds*, and, if it is whole, one that *fits*.
     Members whose value has not begun are absent, as are numbers and constants that may go on; strings grow.
     """
-    position, work = 0, _MAX_WORK * (len(text) + 1)
-    while (match := _start.search(text, position)) is not None and work > 0:
-        reader = _Reader(text, exact=False)
-        try:
-            reader.read(match.start())
-        except _EndOfTextError:
-            pass
-        except _MalformedError as error:
-            if not reader.progressed:
-                work -= error.position - match.start() + 1
-                position = match.start() + 1
-                continue
-        return reader.root if reader.root is not _MISSING else None
-    return None
+    scan = _Scan(text, exact=False, kinds=kinds, work=_MAX_PARTIAL_WORK)
+    found = [value for value in scan.values() if _kind(value.value) in kinds]
+    if scan.is_irregular:
+        return None
+    if scan.growing is not None and _kind(scan.growing.value) in kinds:
+        found.append(scan.growing)
+    grows_from = -1 if scan.growing is None else scan.growing.start
+    if len(found) > 1 and fits is not None:
+        for value in _best_first(scan.with_fences(found)):
+            if value.start == grows_from or fits(value.value):
+                return value.value
+    return found[-1].value if found else None
 
 
-class _EndOfTextError(Exception):
-    """The text ends inside of a value."""
+def plain_value(text: str, *, exact: bool) -> Any:
+    """Return the JSON value that *text* is, by the fastest decoder. Raises `ValueError` or `RecursionError`."""
+    orjson = None if exact or len(text) > _MAX_PLAIN else wire_json.orjson
+    if orjson is not None and not wire_json.has_long_number(text):
+        return orjson.loads(text)  # what only the standard library reads (infinite numbers) is found by the scan
+    text = text.strip(_WHITE_SPACE)
+    value, end = decode(text, exact=exact)
+    if end != len(text):
+        raise ValueError("the text goes on after the value")
+    return value
 
 
-class _MalformedError(Exception):
-    def __init__(self, position: int, reason: str) -> None:
-        super().__init__(reason)
-        self.position, self.reason = position, reason
+def _kind(value: object) -> str:
+    return "array" if isinstance(value, list) else "object"
+
+
+def _best_first(found: list[FoundValue]) -> list[FoundValue]:
+    """Return the *found* values by their rank, and no more of them than can be tried; the longest is one of them."""
+    if len(found) == 1:
+        return found
+    tried = sorted(found, key=lambda value: value.rank, reverse=True)[:_MAX_TRIED]
+    longest = max(found, key=lambda value: value.end - value.start)
+    return tried if longest in tried else [*tried, longest]
 
 
 class _Scan:
-    """The search for values in pieces of a text; *cut*: a piece ends inside of one, *problem*: of a malformed one."""
+    """
+    The search for arrays and objects in *text*.
 
-    def __init__(self, *, exact: bool) -> None:
-        self._exact = exact
-        self.cut = False
+    * *growing*: the one that the text ends in; *ends_inside*: it ends in something else that is perhaps a value.
+    * *problem*: of a malformed value, the longest one.
+    * *is_irregular*: it was ended because failed attempts had read too much.
+    """
+
+    def __init__(self, text: str, *, exact: bool, kinds: frozenset[str], work: int = _MAX_WORK) -> None:
+        self.text, self._exact, self._kinds, self._work = text, exact, kinds, work
+        self.growing: FoundValue | None = None
+        self.ends_inside = self.is_irregular = False
         self.problem: Problem | None = None
+        self.malformed_length = 0
+        self._in_malformed = False  # perhaps in a value that is malformed and not closed
 
-    def values_of(self, piece: str) -> list[FoundValue]:
-        """Return the values in *piece*: a value of any type that is all of it, or the arrays and objects in it."""
-        if (alone := self._alone(piece)) is not None:
+    def values(self, start: int = 0) -> list[FoundValue]:
+        """Return the values after *start*: one that is all of the text, or the arrays and objects in it."""
+        text = self.text
+        blank = Reader(text, exact=self._exact)
+        first = blank.skip(start, at_end=True)
+        if first < len(text) and text[first] not in _KINDS and (alone := self._alone(text, first)) is not None:
             return [alone]
         found: list[FoundValue] = []
-        position, work = 0, _MAX_WORK * (len(piece) + 1)
-        while (match := _start.search(piece, position)) is not None and work > 0:
-            start = match.start()
-            reader = _Reader(piece, exact=self._exact)
-            try:
-                value, position = reader.read(start)
-                found.append(FoundValue(value, position - start))
-            except _EndOfTextError:
-                self.cut = True
+        position, self._in_malformed = start, False
+        while (match := _start.search(text, position)) is not None:
+            self._work -= 1
+            if self._work < 0:
+                self.is_irregular = True
                 break
-            except _MalformedError as error:
-                work -= error.position - start + 1
-                position = start + 1
-                if reader.progressed:  # it is a malformed value, whose inner values are not the answer
-                    self.problem = Problem("$", f"malformed JSON: {error.reason}")
-                    position = _balanced_end(piece, start)
+            at = match.start()
+            reader = Reader(text, exact=self._exact)
+            try:
+                value, position = self._read(reader, text, at)
+            except EndOfTextError:
+                position = at + 1
+                if self._grows(reader, text, at):
+                    break
+            except MalformedError as error:
+                position = self._malformed(reader, text, at, error) or at + 1
+            else:
+                if at == first and blank.skip(position, at_end=True) >= len(text):
+                    return [FoundValue(value, at, position)]
+                if not self._is_inner(text, at, position):
+                    found.append(FoundValue(value, at, position))
         return found
 
-    def _alone(self, piece: str) -> FoundValue | None:
-        reader = _Reader(f"{piece}\n", exact=self._exact)  # a number ends before the line does
+    def with_fences(self, found: list[FoundValue]) -> list[FoundValue]:
+        """Return the values that were *found*, those in code fences marked, and others that are in fences."""
+        starts = [value.start for value in found]
+        others: list[FoundValue] = []
+        for fence in list(_fence.finditer(self.text))[-_MAX_FENCES:]:
+            start, end = fence.span(2)
+            first, last = bisect.bisect_left(starts, start), bisect.bisect_left(starts, end)
+            if first and found[first - 1].end > start:
+                continue  # it is in a string
+            if first == last:
+                others += self._in_fence(start, end, is_closed=bool(fence[3]))
+            for index in range(first, last):
+                found[index] = attrs.evolve(found[index], in_fence=True)
+        return [*found, *others]
+
+    def _in_fence(self, start: int, end: int, *, is_closed: bool) -> list[FoundValue]:
+        text = self.text[:end] if is_closed else self.text.rstrip()
+        inner = _Scan(text, exact=self._exact, kinds=self._kinds, work=self._work)
+        values = inner.values(start)
+        self._work = inner._work
+        self.ends_inside |= inner.ends_inside
+        # If a value goes on after the fence, the fence ends in a string.
+        return [attrs.evolve(value, in_fence=True) for value in values] if inner.growing is None else []
+
+    def _read(self, reader: Reader, text: str, start: int) -> tuple[Any, int]:
         try:
-            start = reader.skip(0)
+            return decode(text, start, exact=self._exact)
+        except json.JSONDecodeError as error:
+            self._work -= (error.pos - start) // _CHARACTERS
+        except RecursionError:
+            pass
+        return reader.read(start)
+
+    def _alone(self, text: str, start: int) -> FoundValue | None:
+        """Return the string, number or constant at *start*, if nothing follows."""
+        reader = Reader(text, exact=self._exact)
+        try:
             value, end = reader.read(start)
-            if reader.skip(end, at_end=True) > len(piece):
-                return FoundValue(value, end - start)
-        except (_EndOfTextError, _MalformedError):
+            if reader.skip(end, at_end=True) >= len(text):
+                return FoundValue(value, start, end)
+        except EndOfTextError:
+            self.ends_inside = True
+        except MalformedError:
             pass
         return None
 
+    def _grows(self, reader: Reader, text: str, start: int) -> bool:
+        """Return whether the value at *start*, in which the text ends, is one, and no bracket in prose."""
+        self._work -= reader.steps + (len(text) - start) // _CHARACTERS
+        is_value = reader.is_json or _KINDS[text[start]] in self._kinds
+        if not is_value or (self._in_malformed and _is_after_json(text, start)):
+            return False
+        self.growing = FoundValue(reader.root, start, len(text))
+        return True
 
-def _balanced_end(text: str, start: int) -> int:
-    """Return the position after the bracket that closes the one at *start*, or the end; strings count as text."""
+    def _malformed(self, reader: Reader, text: str, start: int, error: MalformedError) -> int | None:
+        """Return the position after the malformed value at *start*; None if it is not closed, or is none."""
+        self._work -= reader.steps + (error.position - start) // _CHARACTERS
+        if not reader.is_json:
+            return None
+        end = _balanced_end(text, start)  # its inner values are not the answer
+        self._in_malformed |= end is None
+        length = (end or len(text)) - start
+        self._work -= length // _CHARACTERS
+        if length > self.malformed_length:
+            self.problem, self.malformed_length = Problem("$", f"malformed JSON: {error.reason}"), length
+        return end
+
+    def _is_inner(self, text: str, start: int, end: int) -> bool:
+        """Return whether the value from *start* to *end* is perhaps a part of a malformed one that is not closed."""
+        return self._in_malformed and (_is_after_json(text, start) or _json_after.match(text, end) is not None)
+
+
+def _balanced_end(text: str, start: int) -> int | None:
+    """Return the position after the bracket that closes the one at *start*, None without one; strings count as text."""
     depth = 0
     for match in _brackets_and_strings.finditer(text, start):
         if match[0] in "[{":
@@ -186,150 +274,8 @@ def _balanced_end(text: str, start: int) -> int:
             depth -= 1
             if depth <= 0:
                 return match.end()
-    return len(text)
+    return None
 
 
-class _Reader:
-    """
-    A tolerant reader of one JSON value in *text*.
-
-    *root*: the array or object as far as it was read; *progressed*: it has an element or a member, so it is no prose.
-    """
-
-    def __init__(self, text: str, *, exact: bool) -> None:
-        self._text = text
-        self._exact = exact
-        self._depth = 0
-        self.root: Any = _MISSING
-        self.progressed = False
-
-    def skip(self, position: int, *, at_end: bool = False) -> int:
-        """Return the position after white space and comments. Raises if that is the end of the text."""
-        if (match := _blank.match(self._text, position)) is not None:
-            position = match.end()
-        if position >= len(self._text) and not at_end:
-            raise _EndOfTextError
-        if not at_end and _unfinished.match(self._text, position):
-            raise _EndOfTextError
-        return position
-
-    def read(self, position: int) -> tuple[Any, int]:
-        """Return the value at *position* and the position after it."""
-        read: list[Any] = []
-        position = self._read_into(read.append, position)
-        return read[0], position
-
-    def _fail(self, position: int, reason: str) -> NoReturn:
-        raise _MalformedError(position, reason)
-
-    def _read_into(self, keep: Callable[[Any], object], position: int) -> int:
-        """Read the value at *position*, *keep* it, and return the position after it."""
-        char = self._text[position]
-        if char in "[{":
-            container: Any = [] if char == "[" else {}
-            keep(container)  # before it is read: it is there when the text ends
-            if self.root is _MISSING:
-                self.root = container
-            self._depth += 1
-            if self._depth > MAX_DEPTH:
-                self._fail(position, "nested too deeply")
-            position = (self._fill_array if char == "[" else self._fill_object)(container, position + 1)
-            self._depth -= 1
-            return position
-        if char in _QUOTES:
-            text, position, closed = self._string(position)
-            keep(text)
-            if not closed:
-                raise _EndOfTextError
-            return position
-        value, position = self._number_or_constant(position)
-        keep(value)
-        return position
-
-    def _fill_array(self, items: list[Any], position: int) -> int:
-        position = self.skip(position)
-        while self._text[position] != "]":
-            position = self._read_into(items.append, position)
-            self.progressed = True
-            position = self._separator(position, "]")
-        return position + 1
-
-    def _fill_object(self, members: dict[str, Any], position: int) -> int:
-        position = self.skip(position)
-        while self._text[position] != "}":
-            if self._text[position] not in _QUOTES:
-                self._fail(position, "expected the name of a member in quotes")
-            name, position, closed = self._string(position)
-            if not closed:
-                raise _EndOfTextError
-            position = self.skip(position)
-            if self._text[position] != ":":
-                self._fail(position, f"expected a colon after {name[:40]!r}")
-            self.progressed = True
-            position = self._read_into(functools.partial(members.__setitem__, name), self.skip(position + 1))
-            position = self._separator(position, "}")
-        return position + 1
-
-    def _separator(self, position: int, closing: str) -> int:
-        position = self.skip(position)
-        if self._text[position] == ",":
-            return self.skip(position + 1)  # a comma may trail
-        if self._text[position] != closing:
-            self._fail(position, f"expected a comma or {closing!r}, got {self._text[position]!r}")
-        return position
-
-    def _number_or_constant(self, position: int) -> tuple[Any, int]:
-        if (match := _word.match(self._text, position)) is not None:
-            if match.end() == len(self._text):
-                raise _EndOfTextError
-            if match[0] in _CONSTANTS:
-                return _CONSTANTS[match[0]], match.end()
-        elif (match := _number.match(self._text, position)) is not None:
-            if _rest_of_number.match(self._text, match.end()):
-                raise _EndOfTextError
-            decoder = _exact_decoder if self._exact else lenient_decoder
-            value, end = decoder.raw_decode(match[0])
-            return value, position + end
-        return self._fail(position, f"expected a JSON value, got {self._text[position : position + 20]!r}")
-
-    def _string(self, position: int) -> tuple[str, int, bool]:
-        """Return the text of the string at *position*, the position after it, and whether it is closed."""
-        text, closing = self._text, _QUOTES[self._text[position]]
-        pieces: list[str] = []
-        position += 1
-        start = position
-        while position < len(text):
-            char = text[position]
-            if char == "\\":
-                pieces.append(text[start:position])
-                piece, position = self._escape(position)
-                pieces.append(piece)
-                start = position
-            elif char in closing and (closing == '"' or _end_of_string.match(text, position + 1)):
-                pieces.append(text[start:position])
-                return _joined(pieces), position + 1, True
-            else:
-                position += 1
-        pieces.append(text[start:])
-        beginning = _joined(pieces)
-        is_half = "\ud800" <= beginning[-1:] <= "\udbff"  # of a surrogate pair
-        return beginning[:-1] if is_half else beginning, position, False
-
-    def _escape(self, position: int) -> tuple[str, int]:
-        escape = self._text[position + 1 : position + 2]
-        if escape == "u":
-            digits = self._text[position + 2 : position + 6]
-            if len(digits) == 4 and re.fullmatch("[0-9a-fA-F]{4}", digits):
-                return chr(int(digits, 16)), position + 6
-            if position + 6 > len(self._text):
-                return "", len(self._text)  # the text ends in it
-            self._fail(position, "a malformed escape in a string")
-        return _ESCAPES.get(escape, escape), position + 2
-
-
-def _joined(pieces: list[str]) -> str:
-    """Return the text of *pieces*, in which two escapes of a surrogate pair are one character."""
-    text = "".join(pieces)
-    if text.isascii():
-        return text
-    return _surrogates.sub(lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), text)
+def _is_after_json(text: str, position: int) -> bool:
+    return _json_before.search(text, max(0, position - _NEAR), position) is not None

@@ -6,22 +6,23 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 from uuid import UUID
 
 from neuralbox_async._wire import json
-from neuralbox_async._wire.json_extraction import ExactFloat
+from neuralbox_async._wire.json_reader import ExactFloat
 
 Hook = Callable[[Any, Any], Any]
 """A function that cattrs calls with a JSON value and the type that it is for."""
 
 _DATE = r"\d{4}-\d{2}-\d{2}"
+_HOUR, _MINUTE = r"([01]\d|2[0-3])", r"[0-5]\d"
 _date_text = re.compile(_DATE, re.ASCII)
 _date_time_text = re.compile(
-    rf"{_DATE}[Tt]\d{{2}}:\d{{2}}:\d{{2}}(\.\d+)?([Zz]|[+-]\d{{2}}:\d{{2}})", re.ASCII
+    rf"{_DATE}[Tt]{_HOUR}:{_MINUTE}:{_MINUTE}(\.\d+)?([Zz]|[+-]{_HOUR}:{_MINUTE})", re.ASCII
 )  # RFC 3339
-_uuid_text = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_uuid_text = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _MAX_SHOWN = 60  # characters of a value in a reason
 
 
@@ -32,21 +33,21 @@ class MismatchError(ValueError):
 def mismatch(expected: str, value: object) -> NoReturn:
     shown = ""
     if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
-        text = repr(value)
+        text = value.text if isinstance(value, ExactFloat) else repr(value)
         shown = f" {text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '...'}"
     raise MismatchError(f"expected {expected}, got {json.type_name(value)}{shown}")
 
 
 def _str(value: Any, _tp: Any) -> str:
-    return value if isinstance(value, str) else mismatch("a string", value)
+    return value if type(value) is str else mismatch("a string", value)
 
 
 def _bool(value: Any, _tp: Any) -> bool:
-    return value if isinstance(value, bool) else mismatch("true or false", value)
+    return value if value is True or value is False else mismatch("true or false", value)
 
 
 def _int(value: Any, _tp: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if type(value) is int:
         return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -54,6 +55,8 @@ def _int(value: Any, _tp: Any) -> int:
 
 
 def _float(value: Any, _tp: Any) -> float:
+    if type(value) is float and math.isfinite(value):
+        return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             number = float(value)
@@ -67,7 +70,10 @@ def _float(value: Any, _tp: Any) -> float:
 
 def _decimal(value: Any, _tp: Any) -> Decimal:
     if isinstance(value, ExactFloat):
-        return Decimal(value.text)
+        try:
+            return Decimal(value.text)
+        except InvalidOperation:
+            return mismatch("a number that Decimal can represent", value)
     if isinstance(value, int) and not isinstance(value, bool):
         return Decimal(value)
     return Decimal(repr(_float(value, _tp)))

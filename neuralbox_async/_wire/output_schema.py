@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, NewType, TypeVar, get_args, get_origin
 from neuralbox_async._wire import json, pydantic_models
 from neuralbox_async._wire.output_bounds import NO_BOUNDS, Bounds, bounds_of
 from neuralbox_async._wire.output_fields import Field, description_in, docstring_of, fields_of
+from neuralbox_async._wire.output_hashing import is_hashable
 from neuralbox_async._wire.output_kinds import (
     ARRAYS,
     OBJECTS,
@@ -28,7 +29,10 @@ from neuralbox_async._wire.output_kinds import (
 )
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-_REF: Final = "#/$defs/"
+REFERENCE: Final = "#/$defs/"
+# Keywords with schemas by names, which may be those of keywords; and those with any JSON.
+_BY_NAME: Final = frozenset({"$defs", "dependentSchemas", "patternProperties", "properties"})
+_DATA: Final = frozenset({"const", "default", "enum", "examples"})
 
 
 def schema_of(tp: Any) -> tuple[dict[str, Any], bool]:
@@ -41,7 +45,7 @@ def schema_of(tp: Any) -> tuple[dict[str, Any], bool]:
     root = builder.schema(tp)
     reference = root.get("$ref", "")
     if len(root) == 1 and builder.uses.get(reference) == 1:  # not recursive: the definition itself
-        root = builder.definitions.pop(reference.removeprefix(_REF))
+        root = builder.definitions.pop(reference.removeprefix(REFERENCE))
     definitions = {"$defs": builder.definitions} if builder.definitions else {}
     return {"$schema": DIALECT, **root, **definitions}, builder.has_decimal
 
@@ -97,7 +101,7 @@ class _Builder:
             return self._tuple(tp, arguments)
         if origin in ARRAYS:
             items = self.schema(arguments[0]) if arguments else {}
-            if ARRAYS[origin] in {set, frozenset} and arguments and not _hashable(arguments[0]):
+            if ARRAYS[origin] in {set, frozenset} and not is_hashable(arguments[0] if arguments else Any):
                 raise unsupported(tp, "the items of a set must be hashable")
             return {"type": "array", **({"items": items} if items else {})}
         if origin in OBJECTS:
@@ -144,9 +148,13 @@ class _Builder:
     def _pydantic(self, tp: Any) -> dict[str, Any]:
         schema: dict[str, Any] = pydantic_models.schema_of(tp)
         inner = schema.pop("$defs", {})
-        names = {f"{_REF}{name}": f"{_REF}{self._free_name(name)}" for name in inner}
+        free: dict[str, str] = {}
+        for name in inner:
+            free[name] = self._free_name(name)
+            self.definitions[free[name]] = {}  # the name is taken
+        names = {f"{REFERENCE}{name}": f"{REFERENCE}{other}" for name, other in free.items()}
         for name, definition in inner.items():
-            self.definitions[names[f"{_REF}{name}"].removeprefix(_REF)] = _renamed(definition, names)
+            self.definitions[free[name]] = _renamed(definition, names)
         renamed: dict[str, Any] = _renamed(schema, names)
         return renamed
 
@@ -157,7 +165,7 @@ class _Builder:
             name = self._names[tp] = self._free_name(_name_of(tp))
             self.definitions[name] = {}  # its place in the order, and its name, are taken
             self.definitions[name] = define()
-        reference = f"{_REF}{name}"
+        reference = f"{REFERENCE}{name}"
         self.uses[reference] = self.uses.get(reference, 0) + 1
         return {"$ref": reference}
 
@@ -176,14 +184,6 @@ def _name_of(tp: Any) -> str:
     return "_".join("".join(char for char in name if char.isalnum() or char == "_") for name in names)
 
 
-def _hashable(tp: Any) -> bool:
-    inner, _ = unannotated(tp)
-    if is_union(inner):
-        return all(_hashable(member) for member in get_args(inner))
-    origin = get_origin(inner) or inner
-    return inner is not Any and getattr(origin, "__hash__", None) is not None
-
-
 def _choice(values: list[Any]) -> dict[str, Any]:
     schema: dict[str, Any] = {"const": values[0]} if len(values) == 1 else {"enum": values}
     names = {json_type(value) for value in values}
@@ -197,9 +197,19 @@ def _described(schema: dict[str, Any], tp: Any) -> dict[str, Any]:
 
 
 def _renamed(schema: Any, names: Mapping[str, str]) -> Any:
-    """Return *schema* with other references."""
-    if json.is_object(schema):
-        return {
-            key: names.get(value, value) if key == "$ref" else _renamed(value, names) for key, value in schema.items()
-        }
-    return [_renamed(item, names) for item in schema] if json.is_array(schema) else schema
+    """Return *schema* with other references, also in the mapping of a discriminator."""
+    if json.is_array(schema):
+        return [_renamed(item, names) for item in schema]
+    if not json.is_object(schema):
+        return schema
+    renamed: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "$ref" and isinstance(value, str):
+            renamed[key] = names.get(value, value)
+        elif key == "discriminator" and json.is_object(value) and json.is_object(mapping := value.get("mapping")):
+            renamed[key] = {**value, "mapping": {tag: names.get(to, to) for tag, to in mapping.items()}}
+        elif key in _BY_NAME and json.is_object(value):
+            renamed[key] = {name: _renamed(member, names) for name, member in value.items()}
+        else:
+            renamed[key] = value if key in _DATA else _renamed(value, names)
+    return renamed

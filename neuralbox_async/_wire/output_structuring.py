@@ -12,13 +12,24 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Literal, NewType, NotRequired, TypedDict, TypeVar, cast, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    NewType,
+    NotRequired,
+    TypedDict,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+)
 
-from neuralbox_async._parsed import InvalidOutputError, Problem
+from neuralbox_async._parsed import InvalidOutputError
 from neuralbox_async._wire import json, pydantic_models
-from neuralbox_async._wire.json_paths import json_path
 from neuralbox_async._wire.output_bounds import NO_BOUNDS, Bounds, bounds_of
-from neuralbox_async._wire.output_fields import Field, fields_of, tag_of
+from neuralbox_async._wire.output_fields import Field, fields_of
 from neuralbox_async._wire.output_kinds import (
     ARRAYS,
     OBJECTS,
@@ -28,13 +39,14 @@ from neuralbox_async._wire.output_kinds import (
     is_named_tuple,
     is_typed_dict,
     is_union,
-    json_types_of,
     literal_values,
     same_json,
     unannotated,
     value_of_alias,
 )
+from neuralbox_async._wire.output_problems import MAX_PROBLEMS, count_of, first_problems
 from neuralbox_async._wire.output_scalars import SCALAR_HOOKS, Hook, MismatchError, mismatch
+from neuralbox_async._wire.output_unions import union_hook
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -65,48 +77,7 @@ class Structuring:
         try:
             return self._detailed.structure(value, self._type)
         except Exception as error:  # noqa: BLE001 - the same
-            raise InvalidOutputError(tuple(_problems(error, ())) or (Problem("$", "invalid"),)) from None
-
-
-# ---------------------------------------------------------------------------------------------------------- problems
-
-
-def _problems(error: BaseException, path: tuple[str | int, ...]) -> Iterable[Problem]:
-    """Yield the problems that an *error* of the detailed converter, or of a hook, stands for."""
-    from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
-
-    if isinstance(error, ClassValidationError):
-        noted, others = error.group_exceptions()
-        for inner, note in noted:
-            member = next((field.member for field in fields_of(error.cl) if field.name == note.name), note.name)
-            step = (*path, member)
-            if isinstance(inner, KeyError) and inner.args == (member,):
-                yield Problem(json_path(step), "a required member is missing")
-            else:
-                yield from _problems(inner, step)
-        for inner in others:
-            yield from _problems(inner, path)
-    elif isinstance(error, IterableValidationError):
-        for inner, index in error.group_exceptions()[0]:
-            yield from _problems(inner, (*path, index.index))
-    elif isinstance(error, ForbiddenExtraKeysError):
-        for name in sorted(error.extra_fields):
-            yield Problem(json_path((*path, name)), "there is no such member")
-    elif isinstance(error, InvalidOutputError):
-        root = json_path(path)
-        yield from (Problem(root + problem.path.removeprefix("$"), problem.reason) for problem in error.problems)
-    else:
-        yield Problem(json_path(path), _reason(error))
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    try:
-        text = json.one_line(str(error))
-    except Exception:  # noqa: BLE001 - of the user's own class
-        text = ""
-    return text or type(error).__name__
+            raise InvalidOutputError(first_problems(error)) from None
 
 
 # ------------------------------------------------------------------------------------------------------------- hooks
@@ -129,7 +100,7 @@ def _converter(*, detailed: bool) -> Converter:
         lambda tp: (get_origin(tp) or tp) in OBJECTS: _mapping,
         lambda tp: (get_origin(tp) or tp) in ARRAYS: _array,
         lambda tp: (get_origin(tp) or tp) is tuple: _tuple,
-        is_union: _union,
+        is_union: union_hook,
         has_fields: _class,
         lambda tp: get_origin(tp) is Literal or is_enum(tp): lambda tp, _converter: _choice(tp),
         lambda tp: unannotated(tp)[1] != (): _annotated,
@@ -153,11 +124,19 @@ def _any(value: Any, _tp: Any) -> Any:
 
 
 def _other(tp: Any, converter: Converter) -> Hook:
-    return lambda value, _tp: converter.structure(value, tp)
+    hook: Hook | None = None
+
+    def structure(value: Any, _tp: Any) -> Any:
+        nonlocal hook
+        if hook is None:  # not before: a class may have a member of its own type
+            hook = converter.get_structure_hook(tp)
+        return hook(value, tp)
+
+    return structure
 
 
 def _hook_of(tp: Any, converter: Converter) -> Hook:
-    """Return the hook of *tp*; not yet that of a class, which may have a member of its own type."""
+    """Return the hook of *tp*."""
     return SCALAR_HOOKS[tp] if _is_scalar(tp) else _other(tp, converter)
 
 
@@ -208,7 +187,7 @@ def _class(tp: Any, converter: Converter) -> Hook:
         )
 
     def hook(value: Any, _tp: Any) -> Any:
-        if not json.is_object(value):
+        if type(value) is not dict:
             mismatch("an object", value)
         return structure(value, tp)
 
@@ -232,25 +211,35 @@ def _collected(
     library = cast("Any", cattrs.errors)  # type checkers take its constructors for those of the base classes
     structured: list[Any] = []
     errors: list[Exception] = []
+    count = 0
     for step, value, item_type in zip(steps, values, types, strict=False):
         try:
             structured.append(converter.structure(value, item_type))
         except Exception as error:  # noqa: BLE001 - of cattrs, or of the user's own class
             error.add_note(library.IterableValidationNote(f"Structuring {tp} @ index {step}", step, item_type))
             errors.append(error)
+            count += count_of(error)
+            if count >= MAX_PROBLEMS:
+                break
     if errors:
         raise library.IterableValidationError(f"While structuring {tp}", errors, tp)
     return structured
 
 
+_PLAIN: Final = frozenset({str, int, bool})  # whose values are those of JSON
+
+
 def _array(tp: Any, converter: Converter) -> Hook:
     build, (item_type,) = ARRAYS[get_origin(tp) or tp], get_args(tp) or (Any,)
     structure, is_fast = _hook_of(item_type, converter), not converter.detailed_validation
+    is_plain = item_type in _PLAIN if _is_scalar(item_type) else False
 
-    def hook(value: Any, _tp: Any) -> Any:
-        if not json.is_array(value):
+    def hook(value: list[Any], _tp: Any) -> Any:
+        if type(value) is not list:
             mismatch("an array", value)
         if is_fast:
+            if is_plain and {*map(type, value)} <= {item_type}:
+                return build(value)
             return build([structure(item, item_type) for item in value])
         return build(_collected(itertools.count(), value, itertools.repeat(item_type), converter, tp))
 
@@ -297,54 +286,6 @@ def _choice(tp: Any) -> Hook:
         return mismatch(expected, value)
 
     return hook
-
-
-def _union(tp: Any, converter: Converter) -> Hook:
-    members = [(member, json_types_of(member)) for member in get_args(tp)]
-    expected = " or ".join(dict.fromkeys(json_noun for _, types in members for json_noun in sorted(types)))
-    tag, tagged = tag_of([member for member, _ in members])
-
-    def hook(value: Any, _tp: Any) -> Any:
-        types = _json_types(value)
-        fitting = [member for member, accepted in members if accepted & types]
-        if not fitting:
-            mismatch(expected, value)
-        if tag is not None and json.is_object(value) and tag in value:
-            for choice, member in tagged:
-                if same_json(choice, value[tag]):
-                    return converter.structure(value, member)
-        if isinstance(value, float):
-            fitting.sort(key=lambda member: unannotated(member)[0] is int)  # 5.0 is rather a float
-        return _first(fitting, value, converter)
-
-    return hook
-
-
-def _first(types: list[Any], value: Any, converter: Converter) -> Any:
-    """Return the *value* as the first of the *types* that it fits. Raises the error with the fewest problems."""
-    if len(types) == 1:
-        return converter.structure(value, types[0])
-    best: tuple[Problem, ...] | None = None
-    for tp in types:
-        try:
-            return converter.structure(value, tp)
-        except Exception as error:  # noqa: BLE001 - of cattrs, or of the user's own class
-            if converter.detailed_validation:
-                problems = tuple(_problems(error, ()))
-                best = problems if best is None or len(problems) < len(best) else best
-    raise InvalidOutputError(best or (Problem("$", "it fits no type of the union"),))
-
-
-def _json_types(value: object) -> set[str]:
-    if value is None:
-        return {"null"}
-    if isinstance(value, bool):
-        return {"boolean"}
-    if isinstance(value, int):
-        return {"integer", "number"}
-    if isinstance(value, float):
-        return {"integer", "number"} if value.is_integer() else {"number"}
-    return {"string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"}
 
 
 def _structure_scalar(value: Any, tp: Any) -> Any:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
 from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._parsed import InvalidOutputError, Problem
+from neuralbox_async._wire import json as json_values
 from neuralbox_async._wire import json_extraction
-from neuralbox_async._wire.output_schema import schema_of
+from neuralbox_async._wire.output_kinds import json_type
+from neuralbox_async._wire.output_schema import REFERENCE, schema_of
 from neuralbox_async._wire.output_structuring import Structuring
 
 T = TypeVar("T")
+
+_MAX_DEPTH: Final = 8  # of combinations and references in the root of a schema
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -33,29 +37,68 @@ class OutputType(Generic[T]):
     exact: bool = False
 
     @functools.cached_property
+    def _kinds(self) -> frozenset[str]:
+        """Which of array and object the value may be."""
+        return json_extraction.CONTAINERS & _types_in(self.schema, self.schema, 0)
+
+    @functools.cached_property
     def schema_text(self) -> str:
         """The schema as compact JSON."""
         return json.dumps(self.schema, ensure_ascii=False, separators=(",", ":"))
 
-    def parse(self, text: str) -> T:
+    def parse(self, text: str, *, cut: bool = False) -> T:
         """
         Return the value in *text*: the last one that fits, those in code fences before others.
 
-        Raises `InvalidOutputError` with the problems of the longest JSON value, or that of the text if it has none.
+        *cut*: the text was cut off, such as at *max_tokens*. Raises `InvalidOutputError` with the problems of the
+        longest JSON value, or that of the text if it has none.
         """
-        problems: tuple[Problem, ...] = ()
-        longest = -1
-        for found in reversed(json_extraction.values_in(text, exact=self.exact)):
+        try:
+            value = json_extraction.plain_value(text, exact=self.exact)
+        except (ValueError, RecursionError):
+            return self._parse_found(text, cut=cut)
+        if cut and isinstance(value, int | float) and text[-1].isdigit():
+            return self._parse_found(text, cut=cut)
+        return self.structure(value)
+
+    def _parse_found(self, text: str, *, cut: bool) -> T:
+        search = json_extraction.values_in(text, exact=self.exact, kinds=self._kinds, cut=cut)
+        problems: tuple[Problem, ...] = () if search.problem is None else (search.problem,)
+        longest = search.malformed_length
+        for found in search.found:
             try:
                 return self.structure(found.value)
             except InvalidOutputError as error:
-                if found.length > longest:
-                    problems, longest = error.problems, found.length
+                if found.end - found.start > longest:
+                    problems, longest = error.problems, found.end - found.start
         raise InvalidOutputError(problems)
 
     def parse_partial(self, text: str) -> Any | None:
-        """Return the JSON value that *text* begins, as far as it has arrived; None while there is none."""
-        return json_extraction.growing_value(text)
+        """Return the JSON value in *text* as far as it has arrived, not validated; None while there is none."""
+        return json_extraction.growing_value(text, kinds=self._kinds, fits=self._fits)
+
+    def _fits(self, value: Any) -> bool:
+        try:
+            self.structure(value)
+        except InvalidOutputError:
+            return False
+        return True
+
+
+def _types_in(schema: Any, root: Mapping[str, Any], depth: int) -> frozenset[str]:
+    """Return the JSON types of the values that *schema*, a part of *root*, accepts; perhaps more."""
+    if depth > _MAX_DEPTH or not json_values.is_object(schema):
+        return json_extraction.CONTAINERS
+    if (names := schema.get("type")) is not None:
+        return frozenset([names] if isinstance(names, str) else names)
+    reference, definitions = schema.get("$ref"), root.get("$defs")
+    if isinstance(reference, str) and reference.startswith(REFERENCE) and json_values.is_object(definitions):
+        return _types_in(definitions.get(reference.removeprefix(REFERENCE)), root, depth + 1)
+    for keyword in ("anyOf", "oneOf"):
+        if json_values.is_array(members := schema.get(keyword)):
+            return frozenset[str]().union(*(_types_in(member, root, depth + 1) for member in members))
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    return frozenset(map(json_type, values)) if json_values.is_array(values) else json_extraction.CONTAINERS
 
 
 def output_type_of(tp: Any) -> OutputType[Any]:

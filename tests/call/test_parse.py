@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from neuralbox_async import (
+    APIConnectionError,
     AsyncNeuralBox,
     InsufficientTokensError,
     InvalidParameterError,
@@ -170,6 +171,33 @@ async def test_a_repair_that_fails(server, client):
     assert (INVALID, PRICE, "yes") == (caught.value.text, caught.value.tokens_used, caught.value.billed)
 
 
+@pytest.mark.parametrize("price, billed", [(PRICE, "yes"), (0, "unknown")])
+async def test_a_repair_whose_outcome_is_unknown(make_client, price, billed):
+    """When it is unknown whether a repair was billed, the total is unknown; the cause is kept by pickling."""
+    invalid = {"id": "gen_1", "status": "completed", "content": INVALID, "tokens_used": price}
+    reset = APIConnectionError("reset", request_sent=True)
+
+    async with make_client(FakeTransport(invalid, reset)) as client:
+        with pytest.raises(ParsingError) as caught:
+            await client.parse("gpt-5", "Norway?", City)
+
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (None, billed, INVALID) == (error.tokens_used, error.billed, error.text)
+        assert (APIConnectionError, "unknown") == (type(error.__cause__), error.__cause__.billed)
+
+
+async def test_the_length_of_a_repair(server, client):
+    """However many problems there are, and however long, the message about them is short."""
+    name = "x" * 5000
+    server.reply_with(json.dumps({f"{name}{number}": "y" * 5000 for number in range(200)}), VALID)
+
+    await client.parse("gpt-5", "Norway?", dict[str, int] | City)
+
+    repair = bodies(server)[1]["messages"][-1]["content"]
+    assert "expected an integer, got a string" in repair
+    assert len(repair) < 20 * 320 + 500
+
+
 async def test_the_first_generation_fails(server, client):
     """The errors of the first generation are those of `generate`."""
     server.fail(429, retry_after=0.01)
@@ -199,6 +227,29 @@ async def test_a_cut_text(server, client):
         await client.parse("gpt-5", "Norway?", list[City], max_repairs=0, max_tokens=6)
 
     assert "the text ends before the JSON value does" == caught.value.problems[0].reason
+
+
+@pytest.mark.parametrize(
+    "members, options, cut",
+    [
+        ({"finish_reason": "length"}, {}, True),
+        ({"finish_reason": "stop"}, {"max_tokens": 1}, False),
+        ({"usage": {"completion_tokens": 1}}, {"max_tokens": 1}, True),
+        ({"usage": {"completion_tokens": 1}}, {"max_tokens": 2}, False),
+        ({"usage": {"completion_tokens": 1}}, {}, False),
+        ({}, {"max_tokens": 1}, False),
+    ],
+)
+async def test_a_number_that_was_cut(make_client, members, options, cut):
+    """A number at the end of a text that ends at max_tokens may have had more digits: it is a problem, no guess."""
+    transport = FakeTransport(*[{"id": "gen_1", "status": "completed", "content": "12", **members}] * 2)
+
+    async with make_client(transport) as client:
+        if cut:
+            with pytest.raises(ParsingError, match="ends before"):
+                await client.parse("gpt-5", "How many?", int, **options)
+        else:
+            assert 12 == (await client.parse("gpt-5", "How many?", int, **options)).value
 
 
 async def test_pending_generations(client, server, monkeypatch):

@@ -92,6 +92,13 @@ async def test_an_invalid_text(stream, text):
         assert caught.value.problems
 
 
+async def test_a_number_that_was_cut(stream):
+    """A number at the end of a text that ends at max_tokens may have had more digits."""
+    async with stream(sse(START, delta("12"), {**END, "finish_reason": "length"}), output_type=int) as typed:
+        with pytest.raises(ParsingError, match="ends before"):
+            await typed.get_final_value()
+
+
 async def test_an_interrupted_stream(stream):
     """A stream that breaks raises the error of reading, with the text; the values before it were yielded."""
     partials = []
@@ -170,7 +177,7 @@ async def test_any_value(value, size):
     """However a text arrives, each value is the beginning of the whole, and the last one is the whole."""
     text = json.dumps(value)
     stream = Texts(text[at : at + size] for at in range(0, len(text), size))
-    partials = Partials(stream, stream.texts, output_type_of(dict[str, object]).parse_partial)
+    partials = Partials(stream, stream.texts, output_type_of(type(value)).parse_partial)
     values = [await anext(partials)]
     while (partial := await anext(partials, ...)) is not ...:
         values.append(partial)

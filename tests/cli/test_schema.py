@@ -34,7 +34,30 @@ def server(serve):
     return serve(reply=text_for)
 
 
+NESTED = {
+    "$id": "https://example.com/root",
+    "type": "object",
+    "properties": {"text": {"$ref": "inner"}, "length": {"$ref": "inner#/$defs/length"}, "$ref": {"type": "null"}},
+    "required": ["text", "length"],
+    "$defs": {"inner": {"$id": "inner", "$ref": "#/$defs/text", "$defs": {"text": {"type": "string"}, "length": {}}}},
+}
+
+
 class TestGenerate:
+    def test_nested_identifiers(self, run, server, schema):
+        """References are relative to the `$id` of the schema in which they are."""
+        result = run("generate", "red", "--schema", schema(NESTED))
+
+        assert (0, {"text": "red", "length": 3}) == (result.status, json.loads(result.out))
+
+    def test_a_reference_within_a_nested_identifier(self, run, server, schema):
+        """A reference that names nothing where it is, is an error before anything is sent."""
+        inner = {"$id": "inner", "$ref": "#/$defs/text"}
+        contents = {**NESTED, "$defs": {"inner": inner, "text": {"type": "string"}, "length": {}}}
+        result = run("generate", "red", "--schema", schema(contents))
+
+        assert (2, ()) == (result.status, server.requests)
+
     def test_valid_json(self, run, server, schema):
         """Stdout gets the value, after a repair if need be; the schema is sent."""
         result = run("generate", "red-1", "--schema", schema())

@@ -106,7 +106,7 @@ IMPORTS = {
         "_validation",
         "_wire",
     },
-    "_parse_methods": {"_call", "_lazy_imports", "_options", "_parsed", "_types", "_validation", "_wire"},
+    "_parse_methods": {"_call", "_lazy_imports", "_options", "_parsed", "_types", "_wire"},
     "_batch_methods": {"_batch", "_call", "_lazy_imports", "_options", "_type_parameters"},
     "_stream_methods": {"_call", "_lazy_imports", "_options", "_type_parameters", "_types", "_wire"},
     "_client": {
@@ -218,7 +218,7 @@ HTTP_IMPORTS = {
 # Libraries that only some packages or modules import.
 LIBRARIES = {
     "aiohttp": {"_http", "gateway", "testing", "web"},
-    "cattrs": {"_wire.output_structuring", "_wire.structuring"},
+    "cattrs": {"_wire.output_problems", "_wire.output_structuring", "_wire.output_unions", "_wire.structuring"},
     "orjson": {"_wire.json"},
     "opentelemetry": {"otel"},
     "dask": {"dask"},

@@ -9,11 +9,13 @@ import json
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple, Optional, TypedDict
+from typing import Any, Literal, NamedTuple, Optional, TypedDict, Union
 from uuid import UUID
 
 import attrs
 from hypothesis import strategies as st
+
+from neuralbox_async._wire.output_kinds import json_types_of
 
 _numbers = itertools.count()
 
@@ -29,7 +31,9 @@ class Level(enum.IntEnum):
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
-names = st.from_regex(r"[a-z]{1,5}", fullmatch=True).filter(lambda name: hasattr(str, name) is False)
+names = st.from_regex(r"[a-z]{1,5}", fullmatch=True).filter(
+    lambda name: not hasattr(str, name) and name not in {"attrs", "cl"}
+)
 integers = st.integers(-(2**53), 2**53)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 times = st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
@@ -134,12 +138,68 @@ def _collections(inner):
     )
 
 
-examples = st.recursive(scalars, lambda inner: st.one_of(_collections(inner), _objects(inner)), max_leaves=6)
+@st.composite
+def _tagged_unions(draw, inner):
+    """A union of classes with a tag, each with members of its own, perhaps beside null."""
+    members = []
+    for tag in draw(st.lists(st.sampled_from(["cat", "dog", "x", 1, 2]), min_size=2, max_size=3, unique=True)):
+        fields = {"kind": example(Literal[tag], st.just(tag)), **draw(st.dictionaries(names, inner, max_size=2))}
+        make = draw(st.sampled_from([_attrs_class, _dataclass, _typed_dict, _named_tuple]))
+        cls = make(f"Made{next(_numbers)}", {name: field.type for name, field in fields.items()}, ())
+        members.append(Example(cls, _pairs_of(cls, fields)))
+    return _united(members)
+
+
+@st.composite
+def _pairs_of(draw, cls, fields):
+    drawn = {name: draw(field.pairs) for name, field in fields.items()}
+    return {name: pair[0] for name, pair in drawn.items()}, cls(**{name: pair[1] for name, pair in drawn.items()})
+
+
+def _united(members):
+    union = Union[tuple(member.type for member in members)]  # noqa: UP007 - of any number
+    return Example(union, st.one_of(*(m.pairs for m in members)))
+
+
+def _are_apart(members):
+    """Return whether no JSON value can be of two of the *members*: else the first that fits is taken."""
+    types = [{"number" if name == "integer" else name for name in json_types_of(member.type)} for member in members]
+    return sum(map(len, types)) == len(set().union(*types))
+
+
+def _plain_unions(inner):
+    return st.lists(inner, min_size=2, max_size=3).filter(_are_apart).map(_united)
+
+
+@attrs.frozen
+class Node:
+    """A node of a tree, which may be deep."""
+
+    children: list[Node]
+
+
+def _nested(depth):
+    value, expected = {"children": []}, Node([])
+    for _ in range(depth):
+        value, expected = {"children": [value]}, Node([expected])
+    return value, expected
+
+
+nodes = Example(Node, st.integers(0, 50).map(_nested))
+examples = st.recursive(
+    st.one_of(scalars, st.just(nodes)),
+    lambda inner: st.one_of(_collections(inner), _objects(inner), _plain_unions(inner), _tagged_unions(inner)),
+    max_leaves=6,
+)
 """Output types of every kind, and their values."""
 
 # Since CPython 3.14 an optional list is written `list[...] | None`; a bare `null` cannot be found in prose.
-roots = examples.filter(
-    lambda made: re.match(r"(list|dict|tuple|<class '.*Made)(?!.*\| None$)", repr(made.type)) is not None
+roots = st.one_of(
+    examples.filter(
+        lambda made: re.match(r"(list|dict|tuple|<class '.*Made)(?!.*\| None$)", repr(made.type)) is not None
+    ),
+    _tagged_unions(scalars),
+    st.just(nodes),
 )
 """Output types whose values are arrays or objects, which can be found in prose."""
 
@@ -210,6 +270,9 @@ wrappers = st.sampled_from(
         "Here it is:\n```json\n{}\n```\nThe [second] line.",
         "<think>Is it {{x}}? No: [...]</think>\n{}",
         '{{"something": ["else", 0.5]}} is wrong. {}',
+        "I thought [hard], in [0, 1) and {{x or [1 2 and }}]:\n{}\nor [rather [so",
+        "[See {{the docs}}, and [x\n```\n{}\n```\n[y",
+        'Begin with {{"some": thing, [and end with it: {}',
     ]
 )
 """What models write around a value."""

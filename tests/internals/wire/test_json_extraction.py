@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
+import attrs
 import pytest
 
-from neuralbox_async._parsed import InvalidOutputError
+from neuralbox_async._parsed import InvalidOutputError, Problem
 from neuralbox_async._wire.json_extraction import growing_value
 from neuralbox_async._wire.output_types import output_type_of
 
@@ -26,6 +29,18 @@ from neuralbox_async._wire.output_types import output_type_of
         ('{"a": "line\nbreak", }', {"a": "line\nbreak"}),
         ('{"a": "\\ud83d\\ude00", }', {"a": "\U0001f600"}),
         ("```\n{'a': 1}", {"a": 1}),
+        ("{\u2018a\u2019: \u2018it\u2019s\u2019}", {"a": "it\u2019s"}),
+        ("{\u00aba\u00bb: \u00bbb\u00ab, \u201aa2\u2018: 1}", {"a": "b", "a2": 1}),
+        # Brackets in prose, closed or not, before the value and after it.
+        ('I thought [hard] about {"a": 1}', {"a": 1}),
+        ('see [1]: {"a": 1} and [2]', {"a": 1}),
+        ('In [0, 1) or {x or [1, 2 there is {"a": 1}', {"a": 1}),
+        ('{"a": 1} in [0, 1', {"a": 1}),
+        ('The [\' key, [" and { of {"a": 1}', {"a": 1}),
+        ("It's like [':\n{\"a\": 1}\nand [\u2018", {"a": 1}),
+        ('First {"a": 0, ..., then {"a": 1}', {"a": 1}),
+        ('First {"a": [0, x\n```json\n{"a": 1}\n```\n', {"a": 1}),
+        ('A draft: {"a": "\n\nThe answer:\n{"a": 1}', {"a": 1}),
     ],
 )
 def test_objects(text, value):
@@ -40,6 +55,51 @@ def test_scalars(text):
 
 
 @pytest.mark.parametrize(
+    "text", ["[5, 6] as in [1]", "see [1]: [5, 6]", "[1] and [5, 6]", "```\n[5, 6]\n```\n[7, 8]", "[5, 6] // or [7, 8]"]
+)
+def test_arrays(text):
+    """An array of one number in prose is a reference, unless there is no other."""
+    assert [5, 6] == output_type_of(list[int]).parse(text)
+    assert [1] == output_type_of(list[int]).parse("It is [1].")
+
+
+@pytest.mark.parametrize(
+    "tp, text, whole",
+    [
+        (int, "12", False),
+        (int, "12\n", True),
+        (float, " 1.5", False),
+        (float, "1.5e", False),
+        (float, "// half\n1.5", False),
+        (int, "```\n12", False),
+        (int, "```\n12\n```", True),
+        (bool, "true", True),
+        (bool, "tru", False),
+        (str, '"a12"', True),
+        (str, '"a12', False),
+        (list, "[12]", True),
+        (list, "[12", False),
+        (dict, '{"a": 12', False),
+        (dict, '{"a": 12}', True),
+        (dict, '{"a": 12} as in [12', True),
+    ],
+)
+def test_texts_that_were_cut(tp, text, whole):
+    """In a text that was cut off, a number at its end is not whole: it may have had more digits."""
+    if whole:
+        output_type_of(tp).parse(text, cut=True)
+    else:
+        with pytest.raises(InvalidOutputError):
+            output_type_of(tp).parse(text, cut=True)
+
+
+def test_a_number_in_an_open_fence():
+    """A code fence that is not closed was cut off, so that a number at its end may go on."""
+    with pytest.raises(InvalidOutputError, match="ends before"):
+        output_type_of(int).parse("```\n12")
+
+
+@pytest.mark.parametrize(
     "text, reason",
     [
         ("", "no JSON value"),
@@ -50,7 +110,13 @@ def test_scalars(text):
         ('```json\n{"a": [1, 2', "ends before"),
         ('{"a": 1, "b": {"a": 2} "c": 3}', "malformed JSON: expected a comma"),
         ('{"a": 1, ...}', "malformed JSON: expected the name"),
-        ("[" * 500 + "]" * 500 + ",", "no JSON value"),
+        ('[{"a": 1} {"a": 2}, {"a": 3}', "malformed JSON: expected a comma"),
+        ('{"a": {"a": 1} "b": {"a": 2}, "c": {"a": 3}', "malformed JSON: expected a comma"),
+        ('[{}, {"a": 1}, ', "ends before"),
+        ('I said {"a": 1} or {', "ends before"),
+        ('see [1]\n{"a": 1, "b": {"a": 1} x}', "malformed JSON: expected a comma"),
+        ("[" * 500 + "]" * 500 + ",", "expected an object, got an array"),
+        ("[" * 10_000 + "]" * 10_000 + ",", "malformed JSON: nested too deeply"),
     ],
 )
 def test_problems(text, reason):
@@ -97,10 +163,75 @@ def test_growing(text, value):
 
 
 @pytest.mark.parametrize(
-    "piece", ["[", "{", '{"a":', "[1 x]", '"', "```\n", "/*", "{'a': '", "[1,", "\u201c", "#", "{/*"], ids=ascii
+    "tp, text, value",
+    [
+        (dict[str, int], "see [1", None),
+        (dict[str, int], 'see [1]: {"a": 1, "b', {"a": 1}),
+        (dict[str, int], 'I thought [hard, {x] and [1, 2: {"a": 1, ', {"a": 1}),
+        (dict[str, int], '{"a": "no"} is wrong: {', {}),
+        (dict[str, int], '{"a": "no"} is wrong: {"a": 1}, ', {"a": 1}),
+        (dict[str, int], '{"a": 1} is right, not {"a": "no"}', {"a": 1}),
+        (dict[str, int], '{"a": 1} as in [2', {"a": 1}),
+        (dict[str, int], '{"a": "no"}', {"a": "no"}),
+        (dict[str, int], '```\n{"a": 1}\n```\nIt is {"b": ', {"a": 1}),
+        (dict[str, int], '{"a": 0}\n```\n{"a": 1, ', {"a": 1}),
+        (list[str], 'see [1]: ["a", "b', ["a", "b"]),
+        (list[str], '["a", "b"] as in [1', ["a", "b"]),
+        (list[int] | None, "[1, 2, ", [1, 2]),
+    ],
 )
+def test_growing_in_prose(tp, text, value):
+    """The growing value is the last one that can become the value of the type, not the first bracket."""
+    assert value == output_type_of(tp).parse_partial(text)
+
+
+def calls_of(function):
+    """Return how many functions *function* calls, of Python and C, until it returns or raises `InvalidOutputError`."""
+    calls = 0
+
+    def count(_frame, event, _arg):
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    previous = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        function()
+    except InvalidOutputError:
+        pass
+    finally:
+        sys.setprofile(previous)
+    return calls
+
+
+HOSTILE = [
+    *("[", "{", '{"a":', "[1 x]", '"', "```\n", "/*", "{'a': '", "[1,", "\u201c", "#", "{/*", "[1]", "{}", "[[1]]"),
+    *('{"a":1}', '{"a":"b"}\n', "[]{}", "[']", '["', "[1,{}", "{'", "[1]\n```\n", "```\n[1]\n```\n", "[1 ", "[//"),
+    *('[{"a":1} x', '{"a": 1 x}', '{"a": {"a": 1', "[-", "['\n", '{"\\', '["\\"', "[1]]", "{'a':1,}", "[\n#"),
+]
+
+
+@pytest.mark.parametrize("piece", HOSTILE, ids=ascii)
 def test_hostile_texts(piece):
-    """A long text of brackets, quotes or fences is read in a bounded number of steps."""
+    """A long text of brackets, quotes, fences or small values is read in a bounded number of steps."""
+    text = piece * (30_000 // len(piece))
+    output_type, array_type = output_type_of(dict[str, str]), output_type_of(list[str])
+
+    assert calls_of(lambda: output_type.parse(text)) < 10 * len(text)
+    assert calls_of(lambda: array_type.parse(f"see: {text}")) < 10 * len(text)
+    assert calls_of(lambda: output_type.parse_partial(text)) < 10 * len(text)
+
+
+@pytest.mark.parametrize("piece", ["[1]", '{"a":1}', "{'a':1,}", '["a"]\n'])
+def test_many_values(piece):
+    """Of many values in a text, a bounded number is tried."""
+    tried = []
+    output_type = attrs.evolve(output_type_of(dict[str, str]), structure=lambda value: tried.append(value) or missing())
+
     with pytest.raises(InvalidOutputError):
-        output_type_of(dict).parse(piece * 10_000)
-    growing_value(piece * 10_000)
+        output_type.parse(piece * 5_000)
+    assert 1 < len(tried) < 100
+
+
+def missing():
+    raise InvalidOutputError((Problem("$", "missing"),))

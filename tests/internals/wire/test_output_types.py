@@ -112,7 +112,7 @@ def test_growing_values(data):
     """The growing value of a text is there from its bracket on, never shrinks, and ends as the whole value."""
     value = data.draw(json_values.filter(lambda value: isinstance(value, list | dict)))
     text = data.draw(written(value))
-    output_type = output_type_of(dict)
+    output_type = output_type_of(type(value))
 
     sizes = []
     for end in range(1, len(text) + 1):
