@@ -103,6 +103,15 @@ _OPTIONS: Final = {"allowed_hosts": "--allow-host", "cors_origins": "--cors-orig
     help="Time limit of a call, including retries. Default: 600 for a whole one, none for a stream.",
 )
 @click.option(
+    "--write-timeout",
+    envvar="NEURALBOX_GATEWAY_WRITE_TIMEOUT",
+    default=60.0,
+    show_default=True,
+    type=SECONDS,
+    metavar="SECONDS",
+    help="How long a client may read nothing of its response; then it is disconnected.",
+)
+@click.option(
     "--shutdown-timeout",
     envvar="NEURALBOX_GATEWAY_SHUTDOWN_TIMEOUT",
     default=30.0,

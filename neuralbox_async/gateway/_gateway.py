@@ -83,7 +83,8 @@ class Gateway:
         if self._state is not GatewayState.NEW:
             raise RuntimeError("a gateway serves once")
         self._state = GatewayState.SERVING
-        runner = web.ServerRunner(Server(self._handle), shutdown_timeout=_LAST_RESPONSES)
+        server = Server(self._handle, write_timeout=self._settings.write_timeout)
+        runner = web.ServerRunner(server, shutdown_timeout=_LAST_RESPONSES)
         await runner.setup()
         try:
             site = web.TCPSite(runner, self._settings.host, self._settings.port)
