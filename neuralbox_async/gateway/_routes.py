@@ -43,6 +43,7 @@ class Routes:
             client,
             max_concurrency=settings.max_concurrency,
             max_wait=settings.max_wait,
+            max_waiting=settings.max_waiting,
             budget=settings.budget,
         )
         self.whole = WholeCalls(client, self._admission, tasks)
@@ -94,13 +95,14 @@ class Routes:
     async def _list_models(self) -> bytes:
         now = time.monotonic()
         if self._models is None or now - self._models[0] > _MODELS_KEPT:
-            models = [model for model in await self._client.list_models() if model.slug and model.category in _TEXT]
+            found = await self._admission.get(self._client.list_models)
+            models = [model for model in found if model.slug and model.category in _TEXT]
             self._models = now, _encode({"object": "list", "data": [model_members(model) for model in models]})
         return self._models[1]
 
     async def _get_model(self, slug: str) -> bytes:
         try:
-            model = await self._client.get_model(slug)
+            model = await self._admission.get(lambda: self._client.get_model(slug))
         except NotFoundError:
             raise _no_model(slug) from None
         return _encode(model_members(model if model.slug else Model(slug=slug, provider=model.provider)))
