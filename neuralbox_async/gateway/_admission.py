@@ -179,6 +179,11 @@ class Ticket:
     _released: bool = False
 
     @property
+    def is_sent(self) -> bool:
+        """Whether a request was sent that may be billed."""
+        return self._is_sent
+
+    @property
     def generations(self) -> int:
         """How many generations the reserved tokens pay for; any number without a budget."""
         budget = self._admission.budget

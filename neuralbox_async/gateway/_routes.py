@@ -71,6 +71,9 @@ class Routes:
     # ----------------------------------------------------------------------------------------------------------- chats
 
     async def _chat(self, exchange: Exchange) -> web.StreamResponse:
+        is_repetition = exchange.request.headers.get("x-stainless-retry-count", "0") != "0"
+        if not is_repetition:  # which may need no place
+            self._admission.check_room()
         body = await exchange.read_body(self._settings.max_body_bytes)
         chat = parse_chat_request(body)
         exchange.describe(model=chat.model)
@@ -87,8 +90,7 @@ class Routes:
 
         if chat.stops:
             return await send(await self._streamed.complete(exchange, chat))
-        repetition = exchange.request.headers.get("x-stainless-retry-count", "0") != "0"
-        return await self.whole.respond(chat, hashlib.sha256(body).hexdigest(), send, is_repetition=repetition)
+        return await self.whole.respond(chat, hashlib.sha256(body).hexdigest(), send, is_repetition=is_repetition)
 
     # ---------------------------------------------------------------------------------------------------------- models
 
