@@ -24,6 +24,8 @@ _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
 _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 _RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 
+_NOT_OF_204 = {b"content-type", b"content-length", b"x-accel-buffering"}
+
 
 def starlette_response(
     stream: AsyncStream[Any],
@@ -42,7 +44,7 @@ def starlette_response(
     heartbeats are sent before the first text, too. When the browser leaves, also before that, the stream is closed at
     once. The request of an ``EventSource`` that connects again gets a 204, which ends it: nothing is generated twice.
 
-    *heartbeat*, *cost*: as for `server_sent_events`. *headers*: more headers, also of an error.
+    *heartbeat*, *cost*: as for `server_sent_events`. *headers*: more headers, also of an error and of the 204.
     *background*: as for every response of Starlette; it runs after the last event, or after the browser has left.
     """
     check_heartbeat(heartbeat)
@@ -67,7 +69,8 @@ def _response_type() -> Callable[[Callable[[_Send, _RawHeaders], _Sending], dict
 
         async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
             if is_reconnection(name.decode("latin-1") for name, _ in scope["headers"]):
-                await _send_whole(send, HTTPStatus.NO_CONTENT, ())
+                kept = [(name, value) for name, value in self.raw_headers if name not in _NOT_OF_204]
+                await _send_whole(send, HTTPStatus.NO_CONTENT, kept)
             else:
                 await _until_disconnect(receive, self._sender(send, self.raw_headers).run)
             if self.background is not None:
