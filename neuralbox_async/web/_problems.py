@@ -111,7 +111,7 @@ def error_headers(answer: ProblemDetails, headers: Mapping[str, str] | None) -> 
 
 
 def reconnection_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the headers of the 204 for an ``EventSource`` that connects again: those of the application, and its own."""
+    """Return the headers of the 204 for an ``EventSource`` that connects again, with those of the application."""
     own = {"Cache-Control": "no-store"}  # a cache that had stored it would end other streams too
     return {**{name: value for name, value in (headers or {}).items() if name.lower() not in _NOT_OF_204}, **own}
 
