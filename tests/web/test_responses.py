@@ -64,6 +64,58 @@ async def test_starlette_disconnect(neuralbox_server):
     await neuralbox_server.wait_for_disconnect_async()
 
 
+class BrokenServerError(Exception):
+    """A server that cannot receive or send."""
+
+
+@pytest.mark.parametrize("broken", ["receive", "send"])
+async def test_starlette_on_a_broken_server(neuralbox_server, broken):
+    """An error of the server ends the generation, and is raised."""
+    pytest.importorskip("starlette")
+    neuralbox_server.stall(2)
+
+    async def receive():
+        while not neuralbox_server.in_flight:
+            await asyncio.sleep(0.001)
+        if broken == "receive":
+            raise BrokenServerError
+        await asyncio.Event().wait()
+
+    async def send(_):
+        raise BrokenServerError
+
+    async with AsyncNeuralBox(**neuralbox_server.client_options) as client:
+        response = starlette_response(client.stream("gpt-5", "Hi"))
+        with pytest.raises(BrokenServerError):
+            await response({"type": "http", "headers": []}, receive, send)
+    await neuralbox_server.wait_for_disconnect_async()
+
+
+@pytest.mark.parametrize("leave", [False, True])
+async def test_starlette_in_a_server_that_ends(neuralbox_server, leave):
+    """A response that the server cancels ends as cancelled, even if the browser leaves at the same moment."""
+    pytest.importorskip("starlette")
+    neuralbox_server.stall(1)
+    left, tasks = asyncio.Event(), []
+
+    async def receive():
+        await left.wait()
+        tasks[0].cancel()
+        return {"type": "http.disconnect"}
+
+    async with AsyncNeuralBox(**neuralbox_server.client_options) as client:
+        response = starlette_response(client.stream("gpt-5", "Hi"))
+        tasks.append(asyncio.create_task(response({"type": "http", "headers": []}, receive, None)))
+        await neuralbox_server.wait_until_async(lambda: neuralbox_server.in_flight == 1)
+        if leave:
+            left.set()
+        else:
+            tasks[0].cancel()
+        await asyncio.wait(tasks)
+    assert tasks[0].cancelled()
+    await neuralbox_server.wait_for_disconnect_async()
+
+
 def test_flask(neuralbox_server):
     """Events; a problem for an error; a 204 for a second connection; a response that is closed ends the generation."""
     flask = pytest.importorskip("flask")
