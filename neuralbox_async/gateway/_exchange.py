@@ -17,6 +17,12 @@ _JSON: Final = "application/json"
 _MAX_SHOWN: Final = 100  # characters of each fact in the log
 
 
+class _EventStream(web.StreamResponse):
+    """A response whose head is sent with its first event: each send may wake the client."""
+
+    _send_headers_immediately = False
+
+
 @attrs.define(eq=False)
 class Exchange:
     """
@@ -139,11 +145,11 @@ class Exchange:
         return self.respond(error.encode(), error.headers, status=error.status)
 
     async def start_stream(self, headers: dict[str, str]) -> web.StreamResponse:
-        """Send the head of a stream of server-sent events."""
+        """Begin a stream of server-sent events; its head is sent with the first of them."""
         self.status = 200
         # X-Accel-Buffering: nginx would keep the events until its buffer is full.
         own = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        self.stream = response = web.StreamResponse(headers={**self.headers, **own, **headers})
+        self.stream = response = _EventStream(headers={**self.headers, **own, **headers})
         await response.prepare(self.request)
         return response
 

@@ -131,6 +131,6 @@ async def _send_whole(
     cost = {**cost_members(generation)}
     if done.tokens_used is not None:
         cost["tokens_used"] = done.tokens_used
-    await response.write(encoder.role() + encoder.text(done.content) + encoder.end(done.reason, cost) + ending + DONE)
-    await response.write_eof()
+    text = encoder.role() + encoder.text(done.content)
+    await response.write_eof(text + encoder.end(done.reason, cost) + ending + DONE)
     return response

@@ -102,8 +102,7 @@ class _Sending:
 
     async def _send_error(self, body: ErrorBody) -> None:
         self._exchange.describe(note=body.code or body.type)
-        await self._response.write(self._held_text() + error_event(body.encode()))  # and no [DONE]
-        await self._response.write_eof()
+        await self._response.write_eof(self._held_text() + error_event(body.encode()))  # and no [DONE]
 
     async def _send_end(self) -> None:
         await self._stream.aclose()  # after a stop sequence, the API goes on generating until then
@@ -113,8 +112,7 @@ class _Sending:
         # Before it is written: clients read the usage without waiting for it.
         ending += await self._usage(whole)
         with anyio.CancelScope(shield=True):
-            await self._response.write(ending + DONE)
-            await self._response.write_eof()
+            await self._response.write_eof(ending + DONE)
 
     async def _usage(self, whole: Generation) -> bytes:
         """Return the chunk with the usage, ``b""`` if it is not wanted or not known."""
