@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from anyio.abc import TaskGroup
 
-from neuralbox_async import AsyncNeuralBox, Model, NotFoundError
+from neuralbox_async import AsyncNeuralBox, Model, NotFoundError, Usage
 from neuralbox_async.gateway._admission import Admission
 from neuralbox_async.gateway._errors import ErrorBody, Refusal, invalid
 from neuralbox_async.gateway._exchange import Exchange
@@ -85,7 +85,8 @@ class Routes:
             exchange.describe(generation_id=done.generation.id, tokens_used=done.tokens_used)
             own = {**headers, **cost_headers(done.generation, done.tokens_used)}
             if chat.stream:
-                return await _send_whole(exchange, chat, done, own)
+                generation = await self._streamed.describe(done.generation) if chat.include_usage else done.generation
+                return await _send_whole(exchange, chat, done, own, generation.usage)
             return await exchange.send(completion(done.generation, chat.model, done.content, done.reason), own)
 
         if chat.stops:
@@ -120,13 +121,13 @@ def _encode(members: dict[str, Any]) -> bytes:
 
 
 async def _send_whole(
-    exchange: Exchange, chat: ChatRequest, done: Completion, headers: dict[str, str]
+    exchange: Exchange, chat: ChatRequest, done: Completion, headers: dict[str, str], counts: Usage | None
 ) -> web.StreamResponse:
     """Send a text that had to be checked as a whole as a stream of one piece."""
     generation = done.generation
     encoder = ChunkEncoder(generation.id, generation.model or chat.model, include_usage=chat.include_usage)
     response = await exchange.start_stream(headers)
-    usage = usage_members(generation.usage) if chat.include_usage else None
+    usage = usage_members(counts) if chat.include_usage else None
     ending = b"" if usage is None else encoder.usage(usage)
     cost = {**cost_members(generation)}
     if done.tokens_used is not None:

@@ -168,7 +168,7 @@ class StreamedCalls:
             exchange.describe(generation_id=start.id)
             response = await exchange.start_stream({**headers, **cost_headers(start, None)})
             encoder = ChunkEncoder(start.id, start.model or chat.model, include_usage=chat.include_usage)
-            describe = self._described if chat.include_usage else None
+            describe = self.describe if chat.include_usage else None
             await _Sending(exchange, response, stream, encoder, StopCutter(chat.stops), describe).run(events)
         finally:
             await stream.aclose()
@@ -197,7 +197,7 @@ class StreamedCalls:
         finally:
             await stream.aclose()
         read = stream.generation
-        whole = await self._described(read)
+        whole = await self.describe(read)
         ticket.release(whole.tokens_used)
         return Completion(
             generation=whole,
@@ -210,8 +210,12 @@ class StreamedCalls:
         """Return a stream whose response has begun: from then on, the API has counted its request."""
         return await self._client.stream(**parameters_of(chat)).open()
 
-    async def _described(self, generation: Generation) -> Generation:
-        """Return *generation* as the status endpoint describes it, with usage and cost; unchanged if that fails."""
+    async def describe(self, generation: Generation) -> Generation:
+        """
+        Return *generation* as the status endpoint describes it, with usage and cost.
+
+        Unchanged if it has its usage, and if that fails.
+        """
         if generation.id is None or usage_members(generation.usage) is not None:
             return generation
         try:
