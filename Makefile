@@ -28,8 +28,8 @@ CORE := "not process and not signals and not slow and not timing and not hypothe
 BENCH_ARGS ?=
 # Other SDKs and HTTP clients to measure, each in a virtual environment of its own.
 OTHER_SDKS := requests httpx openai anthropic
-# Frameworks that reach models through the gateway, each in a virtual environment of its own.
-GATEWAY_TOOLS := langchain-openai litellm
+# Tools that reach models through the gateway, each in a virtual environment of its own.
+GATEWAY_TOOLS := langchain-openai litellm llm shell-gpt
 
 
 .PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-all test-gateway test-gateway-tools test-ray lint format bench bench-other-sdks bench-gateway docs dist clean
@@ -81,7 +81,7 @@ test-gateway: .venv-gateway/.test ## run the tests of the gateway with OpenAI's 
 	.venv-gateway/bin/python $(PYTEST) tests/gateway_clients/test_openai.py $(PYTEST_ARGS)
 
 # Their imports and connections give warnings, which are not ours.
-test-gateway-tools: $(GATEWAY_TOOLS:%=.venv-tool-%/.test) ## run the tests of the gateway with LangChain and LiteLLM
+test-gateway-tools: $(GATEWAY_TOOLS:%=.venv-tool-%/.test) ## run the tests of the gateway with LangChain, LiteLLM, llm and shell-gpt
 	@status=0; for tool in $(GATEWAY_TOOLS); do \
 		.venv-tool-$$tool/bin/python $(PYTEST) --override-ini=filterwarnings=default \
 			tests/gateway_clients/test_$${tool%%-*}.py $(PYTEST_ARGS) || status=1; \

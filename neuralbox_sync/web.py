@@ -18,7 +18,7 @@ from neuralbox_async.web import HEADERS, ProblemDetails, ServerSentEvents, probl
 from neuralbox_async.web import server_sent_events as async_events
 from neuralbox_async.web._disconnects import CLIENT_CLOSED, DisconnectedError, until_disconnected
 from neuralbox_async.web._events import DEFAULT_HEARTBEAT, check_heartbeat
-from neuralbox_async.web._problems import error_headers, is_reconnection, logged_problem
+from neuralbox_async.web._problems import error_headers, is_reconnection, logged_problem, reconnection_headers
 from neuralbox_sync._stream import Stream, call_on_loop, subject_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def flask_response(
     ``return flask_response(client.stream("gpt-5", prompt))`` in a view. The stream is opened before this returns. The
     status is decided after *wait_for*, see `Stream.open`; an error is sent as `problem`. The request of an
     ``EventSource`` that connects again gets a 204, which ends it: nothing is generated twice. *heartbeat*, *cost*: as
-    for `server_sent_events`. *headers*: more headers, also of an error.
+    for `server_sent_events`. *headers*: more headers, also of an error and of the 204.
 
     gunicorn and Flask's own server give the socket of the request to the application, which checks it every 50 ms:
     when the browser leaves, also before the first text, the stream is closed. Behind other servers, and with TLS in the
@@ -100,7 +100,7 @@ def flask_response(
 
     check_heartbeat(heartbeat)
     if is_reconnection(request.headers.keys()):
-        return Response(status=HTTPStatus.NO_CONTENT)
+        return Response(status=HTTPStatus.NO_CONTENT, headers=reconnection_headers(headers))
     is_disconnected = _check_of(request.environ)
     open_stream = functools.partial(subject_of(stream).open, wait_for=wait_for)
     try:

@@ -87,6 +87,15 @@ _OPTIONS: Final = {"allowed_hosts": "--allow-host", "cors_origins": "--cors-orig
     help="Generations at the same time; further calls wait.",
 )
 @click.option(
+    "--max-waiting",
+    envvar="NEURALBOX_GATEWAY_MAX_WAITING",
+    default=256,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Calls that may wait for their turn; more are refused at once.",
+)
+@click.option(
     "--max-wait",
     envvar="NEURALBOX_GATEWAY_MAX_WAIT",
     default=60.0,
@@ -101,6 +110,15 @@ _OPTIONS: Final = {"allowed_hosts": "--allow-host", "cors_origins": "--cors-orig
     type=SECONDS,
     metavar="SECONDS",
     help="Time limit of a call, including retries. Default: 600 for a whole one, none for a stream.",
+)
+@click.option(
+    "--write-timeout",
+    envvar="NEURALBOX_GATEWAY_WRITE_TIMEOUT",
+    default=60.0,
+    show_default=True,
+    type=SECONDS,
+    metavar="SECONDS",
+    help="How long a client may read nothing of its response; then it is disconnected.",
 )
 @click.option(
     "--shutdown-timeout",

@@ -74,10 +74,10 @@ def is_known_aiohttp() -> bool:
         # Not a mock or a wrapper that was there before this module.
         and isinstance(request, types.FunctionType)
         and isinstance(public, types.FunctionType)
-        and request.__globals__ is public.__globals__ is vars(aiohttp.client)
+        and request.__globals__ is public.__globals__ is aiohttp.client.__dict__
         and parameters_of(request) <= _OPTIONS
-        and parameters_of(getattr(connector, "connect", None)) == {"self", "req", "traces", "timeout"}
-        and parameters_of(getattr(aiohttp.ClientResponse, "start", None)) == {"self", "connection"}
+        and parameters_of(getattr(connector, "connect", None)) == frozenset({"self", "req", "traces", "timeout"})
+        and parameters_of(getattr(aiohttp.ClientResponse, "start", None)) == frozenset({"self", "connection"})
         and parameters_of(getattr(ResponseHandler, "set_response_params", None)) >= _RESPONSE_PARAMETERS
     )
 

@@ -152,7 +152,7 @@ class RequestWriter(aiohttp.ClientRequest):
     batch: WriteBatch | None = None
     may_write: Callable[[], bool] | None = None
 
-    def __init__(  # pyright: ignore[reportMissingSuperCall]
+    def __init__(
         self,
         url: URL,
         headers: Mapping[str, str],
@@ -178,7 +178,7 @@ class RequestWriter(aiohttp.ClientRequest):
         self._timer = timer
         self._ssl = ssl
         self.version = aiohttp.HttpVersion11
-        self._traces = []
+        self._traces: list[Any] = []
         absent: Any = None  # of each attribute's type
         self.chunked = self.compress = self.length = self.server_hostname = absent
         self.proxy = self.proxy_auth = self.proxy_headers = absent

@@ -1,7 +1,7 @@
 """
 When a call may be sent: the bound of concurrency, the rate limits of the account, and the budget.
 
-A call waits for each of them, up to a limit; then it is refused, which costs nothing.
+A call waits for each of them, up to a limit; then it is refused, which costs nothing. So is a call when too many wait.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -25,14 +25,22 @@ T = TypeVar("T")
 
 _RECHECK: Final = 0.1  # seconds; a call that ends may make room earlier than the window that was announced
 _REFUSAL_PAUSE: Final = 1.0  # seconds after a 429 that names no time
+_PRICE_TIMEOUT: Final = 10.0  # seconds; a call has its slot meanwhile
 
 
 class Admission:
-    """Admits the calls of one gateway to *client*; *max_wait*: seconds that a call may wait in all."""
+    """
+    Admits the calls of one gateway to *client*.
 
-    def __init__(self, client: AsyncNeuralBox, *, max_concurrency: int, max_wait: float, budget: int | None) -> None:
-        self._client, self._max_wait = client, max_wait
+    *max_wait*: seconds that a call may wait in all. *max_waiting*: how many may wait for a slot.
+    """
+
+    def __init__(
+        self, client: AsyncNeuralBox, *, max_concurrency: int, max_wait: float, max_waiting: int, budget: int | None
+    ) -> None:
+        self._client, self._max_wait, self._max_waiting = client, max_wait, max_waiting
         self._slots = anyio.Semaphore(max_concurrency, fast_acquire=True)
+        self._waiting = 0
         self._uncounted = 0  # sent, and not counted yet in the limits that the client knows
         self._closed_until = 0.0  # after a 429
         self.budget = Budget(budget)
@@ -47,25 +55,57 @@ class Admission:
         await self._take_slot()
         try:
             if not self.budget.knows(model):
-                await self._learn_price(model)
+                await self._learn_price(model, deadline)
             reserved = await self._reserve(model, generations, deadline)
         except BaseException:
             self._slots.release()
             raise
         return Ticket(self, model, reserved, deadline)
 
+    def check_room(self) -> None:
+        """Raise `Refusal` if a call could not even wait."""
+        if self._slots.value == 0 and self._waiting >= self._max_waiting:
+            raise Refusal(_busy(f"{self._waiting} calls wait already"))
+
+    @contextmanager
+    def _place_in_queue(self) -> Generator[None]:
+        if self._waiting >= self._max_waiting:
+            raise Refusal(_busy(f"{self._waiting} calls wait already"))
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
     async def _take_slot(self) -> None:
         with suppress(anyio.WouldBlock):
             self._slots.acquire_nowait()
             return
-        with anyio.move_on_after(self._max_wait):
+        with self._place_in_queue(), anyio.move_on_after(self._max_wait):
             await self._slots.acquire()
             return
-        raise Refusal(_busy(self._max_wait))
+        raise Refusal(_busy(f"no place became free in {self._max_wait:g} s"))
 
-    async def _learn_price(self, model: str) -> None:
+    async def get(self, request: Callable[[], Awaitable[T]], deadline: float | None = None) -> T:
+        """
+        Return the result of *request*, a GET, which waits after a 429 as calls do.
+
+        It is sent at once: whether a GET counts for the rate limits is not documented. *deadline*: by `time.monotonic`.
+        Raises the errors of *request* and `Refusal`.
+        """
+        deadline = time.monotonic() + self._max_wait if deadline is None else deadline
+        while True:
+            try:
+                return await request()
+            except RateLimitError as error:
+                refused = error
+            self.refused(refused)
+            with self._place_in_queue():
+                await self.wait_for_rate_limit(deadline, refused)
+
+    async def _learn_price(self, model: str, deadline: float) -> None:
         try:
-            entry = await self._client.get_model(model)
+            entry = await self.get(lambda: self._client.get_model(model, timeout=_PRICE_TIMEOUT), deadline)
         except NotFoundError:
             return  # the API decides whether it can generate; the price is learned from the bill
         price = entry.token_cost if entry.max_token_cost is None else entry.max_token_cost
@@ -83,12 +123,22 @@ class Admission:
         """Make room for another call."""
         self._slots.release()
 
-    async def wait_for_rate_limit(self, deadline: float, error: RateLimitError | None) -> None:
-        """Wait until the account may send a request. Raises *error*, or a `Refusal`, if that is after *deadline*."""
-        while (delay := self._delay()) > 0:
+    async def wait_for_rate_limit(
+        self, deadline: float, error: RateLimitError | None, is_wanted: Callable[[], bool] = lambda: True
+    ) -> None:
+        """
+        Wait until the account may send a request.
+
+        Raises *error*, or a `Refusal`, if that is after *deadline*, and a `Refusal` when *is_wanted* returns false.
+        """
+        while is_wanted():
+            delay = self._delay()
+            if delay <= 0:
+                return
             if time.monotonic() + delay > deadline:
                 raise Refusal(_rate_limited(delay)) if error is None else error
             await anyio.sleep(min(delay, _RECHECK))
+        raise Refusal(_unwanted())
 
     def _delay(self) -> float:
         """Return the seconds until the account may send a request."""
@@ -129,6 +179,11 @@ class Ticket:
     _released: bool = False
 
     @property
+    def is_sent(self) -> bool:
+        """Whether a request was sent that may be billed."""
+        return self._is_sent
+
+    @property
     def generations(self) -> int:
         """How many generations the reserved tokens pay for; any number without a budget."""
         budget = self._admission.budget
@@ -147,9 +202,7 @@ class Ticket:
         """
         error: RateLimitError | None = None
         while True:
-            await self._admission.wait_for_rate_limit(self.deadline, error)
-            if not self.is_wanted():
-                raise Refusal(_unwanted())
+            await self._admission.wait_for_rate_limit(self.deadline, error, self.is_wanted)
             self._admission.sent(1)
             self._is_sent = True
             try:
@@ -173,8 +226,8 @@ class Ticket:
         self._admission.release()
 
 
-def _busy(seconds: float) -> ErrorBody:
-    msg = f"the gateway is busy: no place became free in {seconds:g} s"
+def _busy(reason: str) -> ErrorBody:
+    msg = f"the gateway is busy: {reason}"
     return ErrorBody(status=429, message=msg, type="requests", code="rate_limit_exceeded", retry=True, retry_after=1)
 
 

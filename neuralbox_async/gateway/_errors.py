@@ -82,6 +82,14 @@ def invalid(message: str, param: str | None = None, code: str | None = None, sta
     return Refusal(ErrorBody(status=status, message=message, param=param, code=code))
 
 
+STOPPED: Final = ErrorBody(
+    status=503,
+    message="the gateway stopped before the call ended",
+    type="server_error",
+    code="shutting_down",
+    facts={"billed": "unknown"},
+)
+
 # The first class that fits decides: status, type, code. None: the status or the code of the API.
 _TABLE: Final[tuple[tuple[type[NeuralBoxError], int | None, str, str | None], ...]] = (
     (InvalidParameterError, 400, "invalid_request_error", None),

@@ -53,7 +53,7 @@ class Gateway:
         self._access = AccessRules(self._settings)
         self._state = GatewayState.NEW
         self._stop = anyio.Event()
-        self._in_flight = 0
+        self._exchanges: set[Exchange] = set()
         self._routes: Routes | None = None
         self._port = self._settings.port
 
@@ -83,7 +83,8 @@ class Gateway:
         if self._state is not GatewayState.NEW:
             raise RuntimeError("a gateway serves once")
         self._state = GatewayState.SERVING
-        runner = web.ServerRunner(Server(self._handle), shutdown_timeout=_LAST_RESPONSES)
+        server = Server(self._handle, write_timeout=self._settings.write_timeout)
+        runner = web.ServerRunner(server, shutdown_timeout=_LAST_RESPONSES)
         await runner.setup()
         try:
             site = web.TCPSite(runner, self._settings.host, self._settings.port)
@@ -99,6 +100,8 @@ class Gateway:
                 with anyio.move_on_after(self._settings.shutdown_timeout):
                     await self._wait_for_calls(self._routes)
                 tasks.cancel_scope.cancel()
+                for exchange in self._exchanges:
+                    exchange.cut()
         finally:
             self._state = GatewayState.CLOSED
             with anyio.CancelScope(shield=True):
@@ -109,7 +112,7 @@ class Gateway:
         self._stop.set()
 
     async def _wait_for_calls(self, routes: Routes) -> None:
-        while self._in_flight or routes.whole.running:  # noqa: ASYNC110 - two counts, and only at the end
+        while self._exchanges or routes.whole.running:  # noqa: ASYNC110 - two counts, and only at the end
             await anyio.sleep(_POLL)
 
     # ---------------------------------------------------------------------------------------------------- each request
@@ -120,9 +123,11 @@ class Gateway:
             raise error
         exchange = Exchange(request, {"x-request-id": f"req_{secrets.token_hex(12)}", "Server": "neuralbox"})
         started = time.monotonic()
-        self._in_flight += 1
+        self._exchanges.add(exchange)
         try:
-            return await self._respond(exchange)
+            with exchange.scope:
+                return await self._respond(exchange)
+            return exchange.end_cut()  # only if it was cut
         except anyio.get_cancelled_exc_class():
             exchange.mark_disconnected()
             raise
@@ -130,7 +135,7 @@ class Gateway:
             exchange.mark_disconnected()
             return web.Response()  # never sent: the client has disconnected
         finally:
-            self._in_flight -= 1
+            self._exchanges.discard(exchange)
             if logger.isEnabledFor(logging.INFO):
                 logger.info("%s", exchange.log_line(time.monotonic() - started))
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from anyio.abc import TaskGroup
 
-from neuralbox_async import AsyncNeuralBox, Model, NotFoundError
+from neuralbox_async import AsyncNeuralBox, Model, NotFoundError, Usage
 from neuralbox_async.gateway._admission import Admission
 from neuralbox_async.gateway._errors import ErrorBody, Refusal, invalid
 from neuralbox_async.gateway._exchange import Exchange
@@ -43,6 +43,7 @@ class Routes:
             client,
             max_concurrency=settings.max_concurrency,
             max_wait=settings.max_wait,
+            max_waiting=settings.max_waiting,
             budget=settings.budget,
         )
         self.whole = WholeCalls(client, self._admission, tasks)
@@ -70,6 +71,9 @@ class Routes:
     # ----------------------------------------------------------------------------------------------------------- chats
 
     async def _chat(self, exchange: Exchange) -> web.StreamResponse:
+        is_repetition = exchange.request.headers.get("x-stainless-retry-count", "0") != "0"
+        if not is_repetition:  # which may need no place
+            self._admission.check_room()
         body = await exchange.read_body(self._settings.max_body_bytes)
         chat = parse_chat_request(body)
         exchange.describe(model=chat.model)
@@ -81,26 +85,27 @@ class Routes:
             exchange.describe(generation_id=done.generation.id, tokens_used=done.tokens_used)
             own = {**headers, **cost_headers(done.generation, done.tokens_used)}
             if chat.stream:
-                return await _send_whole(exchange, chat, done, own)
+                generation = await self._streamed.describe(done.generation) if chat.include_usage else done.generation
+                return await _send_whole(exchange, chat, done, own, generation.usage)
             return await exchange.send(completion(done.generation, chat.model, done.content, done.reason), own)
 
         if chat.stops:
             return await send(await self._streamed.complete(exchange, chat))
-        repetition = exchange.request.headers.get("x-stainless-retry-count", "0") != "0"
-        return await self.whole.respond(chat, hashlib.sha256(body).hexdigest(), send, is_repetition=repetition)
+        return await self.whole.respond(chat, hashlib.sha256(body).hexdigest(), send, is_repetition=is_repetition)
 
     # ---------------------------------------------------------------------------------------------------------- models
 
     async def _list_models(self) -> bytes:
         now = time.monotonic()
         if self._models is None or now - self._models[0] > _MODELS_KEPT:
-            models = [model for model in await self._client.list_models() if model.slug and model.category in _TEXT]
+            found = await self._admission.get(self._client.list_models)
+            models = [model for model in found if model.slug and model.category in _TEXT]
             self._models = now, _encode({"object": "list", "data": [model_members(model) for model in models]})
         return self._models[1]
 
     async def _get_model(self, slug: str) -> bytes:
         try:
-            model = await self._client.get_model(slug)
+            model = await self._admission.get(lambda: self._client.get_model(slug))
         except NotFoundError:
             raise _no_model(slug) from None
         return _encode(model_members(model if model.slug else Model(slug=slug, provider=model.provider)))
@@ -116,17 +121,17 @@ def _encode(members: dict[str, Any]) -> bytes:
 
 
 async def _send_whole(
-    exchange: Exchange, chat: ChatRequest, done: Completion, headers: dict[str, str]
+    exchange: Exchange, chat: ChatRequest, done: Completion, headers: dict[str, str], counts: Usage | None
 ) -> web.StreamResponse:
     """Send a text that had to be checked as a whole as a stream of one piece."""
     generation = done.generation
     encoder = ChunkEncoder(generation.id, generation.model or chat.model, include_usage=chat.include_usage)
     response = await exchange.start_stream(headers)
-    usage = usage_members(generation.usage) if chat.include_usage else None
+    usage = usage_members(counts) if chat.include_usage else None
     ending = b"" if usage is None else encoder.usage(usage)
     cost = {**cost_members(generation)}
     if done.tokens_used is not None:
         cost["tokens_used"] = done.tokens_used
-    await response.write(encoder.role() + encoder.text(done.content) + encoder.end(done.reason, cost) + ending + DONE)
-    await response.write_eof()
+    text = encoder.role() + encoder.text(done.content)
+    await response.write_eof(text + encoder.end(done.reason, cost) + ending + DONE)
     return response

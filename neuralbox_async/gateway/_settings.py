@@ -32,6 +32,12 @@ def _seconds(_settings: Any, field: attrs.Attribute[Any], value: object) -> None
         raise InvalidParameterError(field.name, value, "a number of seconds of at least 0")
 
 
+def _positive_seconds(_settings: Any, field: attrs.Attribute[Any], value: object) -> None:
+    _seconds(_settings, field, value)
+    if value == 0:
+        raise InvalidParameterError(field.name, value, "a number of seconds greater than 0")
+
+
 @attrs.frozen(kw_only=True)
 class GatewaySettings:
     """
@@ -47,7 +53,10 @@ class GatewaySettings:
       pages are refused.
     * *budget*: NeuralBox tokens that this gateway may spend while it runs; None for no limit.
     * *max_concurrency*: generations at the same time, at least 1; further calls wait.
+    * *max_waiting*: how many calls may wait for their turn; more are refused at once, with a 429.
     * *max_wait*: seconds that a call may wait for its turn, for a rate limit of the account, or for the budget.
+    * *write_timeout*: seconds, greater than 0, for which a client may read nothing while its response waits to be sent;
+      then it is disconnected, which closes the stream of the API.
     * *shutdown_timeout*: seconds that running calls have to finish when the gateway stops.
     * *max_body_bytes*: the largest body of a request, after decompression.
 
@@ -61,7 +70,9 @@ class GatewaySettings:
     cors_origins: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     budget: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least(1)))
     max_concurrency: int = attrs.field(default=64, validator=_at_least(1))
+    max_waiting: int = attrs.field(default=256, validator=_at_least(0))
     max_wait: float = attrs.field(default=60.0, validator=_seconds)
+    write_timeout: float = attrs.field(default=60.0, validator=_positive_seconds)
     shutdown_timeout: float = attrs.field(default=30.0, validator=_seconds)
     max_body_bytes: int = attrs.field(default=32 * 1024 * 1024, validator=_at_least(1))
 

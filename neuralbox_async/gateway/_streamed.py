@@ -6,8 +6,11 @@ A client that leaves cancels the handler, which closes the stream: the API then 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import anyio
+import attrs
 from aiohttp import web
 
 from neuralbox_async import (
@@ -20,7 +23,7 @@ from neuralbox_async import (
     StreamEvent,
 )
 from neuralbox_async.gateway._admission import Admission, Ticket
-from neuralbox_async.gateway._errors import error_body
+from neuralbox_async.gateway._errors import ErrorBody, error_body
 from neuralbox_async.gateway._exchange import Exchange
 from neuralbox_async.gateway._repetitions import Completion
 from neuralbox_async.gateway._requests import ChatRequest
@@ -55,6 +58,79 @@ async def _first_events(stream: AsyncStream[Any]) -> list[StreamEvent]:
     return events
 
 
+@attrs.define(eq=False)
+class _Sending:
+    """
+    The chunks of *stream* as *response*, up to a stop sequence.
+
+    *describe* returns a generation with its usage; None: the client does not want to know it.
+    """
+
+    _exchange: Exchange
+    _response: web.StreamResponse
+    _stream: AsyncStream[Any]
+    _encoder: ChunkEncoder
+    _cutter: StopCutter
+    _describe: Callable[[Generation], Awaitable[Generation]] | None
+
+    async def run(self, events: list[StreamEvent]) -> None:
+        """Send *events*, the first ones, and the others when they arrive. A failure is the last event."""
+        try:
+            await self._send_texts(events)
+        except NeuralBoxError as error:
+            self._exchange.describe(tokens_used=tokens_of(error))
+            await self._send_error(error_body(error, with_text=False))
+        except anyio.get_cancelled_exc_class():
+            if self._exchange.is_cut:
+                self._exchange.describe(billed="unknown")
+                with anyio.CancelScope(shield=True):
+                    await self._send_error(self._exchange.cut_error)
+            raise
+        else:
+            await self._send_end()
+
+    async def _send_texts(self, events: list[StreamEvent]) -> None:
+        head = self._encoder.role()
+        while events:
+            text = self._cutter.feed(text_of(events))  # what arrives together is one chunk
+            if head or text:
+                await self._response.write(head + self._encoder.text(text) if text else head)
+            head = b""
+            if self._cutter.stopped:
+                break
+            events = await self._stream.read_batch()
+
+    async def _send_error(self, body: ErrorBody) -> None:
+        self._exchange.describe(note=body.code or body.type)
+        await self._response.write_eof(self._held_text() + error_event(body.encode()))  # and no [DONE]
+
+    async def _send_end(self) -> None:
+        await self._stream.aclose()  # after a stop sequence, the API goes on generating until then
+        whole = self._stream.generation
+        reason = "stop" if self._cutter.stopped else finish_reason(whole.finish_reason)
+        ending = self._held_text() + self._encoder.end(reason, cost_members(whole))
+        # Before it is written: clients read the usage without waiting for it.
+        ending += await self._usage(whole)
+        with anyio.CancelScope(shield=True):
+            await self._response.write_eof(ending + DONE)
+
+    async def _usage(self, whole: Generation) -> bytes:
+        """Return the chunk with the usage, ``b""`` if it is not wanted or not known."""
+        if self._describe is None:
+            return b""
+        try:
+            usage = usage_members((await self._describe(whole)).usage)
+        except anyio.get_cancelled_exc_class():
+            if not self._exchange.is_cut:
+                raise
+            usage = None  # the text is complete all the same
+        return b"" if usage is None else self._encoder.usage(usage)
+
+    def _held_text(self) -> bytes:
+        held = self._cutter.flush()
+        return self._encoder.text(held) if held else b""
+
+
 class StreamedCalls:
     """The completions of a gateway that read a stream of the API."""
 
@@ -76,6 +152,7 @@ class StreamedCalls:
             exchange.describe(tokens_used=tokens_of(error))
             raise
         finally:
+            exchange.describe(billed="unknown" if ticket.is_sent else "no")
             ticket.release(exchange.tokens_used)
 
     async def _respond(
@@ -87,62 +164,16 @@ class StreamedCalls:
     ) -> web.StreamResponse:
         try:
             events = await _first_events(stream)
-            exchange.describe(generation_id=stream.generation.id)
-            response = await exchange.start_stream({**headers, **cost_headers(stream.generation, None)})
-            await self._send(exchange, response, chat, stream, events)
+            start = stream.generation
+            exchange.describe(generation_id=start.id)
+            response = await exchange.start_stream({**headers, **cost_headers(start, None)})
+            encoder = ChunkEncoder(start.id, start.model or chat.model, include_usage=chat.include_usage)
+            describe = self.describe if chat.include_usage else None
+            await _Sending(exchange, response, stream, encoder, StopCutter(chat.stops), describe).run(events)
         finally:
             await stream.aclose()
             exchange.describe(tokens_used=stream.generation.tokens_used)
         return response
-
-    async def _send(
-        self,
-        exchange: Exchange,
-        response: web.StreamResponse,
-        chat: ChatRequest,
-        stream: AsyncStream[Any],
-        events: list[StreamEvent],
-    ) -> None:
-        start = stream.generation
-        encoder = ChunkEncoder(start.id, start.model or chat.model, include_usage=chat.include_usage)
-        cutter = StopCutter(chat.stops)
-        head = encoder.role()
-        try:
-            while events:
-                text = cutter.feed(text_of(events))  # what arrives together is one chunk
-                if head or text:
-                    await response.write(head + encoder.text(text) if text else head)
-                head = b""
-                if cutter.stopped:
-                    break
-                events = await stream.read_batch()
-        except NeuralBoxError as error:
-            held = cutter.flush()
-            body = error_body(error, with_text=False)
-            exchange.describe(tokens_used=tokens_of(error), note=body.code or body.type)
-            await response.write((encoder.text(held) if held else b"") + error_event(body.encode()))
-            await response.write_eof()
-            return
-        await self._send_end(response, chat, stream, encoder, cutter)
-
-    async def _send_end(
-        self,
-        response: web.StreamResponse,
-        chat: ChatRequest,
-        stream: AsyncStream[Any],
-        encoder: ChunkEncoder,
-        cutter: StopCutter,
-    ) -> None:
-        await stream.aclose()  # after a stop sequence, the API goes on generating until then
-        held, whole = cutter.flush(), stream.generation
-        reason = "stop" if cutter.stopped else finish_reason(whole.finish_reason)
-        ending = (encoder.text(held) if held else b"") + encoder.end(reason, cost_members(whole))
-        if chat.include_usage:
-            # Before it is written: clients read the usage without waiting for it.
-            usage = usage_members((await self._described(whole)).usage)
-            ending += b"" if usage is None else encoder.usage(usage)
-        await response.write(ending + DONE)
-        await response.write_eof()
 
     async def complete(self, exchange: Exchange, chat: ChatRequest) -> Completion:
         """Return the completion for *chat* up to a stop sequence; the rest is not waited for."""
@@ -153,6 +184,7 @@ class StreamedCalls:
             ticket.release(tokens_of(error))
             raise
         finally:
+            exchange.describe(billed="unknown" if ticket.is_sent else "no")
             ticket.release()
 
     async def _complete(self, exchange: Exchange, chat: ChatRequest, ticket: Ticket) -> Completion:
@@ -165,7 +197,7 @@ class StreamedCalls:
         finally:
             await stream.aclose()
         read = stream.generation
-        whole = await self._described(read)
+        whole = await self.describe(read)
         ticket.release(whole.tokens_used)
         return Completion(
             generation=whole,
@@ -178,8 +210,12 @@ class StreamedCalls:
         """Return a stream whose response has begun: from then on, the API has counted its request."""
         return await self._client.stream(**parameters_of(chat)).open()
 
-    async def _described(self, generation: Generation) -> Generation:
-        """Return *generation* as the status endpoint describes it, with usage and cost; unchanged if that fails."""
+    async def describe(self, generation: Generation) -> Generation:
+        """
+        Return *generation* as the status endpoint describes it, with usage and cost.
+
+        Unchanged if it has its usage, and if that fails.
+        """
         if generation.id is None or usage_members(generation.usage) is not None:
             return generation
         try:

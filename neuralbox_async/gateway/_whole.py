@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+import anyio
 from anyio.abc import TaskGroup
 
 from neuralbox_async import (
@@ -24,7 +26,7 @@ from neuralbox_async import (
     StreamInterruptedError,
 )
 from neuralbox_async.gateway._admission import Admission, Ticket
-from neuralbox_async.gateway._errors import ErrorBody, Refusal
+from neuralbox_async.gateway._errors import STOPPED, Refusal
 from neuralbox_async.gateway._log import logger
 from neuralbox_async.gateway._repetitions import Completion, PaidCall, Repetitions
 from neuralbox_async.gateway._requests import ChatRequest
@@ -35,15 +37,6 @@ T = TypeVar("T")
 _MAX_REPAIRS: Final = 1
 
 
-_STOPPED: Final = ErrorBody(
-    status=503,
-    message="the gateway stopped before the call ended",
-    type="server_error",
-    code="shutting_down",
-    facts={"billed": "unknown"},
-)
-
-
 def tokens_of(error: NeuralBoxError) -> int | None:
     """Return the NeuralBox tokens that a call which ended with *error* cost, None if that is unknown."""
     if error.billed == "no":
@@ -52,6 +45,13 @@ def tokens_of(error: NeuralBoxError) -> int | None:
         return error.tokens_used
     recovered = error.recovered if isinstance(error, StreamInterruptedError) else None
     return None if recovered is None else recovered.tokens_used
+
+
+@contextmanager
+def _not_cut() -> Generator[None]:
+    """Let a client wait for its call when the gateway stops: that ends the call, and the client gets its error."""
+    with anyio.CancelScope(shield=True):
+        yield
 
 
 class WholeCalls:
@@ -78,8 +78,9 @@ class WholeCalls:
         self._repetitions.add(call)
         call.waiting += 1
         try:
-            await call.done.wait()
-            response = await send(call.result())
+            with _not_cut():
+                await call.done.wait()
+                response = await send(call.result())
         except Exception as error:
             if not isinstance(error, ConnectionError):  # which means that the client has left
                 self._repetitions.remove(call)
@@ -116,7 +117,7 @@ class WholeCalls:
         except Exception as error:  # noqa: BLE001 - raised again where the client waits
             call.error = error
         except BaseException:
-            call.error = Refusal(_STOPPED)
+            call.error = Refusal(STOPPED)
             logger.warning("a call of %s was ended by the stop of the gateway: it may have been billed", chat.model)
             raise
         finally:

@@ -17,7 +17,7 @@ from neuralbox_async.web._events import (
     check_heartbeat,
     server_sent_events,
 )
-from neuralbox_async.web._problems import error_headers, is_reconnection, logged_problem
+from neuralbox_async.web._problems import error_headers, is_reconnection, logged_problem, reconnection_headers
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -43,7 +43,7 @@ async def aiohttp_response(
 
     check_heartbeat(heartbeat)
     if is_reconnection(request.headers):
-        return web.Response(status=HTTPStatus.NO_CONTENT)
+        return web.Response(status=HTTPStatus.NO_CONTENT, headers=reconnection_headers(headers))
     response = web.StreamResponse(headers={**HEADERS, **(headers or {})})
 
     async def send() -> web.StreamResponse:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from neuralbox_async import AsyncStream, NeuralBoxError
 from neuralbox_async.web._events import DEFAULT_HEARTBEAT, HEADERS, check_heartbeat, server_sent_events
-from neuralbox_async.web._problems import error_headers, is_reconnection, logged_problem
+from neuralbox_async.web._problems import error_headers, is_reconnection, logged_problem, reconnection_headers
 
 
 async def django_response(
@@ -34,7 +34,7 @@ async def django_response(
 
     check_heartbeat(heartbeat)
     if is_reconnection(request.headers):
-        return HttpResponse(status=HTTPStatus.NO_CONTENT)
+        return HttpResponse(status=HTTPStatus.NO_CONTENT, headers=reconnection_headers(headers))
     try:
         await stream.open(wait_for=wait_for)
     except NeuralBoxError as error:

@@ -46,6 +46,7 @@ _DETAILS = {
     503: "The service is busy. Try again later.",
     504: "The text was not generated in time.",
 }
+_NOT_OF_204 = {"content-type", "content-length", "cache-control"}
 _MAX_RETRY_AFTER = 86_400  # seconds; the longest limit of the API is that of a day
 
 
@@ -107,6 +108,12 @@ def error_headers(answer: ProblemDetails, headers: Mapping[str, str] | None) -> 
     """Return the headers of *answer*, and those of the application (*headers*) that it does not have itself."""
     own = {name.lower() for name in answer.headers}
     return {**{name: value for name, value in (headers or {}).items() if name.lower() not in own}, **answer.headers}
+
+
+def reconnection_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the headers of the 204 for an ``EventSource`` that connects again, with those of the application."""
+    own = {"Cache-Control": "no-store"}  # a cache that had stored it would end other streams too
+    return {**{name: value for name, value in (headers or {}).items() if name.lower() not in _NOT_OF_204}, **own}
 
 
 def is_reconnection(header_names: Iterable[str]) -> bool:

@@ -88,7 +88,13 @@ def test_token(server, gateway, folder, monkeypatch, source):
 def test_settings_of_variables(server, gateway, monkeypatch):
     """Each option can be set by a variable; an option has precedence."""
     settings = {"BUDGET": "2", "MAX_CONCURRENCY": "1", "ALLOW_HOST": "ai.example b.example", "TIMEOUT": "50"}
-    for name, value in {**settings, "PORT": "1", "MAX_WAIT": "0.5", "SHUTDOWN_TIMEOUT": "1"}.items():
+    for name, value in {
+        **settings,
+        "PORT": "1",
+        "MAX_WAIT": "0.5",
+        "SHUTDOWN_TIMEOUT": "1",
+        "WRITE_TIMEOUT": "9",
+    }.items():
         monkeypatch.setenv(f"NEURALBOX_GATEWAY_{name}", value)
     process, send = gateway()
     statuses = [send(Host=host)[0] for host in ("b.example", "c.example", "ai.example")]

@@ -109,16 +109,31 @@ def test_screen(serve):
     assert re.fullmatch(r"\d\d:\d\d:\d\d POST /v1/chat/completions 200 gpt-5 \d\.\d{3} s 2 tokens gen_\w+", log)
 
 
+# The tools of the page that tests run: the file of the tests, and what it has of the setting.
+TESTED = {
+    "OpenAI's SDK for Python": ("test_openai.py", "base_url=site.url"),
+    "LangChain": ("test_langchain.py", "base_url=site.url"),
+    "LiteLLM": ("test_litellm.py", '"api_base": site.url'),
+    "llm": ("test_llm.py", "  api_base: {url}\n"),
+    "shell-gpt (`sgpt`)": ("test_shell.py", '"API_BASE_URL": site.url'),
+}
+
+
 def test_tools():
     """The tools that the page calls tested are tested, with the settings of the page."""
-    tools = [row["Tool"] for row in table(PAGE, "Tool")]
-    tests = ROOT / "tests" / "gateway_clients"
+    tools = {row["Tool"]: row["Tested"] for row in table(PAGE, "Tool")}
 
-    assert ["OpenAI's SDKs", "LangChain", "LiteLLM"] == tools[:3]
-    assert len(tools) >= 5
-    assert all((tests / f"test_{name}.py").is_file() for name in ("openai", "langchain", "litellm"))
-    assert "base_url=site.url" in read(tests / "test_langchain.py")
-    assert '"api_base": site.url' in read(tests / "test_litellm.py")
+    assert set(TESTED) == {tool for tool, tested in tools.items() if tested == "yes"}
+    assert {"yes", "no"} == set(tools.values())
+    for name, setting in TESTED.values():
+        assert setting in read(ROOT / "tests" / "gateway_clients" / name), name
+
+
+def test_models_of_llm():
+    """The file of `llm` on the page is that of the tests."""
+    from_page = lines_of("yaml").replace("http://127.0.0.1:8090/v1", "{url}").strip()
+
+    assert from_page in read(ROOT / "tests" / "gateway_clients" / "test_llm.py")
 
 
 def test_members():

@@ -27,6 +27,8 @@ ORIGIN = "https://app.example"
         {"budget": 0},
         {"budget": True},
         {"max_wait": -1},
+        {"max_waiting": -1},
+        {"write_timeout": 0},
         {"cors_origins": ["*"]},
         {"cors_origins": ["app.example"]},
         {"allowed_hosts": ["https://ai.example"]},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from gateways import running
+from gateways import ERROR, check_form, running
 
 from neuralbox_async.testing import NeuralBoxServer
 
@@ -28,7 +28,7 @@ async def test_stream_before_the_first_text(server, log):
     async with running(server) as site:
         await leave(site, server, stream=True)
         await server.wait_for_disconnect_async()
-        assert 0 == site.gateway._in_flight
+        assert not site.gateway._exchanges
 
     assert any("disconnected gpt-5" in line for line in log())
 
@@ -40,7 +40,7 @@ async def test_stream_after_the_first_text(log):
             async with site.open(stream=True) as response:
                 await response.content.readany()
             await server.wait_for_disconnect_async()
-            await server.wait_until_async(lambda: site.gateway._in_flight == 0)
+            await server.wait_until_async(lambda: not site.gateway._exchanges)
 
     assert "POST /v1/chat/completions disconnected gpt-5" in log()[0]
     assert response.headers["x-neuralbox-generation-id"] in log()[0]
@@ -57,7 +57,7 @@ async def test_many_streams():
             assert all([await response.content.readany() for response in responses[1::2]])
             for response in responses[1::2]:
                 response.close()
-            await server.wait_until_async(lambda: server.in_flight == 0 and site.gateway._in_flight == 0)
+            await server.wait_until_async(lambda: server.in_flight == 0 and not site.gateway._exchanges)
             assert 200 == (await site.send("GET", "/v1/models")).status
 
 
@@ -197,6 +197,80 @@ async def test_stop_is_bounded(log):
     assert "unknown" == reply.error["neuralbox"]["billed"]
     assert "false" == reply.headers["x-should-retry"]
     assert any("may have been billed" in line for line in log())
+
+
+async def test_stop_ends_streams_with_an_error(log):
+    """A stream that the end of the gateway cuts off has its text, an error as its last event, and no [DONE]."""
+    with NeuralBoxServer(**ENDLESS) as server:
+        async with running(server, shutdown_timeout=0.2) as site:
+            # "word " is the beginning of a stop sequence: it is held back until the end.
+            streams = [asyncio.create_task(site.send(stream=True, stop=stop)) for stop in (None, "d word.")]
+            await server.wait_until_async(lambda: server.in_flight == 2)
+            site.gateway.stop()
+            replies = await asyncio.gather(*streams)
+            await asyncio.wait_for(site.task, 60)
+            await server.wait_until_async(lambda: server.in_flight == 0)
+
+    for reply in replies:
+        assert 200 == reply.status
+        *chunks, last = reply.events
+        check_form(last, ERROR)
+        assert ("server_error", "shutting_down") == (last["error"]["type"], last["error"]["code"])
+        assert {"billed": "unknown", "generation_id": reply.headers["x-neuralbox-generation-id"]} == last["error"][
+            "neuralbox"
+        ]
+        text = "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks)
+        assert text == "word " * text.count("word ")
+        assert text
+    assert 2 == sum("200 gpt-5" in line and line.endswith("shutting_down") for line in log())
+
+
+@pytest.mark.parametrize("stop", [None, "never"])
+async def test_stop_before_the_first_text(server, stop):
+    """A call that the end of the gateway ends before its first text gets a 503 that is not repeated."""
+    server.stall(1)
+    async with running(server, shutdown_timeout=0.1) as site:
+        task = asyncio.create_task(site.send(stream=stop is None, stop=stop))
+        await server.wait_until_async(lambda: server.in_flight == 1)
+        site.gateway.stop()
+        reply = await task
+        await server.wait_for_disconnect_async()
+
+    assert (503, "shutting_down") == (reply.status, reply.error["code"])
+    assert "unknown" == reply.error["neuralbox"]["billed"]
+    assert "false" == reply.headers["x-should-retry"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_stop_while_a_call_waits(server, stream):
+    """A call that still waits for its turn when the gateway ends gets a 503 that may be repeated elsewhere."""
+    server.stall(1)
+    async with running(server, max_concurrency=1, shutdown_timeout=0.1) as site:
+        first = asyncio.create_task(site.send(stream=True))
+        await server.wait_until_async(lambda: server.in_flight == 1)
+        waiting = asyncio.create_task(site.send(stream=stream))
+        await server.wait_until_async(lambda: site.gateway._routes._admission._waiting == 1)
+        site.gateway.stop()
+        reply = await waiting
+        await first
+
+    assert (503, "shutting_down") == (reply.status, reply.error["code"])
+    assert "no" == reply.error["neuralbox"]["billed"]
+    assert "x-should-retry" not in reply.headers
+    assert 1 == len(server.requests)
+
+
+async def test_stop_after_the_last_text(server):
+    """A stream whose text is complete ends as usual when only the request for the usage is cut off."""
+    server.delay(60, method="GET")
+    async with running(server, shutdown_timeout=0.1) as site:
+        task = asyncio.create_task(site.send(stream=True, stream_options={"include_usage": True}))
+        await server.wait_until_async(lambda: len(server.requests) == 2)
+        site.gateway.stop()
+        reply = await task
+
+    assert "[DONE]" == reply.events[-1]
+    assert "stop" == reply.events[-2]["choices"][0]["finish_reason"]
 
 
 async def test_serves_once(server):

@@ -39,6 +39,86 @@ async def test_busy(server):
     assert 1 == len(server.requests)
 
 
+async def test_queue_is_bounded(server):
+    """No more calls wait than allowed; others are refused at once, may be repeated later, and cost nothing."""
+    server.stall(1)
+    async with running(server, max_concurrency=1, max_waiting=2) as site:
+        first = asyncio.create_task(site.send(stream=True))
+        await server.wait_until_async(lambda: server.in_flight == 1)
+        admission = site.gateway._routes._admission
+        waiting = [asyncio.create_task(site.send(stream=stream)) for stream in (True, False)]
+        await server.wait_until_async(lambda: admission._waiting == 2)
+        refused = [await site.send(stream=stream) for stream in (True, False)]
+        first.cancel()
+        replies = await asyncio.gather(*waiting)
+
+    assert [429, 429] == [reply.status for reply in refused]
+    assert {("requests", "rate_limit_exceeded")} == {(reply.error["type"], reply.error["code"]) for reply in refused}
+    assert ["1", "1"] == [reply.headers["Retry-After"] for reply in refused]
+    assert not any("x-should-retry" in reply.headers for reply in refused)
+    assert [200, 200] == [reply.status for reply in replies]
+    assert 3 == len(server.requests)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_leaving_the_queue(server, stream):
+    """A client that leaves while its call waits for its turn leaves its place to others, and costs nothing."""
+    server.stall(1)
+    async with running(server, max_concurrency=1, max_waiting=1) as site:
+        admission = site.gateway._routes._admission
+        first = asyncio.create_task(site.send(stream=True))
+        await server.wait_until_async(lambda: server.in_flight == 1)
+        for _ in range(3):
+            waiting = asyncio.create_task(site.send(stream=stream))
+            await server.wait_until_async(lambda: admission._waiting == 1)
+            waiting.cancel()
+            await server.wait_until_async(lambda: admission._waiting == 0)
+        first.cancel()
+        await server.wait_for_disconnect_async()
+        reply = await site.send()
+
+    assert 200 == reply.status
+    assert 2 == len(server.requests)
+
+
+async def test_leaving_a_long_wait(server):
+    """A whole call whose client leaves while it waits for a rate limit gives up its slot at once."""
+    server.fail(429, retry_after=1000)
+    async with running(server, max_concurrency=1, max_wait=2000) as site:
+        task = asyncio.create_task(site.send())
+        await server.wait_until_async(lambda: len(server.requests) == 1 and server.in_flight == 0)
+        task.cancel()
+        await server.wait_until_async(lambda: site.gateway._routes.whole.running == 0)
+
+        assert 1 == site.gateway._routes._admission._slots.value
+    assert () == server.billed
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/gpt-5"])
+async def test_models_wait_for_a_limit(server, path):
+    """After a 429, the models are requested again when the API says; a wait that is too long is OpenAI's error."""
+    async with running(server) as site:
+        server.fail(429, method="GET", retry_after=0.1)
+        later = await site.send("GET", path)
+    server.fail(429, method="GET", retry_after=500)
+    async with running(server) as site:
+        refused = await site.send("GET", path)
+
+    assert 200 == later.status
+    assert (429, "rate_limit_exceeded") == (refused.status, refused.error["code"])
+    assert "500" == refused.headers["Retry-After"]
+
+
+async def test_price_waits_for_a_limit(server):
+    """After a 429 for the price of a model, the call waits as for any other limit."""
+    server.fail(429, method="GET", retry_after=0.1)
+    async with running(server, budget=2) as site:
+        reply = await site.send()
+
+    assert 200 == reply.status
+    assert 1 == len(server.billed)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_refusal_is_waited_for(server, stream):
     """After a 429 of the API, the call waits for as long as it says, and is sent again."""

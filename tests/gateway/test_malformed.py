@@ -47,7 +47,7 @@ async def test_malformed(server, caplog, capfd, monkeypatch, request_text, pause
             writer.write(rest.encode())
             responses = await asyncio.wait_for(reader.read(), 60)
             writer.close()
-            await server.wait_until_async(lambda: site.gateway._in_flight == 0)
+            await server.wait_until_async(lambda: not site.gateway._exchanges)
 
     *_, last = responses.split(b"HTTP/1.")
     head, _, body = last.partition(b"\r\n\r\n")

@@ -33,7 +33,7 @@ async def leave(site, server, count=1):
 
 async def ended(site, server):
     """Wait until no whole call runs, and its client has left."""
-    await server.wait_until_async(lambda: not whole_calls(site).running and not site.gateway._in_flight)
+    await server.wait_until_async(lambda: not whole_calls(site).running and not site.gateway._exchanges)
 
 
 async def test_identical_calls(server):

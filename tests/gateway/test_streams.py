@@ -51,6 +51,37 @@ async def test_usage(site):
     assert 1 == len(status_requests(site.server))
 
 
+JSON_OBJECT = {"response_format": {"type": "json_object"}}
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+@pytest.mark.parametrize(
+    "dialect, members, requests",
+    [
+        ("a", {}, 1),
+        ("a", {"stop": "Hi"}, 1),
+        ("a", {"stop": "never"}, 1),
+        ("a", JSON_OBJECT, 0),  # the response to a whole call has the usage
+        ("b", JSON_OBJECT, 1),
+    ],
+)
+async def test_usage_of_every_stream(dialect, members, requests, wanted):
+    """However the text was generated, the usage is requested only if it is wanted and not known, and comes once."""
+    options = {"stream_options": {"include_usage": wanted}, **members}
+    with NeuralBoxServer(dialect=dialect, reply='{"text": "Hi"}') as server:
+        async with running(server) as site:
+            reply = await site.send(stream=True, **options)
+
+        usages = [event["usage"] for event in reply.events[:-1] if event.get("usage")]
+        assert requests * wanted == len(status_requests(server))
+        assert 1 == len(server.billed)
+    assert (200, "[DONE]") == (reply.status, reply.events[-1])
+    for usage in usages:
+        check_form(usage, USAGE)
+        assert usage == reply.events[-2]["usage"]
+    assert len(usages) == wanted
+
+
 async def test_usage_that_is_not_known(site):
     """Without an answer of the status endpoint the stream ends without a chunk about the usage."""
     site.server.fail(404, 2, method="GET")

@@ -52,13 +52,67 @@ async def test_starlette(neuralbox_server):
     assert ("application/problem+json", str(len(body))) == (headers["content-type"], headers["content-length"])
     assert 503 == json.loads(body)["status"]
 
-    assert (204, {}, b"") == await starlette(neuralbox_server, headers=[(b"last-event-id", b"0")])
+    assert (204, {"x-more": "yes", "cache-control": "no-store"}, b"") == await starlette(
+        neuralbox_server, headers=[(b"last-event-id", b"0")]
+    )
 
 
 async def test_starlette_disconnect(neuralbox_server):
     """A browser that leaves before the first text gets nothing, and the generation ends."""
     neuralbox_server.stall(1)
     assert await starlette(neuralbox_server, leave=True) is None
+    await neuralbox_server.wait_for_disconnect_async()
+
+
+class BrokenServerError(Exception):
+    """A server that cannot receive or send."""
+
+
+@pytest.mark.parametrize("broken", ["receive", "send"])
+async def test_starlette_on_a_broken_server(neuralbox_server, broken):
+    """An error of the server ends the generation, and is raised."""
+    pytest.importorskip("starlette")
+    neuralbox_server.stall(2)
+
+    async def receive():
+        while not neuralbox_server.in_flight:
+            await asyncio.sleep(0.001)
+        if broken == "receive":
+            raise BrokenServerError
+        await asyncio.Event().wait()
+
+    async def send(_):
+        raise BrokenServerError
+
+    async with AsyncNeuralBox(**neuralbox_server.client_options) as client:
+        response = starlette_response(client.stream("gpt-5", "Hi"))
+        with pytest.raises(BrokenServerError):
+            await response({"type": "http", "headers": []}, receive, send)
+    await neuralbox_server.wait_for_disconnect_async()
+
+
+@pytest.mark.parametrize("leave", [False, True])
+async def test_starlette_in_a_server_that_ends(neuralbox_server, leave):
+    """A response that the server cancels ends as cancelled, even if the browser leaves at the same moment."""
+    pytest.importorskip("starlette")
+    neuralbox_server.stall(1)
+    left, tasks = asyncio.Event(), []
+
+    async def receive():
+        await left.wait()
+        tasks[0].cancel()
+        return {"type": "http.disconnect"}
+
+    async with AsyncNeuralBox(**neuralbox_server.client_options) as client:
+        response = starlette_response(client.stream("gpt-5", "Hi"))
+        tasks.append(asyncio.create_task(response({"type": "http", "headers": []}, receive, None)))
+        await neuralbox_server.wait_until_async(lambda: neuralbox_server.in_flight == 1)
+        if leave:
+            left.set()
+        else:
+            tasks[0].cancel()
+        await asyncio.wait(tasks)
+    assert tasks[0].cancelled()
     await neuralbox_server.wait_for_disconnect_async()
 
 
@@ -86,27 +140,30 @@ def test_flask(neuralbox_server):
 MORE = {"X-More": "yes", "content-type": "text/html", "Retry-After": "1"}  # of the application, for each response
 
 
-def flask_error(server):
-    """Return the response of Flask to an error."""
+def flask_reply(server, headers):
+    """Return the response of Flask to a request with *headers*."""
     flask = pytest.importorskip("flask")
-    with NeuralBox(**server.client_options, max_retries=0) as client, flask.Flask("x").test_request_context():
+    with (
+        NeuralBox(**server.client_options, max_retries=0) as client,
+        flask.Flask("x").test_request_context(headers=headers),
+    ):
         response = flask_response(client.stream("gpt-5", "Hi"), headers=MORE)
         return response.status_code, list(response.headers.items()), response.data
 
 
-async def django_error(server):
-    """Return the response of Django to an error."""
+async def django_reply(server, headers):
+    """Return the response of Django to a request with *headers*."""
     conf = pytest.importorskip("django.conf")
     if not conf.settings.configured:
         conf.settings.configure()
     async with AsyncNeuralBox(**server.client_options, max_retries=0) as client:
-        request = types.SimpleNamespace(headers={})
+        request = types.SimpleNamespace(headers=headers)
         response = await django_response(request, client.stream("gpt-5", "Hi"), headers=MORE)
     return response.status_code, response.items(), response.content
 
 
-async def aiohttp_error(server):
-    """Return the response of aiohttp.web to an error."""
+async def aiohttp_reply(server, headers):
+    """Return the response of aiohttp.web to a request with *headers*."""
     async with AsyncNeuralBox(**server.client_options, max_retries=0) as client:
 
         async def chat(request):
@@ -114,31 +171,49 @@ async def aiohttp_error(server):
 
         app = web.Application()
         app.router.add_get("/", chat)
-        async with TestClient(TestServer(app)) as browser, browser.get("/") as response:
+        async with TestClient(TestServer(app)) as browser, browser.get("/", headers=headers) as response:
             return response.status, response.headers.items(), await response.read()
 
 
-async def starlette_error(server):
-    """Return the response of Starlette to an error."""
-    status, headers, body = await starlette(server, more=MORE)
+async def starlette_reply(server, headers):
+    """Return the response of Starlette to a request with *headers*."""
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    status, headers, body = await starlette(server, headers=raw, more=MORE)
     return status, headers.items(), body
 
 
-@pytest.mark.parametrize("respond", [flask_error, django_error, aiohttp_error, starlette_error])
+async def reply_of(respond, server, headers):
+    """Return the status, the headers and the body of a response; no header is there twice."""
+    if asyncio.iscoroutinefunction(respond):
+        status, headers, body = await respond(server, headers)
+    else:
+        status, headers, body = await asyncio.to_thread(respond, server, headers)
+    names = [name.lower() for name, _ in headers]
+    assert len(set(names)) == len(names)
+    return status, dict(zip(names, [value for _, value in headers], strict=True)), body
+
+
+FRAMEWORKS = pytest.mark.parametrize("respond", [flask_reply, django_reply, aiohttp_reply, starlette_reply])
+
+
+@FRAMEWORKS
 async def test_headers_of_an_error(neuralbox_server, respond):
     """An error has the headers of the application, but for those that it has itself."""
     neuralbox_server.fail(429, retry_after=847)
-    if asyncio.iscoroutinefunction(respond):
-        status, headers, body = await respond(neuralbox_server)
-    else:
-        status, headers, body = await asyncio.to_thread(respond, neuralbox_server)
+    status, shown, body = await reply_of(respond, neuralbox_server, {})
 
-    names = [name.lower() for name, _ in headers]
-    assert len(set(names)) == len(names)
-    shown = dict(zip(names, [value for _, value in headers], strict=True))
     assert (503, "yes", "847") == (status, shown["x-more"], shown["retry-after"])
     assert "application/problem+json" == shown["content-type"]
     assert 503 == json.loads(body)["status"]
+
+
+@FRAMEWORKS
+async def test_headers_of_a_reconnection(neuralbox_server, respond):
+    """The 204 for a second connection has the headers of the application, is not stored, and sends no request."""
+    status, shown, body = await reply_of(respond, neuralbox_server, {"Last-Event-ID": "3"})
+
+    assert (204, "yes", "no-store", b"") == (status, shown["x-more"], shown["cache-control"], body)
+    assert () == neuralbox_server.requests
 
 
 def test_blocking_events(neuralbox_server):
