@@ -20,8 +20,6 @@ from neuralbox_async.testing import NeuralBoxServer
 
 KEY = "nb_canary_key_that_must_not_be_seen_7f3a"
 SERVER_TIMEOUT = 60.0  # seconds
-# Of the facade and batches; of the command; of the pages; of the tests of full disks, which run `mount`.
-PROCESS_FIXTURES = {"start", "launch", "at_terminal", "site", "small_disk"}
 
 # A busy machine makes every example slow. The same examples in each run: a change fails for what it changes.
 settings.register_profile(
@@ -48,7 +46,7 @@ def pytest_collection_modifyitems(items):
         folder = item.path.parent.name
         if folder == "hosts":
             item.add_marker("hosts")
-        if folder in {"hosts", "benchmarks"} or PROCESS_FIXTURES & set(item.fixturenames):
+        if folder in {"hosts", "benchmarks"} or "starts_processes" in item.fixturenames:
             item.add_marker("process")
 
 
@@ -57,6 +55,11 @@ def pytest_collection_finish():
     given(strategies.none())(lambda _: None)()  # Hypothesis looks once, with the garbage collector, for what it made
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def starts_processes():
+    """A fixture that requests this one starts processes: its tests get the marker `process`."""
 
 
 def process_state():
