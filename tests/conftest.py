@@ -29,6 +29,7 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+settings.register_profile("quick", settings.get_profile("default"), max_examples=10)
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000, derandomize=False)
 settings.load_profile("default")
 
@@ -48,6 +49,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker("hosts")
         if folder in {"hosts", "benchmarks"} or "starts_processes" in item.fixturenames:
             item.add_marker("process")
+        if folder in {"docs", "examples", "hosts", "benchmarks"} and item.get_closest_marker("process"):
+            item.add_marker("programs")
 
 
 def pytest_collection_finish():
