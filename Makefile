@@ -39,7 +39,7 @@ GATEWAY_TOOLS := langchain-openai litellm
 .PRECIOUS: .venv-%/.test .venv-%/.packages-test
 
 help: ## show this list
-	@sed -n 's/^\([a-z%.-]*\):[^#]*## /\1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z%.-]*\):[^#]*## /\1\t/p' Makefile | expand -t 20
 
 demo: .venv/.demo ## show a generation, a stream, a blocking call and a batch, on a local server
 	.venv/bin/neuralbox demo
