@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import types
 
@@ -128,7 +129,7 @@ async def starlette_error(server):
 async def test_headers_of_an_error(neuralbox_server, respond):
     """An error has the headers of the application, but for those that it has itself."""
     neuralbox_server.fail(429, retry_after=847)
-    if asyncio.iscoroutinefunction(respond):
+    if inspect.iscoroutinefunction(respond):
         status, headers, body = await respond(neuralbox_server)
     else:
         status, headers, body = await asyncio.to_thread(respond, neuralbox_server)
