@@ -35,7 +35,12 @@ _KEEP_ALIVE = 4.0
 
 # Generous bounds: a response whose head is larger is lost, and it may be paid for.
 _MAX_HEADER_BYTES = 64 * 1024  # of each field
-_MAX_HEADERS = 1000
+RESPONSE_LIMITS: dict[str, Any] = {
+    "read_bufsize": READ_SIZE,
+    "max_line_size": _MAX_HEADER_BYTES,
+    "max_field_size": _MAX_HEADER_BYTES,
+    "max_headers": 1000,
+}
 
 MASK = "***"
 _KEY_IS_READABLE = "plain http would show the key (allow_insecure=True lifts this)"
@@ -93,24 +98,20 @@ def new_connector(options: ConnectionOptions, socket_factory: Any) -> Connector:
 
 def new_http_session(options: ConnectionOptions, connector: Connector) -> aiohttp.ClientSession:
     """Return a session with aiohttp's own timeouts, cookies and environment reading switched off."""
-    # Through a proxy, and without reuse, a request has parts that `RequestWriter` does not know.
-    simple = options.proxy is None and options.reuse_connections
     return aiohttp.ClientSession(
         connector=connector,
         # The deadline is the client's own: aiohttp's total kills healthy streams and can swallow a cancellation.
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout, ceil_threshold=math.inf),
-        cookie_jar=_NoCookies(),
+        cookie_jar=NoCookies(),
         trust_env=False,
         auto_decompress=False,  # a damaged body would be lost
-        read_bufsize=READ_SIZE,
-        max_line_size=_MAX_HEADER_BYTES,
-        max_field_size=_MAX_HEADER_BYTES,
-        max_headers=_MAX_HEADERS,
-        request_class=request_writer.request_class() if simple else aiohttp.ClientRequest,
+        **RESPONSE_LIMITS,
     )
 
 
-class _NoCookies(aiohttp.DummyCookieJar):
+class NoCookies(aiohttp.DummyCookieJar):
+    """Keeps no cookies."""
+
     def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
         """Do not even parse them: aiohttp logs malformed ones, which may echo the key."""
 

@@ -34,6 +34,7 @@ from neuralbox_async._http.aiohttp_connector import (
     new_socket,
 )
 from neuralbox_async._http.aiohttp_response import AiohttpResponse, new_response, translate
+from neuralbox_async._http.direct_sender import DirectSender, new_direct_sender
 from neuralbox_async._http.transport import CLIENT_CLOSED, CLOSED_DURING_CALL
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class _Session:
     http: aiohttp.ClientSession
     connector: Connector
     unread: set[AiohttpResponse]
+    direct_sender: DirectSender | None
     closer: AsyncGenerator[None] | None = None
 
 
@@ -79,16 +81,21 @@ class AiohttpTransport:
         current_exchange.set(exchange)
         session.connector.writes.request_started()
         try:
-            raw = await session.http.request(
-                request.method,
-                request.url,
-                data=io.BytesIO(body) if body is not None and len(body) > _LARGE_BODY else body,
-                headers=headers,
-                allow_redirects=False,
-                proxy=self._options.proxy,
-                proxy_headers=proxy_headers,
-                ssl=self._options.ssl_context or True,
-            )
+            sender = session.direct_sender
+            plain = None if sender is None else sender.new_request(request.method, request.url, headers, body)
+            if sender is not None and plain is not None:
+                raw = await sender.send(plain)
+            else:
+                raw = await session.http.request(
+                    request.method,
+                    request.url,
+                    data=io.BytesIO(body) if body is not None and len(body) > _LARGE_BODY else body,
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=self._options.proxy,
+                    proxy_headers=proxy_headers,
+                    ssl=self._options.ssl_context or True,
+                )
         except NeuralBoxError:  # of `LocalConnector`
             raise
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
@@ -140,7 +147,9 @@ class AiohttpTransport:
             raise ClientClosedError(CLIENT_CLOSED)
         loop = asyncio.get_running_loop()
         connector = new_connector(self._options, partial(new_socket, self._sockets))
-        session = _Session(loop, new_http_session(self._options, connector), connector, set())
+        http = new_http_session(self._options, connector)
+        sender = new_direct_sender(http, connector, loop, self._options)
+        session = _Session(loop, http, connector, set(), sender)
         # A started generator is closed by its loop when that ends (asyncio.run, anyio.run and pytest-asyncio do so),
         # and the session with it: no warning and no task of ours, in any number of loops. It holds no reference to the
         # transport: a client that is dropped is freed at once, which closes the generator as well.

@@ -1,16 +1,14 @@
 """
-A fast path of `aiohttp.ClientRequest`: makes a plain request in one step, and writes it without a task for its body.
+A part of the fast path in `direct_sender`: makes a plain request in one step, and writes it without a task.
 
 It uses attributes of aiohttp that are not public. So it checks the signatures that it depends on and that its requests
 are the same as aiohttp's, reads every attribute before it writes a byte, and otherwise leaves the request to aiohttp.
-With NEURALBOX_FAST_PATHS=off it is not used.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import operator
 from collections import deque
 from functools import partial
 from types import SimpleNamespace
@@ -20,8 +18,6 @@ import aiohttp
 from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
-
-from neuralbox_async import _fast_paths
 
 if TYPE_CHECKING:
     import asyncio
@@ -33,6 +29,7 @@ try:
 except ImportError:  # another aiohttp
     StreamWriter = cast("Any", None)
 
+MAX_BODY_BYTES = 16 * 1024
 _MAX_BYTES = 16 * 1024  # of head and body; they always fit into a socket's buffer
 _SEQUENTIAL = 2  # requests in a row that were alone; the first of a burst is alone, too
 
@@ -49,43 +46,11 @@ _FUNCTIONS: tuple[tuple[Any, str, frozenset[str]], ...] = (
 )
 _COROUTINE_FUNCTIONS = frozenset({"send", "write_headers", "write"})
 
-# The options of `aiohttp.ClientRequest` that make no plain request, unless they are empty or false.
-_COMPLICATIONS = (
-    "params",
-    "skip_auto_headers",
-    "cookies",
-    "auth",
-    "compress",
-    "chunked",
-    "expect100",
-    "proxy",
-    "proxy_auth",
-    "proxy_headers",
-    "trust_env",
-    "traces",
-)
-_complications: Callable[[Mapping[str, Any]], tuple[Any, ...]] = operator.itemgetter(*_COMPLICATIONS)
 _OPTIONS = frozenset(
-    {
-        *_COMPLICATIONS,
-        "data",
-        "headers",
-        "loop",
-        "response_class",
-        "server_hostname",
-        "session",
-        "ssl",
-        "timer",
-        "version",
-    }
+    {"auth", "chunked", "compress", "cookies", "data", "expect100", "headers", "loop", "params", "proxy", "proxy_auth"}
+    | {"proxy_headers", "response_class", "server_hostname", "session", "skip_auto_headers", "ssl", "timer", "traces"}
+    | {"trust_env", "version"}
 )
-# Headers that change how a request is written.
-_SPECIAL_HEADERS = (hdrs.CONNECTION, hdrs.CONTENT_LENGTH, hdrs.EXPECT, hdrs.HOST, hdrs.TRANSFER_ENCODING)
-
-
-def request_class() -> type[aiohttp.ClientRequest]:
-    """Return `RequestWriter` if it knows this aiohttp and the fast paths are on, otherwise aiohttp's own class."""
-    return RequestWriter if _fast_paths.enabled() and is_known_aiohttp() else aiohttp.ClientRequest
 
 
 @functools.cache
@@ -93,10 +58,10 @@ def is_known_aiohttp() -> bool:
     """Return whether this aiohttp has the functions that `RequestWriter` uses, and makes the same requests."""
     functions = [(getattr(owner, name, None), name, parameters) for owner, name, parameters in _FUNCTIONS]
     return (
-        _parameters(aiohttp.ClientResponse) == _RESPONSE_PARAMETERS
-        and _parameters(aiohttp.ClientRequest) == _OPTIONS | {"method", "url"}
-        and _parameters(StreamWriter) >= {"protocol", "loop"}
-        and all(_parameters(function) == parameters for function, _, parameters in functions)
+        parameters_of(aiohttp.ClientResponse) == _RESPONSE_PARAMETERS
+        and parameters_of(aiohttp.ClientRequest) == _OPTIONS | {"method", "url"}
+        and parameters_of(StreamWriter) >= {"protocol", "loop"}
+        and all(parameters_of(function) == parameters for function, _, parameters in functions)
         and all(
             inspect.iscoroutinefunction(function) == (name in _COROUTINE_FUNCTIONS) for function, name, _ in functions
         )
@@ -104,7 +69,8 @@ def is_known_aiohttp() -> bool:
     )
 
 
-def _parameters(function: Any) -> frozenset[str]:
+def parameters_of(function: Any) -> frozenset[str]:
+    """Return the names of the parameters of *function*; none if they cannot be read."""
     try:
         return frozenset(inspect.signature(function).parameters)
     except (TypeError, ValueError):  # compiled, or not callable
@@ -112,16 +78,17 @@ def _parameters(function: Any) -> frozenset[str]:
 
 
 def _makes_the_same_request() -> bool:
-    options: dict[str, Any] = dict.fromkeys(_OPTIONS)
-    headers = CIMultiDict({"Authorization": "a", "User-Agent": "b", "Content-Type": "c", "X-D": "e"})
-    loop, timer, traces = SimpleNamespace(get_debug=lambda: False), object(), list[Any]()
-    options |= {"headers": headers, "data": b"{}", "version": aiohttp.HttpVersion11, "loop": loop, "ssl": True}
-    options |= {"timer": timer, "session": SimpleNamespace(), "traces": traces, "expect100": False, "trust_env": False}
-    arguments = "POST", URL("http://localhost:8000/generate?a=b")
+    url = URL("http://localhost:8000/generate?a=b")
+    headers = {"Authorization": "a", "User-Agent": "b", "Content-Type": "c", "X-D": "e"}
+    loop: Any = SimpleNamespace(get_debug=lambda: False)
+    session: Any = SimpleNamespace()
+    timer: Any = object()
     try:
-        theirs = vars(aiohttp.ClientRequest(*arguments, **options))
-        request = RequestWriter(*arguments, **options)
-        ours = {name: value for name, value in vars(request).items() if name != "_plain_body"}
+        theirs = vars(
+            aiohttp.ClientRequest("POST", url, headers=headers, data=b"{}", loop=loop, timer=timer, session=session)
+        )
+        ours = vars(RequestWriter(url, headers, b"{}", loop=loop, timer=timer, session=session, ssl=True))
+        del ours["_plain_body"]
         same_headers = list(theirs.pop("headers").items()) == list(ours.pop("headers").items())
         body: object = theirs.pop("_body")
         return same_headers and type(body) is aiohttp.BytesPayload and theirs == ours
@@ -173,7 +140,10 @@ class WriteBatch:
 
 class RequestWriter(aiohttp.ClientRequest):
     """
-    An `aiohttp.ClientRequest` that makes and writes plain, small requests itself.
+    A plain POST of a *body* of up to `MAX_BODY_BYTES`, which is made without the many steps of aiohttp's constructor.
+
+    *url*: with a host, without user, password and fragment. *headers*: with a User-Agent and a Content-Type, and
+    without those that change how a request is written.
 
     The connector sets *batch* and *may_write*: the latter returns whether the connection may still be used. It is
     called before a request is written that had to wait.
@@ -181,59 +151,44 @@ class RequestWriter(aiohttp.ClientRequest):
 
     batch: WriteBatch | None = None
     may_write: Callable[[], bool] | None = None
-    _plain_body: bytes | None = None
 
-    def __init__(self, method: str, url: URL, **options: Any) -> None:
-        if not self._begin_plain(method, url, options):
-            super().__init__(method, url, **options)
-
-    def _begin_plain(self, method: str, url: URL, options: Mapping[str, Any]) -> bool:
-        """Set what aiohttp's constructor sets, and return True, if this is a plain request."""
-        headers, data, loop = options["headers"], options["data"], options["loop"]
-        if (
-            method != "POST"
-            or not data
-            or type(data) is not bytes
-            or any(_complications(options))
-            or options["version"] != aiohttp.HttpVersion11
-            or loop.get_debug()
-            or not url.raw_host
-            or url.raw_user
-            or url.raw_password
-            or url.raw_fragment
-            or hdrs.USER_AGENT not in headers
-            or hdrs.CONTENT_TYPE not in headers
-            or not headers.keys().isdisjoint(_SPECIAL_HEADERS)
-        ):
-            return False
+    def __init__(  # pyright: ignore[reportMissingSuperCall]
+        self,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        session: aiohttp.ClientSession,
+        loop: asyncio.AbstractEventLoop,
+        timer: Any,
+        ssl: Any,
+    ) -> None:
         self.headers = ordered = CIMultiDict[str]()
         ordered[hdrs.HOST] = url.host_port_subcomponent or ""
         ordered.extend(headers)
         for name, value in self.DEFAULT_HEADERS.items():
-            if name not in headers:
+            if name not in ordered:
                 ordered[name] = value
-        ordered[hdrs.CONTENT_LENGTH] = str(len(data))
-        self._session = options["session"]
+        ordered[hdrs.CONTENT_LENGTH] = str(len(body))
+        self._session = session
         self.original_url = self.url = url
-        self.method = method
+        self.method = hdrs.METH_POST
         self.loop = loop
-        self.response_class = options["response_class"] or aiohttp.ClientResponse
-        self._timer = options["timer"]
-        self._ssl = options["ssl"]
-        self.server_hostname = options["server_hostname"]
-        self.version = options["version"]
-        self._traces = options["traces"]
+        self.response_class = aiohttp.ClientResponse
+        self._timer = timer
+        self._ssl = ssl
+        self.version = aiohttp.HttpVersion11
+        self._traces = []
         absent: Any = None  # of each attribute's type
-        self.chunked = self.compress = self.length = self.proxy = self.proxy_auth = self.proxy_headers = absent
-        self._plain_body = data
-        return True
+        self.chunked = self.compress = self.length = self.server_hostname = absent
+        self.proxy = self.proxy_auth = self.proxy_headers = absent
+        self._plain_body = body
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         body = self._plain_body
-        prepared = None if body is None else self._prepare(conn, len(body))
-        if body is None or prepared is None:
-            if body is not None:
-                self.update_body_from_data(body)
+        prepared = self._prepare(conn, len(body))
+        if prepared is None:
+            self.update_body_from_data(body)
             return await super().send(conn)
         writer, head, headers, response, batch, loop = prepared
         await writer.write_headers(head, headers)  # only into the writer's buffer

@@ -145,11 +145,14 @@ async def test_idle_connections_are_kept(serve, connect, tls, trusting, secure):
 async def test_unsolicited_bytes(serve, connect, tls, trusting, late, pause, blocked, secure):
     """Bytes after a response, at once or later, are never read as the response to the next request."""
 
+    sent = threading.Event()
+
     async def script(connection):
         await connection.request()
         await connection.send(response(generation("1")))
         await asyncio.sleep(pause)
         await connection.send(late)
+        sent.set()
         while True:
             await connection.request()
             await connection.send(response(generation("2")))
@@ -159,7 +162,8 @@ async def test_unsolicited_bytes(serve, connect, tls, trusting, late, pause, blo
     client = connect(server, ssl_context=trusting)
 
     assert "1" == (await client.generate("gpt-5", "Hi")).content
-    time.sleep(0.1) if blocked else await asyncio.sleep(0.1)
+    assert sent.wait(30) if blocked else await asyncio.to_thread(sent.wait, 30)
+    time.sleep(0.05) if blocked else await asyncio.sleep(0.05)
     assert "2" == (await client.generate("gpt-5", "Hi")).content
     assert "2" == (await client.generate("gpt-5", "Hi")).content
     assert [1, 2] == [len(connection.requests) for connection in server.connections]
