@@ -68,8 +68,9 @@ coverage: .venv/.dev ## run the tests that start no process and are not slow, an
 test-general: .venv/.dev ## run the tests of the core without the fast paths
 	NEURALBOX_FAST_PATHS=off .venv/bin/python $(PYTEST) $(CORE_TESTS) -m $(CORE) $(PYTEST_ARGS)
 
-test-oldest: .venv-oldest/.test ## run the tests of the packages with the lowest versions that pyproject.toml allows
-	.venv-oldest/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(OTHER_VERSIONS) $(PYTEST_ARGS)
+# The command as well: it has requirements of its own.
+test-oldest: .venv-oldest/.test ## run the tests of the packages and the command with the lowest versions that pyproject.toml allows
+	.venv-oldest/bin/python $(PYTEST) $(PACKAGE_TESTS) tests/cli -m $(OTHER_VERSIONS) $(PYTEST_ARGS)
 
 test-next: .venv-next/.test ## run the tests of the packages with pre-releases of the required packages; may fail
 	.venv-next/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(OTHER_VERSIONS) $(PYTEST_ARGS)
