@@ -144,7 +144,6 @@ async def test_idle_connections_are_kept(serve, connect, tls, trusting, secure):
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 async def test_unsolicited_bytes(serve, connect, tls, trusting, late, pause, blocked, secure):
     """Bytes after a response, at once or later, are never read as the response to the next request."""
-
     sent = threading.Event()
 
     async def script(connection):
