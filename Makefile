@@ -11,6 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # Processes that run tests at the same time. Most tests wait more than they compute.
 WORKERS ?= 4
 PYTEST := -m pytest --numprocesses=$(WORKERS)
+# What a change of the SDK can break, with a quarter of the generated examples. CI runs the rest, too.
+TEST := --hypothesis-profile=quick -m "not programs and not slow and not timing"
 # Tests that measure time run after the others, so that no load fails them. They wait more than they compute.
 TIMING := -m pytest --numprocesses=2 -m timing
 # Fakes instead of sockets for the most part, in this process, without long waits and without generated examples.
@@ -32,23 +34,18 @@ OTHER_SDKS := requests httpx openai anthropic
 GATEWAY_TOOLS := langchain-openai litellm llm shell-gpt
 
 
-.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-all test-gateway test-gateway-tools test-ray lint format bench bench-other-sdks bench-gateway docs dist clean
+.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-whole test-all test-gateway test-gateway-tools test-ray lint format bench bench-other-sdks bench-gateway docs dist clean
 # Otherwise make removes these stamps at the end, as intermediate files of a pattern rule.
 .PRECIOUS: .venv-%/.test .venv-%/.packages-test
 
 help: ## show this list
-	@sed -n 's/^\([a-z%.-]*\):[^#]*## /\1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z%.-]*\):[^#]*## /\1\t/p' Makefile | expand -t 20
 
 demo: .venv/.demo ## show a generation, a stream, a blocking call and a batch, on a local server
 	.venv/bin/neuralbox demo
 
-test: .venv/.dev ## run all tests, those that measure time last (PYTEST_ARGS="-k sse": only these)
-ifeq ($(PYTEST_ARGS),)
-	.venv/bin/python $(PYTEST) -m "not timing"
-	.venv/bin/python $(TIMING)
-else
-	.venv/bin/python $(PYTEST) $(PYTEST_ARGS)
-endif
+test: .venv/.dev ## run the tests of the SDK, without slow ones (PYTEST_ARGS="-k sse": only these)
+	.venv/bin/python $(PYTEST) $(if $(PYTEST_ARGS),$(PYTEST_ARGS),$(TEST))
 
 test-fast: .venv/.dev ## run the quick tests of the core: no process, no generated examples
 	.venv/bin/python $(PYTEST) $(FAST_TESTS) -m $(FAST) $(PYTEST_ARGS)
@@ -71,8 +68,9 @@ coverage: .venv/.dev ## run the tests that start no process and are not slow, an
 test-general: .venv/.dev ## run the tests of the core without the fast paths
 	NEURALBOX_FAST_PATHS=off .venv/bin/python $(PYTEST) $(CORE_TESTS) -m $(CORE) $(PYTEST_ARGS)
 
-test-oldest: .venv-oldest/.test ## run the tests of the packages with the lowest versions that pyproject.toml allows
-	.venv-oldest/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(OTHER_VERSIONS) $(PYTEST_ARGS)
+# The command as well: it has requirements of its own.
+test-oldest: .venv-oldest/.test ## run the tests of the packages and the command with the lowest versions that pyproject.toml allows
+	.venv-oldest/bin/python $(PYTEST) $(PACKAGE_TESTS) tests/cli -m $(OTHER_VERSIONS) $(PYTEST_ARGS)
 
 test-next: .venv-next/.test ## run the tests of the packages with pre-releases of the required packages; may fail
 	.venv-next/bin/python $(PYTEST) $(PACKAGE_TESTS) -m $(OTHER_VERSIONS) $(PYTEST_ARGS)
@@ -104,8 +102,12 @@ test-others: .venv/.dev ## run the tests of the packages on the other CPythons o
 	@others="$(OTHERS)"; [ -z "$$others" ] || \
 	$(MAKE) --no-print-directory --keep-going $$(printf 'test-packages-%s ' $$others)
 
-test-all: .venv/.dev ## run all tests on every CPython of this machine, from 3.11 on
-	@$(MAKE) --no-print-directory --keep-going test $$(printf 'test-%s ' $(OTHERS))
+test-whole: .venv/.dev # run all tests, those that measure time last
+	.venv/bin/python $(PYTEST) -m "not timing"
+	.venv/bin/python $(TIMING)
+
+test-all: .venv/.dev ## run all tests, slow ones as well, on every CPython of this machine, from 3.11 on
+	@$(MAKE) --no-print-directory --keep-going test-whole $$(printf 'test-%s ' $(OTHERS))
 
 lint: .venv/.dev ## check style, format, types and workflows
 	@status=0; \
@@ -208,7 +210,7 @@ clean: ## remove all files that these targets made
 	@python=$$(.ci/interpreters | sed -n 's/^$* //p') && [ "$$python" ] || { echo 'there is no CPython $* on this machine' >&2; exit 1; }; \
 	[ -x .venv-$*/bin/python ] || .ci/make-venv "$$python" .venv-$*
 	@echo 'installing the requirements of the tests into .venv-$*'
-	@.venv-$*/$(PIP) --editable '.[cli,speed]' --group test --group otel
+	@.venv-$*/$(PIP) --editable '.[cli,speed]' --group test --group otel --group dask
 	@touch $@
 
 # Only what the tests of the packages need, which is a third of the requirements.

@@ -20,8 +20,6 @@ from neuralbox_async.testing import NeuralBoxServer
 
 KEY = "nb_canary_key_that_must_not_be_seen_7f3a"
 SERVER_TIMEOUT = 60.0  # seconds
-# Of the facade and batches; of the command; of the pages; of the tests of full disks, which run `mount`.
-PROCESS_FIXTURES = {"start", "launch", "at_terminal", "site", "small_disk"}
 
 # A busy machine makes every example slow. The same examples in each run: a change fails for what it changes.
 settings.register_profile(
@@ -31,6 +29,7 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+settings.register_profile("quick", settings.get_profile("default"), max_examples=10)
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000, derandomize=False)
 settings.load_profile("default")
 
@@ -48,8 +47,10 @@ def pytest_collection_modifyitems(items):
         folder = item.path.parent.name
         if folder == "hosts":
             item.add_marker("hosts")
-        if folder in {"hosts", "benchmarks"} or PROCESS_FIXTURES & set(item.fixturenames):
+        if folder in {"hosts", "benchmarks"} or "starts_processes" in item.fixturenames:
             item.add_marker("process")
+        if folder in {"docs", "examples", "hosts", "benchmarks"} and item.get_closest_marker("process"):
+            item.add_marker("programs")
 
 
 def pytest_collection_finish():
@@ -57,6 +58,11 @@ def pytest_collection_finish():
     given(strategies.none())(lambda _: None)()  # Hypothesis looks once, with the garbage collector, for what it made
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def starts_processes():
+    """A fixture that requests this one starts processes: its tests get the marker `process`."""
 
 
 def process_state():

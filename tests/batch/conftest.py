@@ -39,7 +39,7 @@ def journal(tmp_path):
 
 
 @pytest.fixture
-def start():
+def start(starts_processes):
     """Start Python code in a process of its own; it is killed at the end of the test."""
     processes = []
 

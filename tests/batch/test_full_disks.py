@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path, starts_processes):
     """Mount a file system of 16 KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()

@@ -66,7 +66,7 @@ def short_poll_interval(monkeypatch):
 
 
 @pytest.fixture
-def start():
+def start(starts_processes):
     """Return a function that starts the command in a subprocess."""
     processes = []
 
@@ -82,7 +82,7 @@ def start():
 
 
 @pytest.fixture
-def at_terminal():
+def at_terminal(starts_processes):
     """Return a function that starts the command at a pseudo-terminal."""
     with contextlib.ExitStack() as stack:
 

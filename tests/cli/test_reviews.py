@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from neuralbox_async.testing import NeuralBoxServer
 
+pd = pytest.importorskip("pandas")
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.usefixtures("folder")]
 
 ROWS = 3000

@@ -26,6 +26,11 @@ COMMANDS = {
     "batch --help": ("batch", "--help"),
     "": (),
 }
+# Each in a process of its own. Without a buffer, the commands that write in different ways.
+RUNS = [
+    *((name, "buffered") for name in COMMANDS),
+    *((name, "unbuffered") for name in ("generate", "generate --stream", "batch", "serve", "--help")),
+]
 TEXT = "word " * 300
 
 
@@ -47,7 +52,7 @@ def in_shell(redirection, *arguments):
 
 
 @pytest.mark.usefixtures("buffering")
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name, buffering", RUNS, indirect=["buffering"])
 class TestEveryCommand:
     def test_closed(self, start, server, name):
         """With stdout closed, a command that writes to it fails before anything is sent."""

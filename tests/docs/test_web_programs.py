@@ -90,7 +90,7 @@ def application(request):
 
 
 @pytest.fixture
-def site(application, folder, server):
+def site(application, folder, server, starts_processes):
     """The running application."""
     path = folder(application.page)
     if application.package == "django":

@@ -38,7 +38,7 @@ def environment(server):
 
 
 @pytest.fixture
-def start(environment, tmp_path):
+def start(environment, tmp_path, starts_processes):
     """Return a function that runs ``python -m`` with a command, in which "PORT" is a port; it returns that port."""
     with contextlib.ExitStack() as stack:
 

@@ -11,7 +11,11 @@ from fault_server import STREAM_HEAD, events, generation, response
 PARENT = """
 import asyncio, contextlib, gc, importlib, os, pathlib, ssl, sys, threading
 from neuralbox_async import AsyncNeuralBox
+from neuralbox_async._call import stream as streams
+from neuralbox_async._http import aiohttp_connector as connections
 
+# A busy machine must not part a connection from its next request.
+streams._DRAIN_TIMEOUT = connections._KEEP_ALIVE = 60.0
 URL, LOOP, CERTIFICATE = sys.argv[1:]
 event_loop = importlib.import_module(LOOP)
 context = ssl.create_default_context(cafile=CERTIFICATE) if CERTIFICATE else None

@@ -61,11 +61,12 @@ async def test_slow_complete_body(serve, connect):
 
 @pytest.mark.parametrize("status", [400, 402, 429, 500])
 @pytest.mark.parametrize("then", ["fin", "reset", "stall"])
-async def test_error_whose_body_breaks(serve, connect, status, then):
+async def test_error_whose_body_breaks(serve, connect, monkeypatch, status, then):
     """An error status raises its error even if the body breaks off or stalls."""
+    monkeypatch.setattr("neuralbox_async._call.executor._ERROR_BODY_TIMEOUT", SHORT)
     refusal = response({"error": "refused", "message": "x" * 500}, status=f"{status} No")
     server = serve(respond_once(refusal[:-100], then=then))
-    client = connect(server, timeout=5 * SHORT, max_retries=0)
+    client = connect(server, timeout=2 * LONG, max_retries=0)
 
     outcome = await generate(client)
 

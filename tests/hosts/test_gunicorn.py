@@ -64,18 +64,19 @@ class Site:
 
 
 @contextlib.contextmanager
-def running(launch, worker, loaded):
-    """Run gunicorn until the end of the block."""
+def running(launch, worker, loaded, *, graceful_timeout=2):
+    """Run gunicorn until the end of the block; *graceful_timeout*: seconds for its workers to finish."""
     options, env = LOADED[loaded]
     # The test opens the socket, so that the port stays free; requests wait in it until there is a worker.
     with (
         NeuralBoxServer(reply=reply, event_interval=0.005) as server,
         socket.create_server(("127.0.0.1", 0)) as listener,
     ):
-        bind = ("--bind", f"fd://{listener.fileno()}", "--log-level", "warning", "--graceful-timeout", "2")
+        bind = ("--bind", f"fd://{listener.fileno()}", "--log-level", "warning")
+        stop = ("--graceful-timeout", str(graceful_timeout))
         host = launch(
             server,
-            *("-m", "gunicorn", "flask_app:app", *bind, *WORKERS[worker], *options),
+            *("-m", "gunicorn", "flask_app:app", *bind, *stop, *WORKERS[worker], *options),
             env=env,
             pass_fds=[listener.fileno()],
         )
@@ -109,6 +110,13 @@ def own_site(launch, request):
         yield site
 
 
+@pytest.fixture(params=WORKERS)
+def patient_site(launch, request):
+    """The same, whose workers may finish on a busy machine as well."""
+    with running(launch, request.param, "used before the fork", graceful_timeout=60) as site:
+        yield site
+
+
 def test_requests_in_parallel(site):
     """All workers respond at the same time, whole and streamed, and each request gets its own reply."""
     prompts = [f"prompt {number}" for number in range(24)]
@@ -134,19 +142,19 @@ def test_reader_that_disconnects(site):
     assert "You said: next" == site.read("next")
 
 
-def test_graceful_stop(own_site):
+def test_graceful_stop(patient_site):
     """Workers that are stopped finish their call and their stream, and end without output."""
-    own_site.server.delay(0.5, times=2)
+    patient_site.server.delay(0.5, times=2)
     with ThreadPoolExecutor(2) as threads:
-        streamed = threads.submit(own_site.read, "word " * 40)
-        whole = threads.submit(own_site.generate, "Hi")
-        own_site.server.wait_until(lambda: len(own_site.server.requests) == 2)
-        own_site.host.send(signal.SIGTERM)
+        streamed = threads.submit(patient_site.read, "word " * 40)
+        whole = threads.submit(patient_site.generate, "Hi")
+        patient_site.server.wait_until(lambda: len(patient_site.server.requests) == 2)
+        patient_site.host.send(signal.SIGTERM)
 
         assert "You said: " + "word " * 40 == streamed.result()
         assert "You said: Hi" == whole.result()["content"]
 
-    result = own_site.host.end()
+    result = patient_site.host.end()
     assert (0, [], "") == (result.status, result.lines, result.errors)
 
 

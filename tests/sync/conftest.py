@@ -12,7 +12,7 @@ from neuralbox_sync._loop import EventLoop
 
 
 @pytest.fixture
-def start(tmp_path, neuralbox_server):
+def start(tmp_path, neuralbox_server, starts_processes):
     """Return a function that starts a script with the local server in its environment; *measured*: by coverage."""
     scripts = []
 

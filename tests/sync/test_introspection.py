@@ -63,7 +63,7 @@ def test_overloads(cls, name):
     assert (2 if name == "parse" else 3) == len(overloads)
     for overload in overloads:
         assert parameters(method) == parameters(overload)
-        assert asyncio.iscoroutinefunction(method) is asyncio.iscoroutinefunction(overload)
+        assert inspect.iscoroutinefunction(method) is inspect.iscoroutinefunction(overload)
         for given, own in zip(*(inspect.signature(f).parameters.values() for f in (overload, method)), strict=True):
             is_required = own.default is own.empty or (own.name == "output_type" and "TypeForm" in given.annotation)
             assert (given.default is given.empty) is (is_required or given.annotation == "type[T]")
