@@ -185,7 +185,7 @@ async def starlette_reply(server, headers):
 
 async def reply_of(respond, server, headers):
     """Return the status, the headers and the body of a response; no header is there twice."""
-    if asyncio.iscoroutinefunction(respond):
+    if inspect.iscoroutinefunction(respond):
         status, headers, body = await respond(server, headers)
     else:
         status, headers, body = await asyncio.to_thread(respond, server, headers)
