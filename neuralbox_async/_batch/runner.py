@@ -1,8 +1,8 @@
 """
 The supervisor of a batch: one coroutine that holds a task group from the first request to the last result.
 
-The supervisor takes requests, one by one, and passes them to at most *max_in_flight* workers, which run them to
-completion. Results leave through a `ResultBuffer`, so the user may read from any task.
+The supervisor takes requests, one by one, and passes them through a memory object stream to at most *max_in_flight*
+workers, which run them to completion. Results leave through a `ResultBuffer`, so the user may read from any task.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from neuralbox_async._batch.coordinator import NotAdmittedError
 from neuralbox_async._batch.errors import BudgetReachedError, JournalError, RequestChangedError
-from neuralbox_async._batch.handover import Handover
 from neuralbox_async._batch.inputs import END
 from neuralbox_async._batch.notifier import Notifier
 from neuralbox_async._batch.request_state import RequestState
@@ -31,6 +30,7 @@ from neuralbox_async._lazy_imports import anyio, asyncio
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
+    from anyio.streams.memory import MemoryObjectReceiveStream
 
     from neuralbox_async._batch.coordinator import Coordinator
     from neuralbox_async._batch.inputs import InputReader
@@ -92,7 +92,6 @@ class BatchRunner:
         self._state = _RUNNING
         self._failure: BaseException | None = None  # of the user's code: raised after the last result
         self._capacity_changed, self._results_changed = Notifier(), Notifier()
-        self._states: Handover[RequestState] = Handover()
         self._results_final, self._closed = anyio.Event(), anyio.Event()
         self._scope = anyio.CancelScope()
         self._workers = self._busy_workers = self._passed = 0
@@ -125,15 +124,16 @@ class BatchRunner:
 
     async def _take_and_process(self) -> None:
         """Take all requests, and wait until the workers have completed them."""
-        async with anyio.create_task_group() as workers:
-            try:
-                while (state := await self._take()) is not None:
-                    self._states.put(state)
-                    self._assign_worker(workers)
-            except BaseException as error:  # noqa: BLE001 - of the user's own code
-                self._fail_unless_ending(error)
-            finally:
-                self._states.end()
+        send, receive = anyio.create_memory_object_stream[RequestState](self._max_in_flight)
+        with receive:
+            async with anyio.create_task_group() as workers:
+                with send:
+                    try:
+                        while (state := await self._take()) is not None:
+                            send.send_nowait(state)
+                            self._assign_worker(workers, receive)
+                    except BaseException as error:  # noqa: BLE001 - of the user's own code
+                        self._fail_unless_ending(error)
 
     async def _end(self) -> None:
         try:
@@ -306,16 +306,16 @@ class BatchRunner:
 
     # --------------------------------------------------------------------------------------------------------- working
 
-    def _assign_worker(self, workers: TaskGroup) -> None:
+    def _assign_worker(self, workers: TaskGroup, receive: MemoryObjectReceiveStream[RequestState]) -> None:
         """Have a worker for the request that was passed: one that waits, or a new one."""
         self._busy_workers += 1
         if self._busy_workers > self._workers:
             self._workers += 1
-            workers.start_soon(self._work)
+            workers.start_soon(self._work, receive)
 
-    async def _work(self) -> None:
+    async def _work(self, receive: MemoryObjectReceiveStream[RequestState]) -> None:
         try:
-            while (state := await self._states.take()) is not None:
+            async for state in receive:
                 await self._process(state)
                 self._busy_workers -= 1
                 self._capacity_changed.notify_all()
