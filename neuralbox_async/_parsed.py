@@ -124,7 +124,7 @@ class ParsingError(NeuralBoxError):
         self.elapsed = elapsed
         self.generation_id: GenerationId | None = last.id
         self.text: str = last.content
-        self.__cause__ = cause
+        self.__cause__: BaseException | None = cause
 
     def __reduce__(self) -> tuple[Any, ...]:
         cause = self.__cause__

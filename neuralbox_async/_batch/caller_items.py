@@ -29,6 +29,8 @@ def lazy_messages(item: object) -> Iterable[object] | None:
     messages: object = cast("dict[str, object]", item).get("messages") if isinstance(item, dict) else None
     if messages is None or isinstance(messages, str | list | tuple | Mapping) or hasattr(messages, "model_dump"):
         return None
+    if hasattr(messages, "__array__"):  # of numpy, as pandas reads lists from Parquet: it is in memory
+        return None
     return cast("Iterable[object]", messages) if isinstance(messages, Iterable) else None
 
 

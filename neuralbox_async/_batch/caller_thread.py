@@ -49,7 +49,8 @@ class CallerThread:
         self._items: CallerItems | None = None
         self.requests: Requests = requests
         # The iterator of a list is no code of the user: no thread needs to read it, unless it has lazy messages.
-        is_plain = isinstance(requests, list | tuple) and not any(map(lazy_messages, requests))
+        # (Compared with None: to ask a queryset whether it is true reads it.)
+        is_plain = isinstance(requests, list | tuple) and all(lazy_messages(item) is None for item in requests)
         if not (is_plain or isinstance(requests, AsyncIterable)):
             self.requests = self._items = CallerItems(requests, self._wake_reader)
         self._on_progress: Any = on_progress

@@ -341,12 +341,21 @@ class BatchRunner:
             self.stop(state.journal_error)
         if result is None:
             self.buffer.put(state.index, None)
-        elif result.error is not None and _concerns_the_client(result.error):
+        elif result.error is not None and self._concerns_the_client(result.error):
+            self.stats.observation.end_item(result)
             self.buffer.put(state.index, None)
             self.stop(result.error)
             raise result.error
         else:
             self._deliver(result)
+
+    def _concerns_the_client(self, error: NeuralBoxError) -> bool:
+        """Return whether *error*, of a result, is about the client: it is one error, not that of each row."""
+        # Not the error of a repair, behind which is a text that was paid for.
+        if isinstance(error, APIConnectionError):
+            # Such as a certificate that is not trusted. Once a request has succeeded, it is a passing trouble.
+            return not (error.retryable or error.request_sent or self.stats.has_completed)
+        return isinstance(error, InvalidParameterError) and error.parameter in _CLIENT_PARAMETERS
 
     def _deliver(self, result: BatchResult) -> None:
         self.stats.add(result)
@@ -375,14 +384,6 @@ class BatchRunner:
             isinstance(error, PermissionDeniedError) and error.code == "insufficient_plan"
         ):
             self._stop_sending(RunState.DRAINING, error)
-
-
-def _concerns_the_client(error: NeuralBoxError) -> bool:
-    """Return whether *error*, of a result, is about the client: it is one error, not that of each row."""
-    # Not the error of a repair, behind which is a text that was paid for.
-    if isinstance(error, APIConnectionError):
-        return not error.retryable and not error.request_sent  # such as a certificate that is not trusted
-    return isinstance(error, InvalidParameterError) and error.parameter in _CLIENT_PARAMETERS
 
 
 def _as_failure(error: BaseException) -> BaseException:

@@ -60,6 +60,11 @@ class BatchStats:
 
     # ------------------------------------------------------------------------------------------------------- counting
 
+    @property
+    def has_completed(self) -> bool:
+        """Whether any request of this run had a generation."""
+        return self._completed > 0
+
     def begin(self, state: RequestState) -> None:
         """Count *state*, which a worker begins to process."""
         self._in_progress += 1

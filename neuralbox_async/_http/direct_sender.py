@@ -14,7 +14,6 @@ import types
 from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
-import aiohttp.client
 from yarl import URL
 
 from neuralbox_async import _fast_paths
@@ -41,8 +40,16 @@ except ImportError:  # another aiohttp
 _SPECIAL_HEADERS = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding"})
 _NEEDED_HEADERS = frozenset({"content-type", "user-agent"})
 
-_session_members = vars(aiohttp.ClientSession)
-_session_request, _public_request = _session_members.get("_request"), _session_members.get("request")
+_SESSION = aiohttp.ClientSession
+
+
+def _methods() -> tuple[object, ...]:
+    """Return what instrumentations, recorders and guards wrap."""
+    session, request = vars(_SESSION), vars(aiohttp.ClientRequest)
+    return (*map(session.get, ("_request", "request", "__init__")), *map(request.get, ("__init__", "send")))
+
+
+_METHODS = _methods()
 # What a request may ask of a session. An aiohttp with more may do more for each.
 _OPTIONS = frozenset(
     {"self", "method", "str_or_url", "params", "data", "json", "cookies", "headers", "skip_auto_headers", "auth"}
@@ -50,6 +57,20 @@ _OPTIONS = frozenset(
     | {"proxy", "proxy_auth", "timeout", "verify_ssl", "fingerprint", "ssl_context", "ssl", "server_hostname"}
     | {"proxy_headers", "trace_request_ctx", "read_bufsize", "auto_decompress", "max_line_size", "max_field_size"}
     | {"max_headers", "middlewares", "upload_tracker"}
+)
+_MODULES = {"aiohttp.client", "aiohttp.client_reqrep"}
+# Attributes of a session that change its requests.
+_EMPTY = (
+    "_auto_decompress",
+    "_base_url",
+    "_default_auth",
+    "_default_headers",
+    "_default_proxy",
+    "_default_proxy_auth",
+    "_middlewares",
+    "_raise_for_status",
+    "_skip_auto_headers",
+    "_trust_env",
 )
 _RESPONSE_PARAMETERS = frozenset({"timer", "read_until_eof", "auto_decompress", *RESPONSE_LIMITS})
 
@@ -67,15 +88,13 @@ def new_direct_sender(
 @functools.cache
 def is_known_aiohttp() -> bool:
     """Return whether the session of this aiohttp, and what it calls, are as they are copied here."""
-    request, public = _session_request, _public_request
     connector: Any = aiohttp.BaseConnector
     return (
         TimerNoop is not None
-        # Not a mock or a wrapper that was there before this module.
-        and isinstance(request, types.FunctionType)
-        and isinstance(public, types.FunctionType)
-        and request.__globals__ is public.__globals__ is aiohttp.client.__dict__
-        and parameters_of(request) <= _OPTIONS
+        # Neither a mock nor a wrapper that was there before this module.
+        and all(isinstance(method, types.FunctionType) for method in _METHODS)
+        and {cast("Any", method).__globals__.get("__name__") for method in _METHODS} == _MODULES
+        and parameters_of(_METHODS[0]) <= _OPTIONS
         and parameters_of(getattr(connector, "connect", None)) == frozenset({"self", "req", "traces", "timeout"})
         and parameters_of(getattr(aiohttp.ClientResponse, "start", None)) == frozenset({"self", "connection"})
         and parameters_of(getattr(ResponseHandler, "set_response_params", None)) >= _RESPONSE_PARAMETERS
@@ -83,10 +102,15 @@ def is_known_aiohttp() -> bool:
 
 
 def _is_simple(http: aiohttp.ClientSession) -> bool:
-    """Return whether *http* still is as the SDK makes it: others may have patched the constructor."""
-    middlewares: object = getattr(http, "_middlewares", ())
-    adds = http.headers or http.raise_for_status or http.trust_env or http.auto_decompress or middlewares
-    return type(http) is aiohttp.ClientSession and not adds and type(http.cookie_jar) is NoCookies
+    """Return whether *http* is as the SDK makes it: others may have replaced the class, or patched its constructor."""
+    if type(http) is not _SESSION or type(http.cookie_jar) is not NoCookies:
+        return False
+    members = vars(http)
+    return (
+        all(name in members and not members[name] for name in _EMPTY)
+        and members.get("_request_class") is aiohttp.ClientRequest
+        and members.get("_response_class") is aiohttp.ClientResponse
+    )
 
 
 class DirectSender:
@@ -111,7 +135,7 @@ class DirectSender:
             or len(body) > MAX_BODY_BYTES
             or (plain_url := _plain_url(url)) is None
             or not _are_plain(tuple(headers))
-            or _is_patched()
+            or _methods() != _METHODS
             or http.trace_configs
             or http.closed
             or self._loop.get_debug()
@@ -140,11 +164,6 @@ class DirectSender:
             connection.close()
             raise
         return response
-
-
-def _is_patched() -> bool:
-    members = _session_members
-    return members.get("_request") is not _session_request or members.get("request") is not _public_request
 
 
 @functools.lru_cache(64)

@@ -325,3 +325,17 @@ async def test_a_slow_reader(make):
         assert 1 + 2 * 4 == len(transport.requests)
         seen += [result async for result in results]
     assert 100 == len({result.index for result in seen})
+
+
+async def test_a_connection_that_is_refused_once(make_client):
+    """Once a request has succeeded, a connection that no retry would change is an error of its row alone."""
+    refused = APIConnectionError("the TLS connection is not trusted", retryable=False)
+
+    def respond(request):
+        return refused if prompt_of(request) == "5" else completed(request)
+
+    batch = make_client(FunctionTransport(respond)).generate_many(map(str, range(20)), model="gpt-5", max_concurrency=1)
+    results = await results_of(batch)
+
+    assert ["5"] == [result.item for result in results if isinstance(result.error, APIConnectionError)]
+    assert (19, {"APIConnectionError": 1}) == (batch.report.completed, batch.report.failed_by_type)

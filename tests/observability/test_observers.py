@@ -11,6 +11,7 @@ from stream_bodies import END, RESET, START, WHOLE, delta, sse, stream_of
 from transports import FunctionTransport, completed
 
 from neuralbox_async import (
+    APIConnectionError,
     AsyncNeuralBox,
     AttemptStarted,
     BatchEnded,
@@ -318,6 +319,21 @@ async def test_batch(make_client, recorder):
     assert [recorder.events[0].batch] * 3 == [call.batch for call in calls]
     end = recorder.events[-1]
     assert (1, 3, 1, 1) == (end.completed, end.failed, end.unresolved, end.tokens_used)
+
+
+async def test_batch_that_cannot_connect(make_client, recorder):
+    """Each item that began has its end, also when the error is one of the batch, not one of each item."""
+    untrusted = APIConnectionError("the TLS connection is not trusted", retryable=False)
+    client = make_client(FakeTransport(untrusted), observers=[recorder])
+    async with client.generate_many(map(str, range(20)), model="gpt-5", max_concurrency=4) as results:
+        with pytest.raises(APIConnectionError, match="is not trusted"):
+            async for _ in results:
+                pass
+
+    started = {event.index for event in recorder.events if isinstance(event, BatchItemStarted)}
+    ended = [event.index for event in recorder.events if isinstance(event, BatchItemEnded)]
+    assert started == set(ended)
+    assert len(ended) == len(started)
 
 
 async def test_batch_that_is_left(make_client, recorder):

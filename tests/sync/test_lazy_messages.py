@@ -55,3 +55,44 @@ def test_what_is_no_iterable(client):
     with client.generate_many(iter([{"messages": 5}]), model="gpt-5") as batch:
         [result] = batch
     assert "non-empty list of messages" in result.error.message
+
+
+class Array:
+    """Messages like an array of numpy's: asked whether it is true, it raises an exception."""
+
+    def __init__(self, *messages):
+        self._messages = messages
+
+    def __iter__(self):
+        return iter(self._messages)
+
+    def __len__(self):
+        return len(self._messages)
+
+    def __array__(self):
+        raise NotImplementedError
+
+    def __bool__(self):
+        raise ValueError("The truth value of an array with more than one element is ambiguous")
+
+
+class Query:
+    """Messages like those of a queryset: to ask whether it is true asks the database."""
+
+    def __init__(self, *messages):
+        self._messages = messages
+
+    def __iter__(self):
+        return iter(self._messages)
+
+    def __bool__(self):
+        raise AssertionError("the database was asked")
+
+
+@pytest.mark.parametrize("kind", [Array, Query])
+@pytest.mark.parametrize("source", [list, tuple, iter])
+def test_messages_that_have_no_truth_value(client, kind, source):
+    """Messages are not asked whether they are true."""
+    messages = kind({"role": "system", "content": "Be brief"}, {"role": "user", "content": "Hi"})
+    with client.generate_many(source([{"messages": messages}]), model="gpt-5") as batch:
+        assert ["You said: Hi"] == [result.unwrap().content for result in batch]

@@ -11,6 +11,7 @@ import sys
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from neuralbox_async import AsyncNeuralBox, NeuralBoxError
 from neuralbox_async._http import direct_sender, request_writer
@@ -37,20 +38,20 @@ async def client(server):
 @pytest.fixture
 def sent(monkeypatch):
     """Return a list to which each request adds who sends it: ``"us"`` or ``"aiohttp"``."""
-    assert request_writer.is_known_aiohttp()  # which is remembered, and looks at what is replaced here
+    assert request_writer.is_known_aiohttp()  # which is remembered, and makes a request of aiohttp's
     senders = []
-    ours, theirs = DirectSender.send, aiohttp.ClientRequest.__init__
+    ours, theirs = DirectSender.send, aiohttp.ClientRequest.update_host
 
     async def send(self, request):
         senders.append("us")
         return await ours(self, request)
 
-    def make(self, *arguments, **options):
+    def update_host(self, url):  # a step of aiohttp's constructor
         senders.append("aiohttp")
-        theirs(self, *arguments, **options)
+        theirs(self, url)
 
     monkeypatch.setattr(DirectSender, "send", send)
-    monkeypatch.setattr(aiohttp.ClientRequest, "__init__", make)
+    monkeypatch.setattr(aiohttp.ClientRequest, "update_host", update_host)
     return senders
 
 
@@ -82,43 +83,96 @@ async def test_a_wrapper_sees_each_request(client, sent, monkeypatch, name):
     assert ["us", "aiohttp"] == sent
 
 
-async def test_a_trace_sees_each_request(server, sent, monkeypatch):
-    """An instrumentation that gives each session a trace sees each request."""
-    original, seen = aiohttp.ClientSession.__init__, []
-    trace = aiohttp.TraceConfig()
+@pytest.mark.parametrize("name", ["__init__", "send"])
+async def test_a_wrapper_of_requests_sees_each(client, sent, monkeypatch, name):
+    """A guard that wraps a method of aiohttp's requests sees each request."""
+    original, seen = getattr(aiohttp.ClientRequest, name), []
 
-    async def on_request_start(_session, _context, params):
-        seen.append(params.method)
+    @functools.wraps(original)
+    def wrapper(self, *arguments, **options):
+        seen.append(type(self))
+        return original(self, *arguments, **options)
 
-    trace.on_request_start.append(on_request_start)
+    await client.generate("gpt-5", "Hi")
+    monkeypatch.setattr(aiohttp.ClientRequest, name, wrapper)
+    await client.generate("gpt-5", "Hi")
 
+    assert [aiohttp.ClientRequest] == seen
+    assert ["us", "aiohttp"] == sent
+
+
+class Response(aiohttp.ClientResponse):
+    pass
+
+
+async def pass_on(request, handler):
+    return await handler(request)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"trace_configs": None},  # made in the test: it needs a running loop
+        {"middlewares": (pass_on,)},
+        {"headers": {"X-Team": "search"}},
+        {"skip_auto_headers": ["Accept"]},
+        {"response_class": Response},
+        {"request_class": type("Request", (aiohttp.ClientRequest,), {})},
+        {"base_url": URL("http://127.0.0.1:9/")},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+async def test_sessions_that_others_change(server, sent, monkeypatch, options):
+    """What an instrumentation adds to each session, in its constructor, is respected."""
+    original = aiohttp.ClientSession.__init__
+    if "trace_configs" in options:
+        options = {"trace_configs": [aiohttp.TraceConfig()]}
+
+    @functools.wraps(original)
+    def init(self, *arguments, **given):
+        original(self, *arguments, **{**given, **options})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(aiohttp.ClientSession, "__init__", init)
+        async with AsyncNeuralBox(**server.client_options) as client:
+            await client.generate("gpt-5", "Hi")
+            patch.undo()  # the session is still the one that was changed
+            await client.generate("gpt-5", "Hi")
+
+    assert ["aiohttp", "aiohttp"] == sent
+
+
+async def test_a_proxy_that_others_set(server, sent, monkeypatch):
+    """A proxy that somebody adds to each session is used."""
+    original = aiohttp.ClientSession.__init__
+
+    @functools.wraps(original)
     def init(self, *arguments, **options):
-        original(self, *arguments, **options, trace_configs=[trace])
+        original(self, *arguments, **options, proxy="http://127.0.0.1:9")
 
     monkeypatch.setattr(aiohttp.ClientSession, "__init__", init)
+    async with AsyncNeuralBox(**server.client_options, max_retries=0) as client:
+        with pytest.raises(NeuralBoxError, match=r"127\.0\.0\.1:9"):
+            await client.generate("gpt-5", "Hi")
+
+    assert () == server.requests
+
+
+async def test_another_class_of_sessions(server, sent, monkeypatch):
+    """A class that replaces aiohttp's gets the requests."""
+    seen = []
+    with pytest.warns(DeprecationWarning, match="Inheritance"):
+
+        class Session(aiohttp.ClientSession):
+            async def _request(self, *arguments, **options):
+                seen.append(arguments)
+                return await super()._request(*arguments, **options)
+
+    monkeypatch.setattr(aiohttp, "ClientSession", Session)
     async with AsyncNeuralBox(**server.client_options) as client:
         await client.generate("gpt-5", "Hi")
 
-    assert ["POST"] == seen
-    assert ["aiohttp"] == sent
-
-
-async def test_a_middleware_sees_each_request(server, sent, monkeypatch):
-    """A middleware that somebody adds to each session sees each request."""
-    original, seen = aiohttp.ClientSession.__init__, []
-
-    async def middleware(request, handler):
-        seen.append(request.method)
-        return await handler(request)
-
-    def init(self, *arguments, **options):
-        original(self, *arguments, **options, middlewares=(middleware,))
-
-    monkeypatch.setattr(aiohttp.ClientSession, "__init__", init)
-    async with AsyncNeuralBox(**server.client_options) as client:
-        await client.generate("gpt-5", "Hi")
-
-    assert ["POST"] == seen
+    assert [("POST", f"{server.base_url}/generate")] == seen
     assert ["aiohttp"] == sent
 
 
@@ -227,9 +281,9 @@ def test_each_option_of_a_request_is_known():
         (direct_sender, "ResponseHandler", None),
         (direct_sender.ResponseHandler, "set_response_params", with_more),
         (direct_sender, "TimerNoop", None),
-        (direct_sender, "_session_request", None),
-        (direct_sender, "_session_request", with_more),
-        (direct_sender, "_public_request", functools.partial(print)),
+        (direct_sender, "_METHODS", (None, *direct_sender._METHODS[1:])),
+        (direct_sender, "_METHODS", (with_more, *direct_sender._METHODS[1:])),
+        (direct_sender, "_METHODS", (*direct_sender._METHODS[:4], functools.partial(print))),
     ],
 )
 def test_an_unknown_aiohttp(monkeypatch, owner, name, replacement):

@@ -50,11 +50,11 @@ def unknown_again():
 def written(monkeypatch):
     """Return a list to which each request adds how it is written: by ``"aiohttp"`` or by ``"us"``."""
     ways = []
-    send, prepare = aiohttp.ClientRequest.send, RequestWriter._prepare
+    write_bytes, prepare = aiohttp.ClientRequest.write_bytes, RequestWriter._prepare
 
-    async def aiohttp_send(self, conn):
+    async def aiohttp_write_bytes(self, *arguments):
         ways.append("aiohttp")
-        return await send(self, conn)
+        return await write_bytes(self, *arguments)
 
     def our_prepare(self, conn, size):
         prepared = prepare(self, conn, size)
@@ -62,7 +62,7 @@ def written(monkeypatch):
             ways.append("us")
         return prepared
 
-    monkeypatch.setattr(aiohttp.ClientRequest, "send", aiohttp_send)
+    monkeypatch.setattr(aiohttp.ClientRequest, "write_bytes", aiohttp_write_bytes)
     monkeypatch.setattr(RequestWriter, "_prepare", our_prepare)
     return ways
 
@@ -253,13 +253,13 @@ async def test_nothing_is_written_before_the_fallback(server, monkeypatch, bytes
     """When aiohttp takes over a request, no byte of it has been written."""
     hide(monkeypatch, RequestWriter, name)
     before = []
-    send = aiohttp.ClientRequest.send
+    write_bytes = aiohttp.ClientRequest.write_bytes
 
-    async def aiohttp_send(self, conn):
+    async def aiohttp_write_bytes(self, *arguments):
         before.append(sum(bytes_written))
-        return await send(self, conn)
+        return await write_bytes(self, *arguments)
 
-    monkeypatch.setattr(aiohttp.ClientRequest, "send", aiohttp_send)
+    monkeypatch.setattr(aiohttp.ClientRequest, "write_bytes", aiohttp_write_bytes)
     async with AsyncNeuralBox(**server.client_options) as client:
         await client.generate("gpt-5", "Hi")
 
