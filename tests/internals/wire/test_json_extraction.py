@@ -116,7 +116,8 @@ def test_a_number_in_an_open_fence():
         ('I said {"a": 1} or {', "ends before"),
         ('see [1]\n{"a": 1, "b": {"a": 1} x}', "malformed JSON: expected a comma"),
         ("[" * 500 + "]" * 500 + ",", "expected an object, got an array"),
-        ("[" * 10_000 + "]" * 10_000 + ",", "malformed JSON: nested too deeply"),
+        # With a trailing comma, so that it is not read by the standard library, whose limit depends on the version.
+        ("[" * 10_000 + "1," + "]" * 10_000, "malformed JSON: nested too deeply"),
     ],
 )
 def test_problems(text, reason):
