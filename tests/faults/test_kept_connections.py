@@ -162,7 +162,7 @@ async def test_unsolicited_bytes(serve, connect, tls, trusting, late, pause, blo
 
     assert "1" == (await client.generate("gpt-5", "Hi")).content
     assert sent.wait(30) if blocked else await asyncio.to_thread(sent.wait, 30)
-    time.sleep(0.05) if blocked else await asyncio.sleep(0.05)
+    time.sleep(0.2) if blocked else await asyncio.sleep(0.2)  # it takes up to 40 ms to arrive
     assert "2" == (await client.generate("gpt-5", "Hi")).content
     assert "2" == (await client.generate("gpt-5", "Hi")).content
     assert [1, 2] == [len(connection.requests) for connection in server.connections]
