@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -123,8 +124,10 @@ class RowRunner:
         try:
             if self._settings.needs_prices:
                 await self._quote_prices(plain(request.model))
-            while (result := await self._claim_and_run(index, request, claims, key)) is None:
-                pass
+            result: BatchResult | None = None
+            while result is None:
+                with contextlib.suppress(ClaimLostError):  # then it is claimed anew
+                    result = await self._claim_and_run(index, request, claims, key)
         except NeuralBoxError as error:  # nothing more can be claimed
             return failure_of(row, key, error)
         finally:
@@ -140,10 +143,8 @@ class RowRunner:
         request_hash = content_key(body)
         return (request_hash, None) if request.key is None else (key_text(request.key), request_hash)
 
-    async def _claim_and_run(
-        self, index: int, request: GenerateRequest, claims: RowClaims, key: str
-    ) -> BatchResult | None:
-        """Return the result of *request*; None if its claim was lost, so that it is to be claimed anew."""
+    async def _claim_and_run(self, index: int, request: GenerateRequest, claims: RowClaims, key: str) -> BatchResult:
+        """Return the result of *request*. Raises `ClaimLostError` when it is to be claimed anew."""
         grant = await claims.claim()
         if grant.decision is Decision.STOPPED:
             raise self._not_sent()
@@ -159,7 +160,7 @@ class RowRunner:
             if (result := await earlier_results.invalid_result(state, claims)) is not None:
                 return result
             if grant.decision is Decision.INVALID:
-                grant = await claims.claim("repair")
+                grant = await claims.claim_further("repair")
                 if grant.decision is not Decision.SEND:
                     raise self._not_sent()
                 state.reserved = grant.reserved
@@ -178,17 +179,18 @@ class RowRunner:
     def _headers(self, grant: Grant) -> dict[str, str]:
         return {**self._options.headers, "Idempotency-Key": grant.idempotency_key or grant.id}
 
-    async def _run(self, state: RequestState, claims: RowClaims) -> BatchResult | None:
+    async def _run(self, state: RequestState, claims: RowClaims) -> BatchResult:
         async with self._places:
             await self._wait_for_limit()
             try:
                 result = await state.run(self._executor, self._options, claims)
             except NotAdmittedError:
                 raise self._not_sent() from None
-        if isinstance(result.error, ClaimLostError):
-            return None
         if result.error is not None:
-            self._stop_after(last_error(result.error))
+            error = last_error(result.error)
+            if isinstance(error, ClaimLostError):
+                raise error
+            self._stop_after(error)
         return result
 
     async def _wait_for_limit(self) -> None:
