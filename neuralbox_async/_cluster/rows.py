@@ -15,6 +15,7 @@ from neuralbox_async._batch.inputs import content_key, key_of, plain
 from neuralbox_async._batch.key_status import KeyStatus, Unresolved
 from neuralbox_async._batch.notifier import Notifier
 from neuralbox_async._batch.request_state import RequestState
+from neuralbox_async._batch.request_status import RequestStatus
 from neuralbox_async._batch.results import BatchResult, last_error
 from neuralbox_async._call.executor import Call
 from neuralbox_async._clock import time_after
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from neuralbox_async._cluster.row_results import RowResult
     from neuralbox_async._cluster.session import WorkerSession
     from neuralbox_async._cluster.settings import WorkerSettings
+    from neuralbox_async._errors import BillingStatus
     from neuralbox_async._options import CallOptions
     from neuralbox_async._types import GenerateRequest
 
@@ -116,10 +118,10 @@ class RowRunner:
             item = self._settings.row_format.item(row)
             request = self._settings.defaults.request(item)
             self._encode(request, self._options.headers)
+            key, request_hash = self._identity(request)
         except Exception as error:  # noqa: BLE001 - of methods of the user's own values, or of the user's functions
             given = key_of(item)
             return failure_of(row, f"#{index}" if given is None else key_text(given), _refused(item, error))
-        key, request_hash = self._identity(request)
         claims = RowClaims(self._session, key, plain(request.model), request_hash)
         try:
             if self._settings.needs_prices:
@@ -130,6 +132,10 @@ class RowRunner:
                     result = await self._claim_and_run(index, request, claims, key)
         except NeuralBoxError as error:  # nothing more can be claimed
             return failure_of(row, key, error)
+        except Exception as error:  # noqa: BLE001 - of the user's functions: not that of all rows of the task
+            is_unknown = claims.state is not None and claims.state.status is RequestStatus.UNRESOLVED
+            raised = _raised(error, "unknown" if is_unknown else "no")
+            return failure_of(row, key, raised, tokens_used=None if is_unknown else 0)
         finally:
             claims.release()
         return result_of(row, result, keeps_outcome=self._settings.keeps_outcomes)
@@ -229,6 +235,13 @@ class RowRunner:
             logger.info("the price of %s is unknown (%s): its first bill sets it", model, type(error).__name__)
         else:
             self._session.quote(model, price)
+
+
+def _raised(error: Exception, billed: BillingStatus) -> NeuralBoxError:
+    """Return the error of a row for *error*, whose text may have a key that the program uses."""
+    raised = NeuralBoxError(f"a function of the program raised {type(error).__name__}")
+    raised.billed = billed
+    return raised
 
 
 def _refused(item: Any, error: Exception) -> NeuralBoxError:

@@ -227,3 +227,28 @@ def test_default_models(run, neuralbox_server):
     assert {"gpt-4o", "gpt-5"} == {
         one.json["model"] for one in neuralbox_server.requests if one.json and "messages" in one.json
     }
+
+
+class Vault:
+    """Returns the key, except at one call; its error has a secret in its text."""
+
+    def __init__(self, key, fails_at):
+        self.key, self.fails_at, self.calls = key, fails_at, 0
+
+    def __call__(self):
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise TimeoutError("the vault does not answer for nb_live_SECRET")
+        return self.key
+
+
+def test_errors_of_the_key_function(run):
+    """An error of the user's function is the error of one row; the answers of the others are kept."""
+    with NeuralBoxServer(latency=0.1) as server:
+        results, report = run(server, rows_of(40), needs_prices=False, width=16, api_key=Vault(server.api_key, 28))
+
+        assert {None: 39, "NeuralBoxError": 1} == Counter(result.error_type for result in results)
+        (failed,) = (result for result in results if result.error_type)
+        assert ("a function of the program raised TimeoutError", "no") == (failed.message, failed.billed)
+        assert (39, 39, 0) == (len(server.billed), report.completed, report.unresolved)
+        assert report.stopped_by is None
