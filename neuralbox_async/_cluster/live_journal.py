@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
 from neuralbox_async._batch import journal_lines
+from neuralbox_async._batch.errors import JournalError
 from neuralbox_async._batch.journal import Journal
 from neuralbox_async._batch.key_index import digest_of
 from neuralbox_async._batch.key_status import BILLED, STATUS_BITS, KeyStatus, Unresolved, is_changed, short_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 @attrs.frozen
@@ -31,10 +33,30 @@ class LiveJournal(Journal):
     A journal whose index has each line as soon as it is written.
 
     A coordinator that is restarted reads the same lines, and so knows the same. Keys are not claimed in it.
+
+    *least_size*: bytes of whole lines that it had before; 0 if it may be new.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], least_size: int) -> None:
         super().__init__(path, keep_offsets=True)
+        self._least_size = least_size
+
+    def open(self) -> Iterator[None]:
+        """Do the same as `Journal.open`. Raises `JournalError` also for a file that is not the one of before."""
+        if self._least_size and not Path(self._file.path).exists():
+            raise self._other_error()
+        yield from super().open()
+        if self.size < self._least_size:
+            raise self._other_error()
+
+    def _other_error(self) -> JournalError:
+        path = self._file.path
+        return JournalError(f"this node has another journal than the batch, or an older copy: {path}", path=path)
+
+    @property
+    def size(self) -> int:
+        """The bytes of its lines."""
+        return self._file.end
 
     def state_of(self, key: str, request_hash: str | None) -> KeyState:
         """Return the state of *key*, which is now for a request with *request_hash*."""

@@ -44,7 +44,8 @@ class ServiceOptions:
     The options of a coordinator, validated by the driver.
 
     *lease*: seconds after which a worker that does not report is lost; *driver_lease*: the same for the driver.
-    *restarted*: whether it replaces a coordinator that was lost, whose workers may live.
+    *restarted*: whether it replaces a coordinator that was lost, whose workers may live. Then the journal is there, with
+    at least *journal_size* bytes, as in the last report of that one.
     """
 
     journal: str
@@ -55,6 +56,7 @@ class ServiceOptions:
     lease: float = 30.0
     driver_lease: float = 30.0
     restarted: bool = False
+    journal_size: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -70,7 +72,7 @@ class ClusterReport:
     * *tokens_used*: NeuralBox tokens billed, by all runs of the journal; *tokens_used_before*: of these, by earlier
       ones. *tokens_possibly_billed*: the price, as far as it is known, of the unresolved ones.
     * *stopped_by*: the error after which nothing more is sent, or None.
-    * *calls*: exchanges with workers.
+    * *calls*: exchanges with workers. *journal_size*: bytes.
     """
 
     completed: int
@@ -86,6 +88,7 @@ class ClusterReport:
     tokens_possibly_billed: int
     stopped_by: NeuralBoxError | None
     calls: int
+    journal_size: int = 0
 
 
 @attrs.define(eq=False)
@@ -109,7 +112,7 @@ class CoordinatorService:
     def __init__(self, options: ServiceOptions) -> None:
         self._options = options
         self._lock = threading.Lock()
-        self._journal = LiveJournal(options.journal)
+        self._journal = LiveJournal(options.journal, max(1, options.journal_size) if options.restarted else 0)
         try:
             for _ in self._journal.open():
                 pass
@@ -234,6 +237,7 @@ class CoordinatorService:
                 tokens_possibly_billed=self._budget.possibly_billed,
                 stopped_by=self._claims.stopped_by,
                 calls=self._calls,
+                journal_size=self._journal.size,
             )
 
     @property

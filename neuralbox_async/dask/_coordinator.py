@@ -49,7 +49,7 @@ class CoordinatorActor:
         self.address = ""  # of its worker
         self._future: Any = None
         self._actor: Any = None
-        self._count = 0
+        self._count = self._journal_size = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="neuralbox-dask", daemon=True)
 
@@ -61,7 +61,7 @@ class CoordinatorActor:
 
     def _start(self, *, restarted: bool) -> None:
         self._count += 1
-        options = attrs.evolve(self._plan.service, restarted=restarted)
+        options = attrs.evolve(self._plan.service, restarted=restarted, journal_size=self._journal_size)
         future = self._client.submit(
             GuardedService,
             options,
@@ -133,6 +133,7 @@ class CoordinatorActor:
 
     def _report(self) -> ClusterReport:
         report: ClusterReport = self._actor.report().result(timeout=_CALL_TIMEOUT)
+        self._journal_size = max(self._journal_size, report.journal_size)
         return report
 
     def _has_come_back(self) -> bool:
