@@ -44,8 +44,8 @@ class ServiceOptions:
     The options of a coordinator, validated by the driver.
 
     *lease*: seconds after which a worker that does not report is lost; *driver_lease*: the same for the driver.
-    *restarted*: whether it replaces a coordinator that was lost, whose workers may live. Then the journal is there, with
-    at least *journal_size* bytes, as in the last report of that one.
+    *restarted*: whether it replaces a coordinator that was lost, whose workers may live. Then the journal is there,
+    with at least *journal_size* bytes, as in the last report of that one.
     """
 
     journal: str
