@@ -268,8 +268,9 @@ class Claims:
         for key, held in list(session.held.items()):
             if held.reservation == "own":
                 self._budget.settle(held.model, 0)
-                if self._journal.unresolved_request(key, held.idempotency_key) is not None:
-                    self._budget.add_unresolved(held.model, held.reserved)
+                unresolved = self._journal.unresolved_request(key, held.idempotency_key)
+                if unresolved is not None:
+                    add_unresolved(self._budget, unresolved, takes_rest=True)
             else:
                 self._settle_budget(held, None)
             self._release(session, key)
@@ -300,3 +301,14 @@ class Claims:
     def count(self) -> int:
         """The number of claims that sessions hold."""
         return len(self._holders)
+
+
+def add_unresolved(budget: Budget, unresolved: Unresolved, *, takes_rest: bool) -> None:
+    """
+    Record in *budget* that *unresolved* may be billed.
+
+    *takes_rest*: if its price is unknown, it may cost all that is left, until its outcome is known.
+    """
+    if takes_rest and budget.limited and unresolved.reserved is None and budget.price(unresolved.model) is None:
+        unresolved.reserved = max(0, budget.left)
+    budget.add_unresolved(unresolved.model, unresolved.reserved)

@@ -58,6 +58,11 @@ class LiveJournal(Journal):
         """The bytes of its lines."""
         return self._file.end
 
+    def _on_start(self, key: bytes, unresolved: Unresolved) -> None:
+        super()._on_start(key, unresolved)
+        if unresolved.reserved is not None:  # the price that was quoted, which a bill may be lower than
+            self.prices[unresolved.model] = max(unresolved.reserved, self.prices.get(unresolved.model, 0))
+
     def state_of(self, key: str, request_hash: str | None) -> KeyState:
         """Return the state of *key*, which is now for a request with *request_hash*."""
         digest = digest_of(key.encode())

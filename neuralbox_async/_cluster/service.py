@@ -18,7 +18,7 @@ from neuralbox_async._batch.budget import Budget
 from neuralbox_async._batch.errors import BatchStateError, JournalError, OutcomeUnknownError
 from neuralbox_async._batch.pacer import Pacer
 from neuralbox_async._call.rate_limits import RateLimits
-from neuralbox_async._cluster.claims import Claims, Session
+from neuralbox_async._cluster.claims import Claims, Session, add_unresolved
 from neuralbox_async._cluster.live_journal import LiveJournal
 from neuralbox_async._cluster.messages import Decision, Reply
 from neuralbox_async._errors import RateLimitError
@@ -121,7 +121,7 @@ class CoordinatorService:
             self._journal.close()
             raise
         self._spent_before = self._journal.spent
-        self._budget = _budget(self._journal, options.budget)
+        self._budget = _budget(self._journal, options)
         self._limits = RateLimits()
         self._pacer = Pacer(self._limits, max_in_flight=_MAX_IN_FLIGHT, rate=options.max_rate)
         self._claims = Claims(
@@ -326,11 +326,11 @@ def _check_unknown(journal: LiveJournal, options: ServiceOptions) -> None:
         raise OutcomeUnknownError(message, keys=keys)
 
 
-def _budget(journal: LiveJournal, limit: int | None) -> Budget:
+def _budget(journal: LiveJournal, options: ServiceOptions) -> Budget:
     """Return the budget, less the spending of earlier runs and the requests that they may have been billed for."""
-    budget = Budget(limit, None, journal.spent)
+    budget = Budget(options.budget, None, journal.spent)
     for model, price in journal.prices.items():
         budget.quote(model, price)
     for unresolved in journal.unresolved:
-        budget.add_unresolved(unresolved.model, unresolved.reserved)
+        add_unresolved(budget, unresolved, takes_rest=options.restarted)
     return budget

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from coordinators import Worker, lose
+from coordinators import Worker, forget, lose
 from journals import HEADER
 
 from neuralbox_async import JournalError
-from neuralbox_async._cluster.messages import Held
+from neuralbox_async._cluster.messages import Decision, Held
 
 
 def held(key, name="one"):
@@ -50,3 +50,46 @@ def test_journals_are_not_made_by_a_replacement(make_service, journal):
     with pytest.raises(JournalError, match="another journal"):
         make_service(restarted=True)
     assert not journal.exists()
+
+
+def test_prices_are_known_after_a_restart(make_service):
+    """The prices of the requests in the journal hold, though their bills were lower."""
+    first = make_service(budget=10)
+    worker = Worker(first)
+    assert [Decision.SEND] * 2 == worker.claim("a", "b", price=5)
+    worker.settle("a", tokens_used=1)
+    worker.settle("b", tokens_used=1)
+    lose(first)
+
+    second = make_service(budget=10, restarted=True)
+    assert [Decision.SEND] == Worker(second, "two").claim("c", "d", "e", price=None)
+
+
+def test_requests_without_a_price_take_what_is_left(make_service):
+    """While the only request of an unknown price may have been billed, nothing is left of the budget."""
+    service = make_service(budget=10)
+    one, two = Worker(service), Worker(service, "two")
+    assert [Decision.SEND] == one.claim("a", price=None)
+    assert [] == two.claim("b", price=None)
+    forget(service, "one")
+
+    assert [Decision.STOPPED] == two.claim("b", price=None)
+    assert 10 == service.report().tokens_possibly_billed
+    one.settle("a", tokens_used=8, holding=(held("a"),))
+    assert (8, 0) == (service.report().tokens_used, service.report().tokens_possibly_billed)
+
+
+def test_requests_without_a_price_after_a_restart(make_service):
+    """Its worker may live: until its outcome is known, nothing is left, and others wait."""
+    first = make_service(budget=10)
+    one = Worker(first)
+    assert [Decision.SEND] == one.claim("a", price=None)
+    lose(first)
+
+    one.service = make_service(budget=10, restarted=True)
+    two = Worker(one.service, "two")
+    assert [] == two.claim("b", price=None)
+    one.exchange(holding=(held("a"),))
+    assert [] == two.claim("b", price=None)
+    one.settle("a", tokens_used=4)
+    assert [Decision.SEND] == two.claim("b", "c", price=None)
