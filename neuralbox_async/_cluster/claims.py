@@ -219,7 +219,13 @@ class Claims:
         if unresolved is None and (is_done or settled.outcome != "completed"):
             return  # it was recorded before, or it is that of another request now
         self._write(settled.line)
-        if settled.outcome not in {"accepted", "refused", "unresolved"}:
+        if settled.outcome in {"accepted", "refused", "unresolved"}:
+            return
+        holder = self._holders.get(settled.key)
+        asking = None if holder is None else holder.held[settled.key]
+        if asking is not None and asking.reservation == "earlier" and unresolved is asking.unresolved:
+            self._settle_budget(asking, settled.tokens_used)
+        else:
             self._budget.begin_retrieval()
             model, reserved = (settled.model, 0) if unresolved is None else (unresolved.model, unresolved.reserved)
             self._budget.resolve(model, reserved, settled.tokens_used)

@@ -6,7 +6,7 @@ import itertools
 import time
 
 import pytest
-from coordinators import BODY, GENERATION, LINE, Worker, lose
+from coordinators import BODY, GENERATION, LINE, Worker, forget, lose
 from journals import entries
 
 from neuralbox_async import BudgetReachedError, JournalLockedError, OutcomeUnknownError
@@ -265,3 +265,23 @@ def test_the_end(make_service):
 
     assert service.finish()
     assert worker.exchange().stopped_by is not None
+
+
+def test_late_outcomes_of_requests_that_another_one_asks_for(make_service):
+    """A pending request whose outcome two workers report is settled once in the budget."""
+    service = make_service(budget=10)
+    one, two = Worker(service), Worker(service, "two")
+    assert [Decision.SEND] == one.claim("a", price=5)
+    one.settle("a", "accepted")
+    forget(service, "one")
+    assert [Decision.ASK] == two.claim("a")
+    one.settle(
+        "a",
+        tokens_used=1,
+        holding=(Held(key="a", model="m", idempotency_key="one-a", reserved=None, counted=True),),
+    )
+    two.settle("a", tokens_used=1, idempotency_key="one-a")
+
+    assert (1, 0) == (service.report().tokens_used, service.report().tokens_possibly_billed)
+    assert 9 == service._budget.left
+    assert not service._budget.holding
