@@ -187,7 +187,7 @@ class RowRunner:
 
     async def _run(self, state: RequestState, claims: RowClaims) -> BatchResult:
         async with self._places:
-            await self._wait_for_limit()
+            await self._wait_for_limit(state)
             try:
                 result = await state.run(self._executor, self._options, claims)
             except NotAdmittedError:
@@ -199,9 +199,11 @@ class RowRunner:
             self._stop_after(error)
         return result
 
-    async def _wait_for_limit(self) -> None:
-        """Wait while a limit that another request has reached lets nothing be sent."""
+    async def _wait_for_limit(self, state: RequestState) -> None:
+        """Wait while a limit that another request has reached lets nothing be sent, unless *state* will not be."""
         while (delay := self._executor.account.rate_limits.closed_until - time.monotonic()) > 0:
+            if self._session.stopped_by is not None and not state.claim.is_pending:
+                return
             await anyio.sleep(min(delay, 1.0))
 
     def _stop_after(self, error: NeuralBoxError) -> None:

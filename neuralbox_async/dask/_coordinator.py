@@ -50,6 +50,7 @@ class CoordinatorActor:
         self._future: Any = None
         self._actor: Any = None
         self._count = self._journal_size = 0
+        self._is_stopped = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="neuralbox-dask", daemon=True)
 
@@ -89,7 +90,8 @@ class CoordinatorActor:
         return f"neuralbox-coordinator-{self._plan.run}"
 
     def stop_sending(self) -> None:
-        """Let nothing more be sent, without waiting for the coordinator."""
+        """Let nothing more be sent, without waiting for the coordinator; nor by one that replaces it."""
+        self._is_stopped = True
         self._actor.stop()
 
     def stop(self, *, early: bool) -> None:
@@ -162,6 +164,8 @@ class CoordinatorActor:
                     self._on_lost(error)
                     return False
             else:
+                if self._is_stopped:
+                    self._actor.stop()
                 return True
             self._ended.wait(_REPORT_INTERVAL)
         return False

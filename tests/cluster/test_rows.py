@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -252,3 +253,30 @@ def test_errors_of_the_key_function(run):
         assert ("a function of the program raised TimeoutError", "no") == (failed.message, failed.billed)
         assert (39, 39, 0) == (len(server.billed), report.completed, report.unresolved)
         assert report.stopped_by is None
+
+
+def test_stop_while_a_limit_is_waited_for(journal, monkeypatch):
+    """Nothing that was granted, and waits for a limit, is sent after a stop."""
+    with NeuralBoxServer(latency=0.05) as server:
+        monkeypatch.setenv("NEURALBOX_API_KEY", server.api_key)
+        monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
+        server.fail(status=429, times=1, retry_after=600.0)
+        service = CoordinatorService(ServiceOptions(journal=str(journal), lease=3.0))
+        results = []
+        settings = settings_of("stopped", needs_prices=False)
+        thread = threading.Thread(target=lambda: results.extend(run_rows(settings, lambda: service, rows_of(60))))
+        thread.start()
+        deadline = time.monotonic() + 60
+        while not service.report().refused:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        service.stop()
+        thread.join(60)
+
+        assert not thread.is_alive()
+        billed = len(server.billed)
+        assert {None: billed, "BatchStateError": 60 - billed} == Counter(result.error_type for result in results)
+        assert {"no"} == {result.billed for result in results if result.error_type}
+        report = service.report()
+        assert (0, 0, billed) == (report.unresolved, report.in_flight, report.completed)
+        assert service.finish()
