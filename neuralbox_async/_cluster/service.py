@@ -251,16 +251,17 @@ class CoordinatorService:
         with self._lock:
             self._claims.stop(BatchStateError("the batch was closed before this request was sent"))
 
-    def finish(self) -> bool:
+    def finish(self, *, early: bool = False) -> bool:
         """
-        End: all tasks have returned, or are lost. Idempotent.
+        End: all tasks have returned, or are lost; *early*: or were cancelled, so that outcomes may be on their way.
 
-        Returns whether the journal is closed; while a worker still holds claims, it is not yet.
+        Idempotent. Returns whether the journal is closed; while a worker still holds claims, or may hold some of a lost
+        coordinator, it is not yet.
         """
         self.stop()
         self._finished.set()
         with self._lock:
-            self._claims.waits_for_absent = False
+            self._claims.waits_for_absent = self._claims.waits_for_absent and early
             self._close_if_idle()
             return self._closed
 

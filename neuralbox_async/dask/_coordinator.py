@@ -103,7 +103,7 @@ class CoordinatorActor:
         try:
             if not early:
                 self._on_report(self._report())
-            while not self._actor.finish().result(timeout=_CALL_TIMEOUT):
+            while not self._actor.finish(early=early).result(timeout=_CALL_TIMEOUT):
                 if time.monotonic() > deadline:
                     logger.warning(
                         "requests are still in flight on the cluster; its workers will record their outcomes"

@@ -91,6 +91,7 @@ class CoordinatorActor:
         """End: nothing more is sent. Idempotent. Returns whether the journal is closed."""
         with self._lock:
             self._has_ended = True
-            if self._service is not None and self._service.finish():
+            # Whether all tasks have returned is not known: an execution may have been left.
+            if self._service is not None and self._service.finish(early=True):
                 self._service = None
             return self._service is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from coordinators import Worker, forget, lose
 from journals import HEADER
@@ -93,3 +95,28 @@ def test_requests_without_a_price_after_a_restart(make_service):
     assert [] == two.claim("b", price=None)
     one.settle("a", tokens_used=4)
     assert [Decision.SEND] == two.claim("b", "c", price=None)
+
+
+def test_early_ends_after_a_restart(make_service):
+    """A driver that leaves right after a restart loses no text that is in flight: its worker may report it yet."""
+    first = make_service()
+    one = Worker(first)
+    one.claim("a")
+    lose(first)
+
+    one.service = make_service(restarted=True)
+    assert not one.service.finish(early=True)
+    assert one.settle("a", holding=(held("a"),)).known
+    assert 1 == one.service.report().completed
+    one.service._absent_until = 0.0
+    deadline = time.monotonic() + 60
+    while not one.service.finish(early=True):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_ends_after_a_restart(make_service):
+    """When all tasks have returned, no worker is waited for."""
+    lose(make_service())
+
+    assert make_service(restarted=True).finish()
