@@ -99,7 +99,8 @@ class Claims:
 
     def _grant_new(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
         unresolved = state.unresolved
-        starts_anew = state.changed and self._on_changed == "retry"
+        # Rows of one run that share a key share a generation: a repeated task must not pay for each of them again.
+        starts_anew = state.changed and self._on_changed == "retry" and not state.is_own
         if starts_anew or state.status in {KeyStatus.NEW, KeyStatus.FAILED}:
             return self._start(session, wanted, None, now)
         if state.status is KeyStatus.DONE:

@@ -12,7 +12,15 @@ from neuralbox_async._batch import journal_lines
 from neuralbox_async._batch.errors import JournalError
 from neuralbox_async._batch.journal import Journal
 from neuralbox_async._batch.key_index import digest_of
-from neuralbox_async._batch.key_status import BILLED, STATUS_BITS, KeyStatus, Unresolved, is_changed, short_hash
+from neuralbox_async._batch.key_status import (
+    BILLED,
+    CLAIMED_BIT,
+    STATUS_BITS,
+    KeyStatus,
+    Unresolved,
+    is_changed,
+    short_hash,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,19 +28,24 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class KeyState:
-    """The state of a key, as the journal has it now; *changed*: see `Claim`; *invalid*: see `Claim`."""
+    """
+    The state of a key, as the journal has it now.
+
+    *changed*, *invalid*: see `Claim`. *is_own*: whether this coordinator has let its request start.
+    """
 
     status: KeyStatus
     unresolved: Unresolved | None = None
     changed: bool = False
     invalid: tuple[int, ...] = ()
+    is_own: bool = False
 
 
 class LiveJournal(Journal):
     """
     A journal whose index has each line as soon as it is written.
 
-    A coordinator that is restarted reads the same lines, and so knows the same. Keys are not claimed in it.
+    A coordinator that is restarted reads the same lines, and so knows the same. A key whose request it has let start is marked.
 
     *least_size*: bytes of whole lines that it had before; 0 if it may be new.
     """
@@ -69,7 +82,8 @@ class LiveJournal(Journal):
         number = self._index[digest]
         status = KeyStatus(number & STATUS_BITS)
         changed = status in BILLED and is_changed(number, short_hash(request_hash))
-        return KeyState(status, self._unresolved.get(digest), changed, tuple(self._invalid.get(digest, ())))
+        is_own = number & CLAIMED_BIT != 0
+        return KeyState(status, self._unresolved.get(digest), changed, tuple(self._invalid.get(digest, ())), is_own)
 
     def unresolved_request(self, key: str, idempotency_key: str) -> Unresolved | None:
         """Return the request of *key* without an outcome, if it is the last one and had *idempotency_key*."""
@@ -97,3 +111,4 @@ class LiveJournal(Journal):
     ) -> None:
         """Write that *key* is about to be sent. Raises `JournalError`."""
         self.append(journal_lines.start(key, idempotency_key, model, reserved, request_hash))
+        self._index.mark(digest_of(key.encode()), CLAIMED_BIT)

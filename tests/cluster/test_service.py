@@ -208,12 +208,14 @@ def test_invalid_generations(make_service):
     "on_changed, decision", [("raise", Decision.CHANGED), ("skip", Decision.DONE), ("retry", Decision.SEND)]
 )
 def test_changed_requests(make_service, on_changed, decision):
-    """Another request with a known key is treated as chosen."""
-    worker = Worker(make_service(on_changed=on_changed))
+    """Another request with a key that an earlier run had is treated as chosen."""
+    first = make_service()
+    worker = Worker(first)
     worker.claim("a", request_hash="a" * 32)
     worker.settle("a")
+    lose(first)
 
-    assert [decision] == worker.claim("a", request_hash="b" * 32)
+    assert [decision] == Worker(make_service(on_changed=on_changed), "two").claim("a", request_hash="b" * 32)
 
 
 def test_the_second_driver_is_refused(make_service):
@@ -285,3 +287,27 @@ def test_late_outcomes_of_requests_that_another_one_asks_for(make_service):
     assert (1, 0) == (service.report().tokens_used, service.report().tokens_possibly_billed)
     assert 9 == service._budget.left
     assert not service._budget.holding
+
+
+def test_changed_requests_of_one_run(make_service):
+    """With ``on_changed="retry"``, rows of one run that share a key share a generation, however often they are rerun."""
+    worker = Worker(make_service(on_changed="retry"))
+    assert [Decision.SEND] == worker.claim("a", request_hash="a" * 32)
+    worker.settle("a")
+
+    assert [Decision.DONE] == worker.claim("a", request_hash="b" * 32)
+    assert [Decision.DONE] == worker.claim("a", request_hash="a" * 32)
+
+
+def test_changed_requests_of_an_earlier_run(make_service):
+    """They are sent again once, with ``on_changed="retry"``."""
+    first = make_service()
+    worker = Worker(first)
+    worker.claim("a", request_hash="a" * 32)
+    worker.settle("a")
+    lose(first)
+
+    worker = Worker(make_service(on_changed="retry"), "two")
+    assert [Decision.SEND] == worker.claim("a", request_hash="b" * 32)
+    worker.settle("a")
+    assert [Decision.DONE] == worker.claim("a", request_hash="a" * 32)
