@@ -45,7 +45,8 @@ class LiveJournal(Journal):
     """
     A journal whose index has each line as soon as it is written.
 
-    A coordinator that is restarted reads the same lines, and so knows the same. A key whose request it has let start is marked.
+    A coordinator that is restarted reads the same lines, and so knows the same. Keys are marked whose requests this one
+    has let start.
 
     *least_size*: bytes of whole lines that it had before; 0 if it may be new.
     """

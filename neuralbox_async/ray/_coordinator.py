@@ -91,7 +91,6 @@ class CoordinatorActor:
         """End: nothing more is sent. Idempotent. Returns whether the journal is closed."""
         with self._lock:
             self._has_ended = True
-            # Whether all tasks have returned is not known: an execution may have been left.
-            if self._service is not None and self._service.finish(early=True):
+            if self._service is not None and self._service.finish():
                 self._service = None
             return self._service is None

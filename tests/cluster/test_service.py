@@ -290,7 +290,7 @@ def test_late_outcomes_of_requests_that_another_one_asks_for(make_service):
 
 
 def test_changed_requests_of_one_run(make_service):
-    """With ``on_changed="retry"``, rows of one run that share a key share a generation, however often they are rerun."""
+    """With ``on_changed="retry"``, rows of one run that share a key share a generation, also when they are rerun."""
     worker = Worker(make_service(on_changed="retry"))
     assert [Decision.SEND] == worker.claim("a", request_hash="a" * 32)
     worker.settle("a")
