@@ -129,10 +129,10 @@ class RowClaims:
     # --------------------------------------------------------------------------------------------------------- outcomes
 
     async def sent(self, _claim: Claim, _idempotency_key: str, _reserved: int | None) -> None:
-        """Check that the request may still be sent. Raises `ClaimLostError`; claimed anew, it gets the reason."""
+        """Check that the request may still be sent. Raises `ClaimLostError`, and `NotAdmittedError` after a stop."""
         await self._session.check_lease(self._key)
         if self._session.stopped_by is not None:
-            raise ClaimLostError("the batch was stopped before this request was sent")
+            raise NotAdmittedError
 
     async def observe(self, signal: ServerSignal, started: float) -> None:
         """Report what the end of a request that started at *started* shows of the server."""

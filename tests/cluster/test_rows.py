@@ -12,8 +12,9 @@ from cluster_processes import settings_of
 from journals import entries
 
 from neuralbox_async import RequestChangedError
+from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._batch.inputs import RequestDefaults
-from neuralbox_async._cluster import process_worker
+from neuralbox_async._cluster import process_worker, session
 from neuralbox_async._cluster.process_worker import run_rows
 from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
 from neuralbox_async._cluster.settings import RowFormat
@@ -279,4 +280,28 @@ def test_stop_while_a_limit_is_waited_for(journal, monkeypatch):
         assert {"no"} == {result.billed for result in results if result.error_type}
         report = service.report()
         assert (0, 0, billed) == (report.unresolved, report.in_flight, report.completed)
+        assert service.finish()
+
+
+def test_stop_before_a_repair(journal, monkeypatch):
+    """A row whose repair is withdrawn has its text, which is paid for."""
+    real = session.WorkerSession.check_lease
+
+    async def check_lease(self, key):
+        if service.report().tokens_used:
+            self.stopped_by = BatchStateError("the batch was closed before this request was sent")
+        await real(self, key)
+
+    monkeypatch.setattr(session.WorkerSession, "check_lease", check_lease)
+    with NeuralBoxServer() as server:
+        monkeypatch.setenv("NEURALBOX_API_KEY", server.api_key)
+        monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
+        server.reply_with("no number", "5")
+        service = CoordinatorService(ServiceOptions(journal=str(journal), lease=60.0))
+        (result,) = run_rows(settings_of("unrepaired", output_type=int), lambda: service, rows_of(1))
+
+        assert ("ParsingError", "no number") == (result.error_type, result.content)
+        assert [result.tokens_used] == [one.tokens_used for one in server.billed]
+        assert ["no"] == [entry.billed for entry in entries(journal, "failed")]
+        assert (0, 0) == (service.report().unresolved, service.report().in_flight)
         assert service.finish()
