@@ -6,6 +6,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from neuralbox_async._batch import earlier_results
 from neuralbox_async._batch.changed_requests import changed_error
 from neuralbox_async._batch.claim import Claim
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
     from neuralbox_async._cluster.row_results import RowResult
     from neuralbox_async._cluster.session import WorkerSession
     from neuralbox_async._cluster.settings import WorkerSettings
-    from neuralbox_async._errors import BillingStatus
     from neuralbox_async._options import CallOptions
     from neuralbox_async._types import GenerateRequest
 
@@ -133,9 +134,11 @@ class RowRunner:
         except NeuralBoxError as error:  # nothing more can be claimed
             return failure_of(row, key, error)
         except Exception as error:  # noqa: BLE001 - of the user's functions: not that of all rows of the task
-            is_unknown = claims.state is not None and claims.state.status is RequestStatus.UNRESOLVED
-            raised = _raised(error, "unknown" if is_unknown else "no")
-            return failure_of(row, key, raised, tokens_used=None if is_unknown else 0)
+            # Not its text, which may have a key that the program uses.
+            failure = failure_of(row, key, NeuralBoxError(f"a function of the program raised {type(error).__name__}"))
+            if claims.state is None or claims.state.status is not RequestStatus.UNRESOLVED:
+                return failure
+            return attrs.evolve(failure, billed="unknown", tokens_used=None)
         finally:
             claims.release()
         return result_of(row, result, keeps_outcome=self._settings.keeps_outcomes)
@@ -237,13 +240,6 @@ class RowRunner:
             logger.info("the price of %s is unknown (%s): its first bill sets it", model, type(error).__name__)
         else:
             self._session.quote(model, price)
-
-
-def _raised(error: Exception, billed: BillingStatus) -> NeuralBoxError:
-    """Return the error of a row for *error*, whose text may have a key that the program uses."""
-    raised = NeuralBoxError(f"a function of the program raised {type(error).__name__}")
-    raised.billed = billed
-    return raised
 
 
 def _refused(item: Any, error: Exception) -> NeuralBoxError:
