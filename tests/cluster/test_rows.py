@@ -14,6 +14,7 @@ from journals import entries
 from neuralbox_async import RequestChangedError
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._batch.inputs import RequestDefaults
+from neuralbox_async._batch.typed_items import TypedItem
 from neuralbox_async._cluster import process_worker, session
 from neuralbox_async._cluster.process_worker import run_rows
 from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
@@ -305,3 +306,16 @@ def test_stop_before_a_repair(journal, monkeypatch):
         assert ["no"] == [entry.billed for entry in entries(journal, "failed")]
         assert (0, 0) == (service.report().unresolved, service.report().in_flight)
         assert service.finish()
+
+
+def test_errors_of_an_output_type(run, neuralbox_server, monkeypatch):
+    """An error of a validator that is none of its text comes after the bill: the row says that it is unknown."""
+
+    def parse(*_):
+        raise ZeroDivisionError("of a validator")
+
+    monkeypatch.setattr(TypedItem, "parse", parse)
+    (result,), report = run(neuralbox_server, rows_of(1), output_type=int)
+
+    assert ("a function of the program raised ZeroDivisionError", "unknown") == (result.message, result.billed)
+    assert (None, ("k0",)) == (result.tokens_used, report.unresolved_keys)
