@@ -83,8 +83,9 @@ class Claims:
         state = self._journal.state_of(wanted.key, wanted.request_hash)
         if state.changed and self._on_changed == "raise":
             return Grant(id=wanted.id, decision=Decision.CHANGED)
-        if wanted.kind == "repair":
+        if wanted.kind == "repair" and state.status is KeyStatus.INVALID:
             return self._start(session, wanted, None, now)
+        # Of a worker that had lost its lease: another one may have had the key meanwhile.
         return self._grant_new(session, wanted, state, now)
 
     def is_busy(self, wanted: Wanted) -> bool:
@@ -98,7 +99,8 @@ class Claims:
 
     def _grant_new(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
         unresolved = state.unresolved
-        starts_anew = state.changed and self._on_changed == "retry"
+        # Rows of one run that share a key share a generation: a repeated task must not pay for each of them again.
+        starts_anew = state.changed and self._on_changed == "retry" and not state.is_own
         if starts_anew or state.status in {KeyStatus.NEW, KeyStatus.FAILED}:
             return self._start(session, wanted, None, now)
         if state.status is KeyStatus.DONE:
@@ -218,7 +220,13 @@ class Claims:
         if unresolved is None and (is_done or settled.outcome != "completed"):
             return  # it was recorded before, or it is that of another request now
         self._write(settled.line)
-        if settled.outcome not in {"accepted", "refused", "unresolved"}:
+        if settled.outcome in {"accepted", "refused", "unresolved"}:
+            return
+        holder = self._holders.get(settled.key)
+        asking = None if holder is None else holder.held[settled.key]
+        if asking is not None and asking.reservation == "earlier" and unresolved is asking.unresolved:
+            self._settle_budget(asking, settled.tokens_used)
+        else:
             self._budget.begin_retrieval()
             model, reserved = (settled.model, 0) if unresolved is None else (unresolved.model, unresolved.reserved)
             self._budget.resolve(model, reserved, settled.tokens_used)
@@ -267,8 +275,9 @@ class Claims:
         for key, held in list(session.held.items()):
             if held.reservation == "own":
                 self._budget.settle(held.model, 0)
-                if self._journal.unresolved_request(key, held.idempotency_key) is not None:
-                    self._budget.add_unresolved(held.model, held.reserved)
+                unresolved = self._journal.unresolved_request(key, held.idempotency_key)
+                if unresolved is not None:
+                    add_unresolved(self._budget, unresolved, takes_rest=True)
             else:
                 self._settle_budget(held, None)
             self._release(session, key)
@@ -299,3 +308,14 @@ class Claims:
     def count(self) -> int:
         """The number of claims that sessions hold."""
         return len(self._holders)
+
+
+def add_unresolved(budget: Budget, unresolved: Unresolved, *, takes_rest: bool) -> None:
+    """
+    Record in *budget* that *unresolved* may be billed.
+
+    *takes_rest*: if its price is unknown, it may cost all that is left, until its outcome is known.
+    """
+    if takes_rest and budget.limited and unresolved.reserved is None and budget.price(unresolved.model) is None:
+        unresolved.reserved = max(0, budget.left)
+    budget.add_unresolved(unresolved.model, unresolved.reserved)

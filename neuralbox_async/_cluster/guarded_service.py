@@ -48,6 +48,6 @@ class GuardedService:
         """Do the same as `CoordinatorService.stop`."""
         self._opened.stop()
 
-    def finish(self) -> bool:
+    def finish(self, *, early: bool = False) -> bool:
         """Do the same as `CoordinatorService.finish`."""
-        return self._opened.finish()
+        return self._opened.finish(early=early)

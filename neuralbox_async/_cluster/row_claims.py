@@ -11,7 +11,7 @@ from neuralbox_async._batch.coordinator import NotAdmittedError
 from neuralbox_async._batch.errors import BudgetReachedError
 from neuralbox_async._batch.journal_entries import entry_of
 from neuralbox_async._cluster.messages import Decision, Settled, Wanted
-from neuralbox_async._cluster.session import unsent_line
+from neuralbox_async._cluster.session import ClaimLostError, unsent_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,12 +65,32 @@ class RowClaims:
         self._has_start = grant.decision is Decision.SEND
         return grant
 
+    async def claim_further(self, kind: ClaimKind, claim_id: str | None = None) -> Grant:
+        """
+        Claim a further request of the key: SEND or STOPPED.
+
+        Raises `ClaimLostError` when another one has had the key meanwhile, so that it is to be claimed anew.
+        """
+        grant = await self.claim(kind, claim_id)
+        if grant.decision in {Decision.SEND, Decision.STOPPED}:
+            return grant
+        if grant.decision is Decision.ASK:
+            self._settle("unresolved", None, None)
+        elif grant.decision is Decision.INVALID:
+            self._settle("released", None, 0)
+        self._idempotency_key = ""  # what this row reports from now on is of no request
+        raise ClaimLostError("another worker had the key of this request meanwhile")
+
     async def admit_again(self) -> None:
-        """Wait until a refused request may be sent again. Raises `NotAdmittedError`."""
+        """Wait until a refused request may be sent again. Raises `NotAdmittedError` and `ClaimLostError`."""
         await self._admit("again", self._idempotency_key)
 
     async def admit_repair(self, _claim: Claim) -> int | None:
-        """Wait until the repair of an invalid text may be sent. Raises `BudgetReachedError` and `NotAdmittedError`."""
+        """
+        Wait until the repair of an invalid text may be sent.
+
+        Raises `BudgetReachedError`, `NotAdmittedError` and `ClaimLostError`.
+        """
         return await self._admit("repair", self._repair_id())
 
     def _repair_id(self) -> str:
@@ -80,7 +100,7 @@ class RowClaims:
         return state.typed.repair(state.wire.headers).headers["Idempotency-Key"]
 
     async def _admit(self, kind: ClaimKind, claim_id: str) -> int | None:
-        grant = await self.claim(kind, claim_id)
+        grant = await self.claim_further(kind, claim_id)
         if grant.decision is Decision.SEND:
             return grant.reserved
         if isinstance(self._session.stopped_by, BudgetReachedError):
@@ -109,8 +129,10 @@ class RowClaims:
     # --------------------------------------------------------------------------------------------------------- outcomes
 
     async def sent(self, _claim: Claim, _idempotency_key: str, _reserved: int | None) -> None:
-        """Check that the request may still be sent. Raises `ClaimLostError`."""
+        """Check that the request may still be sent. Raises `ClaimLostError`, and `NotAdmittedError` after a stop."""
         await self._session.check_lease(self._key)
+        if self._session.stopped_by is not None:
+            raise NotAdmittedError
 
     async def observe(self, signal: ServerSignal, started: float) -> None:
         """Report what the end of a request that started at *started* shows of the server."""

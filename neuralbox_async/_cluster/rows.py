@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from neuralbox_async._batch import earlier_results
 from neuralbox_async._batch.changed_requests import changed_error
@@ -14,6 +17,7 @@ from neuralbox_async._batch.inputs import content_key, key_of, plain
 from neuralbox_async._batch.key_status import KeyStatus, Unresolved
 from neuralbox_async._batch.notifier import Notifier
 from neuralbox_async._batch.request_state import RequestState
+from neuralbox_async._batch.request_status import RequestStatus
 from neuralbox_async._batch.results import BatchResult, last_error
 from neuralbox_async._call.executor import Call
 from neuralbox_async._clock import time_after
@@ -115,18 +119,26 @@ class RowRunner:
             item = self._settings.row_format.item(row)
             request = self._settings.defaults.request(item)
             self._encode(request, self._options.headers)
+            key, request_hash = self._identity(request)
         except Exception as error:  # noqa: BLE001 - of methods of the user's own values, or of the user's functions
             given = key_of(item)
             return failure_of(row, f"#{index}" if given is None else key_text(given), _refused(item, error))
-        key, request_hash = self._identity(request)
         claims = RowClaims(self._session, key, plain(request.model), request_hash)
         try:
             if self._settings.needs_prices:
                 await self._quote_prices(plain(request.model))
-            while (result := await self._claim_and_run(index, request, claims, key)) is None:
-                pass
+            result: BatchResult | None = None
+            while result is None:
+                with contextlib.suppress(ClaimLostError):  # then it is claimed anew
+                    result = await self._claim_and_run(index, request, claims, key)
         except NeuralBoxError as error:  # nothing more can be claimed
             return failure_of(row, key, error)
+        except Exception as error:  # noqa: BLE001 - of the user's functions: not that of all rows of the task
+            # Not its text, which may have a key that the program uses.
+            failure = failure_of(row, key, NeuralBoxError(f"a function of the program raised {type(error).__name__}"))
+            if claims.state is None or claims.state.status is not RequestStatus.UNRESOLVED:
+                return failure
+            return attrs.evolve(failure, billed="unknown", tokens_used=None)
         finally:
             claims.release()
         return result_of(row, result, keeps_outcome=self._settings.keeps_outcomes)
@@ -140,10 +152,8 @@ class RowRunner:
         request_hash = content_key(body)
         return (request_hash, None) if request.key is None else (key_text(request.key), request_hash)
 
-    async def _claim_and_run(
-        self, index: int, request: GenerateRequest, claims: RowClaims, key: str
-    ) -> BatchResult | None:
-        """Return the result of *request*; None if its claim was lost, so that it is to be claimed anew."""
+    async def _claim_and_run(self, index: int, request: GenerateRequest, claims: RowClaims, key: str) -> BatchResult:
+        """Return the result of *request*. Raises `ClaimLostError` when it is to be claimed anew."""
         grant = await claims.claim()
         if grant.decision is Decision.STOPPED:
             raise self._not_sent()
@@ -159,7 +169,7 @@ class RowRunner:
             if (result := await earlier_results.invalid_result(state, claims)) is not None:
                 return result
             if grant.decision is Decision.INVALID:
-                grant = await claims.claim("repair")
+                grant = await claims.claim_further("repair")
                 if grant.decision is not Decision.SEND:
                     raise self._not_sent()
                 state.reserved = grant.reserved
@@ -178,22 +188,25 @@ class RowRunner:
     def _headers(self, grant: Grant) -> dict[str, str]:
         return {**self._options.headers, "Idempotency-Key": grant.idempotency_key or grant.id}
 
-    async def _run(self, state: RequestState, claims: RowClaims) -> BatchResult | None:
+    async def _run(self, state: RequestState, claims: RowClaims) -> BatchResult:
         async with self._places:
-            await self._wait_for_limit()
+            await self._wait_for_limit(state)
             try:
                 result = await state.run(self._executor, self._options, claims)
             except NotAdmittedError:
                 raise self._not_sent() from None
-        if isinstance(result.error, ClaimLostError):
-            return None
         if result.error is not None:
-            self._stop_after(last_error(result.error))
+            error = last_error(result.error)
+            if isinstance(error, ClaimLostError):
+                raise error
+            self._stop_after(error)
         return result
 
-    async def _wait_for_limit(self) -> None:
-        """Wait while a limit that another request has reached lets nothing be sent."""
+    async def _wait_for_limit(self, state: RequestState) -> None:
+        """Wait while a limit that another request has reached lets nothing be sent, unless *state* will not be."""
         while (delay := self._executor.account.rate_limits.closed_until - time.monotonic()) > 0:
+            if self._session.stopped_by is not None and not state.claim.is_pending:
+                return
             await anyio.sleep(min(delay, 1.0))
 
     def _stop_after(self, error: NeuralBoxError) -> None:

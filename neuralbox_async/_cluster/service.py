@@ -18,7 +18,7 @@ from neuralbox_async._batch.budget import Budget
 from neuralbox_async._batch.errors import BatchStateError, JournalError, OutcomeUnknownError
 from neuralbox_async._batch.pacer import Pacer
 from neuralbox_async._call.rate_limits import RateLimits
-from neuralbox_async._cluster.claims import Claims, Session
+from neuralbox_async._cluster.claims import Claims, Session, add_unresolved
 from neuralbox_async._cluster.live_journal import LiveJournal
 from neuralbox_async._cluster.messages import Decision, Reply
 from neuralbox_async._errors import RateLimitError
@@ -44,7 +44,8 @@ class ServiceOptions:
     The options of a coordinator, validated by the driver.
 
     *lease*: seconds after which a worker that does not report is lost; *driver_lease*: the same for the driver.
-    *restarted*: whether it replaces a coordinator that was lost, whose workers may live.
+    *restarted*: whether it replaces a coordinator that was lost, whose workers may live. Then the journal is there,
+    with at least *journal_size* bytes, as in the last report of that one.
     """
 
     journal: str
@@ -55,6 +56,7 @@ class ServiceOptions:
     lease: float = 30.0
     driver_lease: float = 30.0
     restarted: bool = False
+    journal_size: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -70,7 +72,7 @@ class ClusterReport:
     * *tokens_used*: NeuralBox tokens billed, by all runs of the journal; *tokens_used_before*: of these, by earlier
       ones. *tokens_possibly_billed*: the price, as far as it is known, of the unresolved ones.
     * *stopped_by*: the error after which nothing more is sent, or None.
-    * *calls*: exchanges with workers.
+    * *calls*: exchanges with workers. *journal_size*: bytes.
     """
 
     completed: int
@@ -86,6 +88,7 @@ class ClusterReport:
     tokens_possibly_billed: int
     stopped_by: NeuralBoxError | None
     calls: int
+    journal_size: int = 0
 
 
 @attrs.define(eq=False)
@@ -109,7 +112,7 @@ class CoordinatorService:
     def __init__(self, options: ServiceOptions) -> None:
         self._options = options
         self._lock = threading.Lock()
-        self._journal = LiveJournal(options.journal)
+        self._journal = LiveJournal(options.journal, max(1, options.journal_size) if options.restarted else 0)
         try:
             for _ in self._journal.open():
                 pass
@@ -118,7 +121,7 @@ class CoordinatorService:
             self._journal.close()
             raise
         self._spent_before = self._journal.spent
-        self._budget = _budget(self._journal, options.budget)
+        self._budget = _budget(self._journal, options)
         self._limits = RateLimits()
         self._pacer = Pacer(self._limits, max_in_flight=_MAX_IN_FLIGHT, rate=options.max_rate)
         self._claims = Claims(
@@ -234,6 +237,7 @@ class CoordinatorService:
                 tokens_possibly_billed=self._budget.possibly_billed,
                 stopped_by=self._claims.stopped_by,
                 calls=self._calls,
+                journal_size=self._journal.size,
             )
 
     @property
@@ -247,16 +251,17 @@ class CoordinatorService:
         with self._lock:
             self._claims.stop(BatchStateError("the batch was closed before this request was sent"))
 
-    def finish(self) -> bool:
+    def finish(self, *, early: bool = False) -> bool:
         """
-        End: all tasks have returned, or are lost. Idempotent.
+        End: all tasks have returned, or are lost; *early*: or were cancelled, so that outcomes may be on their way.
 
-        Returns whether the journal is closed; while a worker still holds claims, it is not yet.
+        Idempotent. Returns whether the journal is closed; while a worker still holds claims, or may hold some of a lost
+        coordinator, it is not yet.
         """
         self.stop()
         self._finished.set()
         with self._lock:
-            self._claims.waits_for_absent = False
+            self._claims.waits_for_absent = self._claims.waits_for_absent and early
             self._close_if_idle()
             return self._closed
 
@@ -322,11 +327,11 @@ def _check_unknown(journal: LiveJournal, options: ServiceOptions) -> None:
         raise OutcomeUnknownError(message, keys=keys)
 
 
-def _budget(journal: LiveJournal, limit: int | None) -> Budget:
+def _budget(journal: LiveJournal, options: ServiceOptions) -> Budget:
     """Return the budget, less the spending of earlier runs and the requests that they may have been billed for."""
-    budget = Budget(limit, None, journal.spent)
+    budget = Budget(options.budget, None, journal.spent)
     for model, price in journal.prices.items():
         budget.quote(model, price)
     for unresolved in journal.unresolved:
-        budget.add_unresolved(unresolved.model, unresolved.reserved)
+        add_unresolved(budget, unresolved, takes_rest=options.restarted)
     return budget

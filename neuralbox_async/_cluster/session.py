@@ -95,7 +95,8 @@ class WorkerSession:
         self._revoked: set[str] = set()
         self._settled: list[Settled] = []
         self._ended: list[_Ended] = []
-        self._prices: dict[str, int] = {}
+        self._prices: dict[str, int] = {}  # to be reported
+        self._known_prices: dict[str, int] = {}
         self._fatal: NeuralBoxError | None = None
         self._number = 0
         self._unconfirmed = 0  # outcomes in the exchange that runs
@@ -189,7 +190,7 @@ class WorkerSession:
 
     def quote(self, model: str, price: int) -> None:
         """Report the price of *model*."""
-        self._prices[model] = price
+        self._prices[model] = self._known_prices[model] = price
 
     def fail(self, error: NeuralBoxError) -> None:
         """Report an *error* after which no request can succeed."""
@@ -303,7 +304,7 @@ class WorkerSession:
                 return reply, sent_at
             if reply.stopped_by is not None:  # it has closed its journal
                 raise reply.stopped_by
-            message = attrs.evolve(message, holding=tuple(self._held.values()))
+            message = attrs.evolve(message, holding=tuple(self._held.values()), prices=self._known_prices.copy())
 
     def _send(self, message: Exchange) -> Reply:
         if self._link is None:

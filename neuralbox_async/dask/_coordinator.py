@@ -49,7 +49,8 @@ class CoordinatorActor:
         self.address = ""  # of its worker
         self._future: Any = None
         self._actor: Any = None
-        self._count = 0
+        self._count = self._journal_size = 0
+        self._is_stopped = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="neuralbox-dask", daemon=True)
 
@@ -61,7 +62,7 @@ class CoordinatorActor:
 
     def _start(self, *, restarted: bool) -> None:
         self._count += 1
-        options = attrs.evolve(self._plan.service, restarted=restarted)
+        options = attrs.evolve(self._plan.service, restarted=restarted, journal_size=self._journal_size)
         future = self._client.submit(
             GuardedService,
             options,
@@ -89,7 +90,8 @@ class CoordinatorActor:
         return f"neuralbox-coordinator-{self._plan.run}"
 
     def stop_sending(self) -> None:
-        """Let nothing more be sent, without waiting for the coordinator."""
+        """Let nothing more be sent, without waiting for the coordinator; nor by one that replaces it."""
+        self._is_stopped = True
         self._actor.stop()
 
     def stop(self, *, early: bool) -> None:
@@ -101,7 +103,7 @@ class CoordinatorActor:
         try:
             if not early:
                 self._on_report(self._report())
-            while not self._actor.finish().result(timeout=_CALL_TIMEOUT):
+            while not self._actor.finish(early=early).result(timeout=_CALL_TIMEOUT):
                 if time.monotonic() > deadline:
                     logger.warning(
                         "requests are still in flight on the cluster; its workers will record their outcomes"
@@ -133,6 +135,7 @@ class CoordinatorActor:
 
     def _report(self) -> ClusterReport:
         report: ClusterReport = self._actor.report().result(timeout=_CALL_TIMEOUT)
+        self._journal_size = max(self._journal_size, report.journal_size)
         return report
 
     def _has_come_back(self) -> bool:
@@ -161,6 +164,8 @@ class CoordinatorActor:
                     self._on_lost(error)
                     return False
             else:
+                if self._is_stopped:
+                    self._actor.stop()
                 return True
             self._ended.wait(_REPORT_INTERVAL)
         return False

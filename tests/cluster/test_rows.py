@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -11,8 +12,10 @@ from cluster_processes import settings_of
 from journals import entries
 
 from neuralbox_async import RequestChangedError
+from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._batch.inputs import RequestDefaults
-from neuralbox_async._cluster import process_worker
+from neuralbox_async._batch.typed_items import TypedItem
+from neuralbox_async._cluster import process_worker, session
 from neuralbox_async._cluster.process_worker import run_rows
 from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
 from neuralbox_async._cluster.settings import RowFormat
@@ -227,3 +230,92 @@ def test_default_models(run, neuralbox_server):
     assert {"gpt-4o", "gpt-5"} == {
         one.json["model"] for one in neuralbox_server.requests if one.json and "messages" in one.json
     }
+
+
+class Vault:
+    """Returns the key, except at one call; its error has a secret in its text."""
+
+    def __init__(self, key, fails_at):
+        self.key, self.fails_at, self.calls = key, fails_at, 0
+
+    def __call__(self):
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise TimeoutError("the vault does not answer for nb_live_SECRET")
+        return self.key
+
+
+def test_errors_of_the_key_function(run):
+    """An error of the user's function is the error of one row; the answers of the others are kept."""
+    with NeuralBoxServer(latency=0.1) as server:
+        results, report = run(server, rows_of(40), needs_prices=False, width=16, api_key=Vault(server.api_key, 28))
+
+        assert {None: 39, "NeuralBoxError": 1} == Counter(result.error_type for result in results)
+        (failed,) = (result for result in results if result.error_type)
+        assert ("a function of the program raised TimeoutError", "no") == (failed.message, failed.billed)
+        assert (39, 39, 0) == (len(server.billed), report.completed, report.unresolved)
+        assert report.stopped_by is None
+
+
+def test_stop_while_a_limit_is_waited_for(journal, monkeypatch):
+    """Nothing that was granted, and waits for a limit, is sent after a stop."""
+    with NeuralBoxServer(latency=0.05) as server:
+        monkeypatch.setenv("NEURALBOX_API_KEY", server.api_key)
+        monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
+        server.fail(status=429, times=1, retry_after=600.0)
+        service = CoordinatorService(ServiceOptions(journal=str(journal), lease=3.0))
+        results = []
+        settings = settings_of("stopped", needs_prices=False)
+        thread = threading.Thread(target=lambda: results.extend(run_rows(settings, lambda: service, rows_of(60))))
+        thread.start()
+        deadline = time.monotonic() + 60
+        while not service.report().refused:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        service.stop()
+        thread.join(60)
+
+        assert not thread.is_alive()
+        billed = len(server.billed)
+        assert {None: billed, "BatchStateError": 60 - billed} == Counter(result.error_type for result in results)
+        assert {"no"} == {result.billed for result in results if result.error_type}
+        report = service.report()
+        assert (0, 0, billed) == (report.unresolved, report.in_flight, report.completed)
+        assert service.finish()
+
+
+def test_stop_before_a_repair(journal, monkeypatch):
+    """A row whose repair is withdrawn has its text, which is paid for."""
+    real = session.WorkerSession.check_lease
+
+    async def check_lease(self, key):
+        if service.report().tokens_used:
+            self.stopped_by = BatchStateError("the batch was closed before this request was sent")
+        await real(self, key)
+
+    monkeypatch.setattr(session.WorkerSession, "check_lease", check_lease)
+    with NeuralBoxServer() as server:
+        monkeypatch.setenv("NEURALBOX_API_KEY", server.api_key)
+        monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
+        server.reply_with("no number", "5")
+        service = CoordinatorService(ServiceOptions(journal=str(journal), lease=60.0))
+        (result,) = run_rows(settings_of("unrepaired", output_type=int), lambda: service, rows_of(1))
+
+        assert ("ParsingError", "no number") == (result.error_type, result.content)
+        assert [result.tokens_used] == [one.tokens_used for one in server.billed]
+        assert ["no"] == [entry.billed for entry in entries(journal, "failed")]
+        assert (0, 0) == (service.report().unresolved, service.report().in_flight)
+        assert service.finish()
+
+
+def test_errors_of_an_output_type(run, neuralbox_server, monkeypatch):
+    """An error of a validator that is none of its text comes after the bill: the row says that it is unknown."""
+
+    def parse(*_):
+        raise ZeroDivisionError("of a validator")
+
+    monkeypatch.setattr(TypedItem, "parse", parse)
+    (result,), report = run(neuralbox_server, rows_of(1), output_type=int)
+
+    assert ("a function of the program raised ZeroDivisionError", "unknown") == (result.message, result.billed)
+    assert (None, ("k0",)) == (result.tokens_used, report.unresolved_keys)

@@ -3,98 +3,29 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 import time
 
 import pytest
+from coordinators import BODY, GENERATION, LINE, Worker, forget, lose
 from journals import entries
 
-from neuralbox_async import BudgetReachedError, Generation, JournalLockedError, OutcomeUnknownError
+from neuralbox_async import BudgetReachedError, JournalLockedError, OutcomeUnknownError
 from neuralbox_async._batch import journal_lines
-from neuralbox_async._batch.coordinator import ServerSignal
-from neuralbox_async._cluster.messages import Decision, Exchange, Held, LimitReport, Observed, Settled, Wanted
-from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
-
-BODY = b'{"id":"gen_1","content":"Hi","tokens_used":3}'
-GENERATION = Generation(id="gen_1", content="Hi", tokens_used=3)
-LINE = {"attempts": 1, "elapsed": 0.1, "tokens_used": 3}
+from neuralbox_async._cluster.messages import Decision, Exchange, Held, LimitReport, Settled, Wanted
 
 
-class Worker:
-    """A worker's session, whose exchanges are pickled as an engine does."""
-
-    def __init__(self, service, name="one"):
-        self.service, self.name, self.numbers = service, name, itertools.count(1)
-
-    def exchange(self, **parts):
-        message = Exchange(session=self.name, number=next(self.numbers), **parts)
-        return self.send(message)
-
-    def send(self, message):
-        return pickle.loads(pickle.dumps(self.service.exchange(pickle.loads(pickle.dumps(message)))))
-
-    def claim(self, *keys, model="m", request_hash=None, kind="new"):
-        """Claim *keys*, each with an id of its own, and return the decisions that are there."""
-        wanted = [
-            Wanted(id=f"{self.name}-{key}", key=key, model=model, request_hash=request_hash, kind=kind) for key in keys
-        ]
-        reply = self.exchange(wanted=tuple(wanted), prices={"m": 3})
-        return [grant.decision for grant in reply.grants]
-
-    def settle(self, key, outcome="completed", *, tokens_used=3, line=True, idempotency_key=None):
-        if outcome in {"completed", "invalid"}:
-            text = journal_lines.done(key, GENERATION, BODY, **LINE, is_valid=outcome == "completed")
-        else:
-            text = b'{"event":"failed","key":"%s","billed":"no"}\n' % key.encode()
-        one = Settled(
-            key=key,
-            model="m",
-            idempotency_key=idempotency_key or f"{self.name}-{key}",
-            outcome=outcome,
-            line=text if line else None,
-            tokens_used=tokens_used,
-        )
-        return self.exchange(settled=(one,), observed=(Observed(ServerSignal.ADMITTED, 0.1),))
-
-
-@pytest.fixture
-def journal(tmp_path):
-    return tmp_path / "run.jsonl"
-
-
-@pytest.fixture
-def make(journal):
-    """Make a coordinator of the journal; all are closed at the end."""
-    services = []
-
-    def make(**options):
-        services.append(CoordinatorService(ServiceOptions(**{"journal": str(journal), **options})))
-        return services[-1]
-
-    yield make
-    for service in services:
-        lose(service)
-
-
-def lose(service):
-    """End *service* as a process that is killed ends: its journal is released, and nothing is written."""
-    with service._lock:
-        service._closed = True
-        service._journal.close()
-
-
-def test_a_claim_is_in_the_journal_before_its_answer(make, journal):
+def test_a_claim_is_in_the_journal_before_its_answer(make_service, journal):
     """The start of a request is written, with its reservation, before the worker may send it."""
-    worker = Worker(make(budget=100))
+    worker = Worker(make_service(budget=100))
 
     assert [Decision.SEND] == worker.claim("a")
     (start,) = entries(journal, "start")
     assert ("a", "one-a", "m", 3) == (start.key, start.idempotency_key, start.model, start.reserved)
 
 
-def test_a_key_is_sent_once(make):
+def test_a_key_is_sent_once(make_service):
     """While a worker holds a key nobody else gets it, and after its outcome all get its generation."""
-    service = make()
+    service = make_service()
     one, two = Worker(service), Worker(service, "two")
     assert [Decision.SEND] == one.claim("a")
     assert [] == two.claim("a")
@@ -106,9 +37,9 @@ def test_a_key_is_sent_once(make):
     assert [Decision.DONE] == one.claim("a")
 
 
-def test_busy_keys(make):
+def test_busy_keys(make_service):
     """The worker learns which claims wait for another one, so that they do not keep others from being made."""
-    service = make()
+    service = make_service()
     Worker(service).claim("a")
 
     reply = Worker(service, "two").exchange(
@@ -120,9 +51,9 @@ def test_busy_keys(make):
 
 
 @pytest.mark.parametrize("on_unknown, decision", [("skip", Decision.UNRESOLVED), ("retry", Decision.SEND)])
-def test_lost_workers(make, on_unknown, decision):
+def test_lost_workers(make_service, on_unknown, decision):
     """What a lost worker had claimed is unresolved when its lease has ended, and sent again only if that is chosen."""
-    service = make(on_unknown=on_unknown, budget=100)
+    service = make_service(on_unknown=on_unknown, budget=100)
     Worker(service).claim("a", "b")
     two = Worker(service, "two")
     assert [] == two.claim("a")
@@ -139,9 +70,9 @@ def test_lost_workers(make, on_unknown, decision):
     assert 3 <= service.report().tokens_possibly_billed <= 6
 
 
-def test_late_outcomes(make, journal):
+def test_late_outcomes(make_service, journal):
     """The outcome of a worker that was taken for lost is recorded: it is paid for."""
-    service = make(budget=100)
+    service = make_service(budget=100)
     worker = Worker(service)
     worker.claim("a")
     with service._lock:
@@ -163,9 +94,9 @@ def test_late_outcomes(make, journal):
     assert ["a"] == [entry.key for entry in entries(journal, "done")]
 
 
-def test_repeated_exchanges(make):
+def test_repeated_exchanges(make_service):
     """An exchange whose reply was lost is repeated, and changes nothing: nobody gets a second permit or bill."""
-    service = make(budget=100)
+    service = make_service(budget=100)
     worker = Worker(service)
     message = Exchange(session="one", number=1, wanted=(Wanted(id="one-a", key="a", model="m"),), prices={"m": 3})
 
@@ -173,15 +104,15 @@ def test_repeated_exchanges(make):
     assert 1 == service._pacer.in_flight
 
 
-def test_restarts(make, journal):
+def test_restarts(make_service, journal):
     """A new coordinator knows from the journal what is done; a worker's claims stay its own."""
-    first = make(budget=100)
+    first = make_service(budget=100)
     worker = Worker(first)
     worker.claim("a", "b", "c")
     worker.settle("a")
     lose(first)
 
-    second = make(budget=100, restarted=True)
+    second = make_service(budget=100, restarted=True)
     stranger = Worker(second, "stranger")
     assert [Decision.DONE] == stranger.claim("a", "b")
 
@@ -203,9 +134,9 @@ def test_restarts(make, journal):
     assert ["a", "b", "c"] == [entry.key for entry in entries(journal, "start")]
 
 
-def test_claims_that_are_not_a_worker_s_own_any_more(make):
+def test_claims_that_are_not_a_worker_s_own_any_more(make_service):
     """A worker that comes back after its lease learns which keys others have."""
-    service = make(on_unknown="retry")
+    service = make_service(on_unknown="retry")
     one, two = Worker(service), Worker(service, "two")
     one.claim("a", "b")
     with service._lock:
@@ -218,9 +149,9 @@ def test_claims_that_are_not_a_worker_s_own_any_more(make):
     assert ("a",) == reply.revoked
 
 
-def test_the_budget_is_never_passed(make):
+def test_the_budget_is_never_passed(make_service):
     """Reservations of all workers count; at the end the reason is in the reply and in the report."""
-    service = make(budget=7)
+    service = make_service(budget=7)
     one, two = Worker(service), Worker(service, "two")
     assert [Decision.SEND] == one.claim("a")
     assert [Decision.SEND] == two.claim("b")
@@ -234,9 +165,9 @@ def test_the_budget_is_never_passed(make):
     assert [Decision.DONE] == two.claim("a")
 
 
-def test_limits_of_all_workers(make):
+def test_limits_of_all_workers(make_service):
     """What one worker learns of a limit holds for all."""
-    service = make()
+    service = make_service()
     one, two = Worker(service), Worker(service, "two")
     one.claim("a")
     one.exchange(limits=(LimitReport(refused=True, retry_after=60.0, limit_hour=100),))
@@ -247,9 +178,9 @@ def test_limits_of_all_workers(make):
     assert reply.closed_for > 30
 
 
-def test_refused_requests_keep_their_reservation(make):
+def test_refused_requests_keep_their_reservation(make_service):
     """After a 429 a request waits with its reservation, and starts before new ones."""
-    service = make(budget=3)
+    service = make_service(budget=3)
     worker = Worker(service)
     worker.claim("a")
     worker.settle("a", "refused", tokens_used=0)
@@ -259,9 +190,9 @@ def test_refused_requests_keep_their_reservation(make):
     assert 3 == service.report().tokens_used
 
 
-def test_invalid_generations(make):
+def test_invalid_generations(make_service):
     """A repair is a request of its own; the invalid text is for the next run as well."""
-    service = make(budget=100)
+    service = make_service(budget=100)
     worker = Worker(service)
     worker.claim("a")
     worker.settle("a", "invalid")
@@ -276,37 +207,39 @@ def test_invalid_generations(make):
 @pytest.mark.parametrize(
     "on_changed, decision", [("raise", Decision.CHANGED), ("skip", Decision.DONE), ("retry", Decision.SEND)]
 )
-def test_changed_requests(make, on_changed, decision):
-    """Another request with a known key is treated as chosen."""
-    worker = Worker(make(on_changed=on_changed))
+def test_changed_requests(make_service, on_changed, decision):
+    """Another request with a key that an earlier run had is treated as chosen."""
+    first = make_service()
+    worker = Worker(first)
     worker.claim("a", request_hash="a" * 32)
     worker.settle("a")
+    lose(first)
 
-    assert [decision] == worker.claim("a", request_hash="b" * 32)
+    assert [decision] == Worker(make_service(on_changed=on_changed), "two").claim("a", request_hash="b" * 32)
 
 
-def test_the_second_driver_is_refused(make):
+def test_the_second_driver_is_refused(make_service):
     """One journal has one coordinator."""
-    make()
+    make_service()
 
     with pytest.raises(JournalLockedError):
-        make()
+        make_service()
 
 
-def test_unknown_outcomes_may_be_an_error(make):
+def test_unknown_outcomes_may_be_an_error(make_service):
     """With ``on_unknown="raise"`` a coordinator is not started over requests without an outcome."""
-    first = make()
+    first = make_service()
     Worker(first).claim("a")
     lose(first)
 
     with pytest.raises(OutcomeUnknownError) as caught:
-        make(on_unknown="raise")
+        make_service(on_unknown="raise")
     assert ("a",) == caught.value.keys
 
 
-def test_lost_drivers(make):
+def test_lost_drivers(make_service):
     """Without its driver a coordinator stops, waits for what is in flight, and releases the journal."""
-    service = make()
+    service = make_service()
     service._driver_expires = 0.0
     worker = Worker(service)
     worker.claim("a")
@@ -324,9 +257,9 @@ def test_lost_drivers(make):
     assert not worker.exchange().known
 
 
-def test_the_end(make):
+def test_the_end(make_service):
     """A coordinator ends when no worker holds a claim, and then refuses workers."""
-    service = make()
+    service = make_service()
     worker = Worker(service)
     worker.claim("a")
     assert not service.finish()
@@ -334,3 +267,47 @@ def test_the_end(make):
 
     assert service.finish()
     assert worker.exchange().stopped_by is not None
+
+
+def test_late_outcomes_of_requests_that_another_one_asks_for(make_service):
+    """A pending request whose outcome two workers report is settled once in the budget."""
+    service = make_service(budget=10)
+    one, two = Worker(service), Worker(service, "two")
+    assert [Decision.SEND] == one.claim("a", price=5)
+    one.settle("a", "accepted")
+    forget(service, "one")
+    assert [Decision.ASK] == two.claim("a")
+    one.settle(
+        "a",
+        tokens_used=1,
+        holding=(Held(key="a", model="m", idempotency_key="one-a", reserved=None, counted=True),),
+    )
+    two.settle("a", tokens_used=1, idempotency_key="one-a")
+
+    assert (1, 0) == (service.report().tokens_used, service.report().tokens_possibly_billed)
+    assert 9 == service._budget.left
+    assert not service._budget.holding
+
+
+def test_changed_requests_of_one_run(make_service):
+    """With ``on_changed="retry"``, rows of one run that share a key share a generation, also when they are rerun."""
+    worker = Worker(make_service(on_changed="retry"))
+    assert [Decision.SEND] == worker.claim("a", request_hash="a" * 32)
+    worker.settle("a")
+
+    assert [Decision.DONE] == worker.claim("a", request_hash="b" * 32)
+    assert [Decision.DONE] == worker.claim("a", request_hash="a" * 32)
+
+
+def test_changed_requests_of_an_earlier_run(make_service):
+    """They are sent again once, with ``on_changed="retry"``."""
+    first = make_service()
+    worker = Worker(first)
+    worker.claim("a", request_hash="a" * 32)
+    worker.settle("a")
+    lose(first)
+
+    worker = Worker(make_service(on_changed="retry"), "two")
+    assert [Decision.SEND] == worker.claim("a", request_hash="b" * 32)
+    worker.settle("a")
+    assert [Decision.DONE] == worker.claim("a", request_hash="a" * 32)

@@ -13,10 +13,10 @@ from ledger import bills
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._cluster import process_worker, session
 from neuralbox_async._cluster.learned_limits import LearnedLimits
-from neuralbox_async._cluster.messages import Decision, Exchange, Wanted
+from neuralbox_async._cluster.messages import Decision, Exchange, Settled, Wanted
 from neuralbox_async._cluster.process_worker import run_rows
 from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
-from neuralbox_async._cluster.session import WorkerSession
+from neuralbox_async._cluster.session import WorkerSession, unsent_line
 
 ROWS = [{"n": f"k{i}", "prompt": f"p{i}"} for i in range(60)]
 
@@ -140,3 +140,19 @@ async def test_cancelled_claims(coordinators, turns):
 async def _claim_after_the_end(one):
     one._failure = BatchStateError("ended")
     await one.claim(Wanted(id="z", key="b", model="m"))
+
+
+async def test_prices_after_a_restart(coordinators):
+    """A new coordinator learns the prices that a worker has reported to the lost one."""
+    one = WorkerSession("one", lambda: coordinators, LearnedLimits(), reconnect_timeout=60.0, width=4)
+    one.quote("m", 5)
+    pump = asyncio.create_task(one.run())
+    await one.claim(Wanted(id="x", key="a", model="another"))
+    coordinators.lost_services = {coordinators.calls + 1}
+    one.settle(Settled(key="a", model="another", idempotency_key="x", outcome="failed", line=unsent_line("a")))
+    await asyncio.wait_for(one.flush(), 60)
+    pump.cancel()
+    await asyncio.gather(pump, return_exceptions=True)
+    await one.leave()
+
+    assert 5 == coordinators.service._budget.price("m")

@@ -64,3 +64,28 @@ def test_losses_for_good(monkeypatch):
     watch.join(60)
 
     assert [JournalError] == [type(error) for error in losses]
+
+
+def test_stops_during_a_replacement(monkeypatch):
+    """What is to be stopped while there is no coordinator is stopped when the next one has started."""
+    calls = []
+
+    class Actor:
+        def __init__(self, name):
+            self.name = name
+
+        def stop(self):
+            calls.append(self.name)
+
+    actor = CoordinatorActor(None, None, None, lambda _: None, lambda _: None)
+    actor._actor = Actor("lost")
+
+    def start(*, restarted):
+        assert restarted
+        actor.stop_sending()
+        actor._actor = Actor("new")
+
+    monkeypatch.setattr(actor, "_start", start)
+
+    assert actor._restart()
+    assert ["lost", "new"] == calls
