@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from coordinators import lose
 
+from neuralbox_async._cluster import process_worker, session
 from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
 
 
@@ -25,3 +28,25 @@ def make_service(journal):
     yield make_service
     for service in services:
         lose(service)
+
+
+@pytest.fixture
+def quick_end(monkeypatch):
+    """End workers soon, and wait for that; reconnect soon."""
+    monkeypatch.setattr(process_worker, "_IDLE_TIMEOUT", 0.0)
+    monkeypatch.setattr(session, "_RECONNECT_INTERVAL", 0.01)
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("neuralbox-"):
+            thread.join(60)
+
+
+@pytest.fixture
+def environment_of(monkeypatch):
+    """Return a function that lets workers of this process use a server."""
+
+    def environment_of(server):
+        monkeypatch.setenv("NEURALBOX_API_KEY", server.api_key)
+        monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
+
+    return environment_of

@@ -9,10 +9,12 @@ from cluster_processes import settings_of
 from coordinators import Worker, forget
 from journals import entries
 
-from neuralbox_async._cluster import process_worker, session
+from neuralbox_async._cluster import session
 from neuralbox_async._cluster.messages import Decision, Exchange, Held, Wanted
 from neuralbox_async._cluster.process_worker import run_rows
 from neuralbox_async.testing import NeuralBoxServer
+
+pytestmark = pytest.mark.usefixtures("quick_end")
 
 
 def held(key, idempotency_key):
@@ -73,26 +75,6 @@ class CutLink:
         if self.cut.is_set() and not self.mended.is_set():
             raise ConnectionResetError
         return self.service.exchange(message)
-
-
-@pytest.fixture(autouse=True)
-def quick_end(monkeypatch):
-    """End workers soon, and wait for that; reconnect soon."""
-    monkeypatch.setattr(process_worker, "_IDLE_TIMEOUT", 0.0)
-    monkeypatch.setattr(session, "_RECONNECT_INTERVAL", 0.01)
-    yield
-    for thread in threading.enumerate():
-        if thread.name.startswith("neuralbox-worker"):
-            thread.join(60)
-
-
-@pytest.fixture
-def environment_of(monkeypatch):
-    def environment_of(server):
-        monkeypatch.setenv("NEURALBOX_API_KEY", server.api_key)
-        monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
-
-    return environment_of
 
 
 def test_rows_of_a_worker_that_comes_back(make_service, environment_of):

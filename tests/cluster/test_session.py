@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 
 import pytest
 from cluster_processes import settings_of
@@ -11,34 +10,15 @@ from journals import entries
 from ledger import bills
 
 from neuralbox_async._batch.errors import BatchStateError
-from neuralbox_async._cluster import process_worker, session
 from neuralbox_async._cluster.learned_limits import LearnedLimits
 from neuralbox_async._cluster.messages import Decision, Exchange, Settled, Wanted
 from neuralbox_async._cluster.process_worker import run_rows
 from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
 from neuralbox_async._cluster.session import WorkerSession, unsent_line
 
+pytestmark = pytest.mark.usefixtures("quick_end")
+
 ROWS = [{"n": f"k{i}", "prompt": f"p{i}"} for i in range(60)]
-
-
-@pytest.fixture(autouse=True)
-def quick_end(monkeypatch):
-    """End workers soon, and wait for that; reconnect soon."""
-    monkeypatch.setattr(process_worker, "_IDLE_TIMEOUT", 0.0)
-    monkeypatch.setattr(session, "_RECONNECT_INTERVAL", 0.01)
-    yield
-    for thread in threading.enumerate():
-        if thread.name.startswith("neuralbox-"):
-            thread.join(60)
-
-
-@pytest.fixture
-def environment_of(monkeypatch):
-    def environment_of(server):
-        monkeypatch.setenv("NEURALBOX_API_KEY", server.api_key)
-        monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
-
-    return environment_of
 
 
 class Coordinators:
