@@ -15,26 +15,13 @@ from neuralbox_async import RequestChangedError
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._batch.inputs import RequestDefaults
 from neuralbox_async._batch.typed_items import TypedItem
-from neuralbox_async._cluster import process_worker, session
+from neuralbox_async._cluster import session
 from neuralbox_async._cluster.process_worker import run_rows
 from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
 from neuralbox_async._cluster.settings import RowFormat
 from neuralbox_async.testing import NeuralBoxServer
 
-
-@pytest.fixture(autouse=True)
-def quick_end(monkeypatch):
-    """End workers soon, and wait for that: they have threads."""
-    monkeypatch.setattr(process_worker, "_IDLE_TIMEOUT", 0.0)
-    yield
-    for thread in threading.enumerate():
-        if thread.name.startswith("neuralbox-"):
-            thread.join(60)
-
-
-@pytest.fixture
-def journal(tmp_path):
-    return tmp_path / "run.jsonl"
+pytestmark = pytest.mark.usefixtures("quick_end")
 
 
 @pytest.fixture
