@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from neuralbox_async._parsed import InvalidOutputError, Problem
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 _SAMPLES: Final = (None, "x", 0, [0], {"x": 0})
 _MAX_PROBLEMS: Final = 20  # that are reported to the model
+_MAX_WORK: Final = 100_000  # keywords that are checked for one value: the event loop waits for it
+_PARTS: Final = 16  # of a value that are compared in the time of one keyword
 
 
 def output_type_of_schema(contents: object) -> OutputType[Any]:
@@ -56,8 +60,9 @@ def _validator(contents: dict[str, Any]) -> Validator:
     draft = specification_with(kind.META_SCHEMA.get("$id") or kind.META_SCHEMA["id"], default=DRAFT202012)
     resolver = registry.resolver_with_root(draft.create_resource(contents))
     _check_references(draft.create_resource(contents), resolver, draft, set())
-    validator = kind(contents, registry=registry, format_checker=kind.FORMAT_CHECKER)
+    validator = _bounded(kind, contents)(contents, registry=registry, format_checker=kind.FORMAT_CHECKER)
     for value in _SAMPLES:
+        _work.begin()
         try:
             next(validator.iter_errors(value), None)
         except Exception as error:  # noqa: BLE001 - such as of a reference that leads to itself
@@ -86,10 +91,125 @@ def _check_references(resource: Any, resolver: Any, draft: Any, seen: set[int]) 
 
 def _problems(validator: Validator, value: Any) -> Iterator[Problem]:
     try:
+        _work.begin()
         json.dumps(value, allow_nan=False)
         for number, error in enumerate(validator.iter_errors(value)):
             if number == _MAX_PROBLEMS:
                 return
             yield Problem(error.json_path, error.message)
+    except _TooMuchWorkError:
+        yield Problem("$", "it has too much to check")
     except Exception as error:  # noqa: BLE001 - of the schema, such as an endless reference: the text is paid for
         yield Problem("$", f"it cannot be checked: {type(error).__name__}: {error}")
+
+
+# ------------------------------------------------------------------------------------------------------------ the work
+
+
+class _TooMuchWorkError(Exception):
+    """The work for a value exceeds the bound."""
+
+
+class _Work(threading.local):
+    """
+    What is *left* of the work for one value, and whether arrays and objects in it fit a schema, by the ids of both.
+
+    Otherwise each level of a recursive `anyOf` would check all below it once for each of its schemas. Booleans as
+    schemas share their ids, and accept everything or nothing.
+    """
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self.left = _MAX_WORK
+        self.fits: dict[tuple[int, int], bool] = {}
+
+    def do(self, amount: int = 1) -> None:
+        self.left -= amount
+        if self.left < 0:
+            raise _TooMuchWorkError
+
+
+_work = _Work()
+_Keyword = Callable[["Validator", Any, Any, Any], "Iterator[Any] | None"]
+_Fits = Callable[[Any, Any, Any], bool]
+
+
+def _bounded(kind: Any, contents: dict[str, Any]) -> Any:
+    """Return the class *kind* of validators for the schema *contents*, but its work is bounded; it finds the same."""
+    from jsonschema import validators
+
+    text = json.dumps(contents)
+    # What a dynamic reference names depends on the way to it.
+    fits = _fits if '"$dynamicRef"' in text or '"$recursiveRef"' in text else _fits_once
+    others: dict[str, _Keyword] = {
+        "anyOf": functools.partial(_any_of, fits),
+        "oneOf": functools.partial(_one_of, fits),
+        "uniqueItems": _unique_items,
+    }
+    return validators.extend(
+        kind, {name: _counted(others.get(name, keyword)) for name, keyword in kind.VALIDATORS.items()}
+    )
+
+
+def _counted(function: _Keyword) -> _Keyword:
+    def keyword(validator: Validator, value: Any, instance: Any, schema: Any) -> Iterator[Any] | None:
+        _work.do()
+        return function(validator, value, instance, schema)
+
+    return keyword
+
+
+def _any_of(fits: _Fits, validator: Validator, schemas: Any, instance: Any, _schema: Any) -> Iterator[Any]:
+    # The library's own makes all errors of all schemas.
+    if not any(fits(validator, schema, instance) for schema in schemas):
+        yield _error(f"{instance!r} is not valid under any of the given schemas")
+
+
+def _one_of(fits: _Fits, validator: Validator, schemas: Any, instance: Any, _schema: Any) -> Iterator[Any]:
+    fitting = [schema for schema in schemas if fits(validator, schema, instance)]
+    if not fitting:
+        yield _error(f"{instance!r} is not valid under any of the given schemas")
+    elif len(fitting) > 1:
+        yield _error(f"{instance!r} is valid under each of {', '.join(map(repr, fitting))}")
+
+
+def _fits(validator: Any, schema: Any, instance: Any) -> bool:
+    return next(validator.descend(instance, schema), None) is None
+
+
+def _fits_once(validator: Any, schema: Any, instance: Any) -> bool:
+    if not isinstance(instance, list | dict):
+        return _fits(validator, schema, instance)
+    key = (id(schema), id(cast("object", instance)))
+    if key not in _work.fits:
+        _work.fits[key] = _fits(validator, schema, instance)
+    return _work.fits[key]
+
+
+def _unique_items(validator: Validator, wanted: Any, instance: Any, _schema: Any) -> Iterator[Any]:
+    # The library's own compares each item with each other one.
+    if wanted and validator.is_type(instance, "array") and len({*map(_hashable, instance)}) < len(instance):
+        yield _error(f"{instance!r} has non-unique elements")
+
+
+def _hashable(value: Any) -> Any:
+    """Return a value that is equal to those of the same JSON values, in which 1 is 1.0, but not true."""
+    if isinstance(value, bool):
+        return bool, value
+    if isinstance(value, list):
+        items = cast("list[Any]", value)
+        _work.do(1 + len(items) // _PARTS)
+        return list, tuple(map(_hashable, items))
+    if isinstance(value, dict):
+        members = cast("dict[str, Any]", value)
+        _work.do(1 + len(members) // _PARTS)
+        return dict, frozenset((name, _hashable(member)) for name, member in members.items())
+    return value
+
+
+def _error(message: str) -> Exception:
+    from jsonschema import ValidationError
+
+    return ValidationError(message)

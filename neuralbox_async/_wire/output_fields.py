@@ -54,6 +54,11 @@ def fields_of(tp: Any) -> tuple[Field, ...]:
     return fields
 
 
+def member_of(cls: Any, name: str) -> str:
+    """Return the member of JSON objects that is for the attribute *name* of a class, of which no type is needed."""
+    return next((field.member for field in _declared(cls) if field.name == name), name)
+
+
 # The parameters of the functions of cattrs that take the names of fields as further parameters.
 _RESERVED = frozenset({"attrs", "cl", "converter", "typevar_map"})
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -7,6 +7,7 @@ with a fraction, and 5.0 is also an integer.
 
 from __future__ import annotations
 
+import collections
 import enum
 import functools
 import itertools
@@ -165,7 +166,9 @@ def _class(tp: Any, converter: Converter) -> Hook:
     overrides = {field.name: library.gen.override(struct_hook=_field_hook(field, converter)) for field in fields_of(tp)}
     structure: Any
     if is_named_tuple(tp):
-        structure = library.cols.namedtuple_dict_structure_factory(tp, converter, detailed, True, **overrides)  # noqa: FBT003
+        cls = _resolved_named_tuple(tp) if get_args(tp) else tp
+        of_cls = library.cols.namedtuple_dict_structure_factory(cls, converter, detailed, True, **overrides)  # noqa: FBT003
+        structure = of_cls if cls is tp else lambda value, tp: tp(*of_cls(value, cls))
     elif is_typed_dict(tp):
         # cattrs does not see Required and NotRequired in annotations that are strings.
         types = {field.member: field.type if field.required else NotRequired[field.type] for field in fields_of(tp)}
@@ -192,6 +195,14 @@ def _class(tp: Any, converter: Converter) -> Hook:
         return structure(value, tp)
 
     return hook
+
+
+def _resolved_named_tuple(tp: Any) -> Any:
+    """Return the NamedTuple *tp* without its type arguments, for which cattrs has no support."""
+    fields, defaults = fields_of(tp), get_origin(tp)._field_defaults.values()
+    cls = cast("Any", collections).namedtuple("Resolved", [field.name for field in fields], defaults=defaults)
+    cls.__annotations__ = {field.name: field.type for field in fields}
+    return cls
 
 
 def _field_hook(field: Field, converter: Converter) -> Hook:
