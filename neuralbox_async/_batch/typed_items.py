@@ -86,8 +86,9 @@ class TypedItem:
 
     def parse(self, generation: Generation) -> Parsed | None:
         """Return the value in *generation*; None if it is one more that is invalid."""
+        max_tokens = parsing.token_limit(self.request.max_tokens, self.request.extra_body)
         try:
-            return Parsed(parsing.value_of(self.output_type, generation, self.request.max_tokens))
+            return Parsed(parsing.value_of(self.output_type, generation, max_tokens))
         except InvalidOutputError as error:
             self.invalid.append(generation)
             self._problems = error.problems

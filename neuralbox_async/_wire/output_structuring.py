@@ -71,6 +71,8 @@ class Structuring:
 
     def __call__(self, value: Any) -> Any:
         """Return the JSON *value* as one of the type. Raises `InvalidOutputError`."""
+        if pydantic_models.is_model(self._type):  # which finds all problems at once
+            return pydantic_models.structure(value, self._type)
         try:
             return self._fast(value, self._type)
         except Exception:  # noqa: BLE001, S110 - of cattrs, or of the user's own class
@@ -105,7 +107,9 @@ def _converter(*, detailed: bool) -> Converter:
         has_fields: _class,
         lambda tp: get_origin(tp) is Literal or is_enum(tp): lambda tp, _converter: _choice(tp),
         lambda tp: unannotated(tp)[1] != (): _annotated,
-        pydantic_models.is_model: lambda _tp, _converter: pydantic_models.structure,
+        pydantic_models.is_model: lambda _tp, converter: functools.partial(
+            pydantic_models.structure, detailed=converter.detailed_validation
+        ),
     }
     for predicate, factory in factories.items():
         made.register_structure_hook_factory(predicate, factory)
