@@ -47,7 +47,7 @@ from neuralbox_async._wire.output_kinds import (
 )
 from neuralbox_async._wire.output_problems import MAX_PROBLEMS, count_of, first_problems
 from neuralbox_async._wire.output_scalars import SCALAR_HOOKS, Hook, MismatchError, mismatch
-from neuralbox_async._wire.output_unions import union_hook
+from neuralbox_async._wire.output_unions import begin_explaining, union_hook
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -60,14 +60,18 @@ class Structuring:
         self._type = tp
 
     @functools.cached_property
+    def _converter(self) -> Converter:
+        """The converter that stops at the first problem."""
+        return _converter(None)
+
+    @functools.cached_property
     def _fast(self) -> Hook:
-        """The hook of the converter that stops at the first problem."""
-        return _converter(detailed=False).get_structure_hook(self._type)
+        return self._converter.get_structure_hook(self._type)
 
     @functools.cached_property
     def _detailed(self) -> Converter:
         """The converter that finds all problems, in twice the time."""
-        return _converter(detailed=True)
+        return _converter(self._converter)
 
     def __call__(self, value: Any) -> Any:
         """Return the JSON *value* as one of the type. Raises `InvalidOutputError`."""
@@ -77,6 +81,7 @@ class Structuring:
             return self._fast(value, self._type)
         except Exception:  # noqa: BLE001, S110 - of cattrs, or of the user's own class
             pass
+        begin_explaining()
         try:
             return self._detailed.structure(value, self._type)
         except Exception as error:  # noqa: BLE001 - the same
@@ -86,11 +91,11 @@ class Structuring:
 # ------------------------------------------------------------------------------------------------------------- hooks
 
 
-def _converter(*, detailed: bool) -> Converter:
-    """Return a converter of output types; a *detailed* one reports all problems with their paths."""
+def _converter(fast: Converter | None) -> Converter:
+    """Return a converter of output types; with the *fast* one, one that reports all problems with their paths."""
     from cattrs import Converter
 
-    made = Converter(detailed_validation=detailed)
+    made = Converter(detailed_validation=fast is not None)
     # cattrs finds the hooks of these by the base classes of a type, so before those of its subclasses, such as enums;
     # earlier releases have one for Enum itself.
     for cls in (str, int, float, enum.Enum):
@@ -103,7 +108,7 @@ def _converter(*, detailed: bool) -> Converter:
         lambda tp: (get_origin(tp) or tp) in OBJECTS: _mapping,
         lambda tp: (get_origin(tp) or tp) in ARRAYS: _array,
         lambda tp: (get_origin(tp) or tp) is tuple: _tuple,
-        is_union: union_hook,
+        is_union: lambda tp, converter: union_hook(tp, converter, fast),
         has_fields: _class,
         lambda tp: get_origin(tp) is Literal or is_enum(tp): lambda tp, _converter: _choice(tp),
         lambda tp: unannotated(tp)[1] != (): _annotated,

@@ -87,7 +87,7 @@ def test_paths(tp, value, paths):
 @pytest.mark.parametrize("tp", [Branch, list[Leaf], Branch | Leaf, Forest, Lists], ids=repr)
 @pytest.mark.parametrize("make", [lambda depth: nested(depth, color="red"), lambda depth: [nested(depth)] * 3])
 def test_deep_values_of_unions(tp, make):
-    """A value in which unions are nested a hundred levels deep, which pydantic would check 2**100 times, is a problem."""
+    """A value with a hundred levels of unions, which pydantic would check 2**100 times, is a problem."""
     values = [make(100), {"trees": make(100)}, {"children": [[make(100)]]}, json.loads("[" * 90 + "]" * 90)]
     for value in values:
         with pytest.raises(InvalidOutputError) as caught:
