@@ -58,6 +58,7 @@ class Structuring:
 
     def __init__(self, tp: Any) -> None:
         self._type = tp
+        self._is_model = pydantic_models.is_model(tp)
 
     @functools.cached_property
     def _converter(self) -> Converter:
@@ -75,12 +76,11 @@ class Structuring:
 
     def __call__(self, value: Any) -> Any:
         """Return the JSON *value* as one of the type. Raises `InvalidOutputError`."""
-        if pydantic_models.is_model(self._type):  # which finds all problems at once
-            return pydantic_models.structure(value, self._type)
-        try:
-            return self._fast(value, self._type)
-        except Exception:  # noqa: BLE001, S110 - of cattrs, or of the user's own class
-            pass
+        if not self._is_model:  # pydantic finds all problems at once
+            try:
+                return self._fast(value, self._type)
+            except Exception:  # noqa: BLE001, S110 - of cattrs, or of the user's own class
+                pass
         begin_explaining()
         try:
             return self._detailed.structure(value, self._type)
