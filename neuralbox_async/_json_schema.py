@@ -140,7 +140,7 @@ def _bounded(kind: Any, contents: dict[str, Any]) -> Any:
     """Return the class *kind* of validators for the schema *contents*, but its work is bounded; it finds the same."""
     from jsonschema import validators
 
-    text = json.dumps(contents)
+    text = json.dumps(contents, allow_nan=False)
     # What a dynamic reference names depends on the way to it.
     fits = _fits if '"$dynamicRef"' in text or '"$recursiveRef"' in text else _fits_once
     others: dict[str, _Keyword] = {
