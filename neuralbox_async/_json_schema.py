@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from neuralbox_async._parsed import InvalidOutputError, Problem
+from neuralbox_async._wire.json import is_array, is_object
 from neuralbox_async._wire.output_types import OutputType
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def _validator(contents: dict[str, Any]) -> Validator:
     draft = specification_with(kind.META_SCHEMA.get("$id") or kind.META_SCHEMA["id"], default=DRAFT202012)
     resolver = registry.resolver_with_root(draft.create_resource(contents))
     _check_references(draft.create_resource(contents), resolver, draft, set())
-    validator = _bounded(kind, contents)(contents, registry=registry, format_checker=kind.FORMAT_CHECKER)
+    bounded = _bounded(kind, contents)
+    validator: Validator = bounded(contents, registry=registry, format_checker=kind.FORMAT_CHECKER)
     for value in _SAMPLES:
         _work.begin()
         try:
@@ -148,9 +150,9 @@ def _bounded(kind: Any, contents: dict[str, Any]) -> Any:
         "oneOf": functools.partial(_one_of, fits),
         "uniqueItems": _unique_items,
     }
-    return validators.extend(
-        kind, {name: _counted(others.get(name, keyword)) for name, keyword in kind.VALIDATORS.items()}
-    )
+    functions: dict[str, _Keyword] = kind.VALIDATORS
+    counted = {name: _counted(others.get(name) or function) for name, function in functions.items()}
+    return cast("Any", validators).extend(kind, counted)
 
 
 def _counted(function: _Keyword) -> _Keyword:
@@ -198,14 +200,12 @@ def _hashable(value: Any) -> Any:
     """Return a value that is equal to those of the same JSON values, in which 1 is 1.0, but not true."""
     if isinstance(value, bool):
         return bool, value
-    if isinstance(value, list):
-        items = cast("list[Any]", value)
-        _work.do(1 + len(items) // _PARTS)
-        return list, tuple(map(_hashable, items))
-    if isinstance(value, dict):
-        members = cast("dict[str, Any]", value)
-        _work.do(1 + len(members) // _PARTS)
-        return dict, frozenset((name, _hashable(member)) for name, member in members.items())
+    if is_array(value):
+        _work.do(1 + len(value) // _PARTS)
+        return list, tuple(map(_hashable, value))
+    if is_object(value):
+        _work.do(1 + len(value) // _PARTS)
+        return dict, frozenset((name, _hashable(member)) for name, member in value.items())
     return value
 
 

@@ -176,8 +176,9 @@ def _class(tp: Any, converter: Converter) -> Hook:
     structure: Any
     if is_named_tuple(tp):
         cls = _resolved_named_tuple(tp) if get_args(tp) else tp
-        of_cls = library.cols.namedtuple_dict_structure_factory(cls, converter, detailed, True, **overrides)  # noqa: FBT003
-        structure = of_cls if cls is tp else lambda value, tp: tp(*of_cls(value, cls))
+        structure = library.cols.namedtuple_dict_structure_factory(cls, converter, detailed, True, **overrides)  # noqa: FBT003
+        if cls is not tp:
+            structure = functools.partial(_structure_generic, structure, cls)
     elif is_typed_dict(tp):
         # cattrs does not see Required and NotRequired in annotations that are strings.
         types = {field.member: field.type if field.required else NotRequired[field.type] for field in fields_of(tp)}
@@ -212,6 +213,10 @@ def _resolved_named_tuple(tp: Any) -> Any:
     cls = cast("Any", collections).namedtuple("Resolved", [field.name for field in fields], defaults=defaults)
     cls.__annotations__ = {field.name: field.type for field in fields}
     return cls
+
+
+def _structure_generic(structure: Hook, cls: Any, value: Any, tp: Any) -> Any:
+    return tp(*structure(value, cls))
 
 
 def _field_hook(field: Field, converter: Converter) -> Hook:

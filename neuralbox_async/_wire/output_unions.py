@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,15 +42,14 @@ def union_hook(tp: Any, converter: Converter, fast: Converter | None) -> Hook:
         if isinstance(value, float):
             fitting.sort(key=lambda member: unannotated(member)[0] is int)  # 5.0 is rather a float
         if len(fitting) > 1 and (json.is_array(value) or json.is_object(value)):
-            if fast is not None:
-                return _once((id(value), id(members)), lambda: _explained(fitting, value, converter, fast, tp))
-            return _once((id(value), id(members)), lambda: _first(fitting, value, converter))
+            structure = _first if fast is None else functools.partial(_explained, fast, tp)
+            return _once((id(value), id(members)), lambda: structure(fitting, value, converter))
         return _first(fitting, value, converter)
 
     return hook
 
 
-def _explained(types: list[Any], value: Any, converter: Converter, fast: Converter, tp: Any) -> Any:
+def _explained(fast: Converter, tp: Any, types: list[Any], value: Any, converter: Converter) -> Any:
     """Return the *value* as the union *tp*. Raises the error with the fewest problems, by the detailed *converter*."""
     # The detailed one is ten times slower where the first types do not fit: it is for what fits none.
     with suppress(Exception):

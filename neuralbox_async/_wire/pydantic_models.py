@@ -214,8 +214,9 @@ def _problem(error: Any, value: Any) -> Problem:
     """Return the problem of an *error* in *value*, in whose place pydantic also names the choices of unions."""
     path: list[str | int] = []
     for step in error["loc"]:
+        inner: Any = value
         if (is_object(value) and step in value) or (is_array(value) and isinstance(step, int) and step < len(value)):
-            value = value[step]
+            value = inner[step]
             path.append(step)
     if error["type"] == "missing":
         path.append(error["loc"][-1])
