@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from neuralbox_async._call import generating
+from neuralbox_async._call import generating, masking
 from neuralbox_async._clock import now
 from neuralbox_async._parsed import (
     InvalidOutputError,
@@ -29,6 +29,7 @@ from neuralbox_async._wire.output_types import output_type_of
 if TYPE_CHECKING:
     from neuralbox_async._call.executor import Call, Executor
     from neuralbox_async._errors import BillingStatus
+    from neuralbox_async._secret import Mask
     from neuralbox_async._wire.output_types import OutputType
 
 T = TypeVar("T")
@@ -72,14 +73,22 @@ def repair_messages(messages: Messages, text: str, problems: tuple[Problem, ...]
     return (*messages_from(messages), *response, turn)
 
 
-def value_of(output_type: OutputType[T], generation: Generation, max_tokens: int | None) -> T:
+def value_of(output_type: OutputType[T], generation: Generation, max_tokens: int | None, mask: Mask | None) -> T:
     """
-    Return the value in the text of *generation*, which was requested with *max_tokens*. Raises `InvalidOutputError`.
+    Return the value in the text of *generation*, which was requested with *max_tokens*.
 
-    A text that ends in a number at *max_tokens* has perhaps not all of its digits.
+    A text that ends in a number at *max_tokens* has perhaps not all of its digits. Raises `InvalidOutputError`, whose
+    problems have none of the secrets of *mask*.
     """
     cut = (generation.finish_reason is not None or max_tokens is not None) and _is_cut(generation, max_tokens)
-    return output_type.parse(generation.content, cut=cut)
+    try:
+        return output_type.parse(generation.content, cut=cut)
+    except InvalidOutputError:
+        masked = generation.content if mask is None else masking.mask_text(generation.content, mask)
+        if masked is generation.content:
+            raise
+    output_type.parse(masked, cut=cut)
+    raise InvalidOutputError((Problem("$", "it is invalid, and has a secret in it"),))
 
 
 def token_limit(max_tokens: int | None, extra_body: Mapping[str, Any] | None) -> int | None:
@@ -152,7 +161,7 @@ async def parse(
     generations: tuple[Generation, ...] = (await generating.generate(executor, call, wait=True),)
     while True:
         try:
-            value = value_of(output_type, generations[-1], max_tokens)
+            value = value_of(output_type, generations[-1], max_tokens, call.mask)
         except InvalidOutputError as error:
             problems = error.problems
         else:
@@ -168,6 +177,7 @@ async def parse(
             repair = call_with(messages, len(generations))
             repair.deadline = deadline
             generations = (*generations, await generating.generate(executor, repair, wait=True))
+            call = repair
         except Exception as error:  # not only our own: the user's key function may raise any
             ending, billed = f"and the repair failed: {error}", _billing_of(repair)
             raise parsing_error(generations, problems, now() - started, ending, cause=error, repair=billed) from error
