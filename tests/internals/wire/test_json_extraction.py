@@ -40,6 +40,10 @@ from neuralbox_async._wire.output_types import output_type_of
         ('First {"a": 0, ..., then {"a": 1}', {"a": 1}),
         ('First {"a": [0, x\n```json\n{"a": 1}\n```\n', {"a": 1}),
         ('A draft: {"a": "\n\nThe answer:\n{"a": 1}', {"a": 1}),
+        # An empty object is the answer if there is no other.
+        ('It is {"a": 1}, or {} if nothing is known.', {"a": 1}),
+        ('{"a": 1}\n```\n{}\n```', {}),
+        ("It is {}, I think.", {}),
     ],
 )
 def test_objects(text, value):
