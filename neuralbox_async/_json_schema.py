@@ -125,7 +125,7 @@ class _Work(threading.local):
 
     def begin(self) -> None:
         self.left = _MAX_WORK
-        self.fits: dict[tuple[int, int], bool] = {}
+        self.misfits: dict[tuple[int, int], tuple[bool, int, bool] | None] = {}
 
     def do(self, amount: int = 1) -> None:
         self.left -= amount
@@ -135,19 +135,19 @@ class _Work(threading.local):
 
 _work = _Work()
 _Keyword = Callable[["Validator", Any, Any, Any], "Iterator[Any] | None"]
-_Fits = Callable[[Any, Any, Any], bool]
+_Misfit = Callable[[Any, Any, Any], tuple[bool, int, bool] | None]
 
 
 def _bounded(kind: Any, contents: dict[str, Any]) -> Any:
-    """Return the class *kind* of validators for the schema *contents*, but its work is bounded; it finds the same."""
+    """Return the class *kind* of validators for the schema *contents*, but its work is bounded; it accepts the same."""
     from jsonschema import validators
 
     text = json.dumps(contents, allow_nan=False)
     # What a dynamic reference names depends on the way to it.
-    fits = _fits if '"$dynamicRef"' in text or '"$recursiveRef"' in text else _fits_once
+    misfit = _misfit if '"$dynamicRef"' in text or '"$recursiveRef"' in text else _misfit_once
     others: dict[str, _Keyword] = {
-        "anyOf": functools.partial(_any_of, fits),
-        "oneOf": functools.partial(_one_of, fits),
+        "anyOf": functools.partial(_any_of, misfit),
+        "oneOf": functools.partial(_one_of, misfit),
         "uniqueItems": _unique_items,
     }
     functions: dict[str, _Keyword] = kind.VALIDATORS
@@ -163,31 +163,59 @@ def _counted(function: _Keyword) -> _Keyword:
     return keyword
 
 
-def _any_of(fits: _Fits, validator: Validator, schemas: Any, instance: Any, _schema: Any) -> Iterator[Any]:
+def _any_of(misfit: _Misfit, validator: Validator, schemas: Any, instance: Any, _schema: Any) -> Iterator[Any]:
     # The library's own makes all errors of all schemas.
-    if not any(fits(validator, schema, instance) for schema in schemas):
-        yield _error(f"{instance!r} is not valid under any of the given schemas")
+    misfits: list[tuple[bool, int, bool]] = []
+    for schema in schemas:
+        if (found := misfit(validator, schema, instance)) is None:
+            return
+        misfits.append(found)
+    yield from _errors_of_nearest(misfits, validator, schemas, instance)
 
 
-def _one_of(fits: _Fits, validator: Validator, schemas: Any, instance: Any, _schema: Any) -> Iterator[Any]:
-    fitting = [schema for schema in schemas if fits(validator, schema, instance)]
+def _one_of(misfit: _Misfit, validator: Validator, schemas: Any, instance: Any, _schema: Any) -> Iterator[Any]:
+    found = [misfit(validator, schema, instance) for schema in schemas]
+    fitting = [schema for schema, each in zip(schemas, found, strict=True) if each is None]
     if not fitting:
-        yield _error(f"{instance!r} is not valid under any of the given schemas")
+        yield from _errors_of_nearest([each for each in found if each is not None], validator, schemas, instance)
     elif len(fitting) > 1:
         yield _error(f"{instance!r} is valid under each of {', '.join(map(repr, fitting))}")
 
 
-def _fits(validator: Any, schema: Any, instance: Any) -> bool:
-    return next(validator.descend(instance, schema), None) is None
+def _errors_of_nearest(
+    misfits: list[tuple[bool, int, bool]], validator: Any, schemas: Any, instance: Any
+) -> Iterator[Any]:
+    """Yield the errors of the schema that *instance* almost fits, or one of all."""
+    nearest = max(misfits, default=_OTHER_TYPE)
+    if nearest > _OTHER_TYPE:
+        yield from validator.descend(instance, schemas[misfits.index(nearest)])
+    else:
+        yield _error(f"{instance!r} is not valid under any of the given schemas")
 
 
-def _fits_once(validator: Any, schema: Any, instance: Any) -> bool:
+def _misfit(validator: Any, schema: Any, instance: Any) -> tuple[bool, int, bool] | None:
+    """
+    Return None if *instance* fits *schema*; otherwise what is higher for the schema that it almost fits.
+
+    By the first error: first, whether it is of no constant, such as a tag; then, how deep it is; then, whether it is of
+    no type.
+    """
+    error = next(validator.descend(instance, schema), None)
+    if error is None:
+        return None
+    return error.validator not in {"const", "enum"}, len(error.relative_path), error.validator != "type"
+
+
+_OTHER_TYPE: Final = (True, 0, False)
+
+
+def _misfit_once(validator: Any, schema: Any, instance: Any) -> tuple[bool, int, bool] | None:
     if not isinstance(instance, list | dict):
-        return _fits(validator, schema, instance)
+        return _misfit(validator, schema, instance)
     key = (id(schema), id(cast("object", instance)))
-    if key not in _work.fits:
-        _work.fits[key] = _fits(validator, schema, instance)
-    return _work.fits[key]
+    if key not in _work.misfits:
+        _work.misfits[key] = _misfit(validator, schema, instance)
+    return _work.misfits[key]
 
 
 def _unique_items(validator: Validator, wanted: Any, instance: Any, _schema: Any) -> Iterator[Any]:

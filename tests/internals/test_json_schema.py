@@ -107,6 +107,40 @@ def test_deep_trees(color, valid):
     assert calls_of(lambda: output_type.structure(value)) < 100_000
 
 
+NAMED = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+PETS = [
+    {**NAMED, "properties": {"kind": {"const": "cat"}, **NAMED["properties"]}},
+    {**NAMED, "properties": {"kind": {"const": "dog"}, **NAMED["properties"]}},
+    {"type": "null"},
+    {"enum": ["none"]},
+]
+
+
+@pytest.mark.parametrize("keyword", ["anyOf", "oneOf"])
+@pytest.mark.parametrize(
+    "value, problem",
+    [
+        ({"kind": "dog", "name": 5}, "$[0].name: 5 is not of type 'string'"),
+        ({"kind": "cat"}, "$[0]: 'name' is a required property"),
+        ({"kind": "dog", "name": [5]}, "$[0].name: [5] is not of type 'string'"),
+        ("some", "$[0]: 'some' is not valid under any of the given schemas"),
+        (5, "$[0]: 5 is not valid under any of the given schemas"),
+    ],
+)
+def test_the_problems_of_several_schemas(keyword, value, problem):
+    """A value that fits none of several schemas has the problems with the one that it almost fits."""
+    with pytest.raises(InvalidOutputError) as caught:
+        output_type_of_schema({"items": {keyword: PETS}}).structure([value])
+
+    assert [problem] == list(map(str, caught.value.problems))
+
+
+def test_a_value_of_two_schemas():
+    """A value that fits two schemas of `oneOf` is a problem."""
+    with pytest.raises(InvalidOutputError, match="valid under each of"):
+        output_type_of_schema({"oneOf": [{}, NAMED]}).structure({"name": "Rex"})
+
+
 def many(piece):
     return "[" + ",".join([piece] * (LENGTH // len(piece))) + "]"
 
