@@ -78,7 +78,7 @@ class BulkIterator(View[S], Iterator[T]):
 
     def _loop_here(self) -> EventLoop:
         if self._pid != os.getpid():
-            raise StreamStateError("it was opened before the fork, by another process: open one here")
+            raise StreamStateError("it belongs to the parent process: open another one after the fork")
         return self._loop
 
     async def _enter(self) -> None:

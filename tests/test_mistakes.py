@@ -180,7 +180,7 @@ async def missing_await_in_messages(client):
 
 
 READ = "the stream was read to its end, and can be read only once; `generation` has its text"
-CLOSED = "the stream is closed: read it before the block ends that opened it"
+CLOSED = "the stream is closed: read it inside the block that opened it"
 ASYNC = {
     "second iteration": Row(second_iteration, StreamStateError, READ),
     "second iteration of events": Row(second_iteration_of_events, StreamStateError, READ),

@@ -62,7 +62,7 @@ class TestOptions:
             (("--max-concurrency", "0"), "--max-concurrency"),
             (("--on-unknown", "guess"), "--on-unknown"),
             (("--model", ""), "model must be"),
-            (("--journal", "a", "--no-journal"), "exclude each other"),
+            (("--journal", "a", "--no-journal"), "are mutually exclusive"),
             (("-o", "in.txt"), "INPUT and OUTPUT are the same file"),
             (("--journal", "in.txt"), "INPUT and the journal are the same file"),
             (("-o", "a", "--journal", "./a"), "OUTPUT and the journal are the same file"),
