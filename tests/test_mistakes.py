@@ -92,7 +92,7 @@ BOTH = {
     "milliseconds in a string": Row(
         generate("gpt-5", "Hi", timeout="500"),
         InvalidParameterError,
-        "timeout must be a number of seconds above 0, or None, not '500'",
+        "timeout must be a positive number of seconds, or None, not '500'",
     ),
     "an empty prompt": Row(
         generate("gpt-5", " "), InvalidParameterError, "prompt must be text that is not empty, not ' '"

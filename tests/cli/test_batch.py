@@ -46,7 +46,7 @@ class TestOptions:
         assert (0, ["You said: Hi"]) == (done.status, [row["content"] for row in file_lines()])
         assert (folder / "out.jsonl.local.journal.jsonl").exists()
         assert 2 == real.status
-        assert "no journal has its content" in real.error_line
+        assert "its content is in no journal" in real.error_line
 
     @pytest.mark.parametrize(
         "arguments,expected",
