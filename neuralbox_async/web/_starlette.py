@@ -143,14 +143,15 @@ async def _until_disconnect(receive: _Receive, run: Callable[[Callable[[], objec
         raise RuntimeError("a response is sent in a task")
     cancellations, is_running, is_cancelled = sender.cancelling(), True, False
 
-    def cancel(_: object) -> None:
+    async def watch() -> None:
         nonlocal is_cancelled
-        if is_running:
-            is_cancelled = sender.cancel()
+        try:
+            await _wait_for_disconnect(receive)
+        finally:
+            if is_running:
+                is_cancelled = sender.cancel()
 
-    watcher = asyncio.create_task(_wait_for_disconnect(receive))
-
-    watcher.add_done_callback(cancel)
+    watcher = asyncio.create_task(watch())
     try:
         with suppress(OSError):
             await run(watcher.cancel)
