@@ -70,6 +70,7 @@ class BlockingServerSentEvents(Iterator[bytes]):
     def close(self) -> None:
         """Close the stream, so that the API stops generating. Idempotent, from any thread. WSGI servers call it."""
         self._stream.close()
+        self._events.close()
 
     async def _next(self) -> bytes | None:
         return await anext(self._events, None)

@@ -291,3 +291,38 @@ def test_blocking_events(neuralbox_server):
         source = interpret(b"".join(server_sent_events(client.stream("gpt-5", "Hi").open())))
 
     assert ("You said: Hi", "complete") == (source.text, source.last.kind)
+
+
+def test_blocking_events_that_are_closed(neuralbox_server):
+    """After the events have been closed, no timer runs for their browser: its connection may serve another request."""
+    neuralbox_server.stall(3)
+    with NeuralBox(**neuralbox_server.client_options) as client:
+        events = server_sent_events(client.stream("gpt-5", "Hi").open())
+        next(events)
+        timeout = events._events._write_timeout
+        assert timeout._timer is not None
+        events.close()
+        neuralbox_server.wait_for_disconnect()
+        neuralbox_server.wait_until(lambda: timeout._timer is None)
+        assert [] == list(events)
+
+
+def test_blocking_browser_reads_nothing(neuralbox_server):
+    """The connection of a thread that waits for a browser that reads nothing is ended, and so is the generation."""
+    flask = pytest.importorskip("flask")
+    neuralbox_server.stall(3)
+    server, browser = socket.socketpair()
+    environ = {"werkzeug.socket": server}
+    with (
+        server,
+        browser,
+        NeuralBox(**neuralbox_server.client_options) as client,
+        flask.Flask("x").test_request_context(environ_base=environ),
+    ):
+        response = flask_response(client.stream("gpt-5", "Hi"), write_timeout=0.05)
+        chunks = response.iter_encoded()
+        next(chunks)
+        browser.settimeout(60)
+        assert b"" == browser.recv(1)
+        neuralbox_server.wait_for_disconnect()
+        assert [] == list(chunks)
