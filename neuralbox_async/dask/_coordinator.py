@@ -18,6 +18,7 @@ from neuralbox_async.dask._tasks import CoordinatorPlugin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from neuralbox_async._cluster.messages import JournalMark
     from neuralbox_async._cluster.plan import Plan
     from neuralbox_async._cluster.service import ClusterReport
 
@@ -49,7 +50,8 @@ class CoordinatorActor:
         self.address = ""  # of its worker
         self._future: Any = None
         self._actor: Any = None
-        self._count = self._journal_size = 0
+        self._count = 0
+        self._journal_mark: JournalMark | None = None
         self._is_stopped = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="neuralbox-dask", daemon=True)
@@ -62,7 +64,7 @@ class CoordinatorActor:
 
     def _start(self, *, restarted: bool) -> None:
         self._count += 1
-        options = attrs.evolve(self._plan.service, restarted=restarted, journal_size=self._journal_size)
+        options = attrs.evolve(self._plan.service, restarted=restarted, journal_mark=self._journal_mark)
         future = self._client.submit(
             GuardedService,
             options,
@@ -135,7 +137,7 @@ class CoordinatorActor:
 
     def _report(self) -> ClusterReport:
         report: ClusterReport = self._actor.report().result(timeout=_CALL_TIMEOUT)
-        self._journal_size = max(self._journal_size, report.journal_size)
+        self._journal_mark = report.journal_mark
         return report
 
     def _has_come_back(self) -> bool:

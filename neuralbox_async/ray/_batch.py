@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from neuralbox_async._cluster.messages import JournalMark
     from neuralbox_async._cluster.service import ClusterReport
 
 _REPORT_INTERVAL = 0.5  # seconds
 _CALL_TIMEOUT = 20.0
-_DRAIN_TIMEOUT = 30.0
+_DRAIN_TIMEOUT = 60.0  # longer than a lease, for the workers of an actor that was replaced
 _LOCK_TIMEOUT = 10.0  # for the batch before, whose coordinator closes its journal some seconds after its workers
 _RECONNECT_TIMEOUT = 180.0  # Ray may take a minute to find out that a node is lost
 _ACTOR_THREADS = 64
@@ -103,9 +104,11 @@ class RayBatch:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._ended.set()
-        self._thread.join()
-        atexit.unregister(self.__exit__)
+        try:
+            self._ended.set()
+            self._thread.join()  # it frees the journal, and ends the actor
+        finally:
+            atexit.unregister(self.__exit__)
 
     @property
     def report(self) -> ClusterReport:
@@ -126,33 +129,46 @@ class RayBatch:
     # --------------------------------------------------------------------------------------------------- in its thread
 
     def _watch(self) -> None:
-        while not self._ended.wait(_REPORT_INTERVAL):
-            if not ray().is_initialized():  # a call would start another cluster
-                return
-            try:
-                self._take_report()
-            except Exception as error:  # noqa: BLE001 - of the actor, which Ray makes again
-                logger.warning("the coordinator of the batch cannot be reached (%s)", type(error).__name__)
         try:
+            while not self._ended.wait(_REPORT_INTERVAL):
+                if not ray().is_initialized():  # a call would start another cluster
+                    return
+                try:
+                    self._take_report()
+                except Exception as error:  # noqa: BLE001 - of the actor, which Ray makes again
+                    logger.warning("the coordinator of the batch cannot be reached (%s)", type(error).__name__)
             if ray().is_initialized():
                 self._finish()
-        except Exception as error:  # noqa: BLE001 - of the actor
-            logger.info("the coordinator was lost at the end: %s", type(error).__name__)
-        atexit.unregister(self.__exit__)
+        finally:
+            atexit.unregister(self.__exit__)
 
     def _finish(self) -> None:
         deadline = time.monotonic() + _DRAIN_TIMEOUT
-        self._take_report()
-        while not ray().get(self._actor.finish.remote(), timeout=_CALL_TIMEOUT):
+        try:
+            while not self._has_finished():
+                if time.monotonic() > deadline:
+                    logger.warning("requests are still in flight on the cluster; they are unresolved in the journal")
+                    return
+                time.sleep(_REPORT_INTERVAL / 5)
+        finally:
+            ray().kill(self._actor)  # and with it the lock of the journal
+
+    def _has_finished(self) -> bool:
+        """Have the actor end, and return whether it has, or is lost for good."""
+        try:
             self._take_report()
-            if time.monotonic() > deadline:
-                logger.warning("requests are still in flight on the cluster; they are unresolved in the journal")
-                break
-            time.sleep(_REPORT_INTERVAL / 5)
-        ray().kill(self._actor)
+            has_finished: bool = ray().get(self._actor.finish.remote(self._mark), timeout=_CALL_TIMEOUT)
+        except Exception as error:  # noqa: BLE001 - of the actor, which Ray may be making again
+            logger.info("the coordinator cannot be reached at the end: %s", type(error).__name__)
+            return isinstance(error, ray().exceptions.ActorDiedError)
+        return has_finished
+
+    @property
+    def _mark(self) -> JournalMark | None:
+        return None if self._report is None else self._report.journal_mark
 
     def _take_report(self) -> None:
-        report: ClusterReport = ray().get(self._actor.report.remote(), timeout=_CALL_TIMEOUT)
+        report: ClusterReport = ray().get(self._actor.report.remote(self._mark), timeout=_CALL_TIMEOUT)
         self._report = report
         if self._on_progress is not None:
             try:

@@ -18,6 +18,10 @@ class FakeRay(types.ModuleType):
         self.actors, self.options, self.is_running = {}, {}, True
 
     @property
+    def exceptions(self):
+        return types.SimpleNamespace(ActorDiedError=ActorDiedError)
+
+    @property
     def util(self):
         strategy = types.SimpleNamespace(NodeAffinitySchedulingStrategy=lambda **options: options)
         return types.SimpleNamespace(scheduling_strategies=strategy)
