@@ -161,9 +161,7 @@ class Claims:
         reserved = self._budget.price(wanted.model) if self._budget.limited else None
         if granted is not None:
             self._budget.begin_retrieval()
-            claim = HeldClaim(
-                wanted.model, granted.idempotency_key or wanted.id, "earlier", granted.reserved, granted
-            )
+            claim = HeldClaim(wanted.model, granted.idempotency_key or wanted.id, "earlier", granted.reserved, granted)
         else:
             try:
                 self._journal.append_start(

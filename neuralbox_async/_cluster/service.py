@@ -24,7 +24,7 @@ from neuralbox_async._cluster.messages import Decision, Reply
 from neuralbox_async._errors import RateLimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from neuralbox_async._batch.options import OnChanged
     from neuralbox_async._cluster.messages import Exchange, Grant, JournalMark, LimitReport, Wanted
@@ -109,11 +109,11 @@ class CoordinatorService:
     The coordinator of one batch.
 
     Making it opens the journal. Raises `JournalLockedError`, `JournalError`, and `OutcomeUnknownError` with
-    ``on_unknown="raise"``.
+    ``on_unknown="raise"``. *on_detached* is called, in a thread, when it has ended after its driver had.
     """
 
-    def __init__(self, options: ServiceOptions) -> None:
-        self._options = options
+    def __init__(self, options: ServiceOptions, on_detached: Callable[[], object] = lambda: None) -> None:
+        self._options, self._on_detached, self._is_detached = options, on_detached, False
         self._lock = threading.Lock()
         self._journal = LiveJournal(
             options.journal,
@@ -269,6 +269,11 @@ class CoordinatorService:
         with self._lock:
             self._claims.stop(BatchStateError("the batch was closed before this request was sent"))
 
+    def detach(self) -> None:
+        """Go on without the driver until the outcomes of what is in flight are recorded."""
+        with self._lock:
+            self._is_detached = True
+
     def finish(self, *, early: bool = False) -> bool:
         """
         End: all tasks have returned, or are lost; *early*: or were cancelled, so that outcomes may be on their way.
@@ -295,6 +300,8 @@ class CoordinatorService:
                 self._close_if_idle()
             if turns % _HOUSEKEEPINGS_PER_SYNC == 0:
                 self._sync()
+        if self._is_detached:
+            self._on_detached()
 
     def _check_leases(self, now: float) -> None:
         for name, peer in list(self._peers.items()):
@@ -304,6 +311,7 @@ class CoordinatorService:
             self._claims.waits_for_absent = False
         if now > self._driver_expires:
             self._claims.stop(BatchStateError("the program that started the batch has ended"))
+            self._is_detached = True
             self._finished.set()
 
     def _forget(self, name: str) -> None:

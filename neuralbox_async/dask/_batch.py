@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import time
@@ -70,10 +71,12 @@ class DaskBatch:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         early = bool(self._futures) or exc_type is not None
-        if self._futures:
-            self._client.cancel(list(self._futures))
-            self._futures.clear()
-        self._coordinator.stop(early=early)
+        try:
+            if self._futures:
+                self._client.cancel(list(self._futures))
+                self._futures.clear()
+        finally:
+            self._coordinator.stop(early=early)
 
     @property
     def report(self) -> ClusterReport:
@@ -112,13 +115,19 @@ class DaskBatch:
         self._coordinator.stop_sending()
 
     def _value_of(self, future: Any) -> list[RowResult]:
-        try:
+        with self._own_errors():
             value = future.result()
+        return results_of(value) if self._is_frame else value
+
+    @contextlib.contextmanager
+    def _own_errors(self) -> Iterator[None]:
+        """Raise the failure of the batch, if there is one, instead of that of futures that it has cancelled."""
+        try:
+            yield
         except BaseException:
             if self._failure is not None:
                 raise self._failure from None
             raise
-        return results_of(value) if self._is_frame else value
 
     def _submit_more(self) -> None:
         """Have as many partitions on the cluster as its threads need, so that neither side holds them all."""
@@ -203,8 +212,10 @@ class DaskBatch:
         return futures
 
     def _wait(self, futures: Any) -> None:
-        with self._client.as_current():
+        with self._own_errors(), self._client.as_current():
             distributed.wait(futures)
+        if self._failure is not None:
+            raise self._failure
 
     def _persisted(self, collection: Any) -> Any:
         persisted = self._client.persist(collection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import threading
 import time
 import weakref
@@ -12,6 +13,7 @@ import attrs
 
 from neuralbox_async._batch.errors import BatchStateError, JournalLockedError
 from neuralbox_async._cluster.plan import PlanOptions, make_plan
+from neuralbox_async._cluster.settings import RECONNECT_TIMEOUT
 from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._logging import logger
 from neuralbox_async._validation import check_callable, check_count
@@ -30,7 +32,7 @@ _REPORT_INTERVAL = 0.5  # seconds
 _CALL_TIMEOUT = 20.0
 _DRAIN_TIMEOUT = 60.0  # longer than a lease, for the workers of an actor that was replaced
 _LOCK_TIMEOUT = 10.0  # for the batch before, whose coordinator closes its journal some seconds after its workers
-_RECONNECT_TIMEOUT = 180.0  # Ray may take a minute to find out that a node is lost
+_RECONNECT_TIMEOUT = RECONNECT_TIMEOUT + 60.0  # Ray may take a minute to find out that a node is lost
 _ACTOR_THREADS = 64
 _CONCURRENT_CALLS = 2  # so that the last requests of a batch of rows do not leave the places of others empty
 
@@ -56,7 +58,8 @@ class RayBatch:
         check_callable("on_progress", on_progress)
         plan = make_plan(**options)
         self._service = plan.service
-        self._worker = attrs.evolve(plan.worker, reconnect_timeout=_RECONNECT_TIMEOUT)
+        # A worker ends with its `RowGenerator`, not while it waits for rows: the journal would be free for others.
+        self._worker = attrs.evolve(plan.worker, reconnect_timeout=_RECONNECT_TIMEOUT, idle_timeout=math.inf)
         self._name = f"neuralbox-coordinator-{plan.run}"
         self._journal_node, self._on_progress = journal_node, on_progress
         self._actor: Any = None
