@@ -112,8 +112,8 @@ class CoordinatorActor:
         """
         End: nothing more is sent. Idempotent. Returns whether the journal is closed.
 
-        A replacement first opens it, with *mark* as `report`, and waits for what workers hold of the actor before. Raises
-        `JournalLockedError` while it cannot.
+        A replacement first opens it, with *mark* as `report`, and waits for what workers hold of the actor before.
+        Raises `JournalLockedError` while it cannot.
         """
         with self._lock:
             if self._replaces and self._refusal is None and not self._has_ended:

@@ -9,9 +9,9 @@ from coordinators import Worker, forget
 
 pytest.importorskip("distributed")
 
-from neuralbox_async import JournalError  # noqa: E402 - after the test for Dask
-from neuralbox_async._cluster.messages import Decision  # noqa: E402
-from neuralbox_async.dask import _coordinator, generate  # noqa: E402
+from neuralbox_async import JournalError
+from neuralbox_async._cluster.messages import Decision
+from neuralbox_async.dask import _coordinator, generate
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 
