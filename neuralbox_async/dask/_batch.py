@@ -7,13 +7,14 @@ import functools
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Self, cast
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any, Self
 
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._cluster.tables import frame_with_columns
 from neuralbox_async.dask._coordinator import CoordinatorActor
 from neuralbox_async.dask._library import dask, distributed, optional
+from neuralbox_async.dask._partitions import partitions
 from neuralbox_async.dask._tasks import dicts_of, frame_of, results_of, run_frame, run_partition
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class DaskBatch:
         self._ready: deque[RowResult] = deque()
         self._partitions: Iterator[Any] | None = None
         self._numbers = itertools.count()
-        self._limit, self._limit_until = 0, 0.0
+        self._threads, self._threads_until = 1, 0.0
 
     def __enter__(self) -> Self:
         """Start the coordinator. Raises `JournalLockedError`, `JournalError` and `OutcomeUnknownError`."""
@@ -120,7 +121,7 @@ class DaskBatch:
         return results_of(value) if self._is_frame else value
 
     @contextlib.contextmanager
-    def _own_errors(self) -> Iterator[None]:
+    def _own_errors(self) -> Generator[None]:
         """Raise the failure of the batch, if there is one, instead of that of futures that it has cancelled."""
         try:
             yield
@@ -132,7 +133,7 @@ class DaskBatch:
     def _submit_more(self) -> None:
         """Have as many partitions on the cluster as its threads need, so that neither side holds them all."""
         self._begin()
-        while self._partitions is not None and len(self._futures) < self._max_partitions():
+        while self._partitions is not None and len(self._futures) < 2 * self._count_threads() + 2:
             if (future := next(self._partitions, None)) is None:
                 self._partitions = iter(())
                 return
@@ -146,11 +147,11 @@ class DaskBatch:
                 self._completed = distributed.as_completed([])
             self._partitions = self._submissions()
 
-    def _max_partitions(self) -> int:
-        if time.monotonic() >= self._limit_until:
-            threads = sum(self._client.nthreads().values())
-            self._limit, self._limit_until = 2 * threads + 2, time.monotonic() + _SIZE_INTERVAL
-        return self._limit
+    def _count_threads(self) -> int:
+        if time.monotonic() >= self._threads_until:
+            self._threads = max(1, sum(self._client.nthreads().values()))
+            self._threads_until = time.monotonic() + _SIZE_INTERVAL
+        return self._threads
 
     def _submissions(self) -> Iterator[Any]:
         """Submit partition after partition, each when its future is taken."""
@@ -161,8 +162,7 @@ class DaskBatch:
                 name = f"neuralbox-{run}-{next(self._numbers)}"
                 yield self._client.compute(dask.delayed(function, pure=False)(part, dask_key_name=name))
             return
-        rows = iter(cast("Iterable[object]", self._rows))
-        while part := list(itertools.islice(rows, self._partition_size)):
+        for part in partitions(self._rows, self._partition_size, self._count_threads):
             key = f"neuralbox-{run}-{next(self._numbers)}"
             yield self._client.submit(run_partition, settings, part, key=key, pure=False)
 
