@@ -208,7 +208,7 @@ def generate(
       *output_type*, *max_repairs*, *api_key*, *base_url*, *timeout*, *max_retries*, *lease*.
 
     The coordinator starts at once, and ends with the last dataset that needs it; the journal is free for others some
-    seconds after each execution. Raises `InvalidParameterError`, `JournalLockedError`, `JournalError`, and
+    seconds after each execution, while no worker waits for rows. Raises `InvalidParameterError`, `JournalLockedError`, `JournalError`, and
     `OutcomeUnknownError` with ``on_unknown="raise"``.
     """
     if not hasattr(dataset, "map_batches"):
