@@ -207,9 +207,9 @@ def generate(
       *max_tokens*, *key*, *on_unknown*, *on_changed*, *budget*, *max_rate*, *max_concurrency_per_worker*,
       *output_type*, *max_repairs*, *api_key*, *base_url*, *timeout*, *max_retries*, *lease*.
 
-    The coordinator starts at once, and ends with the last dataset that needs it; the journal is free for others some
-    seconds after each execution, while no worker waits for rows. Raises `InvalidParameterError`, `JournalLockedError`, `JournalError`, and
-    `OutcomeUnknownError` with ``on_unknown="raise"``.
+    The coordinator starts at once, and ends with the last dataset that needs it. The journal is free for others some
+    seconds after each execution, not while a worker waits for rows. Raises `InvalidParameterError`,
+    `JournalLockedError`, `JournalError`, and `OutcomeUnknownError` with ``on_unknown="raise"``.
     """
     if not hasattr(dataset, "map_batches"):
         raise InvalidParameterError("dataset", None, "a Ray Dataset", show=False)
