@@ -134,7 +134,8 @@ class LiveJournal(Journal):
         if number == 1:
             self._id = found[1].decode() if (found := _ID.search(line)) else ""
         self._is_own_start = self._end_of_own_start is not None and line.endswith(self._end_of_own_start)
-        self._claim_id = found[1].decode() if (found := _CLAIM.search(line)) else None
+        found = _CLAIM.search(line) if line.startswith(b'{"event":"start"') else None
+        self._claim_id = found[1].decode() if found else None
         super()._read_line(line, number)
 
     def _on_start(self, key: bytes, unresolved: Unresolved) -> None:
