@@ -99,7 +99,8 @@ class LiveJournal(Journal):
         super().__init__(path, keep_offsets=True)
         self._begins_as, self._must_exist = begins_as, must_exist or begins_as is not None
         self._id = os.urandom(8).hex()
-        self._file = self._checked = _CheckedFile(path, header_with(self._id), self._read_line, begins_as)
+        self._checked = _CheckedFile(path, header_with(self._id), self._read_line, begins_as)
+        self._file: JournalFile = self._checked
         self._writer = os.urandom(8).hex()
         self._size_before = 0  # when it was opened
         self._end_of_own_start = None if run is None else b',"run":"%b"}\n' % run.encode()
