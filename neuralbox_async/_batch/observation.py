@@ -84,4 +84,4 @@ class BatchObservation:
         )
 
     def _notify(self, event: Event) -> None:
-        notify(self._observers, lambda _content: event)
+        notify(self._observers, event)
