@@ -80,6 +80,9 @@ class Mask:
         """
         if self._forms is None:
             self._forms = _forms_of(self._secrets)
+            self._shortest = min((len(form.text) for form in self._forms), default=0)
+        if type(value) is str and len(value) < self._shortest:
+            return value
         try:
             return _masked(value, self._forms)
         except RecursionError:

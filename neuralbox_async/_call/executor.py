@@ -302,10 +302,11 @@ class Executor:
     def _observe(self, call: Call, response: Response) -> None:
         call.response = response
         self.account.rate_limits.observe(response.headers, counted=not call.request.idempotent)
-        if call.record is None or call.record.is_watched:
+        record = call.record
+        if record is None or record.is_logged:
             log(logging.DEBUG, call, "%d", response.status_code, status_code=response.status_code)
-            if call.record is not None:
-                call.record.receive(response)
+        if record is not None and record.observers:
+            record.receive(response)
 
     async def _follow_redirects(self, call: Call, response: Response) -> Response:
         """Return the response of success that *response* redirects to. Raises the error of an error status."""

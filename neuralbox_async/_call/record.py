@@ -56,7 +56,7 @@ class CallRecord:
 
     It belongs to all `Call` objects of the logical call: those of both documented paths of a status, or of both
     endpoints of a stream. A context manager: an exception ends it, and otherwise `complete` or `end`; the first counts.
-    *is_watched*: an observer or the log gets more of it than a failure.
+    *is_logged*: the log gets more of it than retries and a failure.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class CallRecord:
         self._finalizer: weakref.finalize[..., StreamLifetime[Any]] | None = None
         self.observers: tuple[Observer, ...] = monitor.observers
         # Asked once for each call: the logger takes as long as all the rest of a record.
-        self.is_watched: bool = bool(self.observers) or logger.isEnabledFor(logging.DEBUG)
+        self.is_logged: bool = logger.isEnabledFor(logging.DEBUG)
         if self.observers:
             self._observe_start(monitor, request, base_url, generation_id)
 
@@ -117,10 +117,9 @@ class CallRecord:
             notify(self.observers, AttemptStarted(call=self._info, attempt=self._attempts))
 
     def receive(self, response: Response) -> None:
-        """Record that the head of *response* arrived."""
-        if self.observers:
-            facts = self.response_info(response)
-            notify(self.observers, ResponseReceived(call=self._info, attempt=self._attempts, response=facts))
+        """Record that the head of *response* arrived, for observers."""
+        facts = self.response_info(response)
+        notify(self.observers, ResponseReceived(call=self._info, attempt=self._attempts, response=facts))
 
     def schedule_retry(self, error: NeuralBoxError | None, delay: float) -> None:
         """Record that there will be another attempt, *delay* seconds after *error*."""
@@ -199,7 +198,7 @@ class CallRecord:
         if self._model is not None:
             pending = outcome == "pending"
             self._usage.add(self._model, used or 0, unknown=billed == "unknown" and not pending, pending=pending)
-        if self.is_watched or outcome == "failed":
+        if self.observers or self.is_logged or outcome == "failed":
             self._report(outcome, billed, generation, error, used)
         self.call = None  # a cycle of references would leave each call to the garbage collector
 
@@ -211,25 +210,24 @@ class CallRecord:
         error: BaseException | None,
         used: int | None,
     ) -> None:
-        response = None if self.call is None else self.call.response
-        facts = None if response is None else self.response_info(response)
-        elapsed, request_id = time_since(self.started), None if facts is None else facts.request_id
-        if self.call is not None:
-            _log_end(self.call, outcome, elapsed, used, error)
+        call, elapsed = self.call, time_since(self.started)
+        if call is not None and (self.is_logged or outcome == "failed"):
+            _log_end(call, outcome, elapsed, used, error)
         if not self.observers:
             return
+        response = None if call is None else call.response
+        mask: Callable[[Any], Any] = NO_SECRETS.apply if call is None else call.mask.apply
         usage = None if generation is None else generation.usage
         generation_id = getattr(error, "generation_id", None) if generation is None else generation.id
 
-        mask: Callable[[Any], Any] = NO_SECRETS.apply if self.call is None else self.call.mask.apply
         event = CallEnded(
             call=self._info,
             outcome=outcome,
             billed=billed,
             elapsed=elapsed,
             attempts=self._attempts,
-            status_code=None if facts is None else facts.status_code,
-            request_id=request_id,
+            status_code=None if response is None else response.status_code,
+            request_id=None if response is None else mask(response.headers.get("x-request-id")),
             error_type=None if error is None else error_type_of(error),
             generation_id=self._info.generation_id if generation_id is None else mask(generation_id),
             generation_status=None if generation is None else mask(generation.status),
@@ -255,7 +253,7 @@ class CallRecord:
 
     def _end_collected(self, loop: asyncio.AbstractEventLoop) -> None:
         end = functools.partial(self.end, "closed", "unknown", None)
-        if not self.is_watched:
+        if not (self.observers or self.is_logged):
             end()
             return
         # Not here: the garbage collector may run while this thread holds a lock of the same observer. And the module
