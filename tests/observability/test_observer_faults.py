@@ -176,16 +176,17 @@ async def test_key_in_a_response(make_client, wants_content):
     echo = {"id": KEY, "status": KEY, "model": f"of {KEY}", "content": KEY}
     echoed = stream_of(sse({**START, "id": KEY, "model": KEY}, delta(f"my {KEY}")), WHOLE)
     refusal = FakeResponse(b'{"error":{"code":"%b"}}' % KEY.encode(), status_code=400)
-    client = make_client(FakeTransport({**echo, "status": "completed"}, echo, echoed, refusal), observers=[recorder])
+    whole = {**echo, "status": "completed"}
+    client = make_client(FakeTransport(whole, echo, whole, echoed, refusal), observers=[recorder])
     await client.generate("gpt-5", "Hi")
-    await client.generate("gpt-5", "Hi")
+    await client.retrieve((await client.generate("gpt-5", "Hi")).id)
     async with client.stream("gpt-5", "Hi") as stream:
         await stream.get_final_generation()
     with pytest.raises(Exception, match=r"400|\*\*\*"):
         await client.generate("gpt-5", "Hi")
     ends = [event for event in recorder.events if isinstance(event, CallEnded)]
 
-    assert ["completed", "pending", "completed", "failed"] == [event.outcome for event in ends]
+    assert ["completed", "pending", "completed", "completed", "failed"] == [event.outcome for event in ends]
     assert "***" == ends[0].generation_id
     assert KEY not in repr((recorder.events, [(event.content, event.error) for event in ends]))
 
