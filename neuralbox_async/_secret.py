@@ -80,9 +80,6 @@ class Mask:
         """
         if self._forms is None:
             self._forms = _forms_of(self._secrets)
-            self._shortest = min((len(form.text) for form in self._forms), default=0)
-        if type(value) is str and len(value) < self._shortest:
-            return value
         try:
             return _masked(value, self._forms)
         except RecursionError:
@@ -155,6 +152,8 @@ def _base64_forms(secret: bytes) -> set[str]:
 def _masked(value: object, forms: list[_Form]) -> object:
     # By type: `str(value)` of a large body takes seconds.
     if isinstance(value, str):
+        if not forms or len(value) < len(forms[-1].text):  # the shortest: most values are shorter
+            return value
         for form in forms:
             if form.text in value:  # here, because most values have none: a call of each form would take longer
                 value = form.mask_text(value)
