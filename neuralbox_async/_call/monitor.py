@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import itertools
 import re
 import threading
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from neuralbox_async._errors import APIStatusError
+from neuralbox_async._lazy_imports import asyncio
 from neuralbox_async._logging import logger
 from neuralbox_async._observers import installed
 from neuralbox_async._usage import UsageCounter
@@ -67,6 +69,25 @@ def _raise_if_of_signal(error: BaseException) -> None:
     """Raise *error* if a signal may have raised it, to end the process: Ctrl-C in whatever runs then."""
     if isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread():
         raise error
+
+
+def run_elsewhere(function: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None) -> None:
+    """
+    Run *function* soon: in *loop*, by default the running one, or else in a thread of its own.
+
+    For what the garbage collector ends: it may run while its thread holds a lock of an observer, or of `threading`.
+    """
+    try:
+        loop = asyncio.get_running_loop() if loop is None else loop
+        if loop.is_running():
+            loop.call_soon_threadsafe(function)
+            return
+    except RuntimeError:  # there is none, or it is closed by now
+        pass
+    try:
+        _thread.start_new_thread(function, ())
+    except RuntimeError:  # no more threads
+        function()
 
 
 def error_type_of(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextvars
 import functools
 import logging
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from neuralbox_async._call.call_log import log
-from neuralbox_async._call.monitor import error_type_of, new_id, notify, wants_content
+from neuralbox_async._call.monitor import error_type_of, new_id, notify, run_elsewhere, wants_content
 from neuralbox_async._call.stream_state import StreamState
 from neuralbox_async._clock import now, time_since
 from neuralbox_async._errors import NeuralBoxError
@@ -176,7 +175,11 @@ class CallRecord:
         else:
             billed: BillingStatus = "unknown" if self.call is not None and self.call.possibly_billed else "no"
             cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
-            self.end("cancelled" if cancelled else "failed", billed, None, error)
+            end = functools.partial(self.end, "cancelled" if cancelled else "failed", billed, None, error)
+            if isinstance(error, GeneratorExit):  # its task is collected
+                run_elsewhere(end)
+            else:
+                end()
 
     def end(
         self,
@@ -253,14 +256,9 @@ class CallRecord:
 
     def _end_collected(self, loop: asyncio.AbstractEventLoop) -> None:
         end = functools.partial(self.end, "closed", "unknown", None)
-        if not (self.observers or self.is_logged):
-            end()
-            return
-        # Not here: the garbage collector may run while this thread holds a lock of the same observer. And the module
-        # `threading` has locks of its own.
-        try:
-            loop.call_soon_threadsafe(end) if loop.is_running() else _thread.start_new_thread(end, ())
-        except RuntimeError:  # the loop is closed by now, or no thread can be started
+        if self.observers or self.is_logged:
+            run_elsewhere(end, loop)
+        else:
             end()
 
     def receive_events(self, pending: Sequence[object], texts: Collection[str], state: StreamState) -> None:

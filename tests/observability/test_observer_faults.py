@@ -269,8 +269,43 @@ def test_collection_outside_the_loop(loop, caplog):
     del stream
     gc.collect()
 
-    assert ended.wait(60)
+    assert ended.wait(30)
     assert ([("closed", True)], 1) == (outcomes, client.usage.unknown)
     assert "closed in " in caplog.text
     if loop == "elsewhere":
         client.close()
+
+
+@pytest.mark.parametrize("what", ["call", "batch"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::RuntimeWarning")
+def test_collection_of_tasks(what, caplog):
+    """What a loop that was closed leaves behind ends when it is collected, and outside of the collection as well."""
+    caplog.set_level(logging.CRITICAL, "asyncio")
+    collecting, ended, reentered = [], threading.Event(), []
+
+    class Ends:
+        def observe(self, event):
+            if collecting == [threading.get_ident()]:
+                reentered.append(event)
+            elif isinstance(event, CallEnded if what == "call" else BatchEnded):
+                ended.set()
+
+    async def begin():
+        client = AsyncNeuralBox(KEY, transport=FakeTransport(FakeResponse(...)), observers=[Ends()])
+        if what == "call":
+            begun = asyncio.ensure_future(client.generate("gpt-5", "Hi"))
+        else:
+            begun = await client.generate_many(["a"], model="gpt-5", budget=None).__aenter__()
+        await asyncio.sleep(0.05)
+        return begun
+
+    loop = asyncio.new_event_loop()
+    begun = loop.run_until_complete(begin())
+    loop.close()
+    collecting.append(threading.get_ident())
+    del begun, loop
+    gc.collect()
+    collecting.clear()
+
+    assert ended.wait(30)
+    assert [] == reentered
