@@ -77,7 +77,7 @@ def _check_references(resource: Any, resolver: Any, draft: Any, seen: set[int]) 
             try:
                 found = resolver.lookup(reference)
             except Exception:  # noqa: BLE001 - not only the library's own: a pointer may lead through a number
-                raise ValueError(f"nothing in it is what the reference {reference!r} names") from None
+                raise ValueError(f"it does not resolve the reference {reference!r}") from None
             named = resource.from_contents(found.contents, default_specification=draft)
             _check_references(named, found.resolver, draft, seen)
     for part in resource.subresources():

@@ -1,4 +1,4 @@
-"""One logical call: the only attempt loop, the only sleep between attempts, and the deadline around both."""
+"""One logical call: the loop over its attempts, the sleep between them, and the deadline around both."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class RowClaims:
         elif grant.decision is Decision.INVALID:
             self._settle("released", None, 0)
         self._idempotency_key = ""  # what this row reports from now on is of no request
-        raise ClaimLostError("another worker had the key of this request meanwhile")
+        raise ClaimLostError("another worker has since claimed the key of this request")
 
     async def admit_again(self) -> None:
         """Wait until a refused request may be sent again. Raises `NotAdmittedError` and `ClaimLostError`."""

@@ -245,6 +245,8 @@ class RowRunner:
 def _refused(item: Any, error: Exception) -> NeuralBoxError:
     if isinstance(error, NeuralBoxError):
         return error
-    refused = InvalidParameterError("rows[]", item, "a request of plain values", show=False)
+    refused = InvalidParameterError(
+        "rows[]", item, "a request made of plain strings, numbers, lists and dicts", show=False
+    )
     refused.__cause__ = error
     return refused

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from neuralbox_async._batch.budget import Budget
-from neuralbox_async._batch.errors import BatchStateError, JournalError, OutcomeUnknownError
+from neuralbox_async._batch.errors import BatchStateError, JournalError, outcome_unknown_error
 from neuralbox_async._batch.pacer import Pacer
 from neuralbox_async._call.rate_limits import RateLimits
 from neuralbox_async._cluster.claims import Claims, Session, add_unresolved
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _MAX_IN_FLIGHT = 1_000_000  # the workers' own limits are lower
 _MAX_KEYS = 10_000  # in a report
-_MAX_KEYS_IN_MESSAGE = 5
 _HOUSEKEEPING_INTERVAL = 0.5  # seconds
 _HOUSEKEEPINGS_PER_SYNC = 2
 _MAX_RETRY_IN = 2.0  # seconds after which a worker asks again at the latest
@@ -322,9 +321,7 @@ def _ended() -> BatchStateError:
 def _check_unknown(journal: LiveJournal, options: ServiceOptions) -> None:
     keys = journal.unresolved_keys if options.on_unknown == "raise" and not options.restarted else ()
     if keys:
-        names = ", ".join(keys[:_MAX_KEYS_IN_MESSAGE]) + ("" if len(keys) <= _MAX_KEYS_IN_MESSAGE else ", ...")
-        message = f"{len(keys)} requests may have been billed without a response: {names}"
-        raise OutcomeUnknownError(message, keys=keys)
+        raise outcome_unknown_error(keys)
 
 
 def _budget(journal: LiveJournal, options: ServiceOptions) -> Budget:

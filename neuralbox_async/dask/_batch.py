@@ -62,7 +62,7 @@ class DaskBatch:
     def __enter__(self) -> Self:
         """Start the coordinator. Raises `JournalLockedError`, `JournalError` and `OutcomeUnknownError`."""
         if self._report is not None:
-            raise BatchStateError("a batch is entered once; call generate() again for another")
+            raise BatchStateError("a batch can be entered only once; call generate() again for another")
         self._coordinator.start()
         return self
 
@@ -179,7 +179,7 @@ class DaskBatch:
         output type), ``tokens_used``, ``error_type``, ``message`` and ``billed``; see `RowResult`.
         """
         if not self._is_frame:
-            raise BatchStateError("the rows are no DataFrame: use to_bag()")
+            raise BatchStateError("the rows are not a DataFrame: use to_bag()")
         typed = self._plan.worker.output_type is not None
         meta = frame_with_columns(self._rows._meta, [], typed=typed)  # noqa: SLF001 - Dask's own name for an empty partition
         parts = [dask.delayed(frame_of)(future) for future in self._all_futures()]

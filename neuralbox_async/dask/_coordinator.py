@@ -73,7 +73,7 @@ class CoordinatorActor:
         while not future.done():  # it reads the journal, or waits for a thread of a worker
             if self._ended.wait(_POLL_INTERVAL):
                 future.cancel()
-                raise BatchStateError("the batch was left")
+                raise BatchStateError("the batch was closed")
         future.result()  # raises errors of the cluster
         address = next(iter(self._client.who_has([future])[future.key]))
         with self._client.as_current():  # the actor in the result would use the latest client of this process, or none

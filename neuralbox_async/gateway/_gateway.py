@@ -81,7 +81,7 @@ class Gateway:
         address cannot be used, and `RuntimeError` when it is called a second time.
         """
         if self._state is not GatewayState.NEW:
-            raise RuntimeError("a gateway serves once")
+            raise RuntimeError("a gateway can serve only once")
         self._state = GatewayState.SERVING
         server = Server(self._handle, write_timeout=self._settings.write_timeout)
         runner = web.ServerRunner(server, shutdown_timeout=_LAST_RESPONSES)

@@ -64,7 +64,8 @@ class Routes:
                 raise invalid("this endpoint has no such method", code="method_not_allowed", status=405)
             case _:
                 message = (
-                    "there are /v1/chat/completions, /v1/models and /healthz; the base URL of a client ends in /v1"
+                    "unknown URL: there are /v1/chat/completions, /v1/models and /healthz; "
+                    "the base URL of a client ends in /v1"
                 )
                 raise invalid(message, code="unknown_url", status=404)
 

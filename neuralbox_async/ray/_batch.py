@@ -65,7 +65,7 @@ class RayBatch:
 
     def __enter__(self) -> Self:
         if self._actor is not None:
-            raise BatchStateError("a batch is entered once; make another")
+            raise BatchStateError("a batch can be entered only once; make another")
         context = ray().get_runtime_context()
         node, soft = (context.get_node_id(), True) if self._journal_node is None else (self._journal_node, False)
         strategies = ray().util.scheduling_strategies

@@ -96,7 +96,7 @@ class TestGenerate:
         result = run("generate", "x", "--schema", schema(), "--stream")
 
         assert (2, ()) == (result.status, server.requests)
-        assert "--stream and --schema exclude each other" in result.err
+        assert "--stream and --schema are mutually exclusive" in result.err
 
 
 @pytest.mark.parametrize(
