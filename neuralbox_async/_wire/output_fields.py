@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
 
@@ -130,7 +130,8 @@ def _unqualified(tp: Any, *, required: bool) -> tuple[Any, bool, tuple[Any, ...]
         return tp, required, metadata
     is_required = _QUALIFIERS[name]
     tp, required, others = _unqualified(get_args(inner)[0], required=required if is_required is None else is_required)
-    return (Annotated[tp, *metadata] if metadata else tp), required, (*others, *metadata)
+    annotated = cast("Any", Annotated)[(tp, *metadata)] if metadata else tp
+    return annotated, required, (*others, *metadata)
 
 
 def substituted(tp: Any, variables: Mapping[Any, Any]) -> Any:
