@@ -273,19 +273,19 @@ def translate(error: Exception, stage: str) -> APIConnectionError:  # noqa: PLR0
             message = f"the proxy refused the request: {error.status} {error.message}"
             return APIConnectionError(message, retryable=error.status >= 500)
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
-            return APIConnectionError(f"the TLS connection is not trusted: {reason}", retryable=False)
+            return APIConnectionError(f"TLS verification failed: {reason}", retryable=False)
         case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError(os_error=TimeoutError()) if (
             stage != "sent"
         ):
-            return APITimeoutError("connecting timed out", phase="connect")
+            return APITimeoutError("the connection attempt timed out", phase="connect")
         case aiohttp.ClientConnectorError(os_error=NotLoopbackError()):
             return APIConnectionError(str(error.os_error), retryable=False)
         case aiohttp.ClientConnectorError():
-            return APIConnectionError(f"connecting failed: {reason}")
+            return APIConnectionError(f"the connection failed: {reason}")
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            return APIConnectionError(f"the URL is not usable: {reason}", retryable=False)
+            return APIConnectionError(f"the URL is invalid: {reason}", retryable=False)
         case UnicodeError() if stage == "connecting":
-            return APIConnectionError(f"the host name is not usable: {reason}", retryable=False)
+            return APIConnectionError(f"the host name is invalid: {reason}", retryable=False)
         case aiohttp.ClientResponseError():
             # aiohttp raises it for malformed heads, with a status of 400 that is not the API's.
             # (Or for a proxy's malformed response to CONNECT: then nothing has been forwarded.)
