@@ -86,7 +86,9 @@ class Routes:
             exchange.describe(generation_id=done.generation.id, tokens_used=done.tokens_used)
             own = {**headers, **cost_headers(done.generation, done.tokens_used)}
             if chat.stream:
-                generation = await self._streamed.describe(done.generation) if chat.include_usage else done.generation
+                generation = done.generation
+                if chat.include_usage:
+                    generation = await self._streamed.describe(exchange, generation)
                 return await _send_whole(exchange, chat, done, own, generation.usage)
             return await exchange.send(completion(done.generation, chat.model, done.content, done.reason), own)
 
