@@ -243,7 +243,7 @@ def check_observers(observers: Iterable[Observer] | None) -> tuple[Observer, ...
     """Return *observers* as a tuple, each once. Raises `InvalidParameterError`."""
     if observers is None:
         return ()
-    if isinstance(observers, Iterable):
+    if isinstance(observers, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - of users
         checked = tuple({id(observer): observer for observer in observers}.values())
         if all(map(_is_observer, checked)):
             return checked
