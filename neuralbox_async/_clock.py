@@ -10,6 +10,7 @@ The one difference: in a block that swallows a cancellation and waits again, a c
 from __future__ import annotations
 
 import math
+import time
 import weakref
 from typing import TYPE_CHECKING, Self, cast
 
@@ -39,6 +40,14 @@ def clock() -> Callable[[], float]:
         return asyncio.get_running_loop().time
     except RuntimeError:
         raise _no_loop() from None
+
+
+def time_since(started: float) -> float:
+    """Return the seconds since *started* (of `now`). Outside a loop too, by the clock that loops have."""
+    try:
+        return asyncio.get_running_loop().time() - started
+    except RuntimeError:
+        return time.monotonic() - started
 
 
 def time_after(seconds: float | None) -> float:

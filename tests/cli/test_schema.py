@@ -112,6 +112,7 @@ class TestGenerate:
         ({"$ref": "#"}, "no value can be checked with it"),
         ({"pattern": "("}, "$.pattern: '(' is not a 'regex'"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"maximum": NaN}', "not JSON compliant"),
     ],
 )  # fmt: skip
 def test_files_that_are_no_schemas(run, server, schema, contents, reason):

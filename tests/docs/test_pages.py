@@ -56,7 +56,7 @@ SOURCES = [source for package in ("neuralbox_async", "neuralbox_sync") for sourc
 FOREIGN_NAMES = {"ClientSession", "ClientResponse", "ClientConnectorError", "StreamingResponse", "TestClient"}
 FOREIGN_NAMES |= {"AsyncOpenAI", "EventSource", "OpenAI", "OpenAIError"}
 FOREIGN_NAMES |= {"ChatOpenAI"}
-FOREIGN_NAMES |= {"NamedTuple", "NewType", "TypedDict"}
+FOREIGN_NAMES |= {"CancelledError", "NamedTuple", "NewType", "NotRequired", "ReadOnly", "TypedDict"}
 FOREIGN_OPTIONS = {"--verifytypes", "--no-buffer", "--data", "--json", "--check"}
 # Of pip and useradd in a Dockerfile.
 FOREIGN_OPTIONS |= {"--no-cache-dir", "--system"}

@@ -239,6 +239,7 @@ async def test_stream_that_is_left(make_client, recorder, how):
         await stream.aclose()
     del stream
     gc.collect()
+    await anyio.sleep(0.01)
 
     assert ("closed", "unknown") == (recorder.end.outcome, recorder.end.billed)
 
