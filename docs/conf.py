@@ -32,7 +32,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(asyncio|collections|concurrent|datetime|enum|os|pathlib|ssl|types|typing|weakref)\..*"),
     # Aliases of types that are not public: the texts describe the values.
-    (r"py:class", r"(Dialect|Reply|.*\.SupportsModelDump|.*\.ClientOptions)"),
+    (r"py:class", r"(Dialect|JournalMark|Reply|.*\.SupportsModelDump|.*\.ClientOptions)"),
     # Web frameworks.
     (r"py:class", r"(Response|BackgroundTask|web\.\w+)"),
     # Type parameters, and the classes of OpenTelemetry and Dask.
