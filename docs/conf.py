@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"(Response|BackgroundTask|web\.\w+)"),
     # Type parameters, and the classes of OpenTelemetry and Dask.
     (r"py:class", r".*\._(type_parameters|parsed)\.T|(Tracer|Meter|Logger)Provider|distributed\.Client"),
-    (r"py:class", r"Unpack|.*PlanOptions|.*WorkerSetup"),
+    (r"py:class", r"Unpack|.*PlanOptions|.*WorkerSetup|JournalMark"),
 ]
 
 myst_enable_extensions = ["colon_fence", "fieldlist"]
