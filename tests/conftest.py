@@ -33,6 +33,10 @@ settings.register_profile("quick", settings.get_profile("default"), max_examples
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000, derandomize=False)
 settings.load_profile("default")
 
+# aiohttp loads the authorities that the machine trusts when it is imported, which is a third of the start of a program
+# with the SDK. No test has a server with a certificate of theirs: here one authority is trusted, whose key nobody has.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "authority.pem")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A command started with a shell's `&` ignores SIGINT. The scripts of tests would inherit that, and hang.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -49,7 +53,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker("hosts")
         if folder in {"hosts", "benchmarks"} or "starts_processes" in item.fixturenames:
             item.add_marker("process")
-        if folder in {"docs", "examples", "hosts", "benchmarks"} and item.get_closest_marker("process"):
+        if folder in {"docs", "examples", "hosts", "benchmarks", "dask"} and item.get_closest_marker("process"):
             item.add_marker("programs")
 
 

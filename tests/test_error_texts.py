@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,29 +54,32 @@ def literals(tree: ast.Module) -> Iterator[tuple[int, str]]:
         yield from ((value.lineno, text) for value in found if (text := text_of(value)) and " " in text)
 
 
-TEXTS = [
-    (f"{file.relative_to(package.parent)}:{line}", text)
-    for package in PACKAGES
-    for file in sorted(package.rglob("*.py"))
-    for line, text in sorted(set(literals(ast.parse(file.read_text(encoding="utf-8")))))
-]
+@functools.cache
+def texts() -> list[tuple[str, str]]:
+    """Return the place and the text of each such literal in the packages."""
+    return [
+        (f"{file.relative_to(package.parent)}:{line}", text)
+        for package in PACKAGES
+        for file in sorted(package.rglob("*.py"))
+        for line, text in sorted(set(literals(ast.parse(file.read_text(encoding="utf-8")))))
+    ]
 
 
 def test_count():
     """The texts are found: hundreds, of which some are well known."""
-    texts = {text for _, text in TEXTS}
-    assert len(texts) > 150
+    found = {text for _, text in texts()}
+    assert len(found) > 150
     assert {
         "a function, or None",
         "a batch can be entered only once; call generate_many() again for another",
         f"the journal is in use by another batch: {PLACEHOLDER}",
-    } <= texts
+    } <= found
 
 
 @pytest.mark.parametrize("pattern", [UNFINISHED, UNPLAIN], ids=["whole", "plain"])
 def test_texts(pattern):
     """No text ends where more should follow, and none has contractions, courtesies, or marks without need."""
-    assert [] == [f"{place}: {text}" for place, text in TEXTS if pattern.search(text.strip("\n"))]
+    assert [] == [f"{place}: {text}" for place, text in texts() if pattern.search(text.strip("\n"))]
 
 
 @pytest.mark.parametrize("text", ["it must not", "a number or", "one, "])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
@@ -36,33 +37,31 @@ def texts(node):
             pass
 
 
-def messages():
-    """Return the messages in the source of the packages, with the places where they are."""
+PATHS = [str(path.relative_to(ROOT)) for name in ("async", "sync") for path in ROOT.glob(f"neuralbox_{name}/**/*.py")]
+
+
+@functools.cache
+def messages(path):
+    """Return the messages in the source file *path*, with the places where they are."""
     found = {}
-    for path in sorted([*ROOT.glob("neuralbox_async/**/*.py"), *ROOT.glob("neuralbox_sync/**/*.py")]):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-                if REPORTS.fullmatch(name):
-                    for argument in node.args:
-                        for text in texts(argument):
-                            if " " in text.strip():
-                                found[f"{path.relative_to(ROOT)}:{argument.lineno}"] = text
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if REPORTS.fullmatch(name):
+                for argument in node.args:
+                    for text in texts(argument):
+                        if " " in text.strip():
+                            found[f"{path}:{argument.lineno}"] = text
     return found
-
-
-MESSAGES = messages()
 
 
 def test_found():
     """The messages are found: there are more than a hundred."""
-    assert 100 < len(MESSAGES)
+    assert 100 < sum(len(messages(path)) for path in PATHS)
 
 
-@pytest.mark.parametrize("place", MESSAGES)
-def test_whole(place):
-    """A message has an end, balanced brackets, single blanks, and nothing inserted that may be empty after "not"."""
-    text = MESSAGES[place]
+def check_whole(place, text):
+    """Check one message."""
     last = re.findall(rf"[\w']+|{VALUE}", text)[-1]
 
     assert text == text.strip() or text.startswith(" ")
@@ -71,6 +70,13 @@ def test_whole(place):
     assert text.rstrip()[-1] not in (",;-(=" if place.startswith(TITLES) else ":,;-(=")
     assert [text.count(bracket) for bracket in "([{"] == [text.count(bracket) for bracket in ")]}"]
     assert 0 == text.count("`") % 2
+
+
+@pytest.mark.parametrize("path", sorted(PATHS))
+def test_whole(path):
+    """A message has an end, balanced brackets, single blanks, and nothing inserted that may be empty after "not"."""
+    for place, text in messages(path).items():
+        check_whole(place, text)
 
 
 class Blank:

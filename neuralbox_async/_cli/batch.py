@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 import click
@@ -14,7 +14,6 @@ import click
 from neuralbox_async import AsyncNeuralBox, OutcomeUnknownError, RetryPolicy
 from neuralbox_async._cli import batch_rows, file_checks, options
 from neuralbox_async._cli.batch_run import BatchRun, RunOptions
-from neuralbox_async._cli.dask_batch import DaskRunner
 from neuralbox_async._cli.dry_run import print_dry_run
 from neuralbox_async._cli.input_file import check_encoding, open_input
 from neuralbox_async._cli.input_formats import Format
@@ -24,6 +23,9 @@ from neuralbox_async._cli.output import Output
 from neuralbox_async._cli.schema import Schema, max_repairs_option, schema_option
 from neuralbox_async._cli.unknown_requests import ask
 from neuralbox_async._options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_CONNECTIONS, DEFAULT_TIMEOUT
+
+if TYPE_CHECKING:
+    from neuralbox_async._cli.dask_batch import DaskRunner
 
 _STOPPED: Final = 4
 _RESERVED_CONNECTIONS: Final = 10  # a batch leaves so many of the client's connections to other calls
@@ -311,6 +313,8 @@ def batch(
                 client = partial(AsyncNeuralBox, **settings, **server_options)
                 status = _execute(run, rows, client)
             else:
+                from neuralbox_async._cli.dask_batch import DaskRunner  # not above: few runs need it
+
                 status = _execute(run, rows, partial(DaskRunner, dask, timeout=timeout, max_retries=max_retries))
     context.exit(status)
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
 import attrs
@@ -24,7 +24,6 @@ from neuralbox_async import (
 )
 from neuralbox_async._batch.journal_import import import_results
 from neuralbox_async._cli.completed_rows import CompletedRows
-from neuralbox_async._cli.dask_batch import DaskRun, DaskRunner
 from neuralbox_async._cli.error_messages import error_line, printable_line
 from neuralbox_async._cli.input_rows import InputRows
 from neuralbox_async._cli.input_text import InvalidRowError
@@ -34,6 +33,9 @@ from neuralbox_async._cli.progress import ProgressDisplay, progress_display
 from neuralbox_async._cli.saved_results import saved_results
 from neuralbox_async._cli.schema import Schema
 from neuralbox_async._cli.terminal import counted, discard_stderr, print_error
+
+if TYPE_CHECKING:
+    from neuralbox_async._cli.dask_batch import DaskRun, DaskRunner
 
 _COMPLETED, _ERROR, _SOME_FAILED, _STOPPED, _SIGNALLED = 0, 1, 3, 4, 128
 _SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none
@@ -133,7 +135,7 @@ class BatchRun:
                 else:
                     completed = options.completed(self._rows)
                     options.output.open(completed.lines())
-                    if isinstance(batch, DaskRun):
+                    if not isinstance(batch, AsyncBatch):
                         batch.completed = completed
                 self._batch = batch
                 display.update(batch.progress)

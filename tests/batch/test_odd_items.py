@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 
 import pytest
@@ -49,8 +50,10 @@ class Nothing:
 
 
 DEEP = []
+gc.disable()  # it would look through all of them many times, which takes a second in each process
 for _ in range(1_000_000):  # CPython 3.14 can encode 10,000
     DEEP = [DEEP]
+gc.enable()
 
 BAD = {
     "object": broken(object)(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections import Counter
 
 import pytest
@@ -357,7 +358,7 @@ def test_killed_repeatedly(journal, start, kills):
             worker = start(WORKER, server.base_url, server.api_key, journal, rows)
             target = size + rng.randrange(30 * 400)
             while worker.poll() is None and (not journal.exists() or journal.stat().st_size < target):
-                pass
+                time.sleep(0.0005)
             worker.kill()
             worker.wait()
             size = journal.stat().st_size

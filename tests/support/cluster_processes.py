@@ -47,7 +47,12 @@ class Connect:
         """Return a link to the service."""
         client = manager(self.address)
         client.connect()
-        return client.service()
+        service = client.service()
+        # multiprocessing keeps a connection for each thread and address, also to a process that was killed.
+        if (stale := getattr(service._tls, "connection", None)) is not None:
+            stale.close()
+            del service._tls.connection
+        return service
 
 
 def settings_of(run, **changes):

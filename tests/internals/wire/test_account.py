@@ -7,7 +7,7 @@ import math
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from json_values import JSON_VALUES
 
@@ -25,7 +25,6 @@ from neuralbox_async._wire.account import decode_page, decode_value
 
 pytestmark = pytest.mark.usefixtures("json_library")
 
-SOME = settings(max_examples=60, deadline=None)
 ODD_VALUES = JSON_VALUES | st.sampled_from(
     [
         97.5,
@@ -225,7 +224,6 @@ def test_no_object(cls, body):
     assert (body, "no") == (caught.value.body, caught.value.billed)
 
 
-@SOME
 @given(st.data(), CLASSES)
 def test_any_value_of_a_minor_member(data, cls):
     """Any value of any minor member gives the others; what is malformed is named."""
@@ -240,7 +238,6 @@ def test_any_value_of_a_minor_member(data, cls):
     str(value).encode()
 
 
-@SOME
 @given(st.lists(ODD_VALUES | st.dictionaries(st.sampled_from(["id", "slug", "status"]), ODD_VALUES)), CLASSES)
 def test_any_entries(entries, cls):
     """A page has an entry for each entry of the list, however odd: nothing is dropped."""
