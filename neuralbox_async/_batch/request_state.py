@@ -20,7 +20,6 @@ from neuralbox_async._batch.results import BatchResult, last_error
 from neuralbox_async._call import masking, polling
 from neuralbox_async._call.executor import Call
 from neuralbox_async._call.record import CallRecord
-from neuralbox_async._clock import time_after
 from neuralbox_async._errors import (
     APIConnectionError,
     ClientClosedError,
@@ -79,7 +78,7 @@ class RequestState:
     _body: bytes = b""  # of the response with the generation
     attempts_before: int = 0  # of earlier runs, of generations that were not of the output type
     _attempts: int = 0
-    _started: float = attrs.field(factory=time.monotonic)
+    _started: float = 0.0
 
     @property
     def key(self) -> Any:
@@ -141,20 +140,21 @@ class RequestState:
         except NeuralBoxError as error:
             return await self._fail(error, coordinator)
         else:
-            if self.typed is None:
-                return await self._complete(generation, coordinator)
-            return await self._complete_typed(self.typed, generation, coordinator)
+            if self.typed is not None:
+                return await self._complete_typed(self.typed, generation, coordinator)
+            self._move(_COMPLETED)
+            return await self._record(generation, coordinator)
         await coordinator.admit_again()
         return None
 
     async def _generate(self, executor: Executor, options: CallOptions, coordinator: RequestCoordinator) -> Generation:
         """Return the generation. Raises `NeuralBoxError`; `RateLimitError` when the request was refused, not run."""
-        self._call = call = Call(self.wire, options, time_after(options.timeout))
+        self._call = call = Call(self.wire, options)
         if self.claim.unresolved is not None and self.claim.is_pending:
             generation = Generation(id=self.claim.unresolved.generation_id, status="pending")
             await self._accept(call, generation, coordinator)
             return await self._wait(executor, generation, call, immediately=True)
-        call.record = record = CallRecord(executor.monitor, self.wire, executor.base_url)
+        call.record = record = CallRecord(executor.monitor, self.wire, executor.base_url, started=call.started)
         with record:
             generation = await self._post(executor, call, coordinator)
             if not generation.finished:
@@ -175,7 +175,9 @@ class RequestState:
     async def _post(self, executor: Executor, call: Call, coordinator: RequestCoordinator) -> Generation:
         started = time.monotonic()
         try:
-            await self._send(coordinator)
+            self._move(_SENT)
+            if coordinator.has_journal:
+                await self._record_start(coordinator)
             generation = await executor.execute(call, self._decode)
         except BaseException as error:
             self._attempts += call.attempts
@@ -208,10 +210,7 @@ class RequestState:
             raise AssertionError(msg)
         self.status = status
 
-    async def _send(self, coordinator: RequestCoordinator) -> None:
-        self._move(_SENT)
-        if not coordinator.has_journal:
-            return
+    async def _record_start(self, coordinator: RequestCoordinator) -> None:
         try:
             await coordinator.sent(self.claim, self.wire.headers["Idempotency-Key"], self.reserved)
         except JournalError as error:
@@ -224,10 +223,6 @@ class RequestState:
         if generation.id is not None and not self.claim.is_pending:
             # It is paid for: it is waited for even if the journal cannot be written.
             self.journal_error = await coordinator.accepted(self.claim, generation.id)
-
-    async def _complete(self, generation: Generation, coordinator: RequestCoordinator) -> BatchResult:
-        self._move(_COMPLETED)
-        return await self._record(generation, coordinator)
 
     async def _complete_typed(
         self, typed: TypedItem, generation: Generation, coordinator: RequestCoordinator

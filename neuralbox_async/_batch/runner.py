@@ -315,7 +315,7 @@ class BatchRunner:
 
     async def _work(self, receive: MemoryObjectReceiveStream[RequestState]) -> None:
         try:
-            async for state in receive:
+            while (state := await _next_request(receive)) is not None:
                 await self._process(state)
                 self._busy_workers -= 1
                 self._capacity_changed.notify_all()
@@ -384,6 +384,23 @@ class BatchRunner:
             isinstance(error, PermissionDeniedError) and error.code == "insufficient_plan"
         ):
             self._stop_sending(RunState.DRAINING, error)
+
+
+async def _next_request(receive: MemoryObjectReceiveStream[RequestState]) -> RequestState | None:
+    """Return the next request of *receive*; None at its end."""
+    # The supervisor, which was notified, passes it now. `receive` alone would yield as well, at three times the cost
+    # (benchmark scenario `batch`).
+    await asyncio.sleep(0)
+    try:
+        return receive.receive_nowait()
+    except anyio.WouldBlock:
+        pass
+    except anyio.EndOfStream:
+        return None
+    try:
+        return await receive.receive()
+    except anyio.EndOfStream:
+        return None
 
 
 def _as_failure(error: BaseException) -> BaseException:

@@ -61,12 +61,14 @@ def encode_plain_request(request: GenerateRequest) -> bytes | None:
     if request.extra_body or not _fast_paths.enabled():
         return None
     turns: list[bytes] = []
+    model = request.model
     try:
         for message in request.messages:
             if not isinstance(message.content, str) or message.extra:
                 return None
             turns.append(_turn(message.role, message.content))
-        required = b'{"model":%b,"messages":[%b]' % (json.quoted(request.model), b",".join(turns))
+        quoted_model = _quoted_model(model) if type(model) is str else json.quoted(model)
+        required = b'{"model":%b,"messages":[%b]' % (quoted_model, b",".join(turns))
     except (UnicodeEncodeError, TypeError):  # lone surrogates
         return None
     settings = _settings(request.system, request.temperature, request.max_tokens)
