@@ -67,7 +67,8 @@ def encode_plain_request(request: GenerateRequest) -> bytes | None:
             if not isinstance(message.content, str) or message.extra:
                 return None
             turns.append(_turn(message.role, message.content))
-        quoted_model = _quoted_model(model) if type(model) is str else json.quoted(model)
+        if (quoted_model := _quoted_model(model) if type(model) is str else json.quoted(model)) is None:
+            return None
         required = b'{"model":%b,"messages":[%b]' % (quoted_model, b",".join(turns))
     except (UnicodeEncodeError, TypeError):  # lone surrogates
         return None
