@@ -1,15 +1,16 @@
 """
 Time within an event loop: the clock, timers and deadlines.
 
-This is the one place where the core uses asyncio's timers and cancellation instead of anyio's. `anyio.fail_after`
-around a call costs 12 % of a call one by one and 20 % at 64 in flight (benchmark scenarios `call` and `call-64`). With
-NEURALBOX_FAST_PATHS=off, deadlines are anyio's cancel scopes and each timer is a `loop.call_at`. The one difference: in
-a block that swallows a cancellation and waits again, a cancel scope cancels that wait too.
+This is the one place where the core uses asyncio's timers, and its cancellation for deadlines, instead of anyio's.
+`anyio.fail_after` around a call costs 12 % of a call one by one and 20 % at 64 in flight (benchmark scenarios `call`
+and `call-64`). With NEURALBOX_FAST_PATHS=off, deadlines are anyio's cancel scopes and each timer is a `loop.call_at`.
+The one difference: in a block that swallows a cancellation and waits again, a cancel scope cancels that wait too.
 """
 
 from __future__ import annotations
 
 import math
+import time
 import weakref
 from typing import TYPE_CHECKING, Self, cast
 
@@ -39,6 +40,14 @@ def clock() -> Callable[[], float]:
         return asyncio.get_running_loop().time
     except RuntimeError:
         raise _no_loop() from None
+
+
+def time_since(started: float) -> float:
+    """Return the seconds since *started* (of `now`). Outside a loop too, by the clock that loops have."""
+    try:
+        return asyncio.get_running_loop().time() - started
+    except RuntimeError:
+        return time.monotonic() - started
 
 
 def time_after(seconds: float | None) -> float:

@@ -1,9 +1,9 @@
 """
 The proxy of the environment: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
 
-The rules are those of `urllib.request.getproxies_environment` and `proxy_bypass_environment`, and those that requests
-and httpx add: ALL_PROXY, a proxy without a scheme, and networks in NO_PROXY. `urllib.request` itself is not imported,
-because it loads sockets and TLS, which only calls need.
+The rules are those of `urllib.request.getproxies_environment` and `proxy_bypass_environment`, except that a CGI program
+ignores `http_proxy` too, and those that requests and httpx add: ALL_PROXY, a proxy without a scheme, and networks in
+NO_PROXY. `urllib.request` itself is not imported, because it loads sockets and TLS, which only calls need.
 """
 
 from __future__ import annotations

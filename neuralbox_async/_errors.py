@@ -29,6 +29,7 @@ The tree of errors. It has a class where a caller would act differently.
     +-- StreamStateError              the stream was used before it was opened, by two readers, or after it was closed
     +-- BatchStateError               the batch was read before it was entered, or entered twice
     +-- BudgetReachedError            the next request of a batch could cost more than its budget has left
+    +-- RequestChangedError           a journal has other requests with the same keys
     +-- OutcomeUnknownError           a journal has requests without an outcome: they may have been billed
     +-- JournalError                  a journal cannot be read or written, or is malformed
         +-- JournalLockedError        ... or is in use by another batch

@@ -9,6 +9,7 @@ The events have no slots: attrs sets the attributes of a frozen value with slots
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -227,8 +228,9 @@ class Observer(Protocol):
         """
         Process *event*, quickly and without waiting: the call waits for it.
 
-        Called in the thread and the context (`contextvars`) of the call; for a stream that was dropped, wherever it is
-        collected. An exception is logged and changes nothing.
+        Called in the thread and the context (`contextvars`) of the call; for a stream that was dropped, in the thread
+        of its loop, or in a new one if that does not run. An exception is logged and changes nothing, except for those
+        that signals raise in the main thread, `KeyboardInterrupt` and `SystemExit`.
         """
         ...
 
@@ -238,9 +240,16 @@ installed: list[Observer] = []
 
 
 def check_observers(observers: Iterable[Observer] | None) -> tuple[Observer, ...]:
-    """Return *observers* as a tuple. Raises `InvalidParameterError`."""
-    if isinstance(observers, Iterable) and all(callable(getattr(observer, "observe", None)) for observer in observers):
-        return tuple(observers)
+    """Return *observers* as a tuple, each once. Raises `InvalidParameterError`."""
     if observers is None:
         return ()
-    raise InvalidParameterError("observers", observers, "a list of objects with a method observe(event)")
+    if isinstance(observers, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - of users
+        checked = tuple({id(observer): observer for observer in observers}.values())
+        if all(map(_is_observer, checked)):
+            return checked
+    raise InvalidParameterError("observers", observers, "a list of objects with a method observe(event), not async")
+
+
+def _is_observer(value: object) -> bool:
+    observe = getattr(value, "observe", None)
+    return callable(observe) and not isinstance(value, type) and not inspect.iscoroutinefunction(observe)

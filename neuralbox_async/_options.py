@@ -95,7 +95,7 @@ def _broken_rule(url: str, *, allow_insecure: bool) -> str | None:
     if not usable or parts.query or parts.fragment or "@" in parts.netloc or re.search(r"[\s\x00-\x1f]", url):
         return "an http(s) URL with a host, without credentials, query or fragment"
     if parts.scheme == "http" and not allow_insecure and not _may_be_loopback(parts.hostname or ""):
-        return "https (the key would be readable on the way; allow_insecure=True lifts this)"
+        return "https (plain http would expose the key; allow_insecure=True permits it)"
     return None
 
 

@@ -125,4 +125,5 @@ class ParseMethods:
             )
             return Call(request, options)
 
-        return await parsing.parse(self._executor, call_with, conversation, wanted, repairs, max_tokens=max_tokens)
+        limit = parsing.token_limit(max_tokens, extra_body)
+        return await parsing.parse(self._executor, call_with, conversation, wanted, repairs, max_tokens=limit)

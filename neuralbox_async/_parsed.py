@@ -98,8 +98,8 @@ class ParsingError(NeuralBoxError):
       unknown whether a repair that failed was billed.
     * *billed*: that of all generations together: ``"no"`` only if all cost nothing.
 
-    When a repair ended with another error, that is the ``__cause__``, also of a copy that was pickled; its own *billed*
-    is about the repair alone.
+    When a repair ended with another error, that is the ``__cause__``, also of a copy that was pickled if it is a
+    `NeuralBoxError`; its own *billed* is about the repair alone.
     """
 
     def __init__(
@@ -109,13 +109,15 @@ class ParsingError(NeuralBoxError):
         generations: tuple[Generation, ...] = (),
         problems: tuple[Problem, ...] = (),
         elapsed: float = 0.0,
-        cause: NeuralBoxError | None = None,
+        cause: Exception | None = None,
+        repair: BillingStatus = "no",
     ) -> None:
+        """*cause*: of a repair that failed; *repair*: whether it was billed, unless the cause says that."""
         super().__init__(message)
         last = generations[-1] if generations else Generation()
         self.generations = generations
         self.problems = problems
-        repair: BillingStatus = "no" if cause is None else cause.billed
+        repair = cause.billed if isinstance(cause, NeuralBoxError) else repair
         tokens_used = total_tokens(generations)
         self.tokens_used: int | None = tokens_used if repair == "no" else None
         self.billed: BillingStatus = repair if generations and tokens_used == 0 else "yes"

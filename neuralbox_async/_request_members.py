@@ -40,7 +40,7 @@ def request_fields(members: Mapping[str, Any], defaults: Mapping[str, Any]) -> d
     prompt, messages = members.get("prompt"), members.get("messages")
     if prompt is not None:
         if messages is not None:
-            raise InvalidParameterError("prompt", None, "absent when there are 'messages'", show=False)
+            raise InvalidParameterError("prompt", None, "absent if there are 'messages': pass one of them", show=False)
         if not isinstance(prompt, str):
             raise InvalidParameterError("prompt", prompt, "a string")
         messages = prompt

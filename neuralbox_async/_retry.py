@@ -47,8 +47,9 @@ class RetryPolicy:
     * *jitter*: a function of (low, high) that returns a random number between the two.
 
     Retried by default: a request that never left the machine; 429, 500 ``provider_error`` and 503
-    ``model_unavailable``, which the vendor documents as never charged; and each transient failure of a GET, which costs
-    nothing: no response, 408, 425, 429, and any 5xx but 501 and 505.
+    ``model_unavailable``, which the vendor documents as never charged; 425, which a server sends instead of processing
+    a request; and each transient failure of a request that costs nothing (a GET, a price calculation): no response,
+    408, 429, and any 5xx but 501 and 505.
     """
 
     max_retries: int = attrs.field(default=2, validator=field_validator(check_count, minimum=0))
@@ -66,8 +67,8 @@ class RetryPolicy:
         """
         Return the seconds to wait before the next attempt, or None for no retry.
 
-        *attempt* counts from 1; *idempotent* is True for a GET; *remaining* is the time left until the deadline, in
-        seconds.
+        *attempt* counts from 1; *idempotent* is True for a request that costs nothing (a GET, a price calculation);
+        *remaining* is the time left until the deadline, in seconds.
         """
         if attempt > self.max_retries or not self._is_retryable(error, idempotent=idempotent):
             return None

@@ -154,5 +154,5 @@ class StreamMethods:
             limits,
             functools.partial(polling.recover, self._executor, recovery) if recover else None,
             wanted,
-            max_tokens,
+            None if wanted is None else parsing.token_limit(max_tokens, extra_body),
         )

@@ -20,7 +20,8 @@ class ModelUsage:
     """
     The usage of one model, or of all.
 
-    * *calls*: generations that were requested, whole, as streams and in batches; retries do not count.
+    * *calls*: generations that were requested, whole, as streams and in batches; retries do not count. A request of a
+      batch that a rate limit refused is another call when the batch sends it again.
     * *tokens_used*: NeuralBox tokens of their bills, as far as responses report them.
     * *unknown*: calls that may have been billed without a response that shows it.
     * *pending*: calls that returned a pending generation, whose bill is not known yet and is not in *tokens_used*.

@@ -90,7 +90,7 @@ def check_seconds(parameter: str, value: object) -> float | None:
     if value is None:
         return None
     if not is_number(value) or not 0 < value < _MAX_SECONDS:
-        raise InvalidParameterError(parameter, value, "a number of seconds above 0, or None")
+        raise InvalidParameterError(parameter, value, "a positive number of seconds, or None")
     return float(value)
 
 
@@ -130,7 +130,7 @@ def check_count(parameter: str, value: object, *, minimum: int) -> int:
     if not is_integer(value) or value < minimum:
         raise InvalidParameterError(parameter, value, f"an integer of at least {minimum}")
     if value > _MAX_INTEGER:
-        raise InvalidParameterError(parameter, value, "an integer of at most 64 bits")
+        raise InvalidParameterError(parameter, value, "an integer that fits in 64 bits")
     return value
 
 
@@ -221,7 +221,7 @@ def check_headers(parameter: str, headers: Mapping[str, str] | None) -> dict[str
     del headers  # users put secrets there as well
     for name, value in secrets.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
-            raise InvalidParameterError(parameter, name, "header names, without those that the client sets itself")
+            raise InvalidParameterError(parameter, name, "header names other than those that the client sets itself")
         if not _is_header_value(value):
             raise InvalidParameterError(f"{parameter}[{name!r}]", None, "ASCII text without line breaks", show=False)
     return secrets

@@ -12,7 +12,7 @@ from neuralbox_async._api_key import as_secret_result
 
 K = TypeVar("K")
 
-_REENTRANT = "the api_key function calls the client that it is for, which needs a key first: use another client there"
+_REENTRANT = "the api_key function must not call the client whose key it returns: use another client there"
 
 
 class RunsInCaller(Protocol):

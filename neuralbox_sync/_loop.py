@@ -115,7 +115,9 @@ class EventLoop:
                     self._start()
                 self._started_loop = loop
         if threading.get_ident() == self._thread.ident:
-            raise RuntimeError("a call on its own event loop never returns: await there, or use asyncio.to_thread")
+            raise RuntimeError(
+                "a blocking call from its own event loop would deadlock: await there, or use asyncio.to_thread"
+            )
         return loop
 
     def _runs(self) -> bool:

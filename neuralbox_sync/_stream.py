@@ -1,6 +1,7 @@
 """The blocking iterators: views of `AsyncStream` and `AsyncBatch`."""
 
 import contextlib
+import enum
 import functools
 import operator
 import os
@@ -35,6 +36,19 @@ class Arrived(deque[T]):
         next_item = property(deque.popleft)
 
 
+class ReadingState(enum.Enum):
+    """
+    The states of a view that is read.
+
+        NEW --its `with` block or `open` begins--> ENTERED --first read--> READ <--next read, end--> ENDED
+    """
+
+    NEW = enum.auto()
+    ENTERED = enum.auto()
+    READ = enum.auto()
+    ENDED = enum.auto()
+
+
 class BulkIterator(View[S], Iterator[T]):
     """A view to iterate over, in any thread. Items that arrived together are fetched together, in one thread switch."""
 
@@ -45,11 +59,11 @@ class BulkIterator(View[S], Iterator[T]):
     def __init__(self, subject: S, loop: EventLoop, owner: object) -> None:
         super().__init__(subject, loop, owner)
         self._items: Arrived[T] = Arrived()
-        self._entered = self._was_read = self._ended = False
+        self._state = ReadingState.NEW
         self._pid = os.getpid()
 
     def __enter__(self: V) -> V:  # noqa: PYI019 - as in `View`
-        was_entered = self._entered
+        was_entered = self._is_entered
         try:
             self._loop_here().call(self._enter)
         except BaseException:
@@ -63,7 +77,7 @@ class BulkIterator(View[S], Iterator[T]):
                 return self._items.next_item
             except IndexError:
                 if not self._here.call(self._fill):
-                    self._ended = True
+                    self._state = ReadingState.ENDED
                     raise StopIteration from None
 
     def close(self) -> None:
@@ -78,24 +92,32 @@ class BulkIterator(View[S], Iterator[T]):
 
     def _loop_here(self) -> EventLoop:
         if self._pid != os.getpid():
-            raise StreamStateError("it was opened before the fork, by another process: open one here")
+            raise StreamStateError("it belongs to the parent process: open another one after the fork")
         return self._loop
 
+    @property
+    def _is_entered(self) -> bool:
+        return self._state is not ReadingState.NEW
+
+    def _begin(self) -> None:
+        if self._state is ReadingState.NEW:
+            self._state = ReadingState.ENTERED
+
     async def _enter(self) -> None:
-        self._entered = True
+        self._begin()
         await self._subject.__aenter__()
 
     def _close_unless(self, was_entered: bool) -> None:  # noqa: FBT001 - in one place each
         """Close it if it has just been opened, when an interrupt arrived."""
-        if self._entered and not was_entered:
+        if self._is_entered and not was_entered:
             despite_interrupt(self.close)
 
     def _check_entered(self) -> None:
-        if not self._entered:
+        if not self._is_entered:
             raise self._not_entered
 
     async def _fill(self) -> bool:
-        self._was_read = True
+        self._state = ReadingState.READ
         try:
             items: list[Any] = await self._subject.read_batch()
         except Exception:
@@ -114,14 +136,14 @@ class Stream(BulkIterator[AsyncStream[Y], neuralbox_async.StreamEvent], Generic[
         return StreamStateError("the stream is not open: use `with client.stream(...) as stream`")
 
     def __iter__(self) -> Self:
-        if self._ended or not self._was_read:
+        if self._state is not ReadingState.READ:
             aiter(self._subject)  # raises if nothing follows; after an early exit, what had arrived still does
         return self
 
     @documented_by(AsyncStream.open)
     def open(self, *, wait_for: Literal["response", "first_event"] = "response") -> Self:
         """Send the request, as ``with`` does, where a block cannot span the use of the stream. Return the stream."""
-        was_entered = self._entered
+        was_entered = self._is_entered
         try:
             self._loop_here().call(functools.partial(self._open, wait_for))
         except BaseException:
@@ -130,7 +152,7 @@ class Stream(BulkIterator[AsyncStream[Y], neuralbox_async.StreamEvent], Generic[
         return self
 
     async def _open(self, wait_for: Literal["response", "first_event"]) -> None:
-        self._entered = True
+        self._begin()
         await self._subject.open(wait_for=wait_for)
 
     @property
@@ -201,7 +223,7 @@ class Batch(BulkIterator[AsyncBatch[Y], neuralbox_async.BatchResult[Y]], Generic
     def __next__(self) -> neuralbox_async.BatchResult[Y]:
         try:  # in one function: a return from another one, or from a `with` block, could lose the item
             while True:
-                if self._entered and self._pid == os.getpid():
+                if self._is_entered and self._pid == os.getpid():
                     self._caller.run(has_results=bool(self._items))
                 try:
                     return self._items.next_item

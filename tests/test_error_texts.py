@@ -67,7 +67,7 @@ def test_count():
     assert len(texts) > 150
     assert {
         "a function, or None",
-        "a batch is entered once; call generate_many() again for another",
+        "a batch can be entered only once; call generate_many() again for another",
         f"the journal is in use by another batch: {PLACEHOLDER}",
     } <= texts
 

@@ -92,7 +92,7 @@ BOTH = {
     "milliseconds in a string": Row(
         generate("gpt-5", "Hi", timeout="500"),
         InvalidParameterError,
-        "timeout must be a number of seconds above 0, or None, not '500'",
+        "timeout must be a positive number of seconds, or None, not '500'",
     ),
     "an empty prompt": Row(
         generate("gpt-5", " "), InvalidParameterError, "prompt must be text that is not empty, not ' '"
@@ -180,7 +180,7 @@ async def missing_await_in_messages(client):
 
 
 READ = "the stream was read to its end, and can be read only once; `generation` has its text"
-CLOSED = "the stream is closed: read it before the block ends that opened it"
+CLOSED = "the stream is closed: read it inside the block that opened it"
 ASYNC = {
     "second iteration": Row(second_iteration, StreamStateError, READ),
     "second iteration of events": Row(second_iteration_of_events, StreamStateError, READ),

@@ -26,7 +26,7 @@ class Turn(BaseModel):
     """A message of the conversation."""
 
     role: Literal["user", "assistant"]
-    content: str = Field(pattern=r"\S", max_length=20_000)
+    content: str = Field(pattern=r"\S", max_length=200_000)  # replies come back, and may be long
 
 
 class Conversation(BaseModel):

@@ -63,7 +63,7 @@ class AsyncBatch(AsyncOnly, AsyncIterationOnly, Generic[T]):
         `RequestChangedError` (with ``on_changed="raise"``), and the errors of getting the balance.
         """
         if self._was_entered:
-            raise BatchStateError("a batch is entered once; call generate_many() again for another")
+            raise BatchStateError("a batch can be entered only once; call generate_many() again for another")
         self._was_entered = True
         self._runner = runner = await opening.open_batch(
             self._executor, self._call_options, self._inputs, self._defaults, self._options

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from neuralbox_async._batch.journal_entries import JournalEntry
     from neuralbox_async._batch.request_coordinator import RequestCoordinator
     from neuralbox_async._batch.request_state import RequestState
+    from neuralbox_async._errors import NeuralBoxError
 
 _UNRESOLVED = "an earlier run sent it and ended before the response; it may have been billed"
 
@@ -51,6 +52,19 @@ async def invalid_result(state: RequestState, coordinator: RequestCoordinator) -
     if typed is None or typed.may_repair or state.claim.is_pending:
         return None
     return _invalid_result(state, entries[-1])
+
+
+def unrepaired_result(state: RequestState, cause: NeuralBoxError) -> BatchResult:
+    """Return the result of *state* with the last of its invalid texts; *cause*: the reason why no repair follows."""
+    if state.typed is None:
+        raise AssertionError("without an output type, no text is invalid")
+    return _result(
+        state,
+        error=state.typed.error(0.0, cause),
+        attempts=state.attempts_before,
+        tokens_used=state.typed.total_tokens(0),
+        from_journal=True,
+    )
 
 
 def _result_of(state: RequestState, entry: JournalEntry, tokens_used: int | None) -> BatchResult | None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from neuralbox_async._errors import BillingStatus, NeuralBoxError
 
+_MAX_KEYS_IN_MESSAGE = 5
+
 
 class BatchStateError(NeuralBoxError):
     """The batch cannot be used now: not entered yet, or entered a second time."""
@@ -66,3 +68,10 @@ class JournalError(NeuralBoxError):
 
 class JournalLockedError(JournalError):
     """The journal is in use by another batch, of this process or of another."""
+
+
+def outcome_unknown_error(keys: tuple[str, ...]) -> OutcomeUnknownError:
+    """Return the error of a batch that does not start because earlier requests with *keys* have no outcome."""
+    names = ", ".join(keys[:_MAX_KEYS_IN_MESSAGE]) + ("" if len(keys) <= _MAX_KEYS_IN_MESSAGE else ", ...")
+    noun = "request" if len(keys) == 1 else "requests"
+    return OutcomeUnknownError(f"{len(keys)} {noun} may have been billed without a response: {names}", keys=keys)

@@ -22,6 +22,7 @@ else:
     responses = lazy_module("neuralbox_async._wire.responses")
 
 HEADER: Final = b'{"event":"journal","version":1}\n'
+_HEADER_START: Final = HEADER[:-2]
 _VERSION: Final = 1
 _MAX_COUNT: Final = 2**63 - 1
 _MAX_SECONDS: Final = 250_000_000_000  # in the year 9892: later times cannot be represented
@@ -103,9 +104,19 @@ def malformed(path: str, number: int) -> JournalError:
     return JournalError(f"{name} of the journal is malformed: {path}", path=path, line=number or None)
 
 
+def header_with(journal_id: str) -> bytes:
+    """Return the first line of a journal that has an id, to recognise it by; a journal of one machine has none."""
+    return b'%b,"id":"%b"}\n' % (_HEADER_START, journal_id.encode())
+
+
+def is_torn_header(line: bytes) -> bool:
+    """Return whether *line* is the beginning of a first line, or nothing."""
+    return HEADER.startswith(line) or (line.startswith(_HEADER_START + b",") and not line.endswith(b"\n"))
+
+
 def check_header(line: bytes, path: str) -> None:
     """Raise `JournalError` unless *line* begins a journal: another file is neither read nor written."""
-    if line == HEADER or HEADER.startswith(line):
+    if line == HEADER or is_torn_header(line):
         return
     members = _object(line)
     if members is None or members.get("event") != "journal":

@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from neuralbox_async._batch.errors import JournalError, JournalLockedError
-from neuralbox_async._batch.journal_entries import not_a_journal, unusable
+from neuralbox_async._batch.journal_entries import is_torn_header, not_a_journal, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,7 +184,7 @@ class JournalFile:
     def _repair(self, end: int, tail: bytes) -> None:
         """Make the file, of *end* bytes with the torn line *tail* at its end, one of whole lines."""
         if end == len(tail):
-            if not self._header.startswith(tail):
+            if not is_torn_header(tail):
                 raise not_a_journal(self.path)
             os.ftruncate(self._fd, 0)
             self._append(self._header)

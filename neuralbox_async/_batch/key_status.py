@@ -45,11 +45,16 @@ class Unresolved:
     earlier: Unresolved | None = None  # of the same key, which was sent again nevertheless: both may be billed
     short_hash: int = 0  # of its request
     done_before: int = 0  # the number in the index of another request that was done with the same key
+    claim_id: str | None = None  # on a cluster, of the claim that it was sent for, unless that is its idempotency key
 
     @property
     def status(self) -> KeyStatus:
         """PENDING if its generation has an id, otherwise UNRESOLVED."""
         return KeyStatus.UNRESOLVED if self.generation_id is None else KeyStatus.PENDING
+
+    def is_of_claim(self, claim_id: str) -> bool:
+        """Return whether it was sent for the claim *claim_id* of a worker on a cluster."""
+        return claim_id == (self.idempotency_key if self.claim_id is None else self.claim_id)
 
 
 def short_hash(request_hash: object) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import attrs
 
-from neuralbox_async._call.monitor import error_type_of, new_id, notify
+from neuralbox_async._call.monitor import error_type_of, new_id, notify, run_elsewhere
+from neuralbox_async._lazy_imports import asyncio
 from neuralbox_async._observers import BatchEnded, BatchInfo, BatchItemEnded, BatchItemStarted, BatchStarted
 
 if TYPE_CHECKING:
@@ -84,4 +86,9 @@ class BatchObservation:
         )
 
     def _notify(self, event: Event) -> None:
-        notify(self._observers, lambda _content: event)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # the loop was closed, and the batch is collected
+            run_elsewhere(functools.partial(notify, self._observers, event))
+        else:
+            notify(self._observers, event)

@@ -14,7 +14,7 @@ import attrs
 from neuralbox_async._batch.budget import Budget
 from neuralbox_async._batch.changed_requests import check_unchanged
 from neuralbox_async._batch.coordinator import Coordinator
-from neuralbox_async._batch.errors import OutcomeUnknownError
+from neuralbox_async._batch.errors import outcome_unknown_error
 from neuralbox_async._batch.journal import Journal
 from neuralbox_async._batch.observation import BatchObservation
 from neuralbox_async._batch.pacer import Pacer
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from neuralbox_async._call.executor import Executor
     from neuralbox_async._options import CallOptions
 
-_MAX_KEYS_IN_MESSAGE = 5
 _MAX_RESERVED_CONNECTIONS = 10
 
 
@@ -65,9 +64,7 @@ async def _open_journal(journal: Journal, options: BatchOptions) -> None:
         await anyio.sleep(0)  # a long one takes seconds to read
     keys = journal.unresolved_keys if options.on_unknown == "raise" else ()
     if keys:
-        names = ", ".join(keys[:_MAX_KEYS_IN_MESSAGE]) + ("" if len(keys) <= _MAX_KEYS_IN_MESSAGE else ", ...")
-        message = f"{len(keys)} requests may have been billed without a response: {names}"
-        raise OutcomeUnknownError(message, keys=keys)
+        raise outcome_unknown_error(keys)
 
 
 def _budget(options: BatchOptions, balance: int | None, journal: Journal | None) -> Budget:

@@ -171,6 +171,6 @@ class RequestPreparer:
 
 
 def _unusable(item: object, error: Exception) -> InvalidParameterError:
-    refused = InvalidParameterError("requests[]", item, "a request of plain values")
+    refused = InvalidParameterError("requests[]", item, "a request made of plain strings, numbers, lists and dicts")
     refused.__cause__ = error
     return refused

@@ -228,7 +228,7 @@ class RequestState:
         self, typed: TypedItem, generation: Generation, coordinator: RequestCoordinator
     ) -> BatchResult | None:
         """Return the result of *generation*, or None if it is not of the output type and a repair was admitted."""
-        if (parsed := typed.parse(generation)) is not None:
+        if (parsed := typed.parse(generation, self._call)) is not None:
             self._move(_COMPLETED)
             result = await self._record(generation, coordinator, tokens_of_invalid=typed.tokens_of_invalid)
             return attrs.evolve(result, value=parsed.value, tokens_used=typed.total_tokens(result.tokens_used))

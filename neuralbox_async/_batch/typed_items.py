@@ -18,6 +18,7 @@ from neuralbox_async._wire.output_types import output_type_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from neuralbox_async._call.executor import Call
     from neuralbox_async._types import GenerateRequest, Generation
     from neuralbox_async._wire.output_types import OutputType
     from neuralbox_async._wire.requests import Request
@@ -84,10 +85,13 @@ class TypedItem:
     invalid: list[Generation] = attrs.field(factory=list["Generation"])
     _problems: tuple[Problem, ...] = ()  # of the last
 
-    def parse(self, generation: Generation) -> Parsed | None:
-        """Return the value in *generation*; None if it is one more that is invalid."""
+    def parse(self, generation: Generation, call: Call | None = None) -> Parsed | None:
+        """Return the value in *generation*, None if it is one more that is invalid; *call*: what generated it."""
+        max_tokens = parsing.token_limit(self.request.max_tokens, self.request.extra_body)
         try:
-            return Parsed(parsing.value_of(self.output_type, generation, self.request.max_tokens))
+            return Parsed(
+                parsing.value_of(self.output_type, generation, max_tokens, None if call is None else call.mask)
+            )
         except InvalidOutputError as error:
             self.invalid.append(generation)
             self._problems = error.problems

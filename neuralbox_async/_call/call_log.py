@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from neuralbox_async._clock import now
+from neuralbox_async._clock import time_since
 from neuralbox_async._logging import logger
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def log(level: int, call: Call, message: str, *facts: object, **extra: object) -
         "method": call.request.method,
         "path": path,
         "attempt": call.attempts,
-        "elapsed": now() - call.started,
+        "elapsed": time_since(call.started),
         "request_id": request_id,
         **extra,
     }

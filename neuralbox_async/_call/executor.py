@@ -1,4 +1,4 @@
-"""One logical call: the only attempt loop, the only sleep between attempts, and the deadline around both."""
+"""One logical call: the loop over its attempts, the sleep between them, and the deadline around both."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class Executor:
     )
     lifetime: Lifetime = attrs.field(factory=Lifetime)
     monitor: Monitor = attrs.field(factory=Monitor)
-    _mask: Mask = attrs.field(
+    mask: Mask = attrs.field(
         default=attrs.Factory(lambda self: _mask_of(self.api_key, self.shared.connections), takes_self=True),
         init=False,
         repr=False,
@@ -272,7 +272,7 @@ class Executor:
                 # A successful attempt is inlined here: a coroutine of its own would cost 3 % of a call.
                 self.check_open()
                 if isinstance(self.api_key, Secret):
-                    call.mask, key_headers = self._mask, self._key_headers
+                    call.mask, key_headers = self.mask, self._key_headers
                 else:
                     key = await call_key_function(self.api_key)
                     call.mask, key_headers = _mask_of(key, self.shared.connections, call.mask), _key_headers(key)
@@ -302,10 +302,11 @@ class Executor:
     def _observe(self, call: Call, response: Response) -> None:
         call.response = response
         self.account.rate_limits.observe(response.headers, counted=not call.request.idempotent)
-        if call.record is None or call.record.is_watched:
+        record = call.record
+        if record is None or record.is_logged:
             log(logging.DEBUG, call, "%d", response.status_code, status_code=response.status_code)
-            if call.record is not None:
-                call.record.receive(response)
+        if record is not None and record.observers:
+            record.receive(response)
 
     async def _follow_redirects(self, call: Call, response: Response) -> Response:
         """Return the response of success that *response* redirects to. Raises the error of an error status."""

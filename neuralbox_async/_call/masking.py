@@ -121,6 +121,12 @@ def mask_error(error: NeuralBoxError, mask: Mask, clean_body: bytes | None = Non
     _mask_chain(error, foreign_mask)
 
 
+def mask_text(text: str, mask: Mask) -> str:
+    """Return the generated *text*, of which an error reports what is wrong with it: without secrets, if it has any."""
+    masked: str = _mask_received(text, mask)
+    return masked
+
+
 def mask_generation(generation: Generation, body: bytes, mask: Mask) -> tuple[Generation, bytes]:
     """
     Return *generation* and the *body* that it was decoded from, for a file: as they are unless a secret is echoed.

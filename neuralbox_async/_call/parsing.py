@@ -6,14 +6,13 @@ The API has no response format: the schema is in the system message.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from neuralbox_async._call import generating
+from neuralbox_async._call import generating, masking
 from neuralbox_async._clock import now
-from neuralbox_async._errors import NeuralBoxError
 from neuralbox_async._parsed import (
     InvalidOutputError,
     ParsedGeneration,
@@ -29,11 +28,22 @@ from neuralbox_async._wire.output_types import output_type_of
 
 if TYPE_CHECKING:
     from neuralbox_async._call.executor import Call, Executor
+    from neuralbox_async._errors import BillingStatus
+    from neuralbox_async._secret import Mask
     from neuralbox_async._wire.output_types import OutputType
 
 T = TypeVar("T")
 
-__all__ = ["Repairs", "instructions", "output_type_of", "parse", "parsing_error", "repair_messages", "value_of"]
+__all__ = [
+    "Repairs",
+    "instructions",
+    "output_type_of",
+    "parse",
+    "parsing_error",
+    "repair_messages",
+    "token_limit",
+    "value_of",
+]
 
 _INSTRUCTIONS = (
     "Respond with one JSON value that conforms to this JSON Schema, and with nothing else: "
@@ -63,14 +73,28 @@ def repair_messages(messages: Messages, text: str, problems: tuple[Problem, ...]
     return (*messages_from(messages), *response, turn)
 
 
-def value_of(output_type: OutputType[T], generation: Generation, max_tokens: int | None) -> T:
+def value_of(output_type: OutputType[T], generation: Generation, max_tokens: int | None, mask: Mask | None) -> T:
     """
-    Return the value in the text of *generation*, which was requested with *max_tokens*. Raises `InvalidOutputError`.
+    Return the value in the text of *generation*, which was requested with *max_tokens*.
 
-    A text that ends in a number at *max_tokens* has perhaps not all of its digits.
+    A text that ends in a number at *max_tokens* has perhaps not all of its digits. Raises `InvalidOutputError`, whose
+    problems have none of the secrets of *mask*.
     """
     cut = (generation.finish_reason is not None or max_tokens is not None) and _is_cut(generation, max_tokens)
-    return output_type.parse(generation.content, cut=cut)
+    try:
+        return output_type.parse(generation.content, cut=cut)
+    except InvalidOutputError:
+        masked = generation.content if mask is None else masking.mask_text(generation.content, mask)
+        if masked is generation.content:
+            raise
+    output_type.parse(masked, cut=cut)
+    raise InvalidOutputError((Problem("$", "it is invalid, and has a secret in it"),))
+
+
+def token_limit(max_tokens: int | None, extra_body: Mapping[str, Any] | None) -> int | None:
+    """Return the *max_tokens* that is sent, which *extra_body* may replace."""
+    limit = extra_body.get("max_tokens", max_tokens) if extra_body else max_tokens
+    return limit if isinstance(limit, int) else None
 
 
 def _is_cut(generation: Generation, max_tokens: int | None) -> bool:
@@ -129,14 +153,15 @@ async def parse(
     Return the value that is generated for *messages*.
 
     *call_with* returns the call with other messages, the first or a repair, by its number. Raises the errors of the
-    first call, and `ParsingError`, also when a repair fails: what was paid for is not lost.
+    first call, and `ParsingError`, also when a repair fails: what was paid for is not lost. When a repair is cancelled,
+    the error of that has the `ParsingError` as its ``__cause__``.
     """
     call = call_with(messages, 0)
     started, deadline = call.started, call.deadline
     generations: tuple[Generation, ...] = (await generating.generate(executor, call, wait=True),)
     while True:
         try:
-            value = value_of(output_type, generations[-1], max_tokens)
+            value = value_of(output_type, generations[-1], max_tokens, call.mask)
         except InvalidOutputError as error:
             problems = error.problems
         else:
@@ -146,14 +171,23 @@ async def parse(
             refusal = "without a further repair, because the time is over"
         if refusal is not None:
             raise parsing_error(generations, problems, now() - started, refusal)
+        repair: Call | None = None
         try:
             messages = repair_messages(messages, generations[-1].content, problems)
-            call = call_with(messages, len(generations))
-            call.deadline = deadline
-            generations = (*generations, await generating.generate(executor, call, wait=True))
-        except NeuralBoxError as error:
-            ending = f"and the repair failed: {error}"
-            raise parsing_error(generations, problems, now() - started, ending, cause=error) from error
+            repair = call_with(messages, len(generations))
+            repair.deadline = deadline
+            generations = (*generations, await generating.generate(executor, repair, wait=True))
+            call = repair
+        except Exception as error:  # not only our own: the user's key function may raise any
+            ending, billed = f"and the repair failed: {error}", _billing_of(repair)
+            raise parsing_error(generations, problems, now() - started, ending, cause=error, repair=billed) from error
+        except BaseException as error:  # such as a cancellation, which has to go on
+            ending, billed = "and the repair was cancelled", _billing_of(repair)
+            raise error from parsing_error(generations, problems, now() - started, ending, repair=billed)
+
+
+def _billing_of(repair: Call | None) -> BillingStatus:
+    return "unknown" if repair is not None and repair.possibly_billed else "no"
 
 
 def parsing_error(
@@ -162,12 +196,13 @@ def parsing_error(
     elapsed: float,
     ending: str,
     *,
-    cause: NeuralBoxError | None = None,
+    cause: Exception | None = None,
+    repair: BillingStatus = "no",
 ) -> ParsingError:
     """
     Return the error of *generations*, of which none is valid.
 
-    *ending*: why no repair followed; see `Repairs`. *cause*: the error of a repair that failed.
+    *ending*: why no repair followed; see `Repairs`. *cause*, *repair*: of a repair that failed, see `ParsingError`.
     """
     msg = f"the generated text is not of the output type{f', {ending}' if ending else ''}: {summary_of(problems)}"
-    return ParsingError(msg, generations=generations, problems=problems, elapsed=elapsed, cause=cause)
+    return ParsingError(msg, generations=generations, problems=problems, elapsed=elapsed, cause=cause, repair=repair)

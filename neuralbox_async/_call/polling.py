@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import attrs
 
@@ -74,7 +74,8 @@ async def retrieve(
     The path that worked is tried first the next time. A response without an id describes *generation_id*.
     """
     first = endpoints.retrieve(generation_id, _status_paths(executor)[0], headers)
-    record = CallRecord(executor.monitor, first, executor.base_url, generation_id)
+    shown_id = cast("GenerationId", executor.mask.apply(generation_id))
+    record = CallRecord(executor.monitor, first, executor.base_url, shown_id)
     with record:
         generation = await _retrieve(executor, generation_id, options, deadline, headers=headers, record=record)
     record.complete(generation)

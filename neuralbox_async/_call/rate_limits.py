@@ -1,8 +1,8 @@
 """
 The rate limits of the account, as far as responses report them.
 
-`RateLimits` belongs to a client and learns from each response of any call. Nothing here waits or does I/O. Times are
-those of `time.monotonic`.
+`RateLimits` belongs to an API key, so derived clients share it, and learns from each response of any call. Nothing here
+waits or does I/O. Times are those of `time.monotonic`.
 
 Source: the vendor's page "Rate limits" (``X-RateLimit-*``, fixed hour and day windows, the body of a 429).
 """
@@ -100,7 +100,7 @@ class Subscriber(Protocol):
 
 @attrs.define(eq=False)
 class RateLimits:
-    """The limits of one client's account, learned from the responses of all its calls."""
+    """The limits of the account of one API key, learned from the responses of all its calls."""
 
     _hour: Window = attrs.field(factory=lambda: Window(_HOUR))
     _day: Window = attrs.field(factory=lambda: Window(_DAY))

@@ -10,10 +10,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+import attrs
+
 from neuralbox_async._call.call_log import log
-from neuralbox_async._call.monitor import error_type_of, new_id, notify
+from neuralbox_async._call.monitor import error_type_of, new_id, notify, run_elsewhere, wants_content
 from neuralbox_async._call.stream_state import ENDED
-from neuralbox_async._clock import now
+from neuralbox_async._clock import now, time_since
 from neuralbox_async._errors import NeuralBoxError
 from neuralbox_async._lazy_imports import asyncio
 from neuralbox_async._logging import logger
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from neuralbox_async._call.stream_state import StreamState
     from neuralbox_async._errors import BillingStatus
     from neuralbox_async._http.transport import Response
-    from neuralbox_async._observers import Event, Observer, Operation, Outcome
+    from neuralbox_async._observers import Observer, Operation, Outcome
     from neuralbox_async._types import GenerationId
     from neuralbox_async._wire.requests import Request
 
@@ -54,7 +56,7 @@ class CallRecord:
 
     It belongs to all `Call` objects of the logical call: those of both documented paths of a status, or of both
     endpoints of a stream. A context manager: an exception ends it, and otherwise `complete` or `end`; the first counts.
-    *is_watched*: an observer or the log gets more of it than a failure.
+    *is_logged*: the log gets more of it than retries and a failure.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class CallRecord:
         self._finalizer: weakref.finalize[..., StreamLifetime[Any]] | None = None
         self.observers: tuple[Observer, ...] = monitor.observers
         # Asked once for each call: the logger takes as long as all the rest of a record.
-        self.is_watched: bool = bool(self.observers) or logger.isEnabledFor(logging.DEBUG)
+        self.is_logged: bool = logger.isEnabledFor(logging.DEBUG)
         if self.observers:
             self._observe_start(monitor, request, base_url, generation_id)
 
@@ -97,10 +99,13 @@ class CallRecord:
         # Of a stream: what its events had so far.
         self._start, self._contents, self._content_at = GenerationStart(), 0, self.started
         body = request.body
-        self._notify(lambda content: CallStarted(call=info, body=json.loads(body) if content and body else None))
-
-    def _notify(self, make_event: Callable[[bool], Event]) -> None:
-        notify(self.observers, make_event)
+        notify(
+            self.observers,
+            CallStarted(call=info),
+            lambda: CallStarted(call=info, body=json.loads(body) if body else None),
+        )
+        # Those that change the context restore it in the opposite order.
+        self.observers = self.observers[::-1]
 
     # ------------------------------------------------------------------------------------------------------ on the way
 
@@ -109,15 +114,12 @@ class CallRecord:
         self.call = call
         self._attempts += 1
         if self.observers:
-            event = AttemptStarted(call=self._info, attempt=self._attempts)
-            self._notify(lambda _content: event)
+            notify(self.observers, AttemptStarted(call=self._info, attempt=self._attempts))
 
     def receive(self, response: Response) -> None:
-        """Record that the head of *response* arrived."""
-        if self.observers:
-            facts = self.response_info(response)
-            event = ResponseReceived(call=self._info, attempt=self._attempts, response=facts)
-            self._notify(lambda _content: event)
+        """Record that the head of *response* arrived, for observers."""
+        facts = self.response_info(response)
+        notify(self.observers, ResponseReceived(call=self._info, attempt=self._attempts, response=facts))
 
     def schedule_retry(self, error: NeuralBoxError | None, delay: float) -> None:
         """Record that there will be another attempt, *delay* seconds after *error*."""
@@ -129,14 +131,14 @@ class CallRecord:
                 reason=error_type_of(error),
                 status_code=getattr(error, "status_code", None),
             )
-            self._notify(lambda _content: event)
+            notify(self.observers, event)
 
     def response_info(self, response: Response) -> ResponseInfo:
         """Return the facts of *response*, now."""
         return ResponseInfo(
             status_code=response.status_code,
             attempts=self._attempts,
-            elapsed=now() - self.started,
+            elapsed=time_since(self.started),
             headers=response.headers,
             mask=NO_SECRETS if self.call is None else self.call.mask,
         )
@@ -174,7 +176,11 @@ class CallRecord:
         else:
             billed: BillingStatus = "unknown" if self.call is not None and self.call.possibly_billed else "no"
             cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
-            self.end("cancelled" if cancelled else "failed", billed, None, error)
+            end = functools.partial(self.end, "cancelled" if cancelled else "failed", billed, None, error)
+            if isinstance(error, GeneratorExit):  # its task is collected
+                run_elsewhere(end)
+            else:
+                end()
 
     def end(
         self,
@@ -196,7 +202,7 @@ class CallRecord:
         if self._model is not None:
             pending = outcome == "pending"
             self._usage.add(self._model, used or 0, unknown=billed == "unknown" and not pending, pending=pending)
-        if self.is_watched or outcome == "failed":
+        if self.observers or self.is_logged or outcome == "failed":
             self._report(outcome, billed, generation, error, used)
         self.call = None  # a cycle of references would leave each call to the garbage collector
 
@@ -208,45 +214,53 @@ class CallRecord:
         error: BaseException | None,
         used: int | None,
     ) -> None:
-        response = None if self.call is None else self.call.response
-        facts = None if response is None else self.response_info(response)
-        elapsed, request_id = now() - self.started, None if facts is None else facts.request_id
-        if self.call is not None:
-            _log_end(self.call, outcome, elapsed, used, error)
+        call, elapsed = self.call, time_since(self.started)
+        if call is not None and (self.is_logged or outcome == "failed"):
+            _log_end(call, outcome, elapsed, used, error)
         if not self.observers:
             return
+        response = None if call is None else call.response
+        mask: Callable[[Any], Any] = cast("Any", NO_SECRETS if call is None else call.mask).apply  # it keeps the type
         usage = None if generation is None else generation.usage
         generation_id = getattr(error, "generation_id", None) if generation is None else generation.id
 
-        def make_event(content: bool) -> CallEnded:  # noqa: FBT001 - of `notify`
-            return CallEnded(
-                call=self._info,
-                outcome=outcome,
-                billed=billed,
-                elapsed=elapsed,
-                attempts=self._attempts,
-                status_code=None if facts is None else facts.status_code,
-                request_id=request_id,
-                error_type=None if error is None else error_type_of(error),
-                generation_id=self._info.generation_id if generation_id is None else generation_id,
-                generation_status=None if generation is None else generation.status,
-                model=None if generation is None else generation.model,
-                tokens_used=used,
-                input_tokens=None if usage is None else usage.prompt_tokens,
-                output_tokens=None if usage is None else usage.completion_tokens,
-                content=_text_of(generation, error) if content else None,
-                error=error if content and isinstance(error, NeuralBoxError) else None,
-            )
+        event = CallEnded(
+            call=self._info,
+            outcome=outcome,
+            billed=billed,
+            elapsed=elapsed,
+            attempts=self._attempts,
+            status_code=None if response is None else response.status_code,
+            request_id=None if response is None else mask(response.headers.get("x-request-id")),
+            error_type=None if error is None else error_type_of(error),
+            generation_id=self._info.generation_id if generation_id is None else mask(generation_id),
+            generation_status=None if generation is None else mask(generation.status),
+            model=None if generation is None else mask(generation.model),
+            tokens_used=used,
+            input_tokens=None if usage is None else usage.prompt_tokens,
+            output_tokens=None if usage is None else usage.completion_tokens,
+        )
 
-        self._notify(make_event)
+        def with_content() -> CallEnded:
+            shown = error if isinstance(error, NeuralBoxError) else None
+            return attrs.evolve(event, content=mask(_text_of(generation, error)), error=shown)
+
+        notify(self.observers, event, with_content)
 
     # ---------------------------------------------------------------------------------------------------------- stream
 
     def watch(self, stream: StreamLifetime[Any], response: Response) -> ResponseInfo:
         """End it when *stream* is collected without having ended. Return the facts of its *response*."""
-        self._finalizer = weakref.finalize(stream, self.end, "closed", "unknown", None)
+        self._finalizer = weakref.finalize(stream, self._end_collected, asyncio.get_running_loop())
         self._finalizer.atexit = False
         return self.response_info(response)
+
+    def _end_collected(self, loop: asyncio.AbstractEventLoop) -> None:
+        end = functools.partial(self.end, "closed", "unknown", None)
+        if self.observers or self.is_logged:
+            run_elsewhere(end, loop)
+        else:
+            end()
 
     def receive_events(self, pending: Sequence[object], texts: Collection[str], state: StreamState) -> None:
         """Record events that arrived: *pending*, after *texts* were delivered, which led to *state*."""
@@ -257,7 +271,7 @@ class CallRecord:
         if state is ENDED:
             end = pending[-1] if pending and isinstance(pending[-1], GenerationEnd) else GenerationEnd()
             start = self._start if self.observers else GenerationStart()
-            content = "".join([*texts, *_deltas(pending)]) if self._want_content else ""
+            content = "".join([*texts, *_deltas(pending)]) if any(map(wants_content, self.observers)) else ""
             whole = Generation(
                 id=end.id if start.id is None else start.id,
                 model=start.model,
@@ -271,18 +285,14 @@ class CallRecord:
         start = next((event for event in pending if isinstance(event, GenerationStart)), None)
         if start is not None and self._start.id is None:
             self._start = start
-        if any(isinstance(event, dict | ContentDelta) for event in pending):
+        if any(_deltas(pending)):  # one without text is a heartbeat
             at = now()
             interval = at - self._content_at if self._contents else None
             self._contents, self._content_at = self._contents + 1, at
             event = ContentReceived(
                 call=self._info, number=self._contents, elapsed=at - self.started, interval=interval
             )
-            self._notify(lambda _content: event)
-
-    @property
-    def _want_content(self) -> bool:
-        return any(getattr(observer, "wants_content", False) for observer in self.observers)
+            notify(self.observers, event)
 
     def close_stream(self, stream: StreamLifetime[Any], failure: NeuralBoxError | None) -> None:
         """End it because *stream* ended with *failure*, or None if it was closed."""

@@ -1,4 +1,4 @@
-"""The retry budget of a client: a token bucket, as the Google SRE book recommends against retry storms."""
+"""The retry budget of an API key: a token bucket, as the Google SRE book recommends against retry storms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 class RetryBudget:
     """
-    A token bucket for all calls of one client, so that an outage does not cause a storm of retries.
+    A token bucket for all calls with one API key, so that an outage does not cause a storm of retries.
 
     It holds 500 tokens. A retry takes 14 (5 when the server throttles) and returns them when it succeeds; a call that
     succeeds at once adds 1. When too few are left, the failure is raised at once.

@@ -27,7 +27,7 @@ def interruption(error: NeuralBoxError, so_far: Generation, recovered: Generatio
     if not isinstance(error, GenerationFailedError):
         msg = f"the stream ended before its terminal event: {error.message}"
         if recovered is not None:
-            msg += "; the API has completed it with another text (recovered)"
+            msg += "; the final text of the API differs from it (see `recovered`)"
         return StreamInterruptedError(msg, generation=so_far, recovered=recovered)
     # An error event alone does not show the bill; the API's description of the failed generation does.
     billed = "unknown" if error.generation is None else error.billed

@@ -113,7 +113,7 @@ class StreamLifetime(TypedStream[T]):
 
     def _begin(self) -> None:
         if self._state is not StreamState.NEW:
-            msg = "a stream is opened once; call stream() again for another generation"
+            msg = "a stream can be opened only once; call stream() again for another generation"
             raise StreamStateError(msg)
         self._move(StreamState.OPENING)
         self._now = clock()

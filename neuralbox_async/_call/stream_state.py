@@ -56,7 +56,7 @@ def check_not_ended(state: StreamState) -> None:
         msg = "the stream was read to its end, and can be read only once; `generation` has its text"
         raise StreamStateError(msg)
     if state is StreamState.CLOSED:
-        msg = "the stream is closed: read it before the block ends that opened it"
+        msg = "the stream is closed: read it inside the block that opened it"
         raise StreamStateError(msg)
 
 

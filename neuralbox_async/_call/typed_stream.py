@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from neuralbox_async._call import parsing
+    from neuralbox_async._call.executor import Call
     from neuralbox_async._types import Generation, StreamEvent
     from neuralbox_async._wire.output_types import OutputType
 else:
@@ -31,6 +32,7 @@ class TypedStream(Generic[T]):
 
     _output_type: OutputType[T] | None
     _max_tokens: int | None
+    _call: Call | None
     _texts: list[str]  # that were delivered
     _started: float  # by `now`, when it was entered
 
@@ -62,7 +64,8 @@ class TypedStream(Generic[T]):
         output_type = self._checked_type()
         generation = await self.get_final_generation()
         try:
-            return parsing.value_of(output_type, generation, self._max_tokens)
+            mask = None if self._call is None else self._call.mask
+            return parsing.value_of(output_type, generation, self._max_tokens, mask)
         except InvalidOutputError as error:
             problems = error.problems
         raise parsing.parsing_error((generation,), problems, now() - self._started, "")

@@ -106,7 +106,7 @@ def _parse_columns(_context: click.Context, _parameter: click.Parameter, texts: 
     multiple=True,
     callback=_parse_columns,
     metavar="COLUMNS",
-    help='Repeat these columns of the row in its result, as "item": names with commas between them, or all.',
+    help='Repeat these columns of the row in its result, as "item": comma-separated names, or all.',
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N rows.")
 @click.option(
@@ -139,7 +139,7 @@ def _parse_columns(_context: click.Context, _parameter: click.Parameter, texts: 
     metavar="TOKENS",
     help="Maximum number of NeuralBox tokens that all runs with the same journal may spend together.",
 )
-@click.option("--limit-to-balance", is_flag=True, help="Get the token balance first, and spend no more than that.")
+@click.option("--limit-to-balance", is_flag=True, help="Fetch the token balance first, and never exceed it.")
 @click.option(
     "--timeout",
     default=DEFAULT_TIMEOUT,
@@ -184,7 +184,7 @@ def _parse_columns(_context: click.Context, _parameter: click.Parameter, texts: 
     "--skip-invalid",
     is_flag=True,
     help="Skip invalid rows. Otherwise nothing is sent if a row is invalid. A file that is invalid as a whole, or CSV "
-    "with a quote out of place, is refused in either case.",
+    "with a misplaced quote, is refused in either case.",
 )
 @schema_option
 @max_repairs_option
@@ -192,8 +192,8 @@ def _parse_columns(_context: click.Context, _parameter: click.Parameter, texts: 
 @click.option(
     "--dask",
     metavar="ADDRESS",
-    help="Run on the Dask cluster with this scheduler, such as tcp://host:8786. The workers have the API key in their "
-    "environment, and the file system with the journal; --max-concurrency is that of each worker process.",
+    help="Run on the Dask cluster with this scheduler, such as tcp://host:8786. The workers need the API key in "
+    "their environment and access to the journal's file system; --max-concurrency applies to each worker process.",
 )
 @click.pass_context
 def batch(
@@ -244,9 +244,9 @@ def batch(
                        max_tokens
       .txt             a line, which is the prompt
 
-    For other names and stdin, which is read without INPUT, the first line decides. What is not understood is refused.
-    All rows are validated before the first one is sent. --model, --system, --temperature and --max-tokens apply to rows
-    that do not set them.
+    If INPUT is omitted, rows are read from stdin. There, and for other file names, the first line decides the format;
+    unrecognised input is refused. All rows are validated before the first one is sent. --model, --system,
+    --temperature and --max-tokens apply to rows that do not set them.
 
     With -o OUTPUT, a journal records the progress. Run the same command again to continue an interrupted batch:
     completed rows are not sent again. Ctrl-C waits for the requests in flight; a second Ctrl-C stops immediately.
@@ -265,7 +265,7 @@ def batch(
       neuralbox batch reviews.csv -o moods.jsonl --template "{review}" --schema mood.json
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
     if journal is not None and no_journal:
-        raise click.UsageError("--journal and --no-journal exclude each other.")
+        raise click.UsageError("--journal and --no-journal are mutually exclusive.")
     if not output or journal == "":
         raise click.UsageError("The path of the output or of the journal is empty.")
     file = Output(None if output == "-" else output)
@@ -333,13 +333,13 @@ def _local_server(*, enabled: bool) -> Generator[dict[str, Any]]:
 def _check_cluster_options(run: RunOptions, *, local: bool) -> None:
     """Refuse options that a cluster does not have."""
     if local:
-        raise click.UsageError("--local and --dask exclude each other: the workers have no access to that server.")
+        raise click.UsageError("--local and --dask are mutually exclusive: the workers have no access to that server.")
     if run.journal is None:
         raise click.UsageError("--dask needs a journal: -o OUTPUT, a regular file, or --journal FILE.")
     if run.ordered:
-        raise click.UsageError("--ordered and --dask exclude each other: each line has the number of its row.")
+        raise click.UsageError("--ordered and --dask are mutually exclusive: each line has the number of its row.")
     if run.limit_to_balance:
-        raise click.UsageError("--limit-to-balance and --dask exclude each other: use --budget TOKENS.")
+        raise click.UsageError("--limit-to-balance and --dask are mutually exclusive: use --budget TOKENS.")
 
 
 def _execute(run: RunOptions, rows: InputRows, make_client: Callable[[], AsyncNeuralBox | DaskRunner]) -> int:

@@ -56,8 +56,8 @@ def chat(
     """
     Have a conversation: each line is a message, and the reply is printed while it is generated.
 
-    The API keeps no conversation: each message is sent with all messages before it. Lines that are pasted together are
-    one message. Ctrl-C ends a reply, and Ctrl-D the chat. /help shows the commands.
+    The API keeps no conversation: each message is sent with all messages before it. A paste of several lines is one
+    message. Ctrl-C stops the reply, and Ctrl-D ends the chat. /help shows the commands.
 
     \b
     Examples:
@@ -193,7 +193,7 @@ class Chat:
             case "/save", _:
                 print_error("neuralbox: name the file: /save FILE")
             case _:
-                unknown = f"neuralbox: {line.strip()} is no command of the chat, and was not sent; /help shows them all"
+                unknown = f"neuralbox: {line.strip()} is not a command of the chat, and was not sent; /help lists them"
                 print_error(printable_line(unknown))
 
     def _save(self, path: str) -> None:

@@ -75,7 +75,7 @@ class CSVRows:
         if any('"' in cell for cell in cells) and self._is_out_of_place(cells):
             raise InvalidRowError(
                 f"line {line}: not valid CSV (a quote inside a cell; "
-                'write the whole cell in quotes, without blanks before them, and "" for a quote)'
+                'write the whole cell in quotes, without spaces before them, and "" for a quote)'
             )
         return line, cells
 

@@ -49,7 +49,7 @@ def check_files(source: str, output: Output, journal: str | None) -> None:
 def check_content(output: Output, journal: str | None) -> None:
     """Refuse to replace a file that no journal can restore."""
     if output.is_regular and not output.is_empty and not (journal and has_entries(journal)):
-        raise click.UsageError(f"{output.path} already exists, and no journal has its content: remove it first.")
+        raise click.UsageError(f"{output.path} already exists, and its content is in no journal: remove it first.")
 
 
 def _check_journal(journal: str) -> None:

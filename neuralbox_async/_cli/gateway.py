@@ -28,14 +28,14 @@ _WAIT: Final = click.FloatRange(min=0)
 _OPTIONS: Final = {"allowed_hosts": "--allow-host", "cors_origins": "--cors-origin", "token": "the token"}
 
 
-@click.command(short_help="Serve OpenAI's interface, for tools that know no other.")
+@click.command(short_help="Serve OpenAI's interface, for tools that support no other.")
 @click.option(
     "--host",
     envvar="NEURALBOX_GATEWAY_HOST",
     default="127.0.0.1",
     show_default=True,
     metavar="HOST",
-    help="The address to listen on. Other than on loopback, a token is required.",
+    help="The address to listen on. An address other than loopback requires a token.",
 )
 @click.option(
     "--port",
@@ -118,7 +118,7 @@ _OPTIONS: Final = {"allowed_hosts": "--allow-host", "cors_origins": "--cors-orig
     show_default=True,
     type=SECONDS,
     metavar="SECONDS",
-    help="How long a client may read nothing of its response; then it is disconnected.",
+    help="A client that reads nothing of its response for this long is disconnected.",
 )
 @click.option(
     "--shutdown-timeout",
@@ -127,7 +127,7 @@ _OPTIONS: Final = {"allowed_hosts": "--allow-host", "cors_origins": "--cors-orig
     show_default=True,
     type=_WAIT,
     metavar="SECONDS",
-    help="How long running calls may go on after Ctrl-C or SIGTERM; a second one ends them.",
+    help="Grace period for running calls after Ctrl-C or SIGTERM; a second one ends them.",
 )
 @local
 @click.option("--quiet", is_flag=True, help="Do not log the requests.")
@@ -143,11 +143,11 @@ def gateway(
     **settings: Any,
 ) -> None:
     """
-    Serve OpenAI's chat completions and models until Ctrl-C, for tools that know no other interface.
+    Serve OpenAI's chat completions and models until Ctrl-C, for tools that support no other interface.
 
-    The key stays here: clients need none on this machine, and elsewhere the gateway's own token, from --token-file or
-    NEURALBOX_GATEWAY_TOKEN. Each option can be set by a variable, such as NEURALBOX_GATEWAY_PORT. A line for each
-    request goes to stderr: time, method, path, status, model, duration, cost, id.
+    Clients never see your API key. On this machine they need none; elsewhere they send the gateway's own token, from
+    --token-file or NEURALBOX_GATEWAY_TOKEN. Each option can be set by a variable, such as NEURALBOX_GATEWAY_PORT. A
+    line for each request goes to stderr: time, method, path, status, model, duration, cost, id.
 
     \b
     Examples:

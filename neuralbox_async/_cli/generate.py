@@ -92,7 +92,7 @@ def generate(
     """
     Generate text from PROMPT and print it.
 
-    What stdin has is sent, too, below PROMPT; without PROMPT, or if it is "-", it is the prompt. In a loop that reads
+    Text on stdin is appended to PROMPT; without PROMPT, or if it is "-", it is the prompt. In a loop that reads
     from stdin itself, use < /dev/null. Only the text goes to stdout; at a terminal, its cost is shown on stderr.
 
     \b
@@ -107,7 +107,7 @@ def generate(
       neuralbox generate "Three rivers, with lengths" --schema rivers.json | jq .
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
     if stream and schema is not None:
-        raise click.UsageError("--stream and --schema exclude each other: JSON is printed when it is valid as a whole.")
+        raise click.UsageError("--stream and --schema are mutually exclusive: JSON is printed when all of it is valid.")
     parts = read_images(images)
     text = read_prompt(prompt, reads_stdin="-" not in images)
     check_stdout()

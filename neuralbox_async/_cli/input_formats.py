@@ -61,7 +61,7 @@ def choose_format(name: str, file: BinaryIO, columns: frozenset[str]) -> Format:
         _check_prompt(first, columns)
         return "lines"
     if by_content is None:
-        raise InvalidRowError(f"the extension {extension} is unknown: choose the --format")
+        raise InvalidRowError(f"the extension {extension} is unknown: specify the --format")
     if by_name == "lines":
         raise InvalidRowError(
             f"this looks like {by_content.upper()}: choose --format {by_content}, "

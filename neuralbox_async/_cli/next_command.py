@@ -39,11 +39,11 @@ def next_steps(
     stdin = ", with the same rows on stdin" if rows_on_stdin else ""
     if not left and not has_unwritten:
         title = f"To send them again{stdin} (they may be billed twice)"
-        return _lines(title, _with_options(arguments, "--on-unknown", "retry"))
+        return _lines(title, with_option(arguments, "--on-unknown", "retry"))
     # A larger budget helps if the budget was the limit; it may have been the balance.
     if budget is not None and isinstance(report.stopped_by, BudgetReachedError) and report.stopped_by.budget == budget:
         larger = _larger_budget(report, budget, left)
-        return _lines(f"To continue{stdin}, with a larger --budget", _with_options(arguments, "--budget", str(larger)))
+        return _lines(f"To continue{stdin}, with a larger --budget", with_option(arguments, "--budget", str(larger)))
     return _lines(f"To continue{stdin}", arguments)
 
 
@@ -56,12 +56,25 @@ def _larger_budget(report: BatchReport, budget: int, left: int) -> int:
     return max(budget + 1, spent + math.ceil(spent / completed * left))
 
 
-def _with_options(arguments: Sequence[str], *options: str) -> list[str]:
-    """Return *arguments* with *options* added: the last one of repeated options counts."""
+def with_option(arguments: Sequence[str], option: str, value: str) -> list[str]:
+    """Return *arguments* with *option* set to *value*."""
     end = len(arguments)
     if "--" in arguments[-2:]:
         end = list(arguments).index("--", max(0, end - 2))  # after it there are no options
-    return [*arguments[:end], *options, *arguments[end:]]
+    return [*_without_option(arguments[:end], option), option, value, *arguments[end:]]
+
+
+def _without_option(arguments: Sequence[str], option: str) -> list[str]:
+    """Return *arguments* without *option*. Where it may be the value of another option it stays: the last counts."""
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        may_be_a_value = bool(kept) and kept[-1].startswith("-") and "=" not in kept[-1]
+        if may_be_a_value or argument.partition("=")[0] != option:
+            kept.append(argument)
+        elif argument == option:
+            next(rest, None)
+    return kept
 
 
 def _lines(title: str, arguments: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ temperature = click.option(
     "--temperature",
     type=click.FloatRange(0, 2),
     metavar="T",
-    help="Randomness of the text, from 0 to 2. Default: the API's, 0.7.",
+    help="Sampling temperature, from 0 to 2. Default: the API's, 0.7.",
 )
 max_tokens = click.option(
     "--max-tokens", type=click.IntRange(min=1), metavar="N", help="Maximum length of the text, in tokens."

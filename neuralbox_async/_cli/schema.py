@@ -59,7 +59,7 @@ schema_option = click.option(
     callback=_parse_schema,
     type=click.Path(exists=True, dir_okay=False),
     metavar="FILE",
-    help="Ask for JSON that is valid under the JSON Schema in FILE, check it, and have invalid answers repaired.",
+    help="Request JSON that conforms to the JSON Schema in FILE, validate it, and prompt again if it is invalid.",
 )
 
 

@@ -95,7 +95,7 @@ class Claims:
         if not self.waits_for_absent:
             return False
         unresolved = self._journal.state_of(wanted.key, None).unresolved
-        return unresolved is not None and unresolved.idempotency_key != wanted.id
+        return unresolved is not None and not unresolved.is_of_claim(wanted.id)
 
     def _grant_new(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
         unresolved = state.unresolved
@@ -111,7 +111,7 @@ class Claims:
             lines = self._journal.lines_at(state.invalid)
             return Grant(id=wanted.id, decision=Decision.INVALID, lines=lines)
         if state.status is KeyStatus.PENDING and unresolved is not None:
-            held = HeldClaim(wanted.model, unresolved.idempotency_key or "", "earlier", None, unresolved)
+            held = HeldClaim(wanted.model, unresolved.idempotency_key or wanted.id, "earlier", None, unresolved)
             self._hold(session, wanted.key, held)
             self._budget.begin_retrieval()
             return Grant(
@@ -125,7 +125,7 @@ class Claims:
 
     def _grant_unresolved(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
         unresolved = state.unresolved
-        if unresolved is not None and unresolved.idempotency_key == wanted.id:
+        if unresolved is not None and unresolved.is_of_claim(wanted.id):
             # The worker repeats a claim that an earlier coordinator granted: the answer was lost, so it was never sent.
             return self._start(session, wanted, None, now, granted=unresolved)
         if self._resends_unknown and not state.changed:
@@ -161,10 +161,12 @@ class Claims:
         reserved = self._budget.price(wanted.model) if self._budget.limited else None
         if granted is not None:
             self._budget.begin_retrieval()
-            claim = HeldClaim(wanted.model, wanted.id, "earlier", granted.reserved, granted)
+            claim = HeldClaim(wanted.model, granted.idempotency_key or wanted.id, "earlier", granted.reserved, granted)
         else:
             try:
-                self._journal.append_start(wanted.key, idempotency_key, wanted.model, reserved, wanted.request_hash)
+                self._journal.append_start(
+                    wanted.key, idempotency_key, wanted.model, reserved, wanted.request_hash, claim_id=wanted.id
+                )
             except JournalError as error:
                 if not has_reservation:
                     self._budget.settle(wanted.model, 0)
@@ -206,6 +208,9 @@ class Claims:
             self._settle_late(settled)
             return
         self._write(settled.line)
+        if settled.outcome == "released":
+            self._lose_claim(session, settled.key, held)
+            return
         if settled.outcome == "refused" and held.reservation == "earlier":
             self._settle_budget(held, 0)  # it needs a reservation of its own when it is sent again
         if settled.outcome in {"accepted", "refused"}:
@@ -273,17 +278,21 @@ class Claims:
     def lose(self, session: Session) -> None:
         """Record that *session* is lost: what it held without an outcome may be billed, and is unresolved."""
         for key, held in list(session.held.items()):
-            if held.reservation == "own":
-                self._budget.settle(held.model, 0)
-                unresolved = self._journal.unresolved_request(key, held.idempotency_key)
-                if unresolved is not None:
-                    add_unresolved(self._budget, unresolved, takes_rest=True)
-            else:
-                self._settle_budget(held, None)
-            self._release(session, key)
+            self._lose_claim(session, key, held)
         for _ in range(session.permits):
             self._pacer.dropped()
         session.permits = 0
+
+    def _lose_claim(self, session: Session, key: str, held: HeldClaim) -> None:
+        """Release *key*, of whose request no more is known than the journal has."""
+        if held.reservation == "own":
+            self._budget.settle(held.model, 0)
+            unresolved = self._journal.unresolved_request(key, held.idempotency_key)
+            if unresolved is not None:
+                add_unresolved(self._budget, unresolved, takes_rest=True)
+        else:
+            self._settle_budget(held, None)
+        self._release(session, key)
 
     def observe(self, session: Session, observed: Observed, now: float) -> None:
         """Learn the pace from the end of a request of *session*."""

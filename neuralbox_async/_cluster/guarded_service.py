@@ -22,9 +22,12 @@ class GuardedService:
     def __init__(self, options: ServiceOptions) -> None:
         self._service: CoordinatorService | NeuralBoxError
         try:
-            self._service = CoordinatorService(options)
+            self._service = CoordinatorService(options, self.on_detached)
         except NeuralBoxError as error:
             self._service = error
+
+    def on_detached(self) -> None:
+        """Do what the engine needs when it has ended after its driver; in a thread of its own."""
 
     def failure(self) -> NeuralBoxError | None:
         """Return the error that making the service raised; None if it is there."""
@@ -47,6 +50,10 @@ class GuardedService:
     def stop(self) -> None:
         """Do the same as `CoordinatorService.stop`."""
         self._opened.stop()
+
+    def detach(self) -> None:
+        """Do the same as `CoordinatorService.detach`."""
+        self._opened.detach()
 
     def finish(self, *, early: bool = False) -> bool:
         """Do the same as `CoordinatorService.finish`."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from zlib import crc32
 
 import attrs
 
 from neuralbox_async._batch import journal_lines
 from neuralbox_async._batch.errors import JournalError
 from neuralbox_async._batch.journal import Journal
+from neuralbox_async._batch.journal_entries import header_with
+from neuralbox_async._batch.journal_file import JournalFile
 from neuralbox_async._batch.key_index import digest_of
 from neuralbox_async._batch.key_status import (
     BILLED,
@@ -21,9 +25,13 @@ from neuralbox_async._batch.key_status import (
     is_changed,
     short_hash,
 )
+from neuralbox_async._cluster.messages import JournalMark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+_ID: Final = re.compile(rb'"id":"([^"\\]+)"')
+_CLAIM: Final = re.compile(rb',"claim":"([^"\\]+)"[,}]')
 
 
 @attrs.frozen
@@ -41,26 +49,72 @@ class KeyState:
     is_own: bool = False
 
 
+class _CheckedFile(JournalFile):
+    """A file with the *checksum* of its lines; *begins_as* its first lines were, if it *is_expected*."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        header: bytes,
+        take_line: Callable[[bytes, int], None],
+        begins_as: JournalMark | None,
+    ) -> None:
+        super().__init__(path, header, self._take)
+        self._take_checked, self._begins_as = take_line, begins_as
+        self.is_expected = begins_as is None
+        self.checksum = 0
+
+    def _take(self, line: bytes, number: int) -> None:
+        self._take_checked(line, number)
+        self._add(line, self.offset + len(line))
+
+    def _append(self, line: bytes) -> None:
+        super()._append(line)
+        self._add(line, self.end)
+
+    def _add(self, line: bytes, end: int) -> None:
+        self.checksum = crc32(line, self.checksum)
+        if self._begins_as is not None and end == self._begins_as.size:
+            self.is_expected = self.checksum == self._begins_as.checksum
+
+
 class LiveJournal(Journal):
     """
     A journal whose index has each line as soon as it is written.
 
-    A coordinator that is restarted reads the same lines, and so knows the same. Keys are marked whose requests this one
-    has let start.
+    A coordinator that is restarted reads the same lines, and so knows the same.
 
-    *least_size*: bytes of whole lines that it had before; 0 if it may be new.
+    *begins_as*: what it had before; None if it may be any, or new. *must_exist*: whether it may not be new. *run*: the
+    id of this run, for its starts: keys are marked whose requests it has let start; None: no line needs it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], least_size: int) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        begins_as: JournalMark | None = None,
+        must_exist: bool = False,
+        run: str | None = None,
+    ) -> None:
         super().__init__(path, keep_offsets=True)
-        self._least_size = least_size
+        self._begins_as, self._must_exist = begins_as, must_exist or begins_as is not None
+        self._id = os.urandom(8).hex()
+        self._checked = _CheckedFile(path, header_with(self._id), self._read_line, begins_as)
+        self._file: JournalFile = self._checked
+        self._writer = os.urandom(8).hex()
+        self._size_before = 0  # when it was opened
+        self._end_of_own_start = None if run is None else b',"run":"%b"}\n' % run.encode()
+        self._is_own_start = False
+        self._claim_id: str | None = None
 
     def open(self) -> Iterator[None]:
         """Do the same as `Journal.open`. Raises `JournalError` also for a file that is not the one of before."""
-        if self._least_size and not Path(self._file.path).exists():
+        if self._must_exist and not Path(self._file.path).exists():
             raise self._other_error()
         yield from super().open()
-        if self.size < self._least_size:
+        self._size_before = self._file.end
+        is_other = self._begins_as is not None and self._begins_as.journal != self._id
+        if is_other or not self._checked.is_expected:
             raise self._other_error()
 
     def _other_error(self) -> JournalError:
@@ -68,12 +122,28 @@ class LiveJournal(Journal):
         return JournalError(f"this node has another journal than the batch, or an older copy: {path}", path=path)
 
     @property
-    def size(self) -> int:
-        """The bytes of its lines."""
-        return self._file.end
+    def mark(self) -> JournalMark:
+        """What it has now."""
+        return JournalMark(self._file.end, self._checked.checksum, self._id, self._writer)
+
+    def check_seen(self, mark: JournalMark) -> None:
+        """Raise `JournalError` if it lacks lines that a worker has *seen* the mark of, from an earlier coordinator."""
+        if mark.writer != self._writer and (mark.journal != self._id or mark.size > self._size_before):
+            raise self._other_error()
+
+    def _read_line(self, line: bytes, number: int) -> None:
+        if number == 1:
+            self._id = found[1].decode() if (found := _ID.search(line)) else ""
+        self._is_own_start = self._end_of_own_start is not None and line.endswith(self._end_of_own_start)
+        found = _CLAIM.search(line) if line.startswith(b'{"event":"start"') else None
+        self._claim_id = found[1].decode() if found else None
+        super()._read_line(line, number)
 
     def _on_start(self, key: bytes, unresolved: Unresolved) -> None:
+        unresolved.claim_id = self._claim_id
         super()._on_start(key, unresolved)
+        if self._is_own_start:
+            self._index.mark(digest_of(key), CLAIMED_BIT)
         if unresolved.reserved is not None:  # the price that was quoted, which a bill may be lower than
             self.prices[unresolved.model] = max(unresolved.reserved, self.prices.get(unresolved.model, 0))
 
@@ -87,9 +157,11 @@ class LiveJournal(Journal):
         return KeyState(status, self._unresolved.get(digest), changed, tuple(self._invalid.get(digest, ())), is_own)
 
     def unresolved_request(self, key: str, idempotency_key: str) -> Unresolved | None:
-        """Return the request of *key* without an outcome, if it is the last one and had *idempotency_key*."""
+        """Return the request of *key* without an outcome, if it is the last one and may have had *idempotency_key*."""
         unresolved = self._unresolved.get(digest_of(key.encode()))
-        return unresolved if unresolved is not None and unresolved.idempotency_key == idempotency_key else None
+        # A journal that a user has edited may lack the start of a pending request.
+        known = None if unresolved is None else unresolved.idempotency_key
+        return unresolved if known is None or known == idempotency_key else None
 
     def done_line(self, key: str) -> bytes:
         """Return the line with the generation of *key*; ``b""`` if it cannot be read."""
@@ -108,8 +180,20 @@ class LiveJournal(Journal):
         self._read_line(line, 0)
 
     def append_start(
-        self, key: str, idempotency_key: str, model: str, reserved: int | None, request_hash: str | None
+        self,
+        key: str,
+        idempotency_key: str,
+        model: str,
+        reserved: int | None,
+        request_hash: str | None,
+        *,
+        claim_id: str,
     ) -> None:
-        """Write that *key* is about to be sent. Raises `JournalError`."""
-        self.append(journal_lines.start(key, idempotency_key, model, reserved, request_hash))
-        self._index.mark(digest_of(key.encode()), CLAIMED_BIT)
+        """Write that *key* is about to be sent for the claim *claim_id*. Raises `JournalError`."""
+        line = journal_lines.start(key, idempotency_key, model, reserved, request_hash)
+        # What a coordinator that replaces this one cannot know otherwise.
+        if claim_id != idempotency_key:
+            line = b'%b,"claim":"%b"}\n' % (line[:-2], claim_id.encode())
+        if self._end_of_own_start is not None:
+            line = line[:-2] + self._end_of_own_start
+        self.append(line)

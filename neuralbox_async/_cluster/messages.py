@@ -126,12 +126,27 @@ class LimitReport:
     limit_day: int | None = None
 
 
+@attrs.frozen
+class JournalMark:
+    """
+    What a journal had at a moment: *size* bytes of lines with this *checksum*.
+
+    *journal*: its own id, empty if one machine has made it; *writer*: the id of the coordinator.
+    """
+
+    size: int
+    checksum: int
+    journal: str
+    writer: str
+
+
 @attrs.frozen(kw_only=True)
 class Exchange:
     """
     What the worker *session* has to report and wants, its *number* from 1. A repeated one has the same number.
 
-    *holding*: all claims that it holds, for a coordinator that does not know the session. *left*: the session ends.
+    *holding*: all claims that it holds, for a coordinator that does not know the session; *mark*: that of the last
+    reply, for the same. *left*: the session ends.
     """
 
     session: str
@@ -143,6 +158,7 @@ class Exchange:
     prices: Mapping[str, int] = attrs.field(factory=dict[str, int])
     fatal: NeuralBoxError | None = None
     holding: tuple[Held, ...] | None = None
+    mark: JournalMark | None = None
     left: bool = False
 
 
@@ -156,7 +172,7 @@ class Reply:
     claims whose keys others hold. *revoked*: keys that the session held and that are no more its own. *retry_in*:
     seconds until claims can be granted, as far as it is known. *closed_for*: seconds of a rate limit during which
     nothing may be sent. *lease*: seconds for which the session's claims are its own. *unpriced*: models whose prices
-    the budget needs. *stopped_by*: the reason why nothing more is sent.
+    the budget needs. *stopped_by*: the reason why nothing more is sent. *mark*: of the journal, with all that.
     """
 
     known: bool = True
@@ -168,6 +184,7 @@ class Reply:
     lease: float = 30.0
     unpriced: tuple[str, ...] = ()
     stopped_by: NeuralBoxError | None = None
+    mark: JournalMark | None = None
 
 
 class Link(Protocol):

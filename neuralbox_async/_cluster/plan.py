@@ -107,6 +107,7 @@ def make_plan(
             on_unknown=on_unknown,
             on_changed=options.on_changed,
             lease=lease,
+            run=run,
         ),
         worker=WorkerSettings(
             run=run,

@@ -100,7 +100,7 @@ class ProcessWorker:
         self._waiting: set[threading.Event] = set()  # of partitions with rows that wait for others
         self._pid = os.getpid()
         self._is_ending = False
-        self._idle_timeout = _IDLE_TIMEOUT
+        self._idle_timeout = _IDLE_TIMEOUT if settings.idle_timeout is None else settings.idle_timeout
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runner: RowRunner | None = None
         self._failure: BaseException | None = None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from typing import TYPE_CHECKING
 
 from neuralbox_async._batch import journal_lines
-from neuralbox_async._batch.coordinator import NotAdmittedError
+from neuralbox_async._batch.coordinator import NotAdmittedError, ServerSignal
 from neuralbox_async._batch.errors import BudgetReachedError
 from neuralbox_async._batch.journal_entries import entry_of
+from neuralbox_async._batch.request_status import RequestStatus
 from neuralbox_async._cluster.messages import Decision, Settled, Wanted
 from neuralbox_async._cluster.session import ClaimLostError, unsent_line
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from neuralbox_async._batch.claim import Claim
-    from neuralbox_async._batch.coordinator import ServerSignal
     from neuralbox_async._batch.errors import JournalError
     from neuralbox_async._batch.journal_entries import JournalEntry
     from neuralbox_async._batch.request_state import RequestState
@@ -61,7 +62,8 @@ class RowClaims:
         )
         grant = await self._session.claim(wanted)
         self._lines, self._received = grant.lines or self._lines, (grant.text, grant.body)
-        self._idempotency_key = grant.idempotency_key or wanted.id
+        if grant.decision is not Decision.STOPPED:  # then what it holds is the same as before
+            self._idempotency_key = grant.idempotency_key or wanted.id
         self._has_start = grant.decision is Decision.SEND
         return grant
 
@@ -77,9 +79,9 @@ class RowClaims:
         if grant.decision is Decision.ASK:
             self._settle("unresolved", None, None)
         elif grant.decision is Decision.INVALID:
-            self._settle("released", None, 0)
+            self._settle("released", None, None)
         self._idempotency_key = ""  # what this row reports from now on is of no request
-        raise ClaimLostError("another worker had the key of this request meanwhile")
+        raise ClaimLostError("another worker has since claimed the key of this request")
 
     async def admit_again(self) -> None:
         """Wait until a refused request may be sent again. Raises `NotAdmittedError` and `ClaimLostError`."""
@@ -109,8 +111,13 @@ class RowClaims:
 
     def release(self) -> None:
         """Release the key, if it has no outcome that released it."""
-        if self._session.holds(self._key):
-            self._settle("released", None, 0)
+        if not self._session.holds(self._key):
+            return
+        if self._has_start and (self.state is None or self.state.status is RequestStatus.CLAIMED):
+            self._session.observe(self._key, ServerSignal.NONE, time.monotonic())
+            self._settle("withdrawn", unsent_line(self._key), 0)
+        else:
+            self._settle("released", None, None)
 
     # -------------------------------------------------------------------------------------- results of earlier requests
 

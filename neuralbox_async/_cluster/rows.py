@@ -133,7 +133,9 @@ class RowRunner:
                     result = await self._claim_and_run(index, request, claims, key)
         except NeuralBoxError as error:  # nothing more can be claimed
             return failure_of(row, key, error)
-        except Exception as error:  # noqa: BLE001 - of the user's functions: not that of all rows of the task
+        except (anyio.get_cancelled_exc_class(), GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - of the user's functions: not that of all rows of the task
             # Not its text, which may have a key that the program uses.
             failure = failure_of(row, key, NeuralBoxError(f"a function of the program raised {type(error).__name__}"))
             if claims.state is None or claims.state.status is not RequestStatus.UNRESOLVED:
@@ -171,7 +173,7 @@ class RowRunner:
             if grant.decision is Decision.INVALID:
                 grant = await claims.claim_further("repair")
                 if grant.decision is not Decision.SEND:
-                    raise self._not_sent()
+                    return earlier_results.unrepaired_result(state, self._not_sent())
                 state.reserved = grant.reserved
             if state.typed is not None:
                 state.wire = endpoints.generate(state.typed.request, self._headers(grant))
@@ -245,6 +247,8 @@ class RowRunner:
 def _refused(item: Any, error: Exception) -> NeuralBoxError:
     if isinstance(error, NeuralBoxError):
         return error
-    refused = InvalidParameterError("rows[]", item, "a request of plain values", show=False)
+    refused = InvalidParameterError(
+        "rows[]", item, "a request made of plain strings, numbers, lists and dicts", show=False
+    )
     refused.__cause__ = error
     return refused

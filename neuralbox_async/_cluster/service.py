@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from neuralbox_async._batch.budget import Budget
-from neuralbox_async._batch.errors import BatchStateError, JournalError, OutcomeUnknownError
+from neuralbox_async._batch.errors import BatchStateError, JournalError, outcome_unknown_error
 from neuralbox_async._batch.pacer import Pacer
 from neuralbox_async._call.rate_limits import RateLimits
 from neuralbox_async._cluster.claims import Claims, Session, add_unresolved
@@ -24,15 +24,14 @@ from neuralbox_async._cluster.messages import Decision, Reply
 from neuralbox_async._errors import RateLimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from neuralbox_async._batch.options import OnChanged
-    from neuralbox_async._cluster.messages import Exchange, Grant, LimitReport, Wanted
+    from neuralbox_async._cluster.messages import Exchange, Grant, JournalMark, LimitReport, Wanted
     from neuralbox_async._errors import NeuralBoxError
 
 _MAX_IN_FLIGHT = 1_000_000  # the workers' own limits are lower
 _MAX_KEYS = 10_000  # in a report
-_MAX_KEYS_IN_MESSAGE = 5
 _HOUSEKEEPING_INTERVAL = 0.5  # seconds
 _HOUSEKEEPINGS_PER_SYNC = 2
 _MAX_RETRY_IN = 2.0  # seconds after which a worker asks again at the latest
@@ -44,8 +43,8 @@ class ServiceOptions:
     The options of a coordinator, validated by the driver.
 
     *lease*: seconds after which a worker that does not report is lost; *driver_lease*: the same for the driver.
-    *restarted*: whether it replaces a coordinator that was lost, whose workers may live. Then the journal is there,
-    with at least *journal_size* bytes, as in the last report of that one.
+    *restarted*: whether it replaces a coordinator that was lost, whose workers may live; then the journal is there.
+    *journal_mark*: in the last report of a coordinator before, what the journal begins with. *run*: the id of the run.
     """
 
     journal: str
@@ -56,7 +55,8 @@ class ServiceOptions:
     lease: float = 30.0
     driver_lease: float = 30.0
     restarted: bool = False
-    journal_size: int = 0
+    journal_mark: JournalMark | None = None
+    run: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -72,7 +72,8 @@ class ClusterReport:
     * *tokens_used*: NeuralBox tokens billed, by all runs of the journal; *tokens_used_before*: of these, by earlier
       ones. *tokens_possibly_billed*: the price, as far as it is known, of the unresolved ones.
     * *stopped_by*: the error after which nothing more is sent, or None.
-    * *calls*: exchanges with workers. *journal_size*: bytes.
+    * *calls*: exchanges with workers. *journal_size*: bytes. *journal_mark*: what the journal has, for a coordinator
+      that replaces this one.
     """
 
     completed: int
@@ -89,6 +90,7 @@ class ClusterReport:
     stopped_by: NeuralBoxError | None
     calls: int
     journal_size: int = 0
+    journal_mark: JournalMark | None = attrs.field(default=None, repr=False)
 
 
 @attrs.define(eq=False)
@@ -106,13 +108,18 @@ class CoordinatorService:
     The coordinator of one batch.
 
     Making it opens the journal. Raises `JournalLockedError`, `JournalError`, and `OutcomeUnknownError` with
-    ``on_unknown="raise"``.
+    ``on_unknown="raise"``. *on_detached* is called, in a thread, when it has ended after its driver had.
     """
 
-    def __init__(self, options: ServiceOptions) -> None:
-        self._options = options
+    def __init__(self, options: ServiceOptions, on_detached: Callable[[], object] = lambda: None) -> None:
+        self._options, self._on_detached, self._is_detached = options, on_detached, False
         self._lock = threading.Lock()
-        self._journal = LiveJournal(options.journal, max(1, options.journal_size) if options.restarted else 0)
+        self._journal = LiveJournal(
+            options.journal,
+            begins_as=options.journal_mark,
+            must_exist=options.restarted,
+            run=options.run if options.on_changed == "retry" else None,
+        )
         try:
             for _ in self._journal.open():
                 pass
@@ -159,6 +166,8 @@ class CoordinatorService:
             if peer is None:
                 if message.number > 1 and message.holding is None:
                     return Reply(known=False)
+                if message.mark is not None:
+                    self._check_seen(message.mark)
                 peer = self._peers[message.session] = _Peer(Session(), 0.0)
                 revoked = self._claims.adopt(peer.session, message.holding or (), now)
             peer.reply = self._apply(peer.session, message, revoked, now)
@@ -166,6 +175,12 @@ class CoordinatorService:
             if message.left:
                 self._forget(message.session)
             return peer.reply
+
+    def _check_seen(self, mark: JournalMark) -> None:
+        try:
+            self._journal.check_seen(mark)
+        except JournalError as error:
+            self._claims.stop(error)
 
     def _apply(self, session: Session, message: Exchange, revoked: tuple[str, ...], now: float) -> Reply:
         for model, price in message.prices.items():
@@ -194,6 +209,7 @@ class CoordinatorService:
             lease=self._options.lease,
             unpriced=self._budget.unpriced if self._budget.limited else (),
             stopped_by=self._claims.stopped_by,
+            mark=self._journal.mark,
         )
 
     def _busy(self, session: Session, wanted: Iterable[Wanted], grants: list[Grant]) -> frozenset[str]:
@@ -237,7 +253,8 @@ class CoordinatorService:
                 tokens_possibly_billed=self._budget.possibly_billed,
                 stopped_by=self._claims.stopped_by,
                 calls=self._calls,
-                journal_size=self._journal.size,
+                journal_size=self._journal.mark.size,
+                journal_mark=self._journal.mark,
             )
 
     @property
@@ -250,6 +267,11 @@ class CoordinatorService:
         """Let nothing more start; workers still report the outcomes of what is in flight. Idempotent."""
         with self._lock:
             self._claims.stop(BatchStateError("the batch was closed before this request was sent"))
+
+    def detach(self) -> None:
+        """Go on without the driver until the outcomes of what is in flight are recorded."""
+        with self._lock:
+            self._is_detached = True
 
     def finish(self, *, early: bool = False) -> bool:
         """
@@ -277,6 +299,8 @@ class CoordinatorService:
                 self._close_if_idle()
             if turns % _HOUSEKEEPINGS_PER_SYNC == 0:
                 self._sync()
+        if self._is_detached:
+            self._on_detached()
 
     def _check_leases(self, now: float) -> None:
         for name, peer in list(self._peers.items()):
@@ -286,6 +310,7 @@ class CoordinatorService:
             self._claims.waits_for_absent = False
         if now > self._driver_expires:
             self._claims.stop(BatchStateError("the program that started the batch has ended"))
+            self._is_detached = True
             self._finished.set()
 
     def _forget(self, name: str) -> None:
@@ -322,9 +347,7 @@ def _ended() -> BatchStateError:
 def _check_unknown(journal: LiveJournal, options: ServiceOptions) -> None:
     keys = journal.unresolved_keys if options.on_unknown == "raise" and not options.restarted else ()
     if keys:
-        names = ", ".join(keys[:_MAX_KEYS_IN_MESSAGE]) + ("" if len(keys) <= _MAX_KEYS_IN_MESSAGE else ", ...")
-        message = f"{len(keys)} requests may have been billed without a response: {names}"
-        raise OutcomeUnknownError(message, keys=keys)
+        raise outcome_unknown_error(keys)
 
 
 def _budget(journal: LiveJournal, options: ServiceOptions) -> Budget:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from neuralbox_async._cluster.learned_limits import LearnedLimits
-    from neuralbox_async._cluster.messages import Link, Reply
+    from neuralbox_async._cluster.messages import JournalMark, Link, Reply
 
 _MIN_INTERVAL, _MAX_INTERVAL = 0.01, 0.25  # seconds between two exchanges
 _PART_OF_LATENCY = 0.02  # which a free place may wait for an exchange
@@ -107,6 +107,7 @@ class WorkerSession:
         self._latency = self._rate = self._trip = 0.0
         self._ended_since, self._counted_since = 0, -math.inf
         self._failure: NeuralBoxError | None = None
+        self._mark: JournalMark | None = None  # of the last reply
 
     # ----------------------------------------------------------------------------------------------------------- claims
 
@@ -304,7 +305,9 @@ class WorkerSession:
                 return reply, sent_at
             if reply.stopped_by is not None:  # it has closed its journal
                 raise reply.stopped_by
-            message = attrs.evolve(message, holding=tuple(self._held.values()), prices=self._known_prices.copy())
+            message = attrs.evolve(
+                message, holding=tuple(self._held.values()), mark=self._mark, prices=self._known_prices.copy()
+            )
 
     def _send(self, message: Exchange) -> Reply:
         if self._link is None:
@@ -313,7 +316,7 @@ class WorkerSession:
 
     def _apply(self, reply: Reply, sent_at: float) -> None:
         self._lease, self._expires = reply.lease, sent_at + reply.lease
-        self.unpriced = reply.unpriced
+        self.unpriced, self._mark = reply.unpriced, reply.mark
         self.stopped_by = self.stopped_by or reply.stopped_by
         self._limits.close_for(reply.closed_for)
         self._revoked.update(key for key in reply.revoked if key in self._held)

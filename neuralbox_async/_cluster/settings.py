@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -14,6 +14,11 @@ from neuralbox_async._validation import is_mapping
 if TYPE_CHECKING:
     from neuralbox_async._options import NotGiven
     from neuralbox_async._types import Messages
+
+# A file server keeps the lock of a node that is lost for as long as its lease: 90 s, unless its NFS is configured
+# otherwise. A replacement of the coordinator waits for that, and workers for the replacement.
+LOCK_TIMEOUT: Final = 120.0
+RECONNECT_TIMEOUT: Final = LOCK_TIMEOUT + 30.0
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -70,7 +75,8 @@ class WorkerSettings:
 
     * *width*: requests in flight of one process. *needs_prices*: whether there is a budget.
     * *api_key*: a function that returns the key and is called in the worker; None: NEURALBOX_API_KEY there.
-    * *timeout*, *max_retries*: of each request. *reconnect_timeout*: see `WorkerSession`.
+    * *timeout*, *max_retries*: of each request. *reconnect_timeout*: see `WorkerSession`. *idle_timeout*: seconds
+      without a partition after which a worker ends; None: some seconds.
     * *keeps_outcomes*: whether results have all that `generate_many` reports: `RowResult.outcome`.
     """
 
@@ -85,5 +91,6 @@ class WorkerSettings:
     max_repairs: int = 1
     api_key: Callable[[], Any] | None = None
     base_url: str | None = None
-    reconnect_timeout: float = 60.0
+    reconnect_timeout: float = RECONNECT_TIMEOUT
+    idle_timeout: float | None = None
     keeps_outcomes: bool = False

@@ -274,7 +274,7 @@ def _tls_error(error: Exception, reason: str) -> APIConnectionError:
         name = getattr(error.os_error, "reason", None) or ""  # "" at the end of the data, for example
         if not _TLS_SETTINGS.search(name):
             return APIConnectionError(f"the TLS handshake failed: {reason}")
-    return APIConnectionError(f"the TLS connection is not trusted: {reason}", retryable=False)
+    return APIConnectionError(f"TLS verification failed: {reason}", retryable=False)
 
 
 def translate(error: Exception, stage: str) -> APIConnectionError:  # noqa: PLR0911 - a table
@@ -293,15 +293,15 @@ def translate(error: Exception, stage: str) -> APIConnectionError:  # noqa: PLR0
         case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError(os_error=TimeoutError()) if (
             stage != "sent"
         ):
-            return APITimeoutError("connecting timed out", phase="connect")
+            return APITimeoutError("the connection attempt timed out", phase="connect")
         case aiohttp.ClientConnectorError(os_error=NotLoopbackError()):
             return APIConnectionError(str(error.os_error), retryable=False)
         case aiohttp.ClientConnectorError():
-            return APIConnectionError(f"connecting failed: {reason}")
+            return APIConnectionError(f"the connection failed: {reason}")
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            return APIConnectionError(f"the URL is not usable: {reason}", retryable=False)
+            return APIConnectionError(f"the URL is invalid: {reason}", retryable=False)
         case UnicodeError() if stage == "connecting":
-            return APIConnectionError(f"the host name is not usable: {reason}", retryable=False)
+            return APIConnectionError(f"the host name is invalid: {reason}", retryable=False)
         case aiohttp.ClientResponseError():
             # aiohttp raises it for malformed heads, with a status of 400 that is not the API's.
             # (Or for a proxy's malformed response to CONNECT: then nothing has been forwarded.)

@@ -73,7 +73,7 @@ class WatchedProtocol(asyncio.Protocol):
             if not watched.may_be_reused():
                 return None
         elif protocol is None or transport is None or transport.is_closing():
-            msg = "the server closed the connection at once"
+            msg = "the server closed the connection immediately"
             raise aiohttp.ClientConnectionError(msg)
         else:
             watched = cls(protocol, transport)

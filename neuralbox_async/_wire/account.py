@@ -56,13 +56,13 @@ def decode_value(cls: type[T], status_code: int, headers: Mapping[str, str], bod
     """Return the *cls* in a response. Raises `ResponseError` if it has no object, or the essential member is odd."""
     members, too_deep = _load(status_code, headers, body)
     if not json.is_object(members):
-        msg = f"expected a JSON object @ $, got {json.type_name(members)}"
+        msg = f"expected a JSON object at $, got {json.type_name(members)}"
         raise _error(msg, "$", status_code, headers, body)
     fields, problems = _structure_members(cls, members)
     essential = _ESSENTIAL.get(cls)
     if not fields or (essential is not None and essential not in fields):
         path = "$" if essential is None else f"$.{essential}"
-        msg = f"the {cls.__name__.lower()} in the response is missing or malformed @ {path}: {json.excerpt(body)}"
+        msg = f"the {cls.__name__.lower()} in the response is missing or malformed at {path}: {json.excerpt(body)}"
         raise _error(msg, path, status_code, headers, body)
     return _make(cls, fields, problems=(*too_deep, *problems), raw=members)
 
@@ -81,7 +81,7 @@ def decode_page(cls: type[T], status_code: int, headers: Mapping[str, str], body
         for name in _LISTS:
             if json.is_array(found := members.get(name)):
                 return Page(items=tuple(_entry(cls, entry) for entry in found), **envelope)
-    msg = f"the response has no list: {json.excerpt(body)}"
+    msg = f"the response contains no list: {json.excerpt(body)}"
     raise _error(msg, f"$.{_LISTS[0]}", status_code, headers, body)
 
 

@@ -190,7 +190,7 @@ def decode_event(data: str) -> StreamEvent | None:
             raise _error_event({"message": data})
         if not is_known:
             return UnknownEvent(name or "", {"data": str(data)})
-        msg = f"expected a JSON object @ $ in an event of the stream, got {json.type_name(members)}"
+        msg = f"expected a JSON object at $ in an event of the stream, got {json.type_name(members)}"
         raise ResponseError(msg, path="$", body=body)
     return _event_of(members, name, body, too_deep)
 

@@ -113,7 +113,7 @@ def dumps(value: Any, *, parameter: str = "messages") -> bytes:
     try:
         return _encode(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidParameterError(parameter, str(error)[:_EXCERPT_LENGTH], "JSON that UTF-8 can carry") from None
+        raise InvalidParameterError(parameter, str(error)[:_EXCERPT_LENGTH], "JSON that UTF-8 can encode") from None
 
 
 def quoted(text: str) -> bytes:

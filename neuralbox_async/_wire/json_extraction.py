@@ -58,10 +58,10 @@ class FoundValue:
 
     @property
     def rank(self) -> tuple[bool, bool, int]:
-        """The highest is that of the answer: in a fence, no reference such as ``[1]``, the last one."""
+        """The highest is that of the answer: in a fence, not empty, no reference such as ``[1]``, the last one."""
         value = self.value
         is_reference = isinstance(value, list) and len(value) < 2 and all(isinstance(item, int) for item in value)  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
-        return self.in_fence, not is_reference, self.start
+        return self.in_fence, not is_reference and value != {}, self.start
 
 
 @attrs.frozen

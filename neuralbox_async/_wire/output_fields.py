@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, NotRequired, Required, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
 
@@ -52,6 +52,11 @@ def fields_of(tp: Any) -> tuple[Field, ...]:
             if name not in members and parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
                 raise unsupported(tp, f"its constructor requires {name!r}, which is no field")
     return fields
+
+
+def member_of(cls: Any, name: str) -> str:
+    """Return the member of JSON objects that is for the attribute *name* of a class, of which no type is needed."""
+    return next((field.member for field in _declared(cls) if field.name == name), name)
 
 
 # The parameters of the functions of cattrs that take the names of fields as further parameters.
@@ -106,16 +111,27 @@ def _declared(cls: Any) -> Iterator[Field]:
 
 
 def _field_with(field: Field, hints: Mapping[str, Any], variables: Mapping[Any, Any]) -> Field:
-    tp = hints.get(field.name, field.type)
-    required = field.required
-    while get_origin(tp) in {Required, NotRequired}:
-        required = get_origin(tp) is Required
-        (tp,) = get_args(tp)
+    tp, required, metadata = _unqualified(hints.get(field.name, field.type), required=field.required)
     if tp is None and field.type is None:
         tp = Any  # an attrs field without an annotation
-    _, metadata = unannotated(tp)
     description = field.description or description_in(metadata)
     return attrs.evolve(field, type=substituted(tp, variables), required=required, description=description)
+
+
+_QUALIFIERS = {"Required": True, "NotRequired": False, "ReadOnly": None, "Final": None}
+
+
+def _unqualified(tp: Any, *, required: bool) -> tuple[Any, bool, tuple[Any, ...]]:
+    """Return *tp* without qualifiers, whether it is required, and its metadata, which they may be in."""
+    inner, metadata = unannotated(tp)
+    # By their names: typing_extensions has some of its own.
+    name = getattr(get_origin(inner), "_name", None)
+    if name not in _QUALIFIERS:
+        return tp, required, metadata
+    is_required = _QUALIFIERS[name]
+    tp, required, others = _unqualified(get_args(inner)[0], required=required if is_required is None else is_required)
+    annotated = cast("Any", Annotated)[(tp, *metadata)] if metadata else tp
+    return annotated, required, (*others, *metadata)
 
 
 def substituted(tp: Any, variables: Mapping[Any, Any]) -> Any:

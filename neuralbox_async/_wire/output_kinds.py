@@ -46,6 +46,7 @@ SCALARS: Mapping[Any, Mapping[str, Any]] = {
     UUID: {"type": "string", "format": "uuid"},
 }
 """The types without parts, with their JSON Schemas."""
+_JSON_TYPES = ((bool, "boolean"), (int, "integer"), (float, "number"), (list, "array"), (dict, "object"))
 _ALL_TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
 
 
@@ -147,10 +148,10 @@ def json_types_of(tp: Any) -> frozenset[str]:
 
 
 def json_type(value: object) -> str:
-    """Return the JSON type of a scalar."""
+    """Return the JSON type of *value*."""
     if value is None:
         return "null"
-    for cls, name in ((bool, "boolean"), (int, "integer"), (float, "number")):
+    for cls, name in _JSON_TYPES:
         if isinstance(value, cls):
             return name
     return "string"

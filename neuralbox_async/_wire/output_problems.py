@@ -11,7 +11,7 @@ import attrs
 from neuralbox_async._parsed import InvalidOutputError, Problem
 from neuralbox_async._wire import json
 from neuralbox_async._wire.json_paths import json_path
-from neuralbox_async._wire.output_fields import fields_of
+from neuralbox_async._wire.output_fields import member_of
 
 MAX_PROBLEMS: Final = 100
 """How many problems of one value are reported."""
@@ -28,7 +28,7 @@ def _problems(error: BaseException, path: tuple[str | int, ...]) -> Iterable[Pro
     if isinstance(error, ClassValidationError):
         noted, others = error.group_exceptions()
         for inner, note in noted:
-            member = next((field.member for field in fields_of(error.cl) if field.name == note.name), note.name)
+            member = member_of(error.cl, note.name)
             step = (*path, member)
             if isinstance(inner, KeyError) and inner.args == (member,):
                 yield Problem(json_path(step), "a required member is missing")

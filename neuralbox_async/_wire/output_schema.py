@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from types import GenericAlias
-from typing import Any, Final, Literal, NewType, TypeVar, get_args, get_origin
+from typing import Any, Final, Literal, NewType, TypeVar, Unpack, get_args, get_origin
 
 from neuralbox_async._wire import json, pydantic_models
 from neuralbox_async._wire.output_bounds import NO_BOUNDS, Bounds, bounds_of
@@ -116,6 +116,8 @@ class _Builder:
             return {"type": "array"}
         if len(arguments) == 2 and arguments[1] is ...:
             return self.schema(GenericAlias(list, arguments[0]))
+        if any(getattr(argument, "__unpacked__", False) or get_origin(argument) is Unpack for argument in arguments):
+            raise unsupported(tp, "the number of its items must be fixed")
         items = [self.schema(argument) for argument in arguments]
         length = len(items)
         prefix = {"prefixItems": items} if items else {}

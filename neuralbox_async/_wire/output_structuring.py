@@ -7,6 +7,7 @@ with a fraction, and 5.0 is also an integer.
 
 from __future__ import annotations
 
+import collections
 import enum
 import functools
 import itertools
@@ -46,7 +47,7 @@ from neuralbox_async._wire.output_kinds import (
 )
 from neuralbox_async._wire.output_problems import MAX_PROBLEMS, count_of, first_problems
 from neuralbox_async._wire.output_scalars import SCALAR_HOOKS, Hook, MismatchError, mismatch
-from neuralbox_async._wire.output_unions import union_hook
+from neuralbox_async._wire.output_unions import begin_explaining, union_hook
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -57,23 +58,30 @@ class Structuring:
 
     def __init__(self, tp: Any) -> None:
         self._type = tp
+        self._is_model = pydantic_models.is_model(tp)
+
+    @functools.cached_property
+    def _converter(self) -> Converter:
+        """The converter that stops at the first problem."""
+        return _converter(None)
 
     @functools.cached_property
     def _fast(self) -> Hook:
-        """The hook of the converter that stops at the first problem."""
-        return _converter(detailed=False).get_structure_hook(self._type)
+        return self._converter.get_structure_hook(self._type)
 
     @functools.cached_property
     def _detailed(self) -> Converter:
         """The converter that finds all problems, in twice the time."""
-        return _converter(detailed=True)
+        return _converter(self._converter)
 
     def __call__(self, value: Any) -> Any:
         """Return the JSON *value* as one of the type. Raises `InvalidOutputError`."""
-        try:
-            return self._fast(value, self._type)
-        except Exception:  # noqa: BLE001, S110 - of cattrs, or of the user's own class
-            pass
+        if not self._is_model:  # pydantic finds all problems at once
+            try:
+                return self._fast(value, self._type)
+            except Exception:  # noqa: BLE001, S110 - of cattrs, or of the user's own class
+                pass
+        begin_explaining()
         try:
             return self._detailed.structure(value, self._type)
         except Exception as error:  # noqa: BLE001 - the same
@@ -83,11 +91,11 @@ class Structuring:
 # ------------------------------------------------------------------------------------------------------------- hooks
 
 
-def _converter(*, detailed: bool) -> Converter:
-    """Return a converter of output types; a *detailed* one reports all problems with their paths."""
+def _converter(fast: Converter | None) -> Converter:
+    """Return a converter of output types; with the *fast* one, one that reports all problems with their paths."""
     from cattrs import Converter
 
-    made = Converter(detailed_validation=detailed)
+    made = Converter(detailed_validation=fast is not None)
     # cattrs finds the hooks of these by the base classes of a type, so before those of its subclasses, such as enums;
     # earlier releases have one for Enum itself.
     for cls in (str, int, float, enum.Enum):
@@ -100,11 +108,13 @@ def _converter(*, detailed: bool) -> Converter:
         lambda tp: (get_origin(tp) or tp) in OBJECTS: _mapping,
         lambda tp: (get_origin(tp) or tp) in ARRAYS: _array,
         lambda tp: (get_origin(tp) or tp) is tuple: _tuple,
-        is_union: union_hook,
+        is_union: lambda tp, converter: union_hook(tp, converter, fast),
         has_fields: _class,
         lambda tp: get_origin(tp) is Literal or is_enum(tp): lambda tp, _converter: _choice(tp),
         lambda tp: unannotated(tp)[1] != (): _annotated,
-        pydantic_models.is_model: lambda _tp, _converter: pydantic_models.structure,
+        pydantic_models.is_model: lambda _tp, converter: functools.partial(
+            pydantic_models.structure, detailed=converter.detailed_validation
+        ),
     }
     for predicate, factory in factories.items():
         made.register_structure_hook_factory(predicate, factory)
@@ -165,7 +175,10 @@ def _class(tp: Any, converter: Converter) -> Hook:
     overrides = {field.name: library.gen.override(struct_hook=_field_hook(field, converter)) for field in fields_of(tp)}
     structure: Any
     if is_named_tuple(tp):
-        structure = library.cols.namedtuple_dict_structure_factory(tp, converter, detailed, True, **overrides)  # noqa: FBT003
+        cls = _resolved_named_tuple(tp) if get_args(tp) else tp
+        structure = library.cols.namedtuple_dict_structure_factory(cls, converter, detailed, True, **overrides)  # noqa: FBT003
+        if cls is not tp:
+            structure = functools.partial(_structure_generic, structure, cls)
     elif is_typed_dict(tp):
         # cattrs does not see Required and NotRequired in annotations that are strings.
         types = {field.member: field.type if field.required else NotRequired[field.type] for field in fields_of(tp)}
@@ -192,6 +205,18 @@ def _class(tp: Any, converter: Converter) -> Hook:
         return structure(value, tp)
 
     return hook
+
+
+def _resolved_named_tuple(tp: Any) -> Any:
+    """Return the NamedTuple *tp* without its type arguments, for which cattrs has no support."""
+    fields, defaults = fields_of(tp), get_origin(tp)._field_defaults.values()
+    cls = cast("Any", collections).namedtuple("Resolved", [field.name for field in fields], defaults=defaults)
+    cls.__annotations__ = {field.name: field.type for field in fields}
+    return cls
+
+
+def _structure_generic(structure: Hook, cls: Any, value: Any, tp: Any) -> Any:
+    return tp(*structure(value, cls))
 
 
 def _field_hook(field: Field, converter: Converter) -> Hook:

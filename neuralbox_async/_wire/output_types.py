@@ -90,7 +90,9 @@ def _types_in(schema: Any, root: Mapping[str, Any], depth: int) -> frozenset[str
     if depth > _MAX_DEPTH or not json_values.is_object(schema):
         return json_extraction.CONTAINERS
     if (names := schema.get("type")) is not None:
-        return frozenset([names] if isinstance(names, str) else names)
+        names = [names] if isinstance(names, str) else names
+        # Draft 3 has schemas as types.
+        return frozenset(names) if all(isinstance(name, str) for name in names) else json_extraction.CONTAINERS
     reference, definitions = schema.get("$ref"), root.get("$defs")
     if isinstance(reference, str) and reference.startswith(REFERENCE) and json_values.is_object(definitions):
         return _types_in(definitions.get(reference.removeprefix(REFERENCE)), root, depth + 1)

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from neuralbox_async._errors import InvalidParameterError
@@ -16,6 +16,11 @@ from neuralbox_async._wire.json import is_array, is_object
 from neuralbox_async._wire.json_paths import json_path
 
 _MAX_PROBLEMS: Final = 100  # as of other types
+_encode = json.JSONEncoder(allow_nan=False).encode
+_decoder = json.JSONDecoder()
+_UNKNOWN: Final = (Problem("$", "invalid"),)
+_MAX_STEPS: Final = 500_000  # values that are checked in one, where unions are nested: the event loop waits for it
+_MAX_REFERENCES: Final = 8  # from one definition to another
 
 
 def is_model(tp: object) -> bool:
@@ -61,16 +66,18 @@ def _without_unique_items(schema: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in schema.items() if name != "uniqueItems"}
 
 
-def structure(value: Any, tp: Any) -> Any:
+def structure(value: Any, tp: Any, *, detailed: bool = True) -> Any:
     """
-    Return the JSON *value* as a *tp*. Raises `InvalidOutputError`.
+    Return the JSON *value* as a *tp*. Raises `InvalidOutputError`, without its problems unless *detailed*.
 
     In pydantic's strict mode, in which "5" is no integer, unless the configuration of the model has ``strict=False``.
     """
     from pydantic import ValidationError
 
+    if not _is_bounded(value, _choices(tp)):
+        raise InvalidOutputError((Problem("$", "its values of unions are nested too deeply to be checked"),))
     try:
-        text = json.dumps(value, allow_nan=False)
+        text = _encode(value)
     except ValueError:
         raise InvalidOutputError(tuple(itertools.islice(_not_finite(value, ()), _MAX_PROBLEMS))) from None
     config: dict[str, Any] = getattr(tp, "model_config", None) or getattr(tp, "__pydantic_config__", None) or {}
@@ -80,12 +87,105 @@ def structure(value: Any, tp: Any) -> Any:
         try:
             return validate(text)
         except ValidationError:
-            if (other := json.dumps(_with_integers(value))) == text:
+            if (other := _encode(_with_integers(value))) == text:
                 raise
             return validate(other)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidOutputError(tuple(_problem(problem) for problem in found[:_MAX_PROBLEMS])) from None
+        problems = _problems(error, value) if detailed else _UNKNOWN
+        raise InvalidOutputError(problems) from None
+
+
+def _problems(error: Any, value: Any) -> tuple[Problem, ...]:
+    # Of a long invalid text there are more than a hundred thousand: all of them as dicts take longer than the check.
+    text = error.json(include_url=False, include_context=False, include_input=False)
+    problems: list[Problem] = []
+    position = 1
+    for _ in range(min(error.error_count(), _MAX_PROBLEMS)):
+        found, end = _decoder.raw_decode(text, position)
+        problems.append(_problem(found, value))
+        position = end + 1  # after the comma
+    return tuple(problems)
+
+
+def _is_bounded(value: Any, choices: Mapping[str, int]) -> bool:
+    """
+    Return whether pydantic checks *value* in a bounded number of steps.
+
+    It checks all in a value of a union once for each of the *choices* of that, and what is in that in the same way.
+    """
+    if not choices:
+        return True
+    steps, parts = 0, [(value, 1)]
+    while parts:
+        part, times = parts.pop()
+        steps += times
+        if is_object(part):
+            times *= choices["object"]
+            parts += ((member, times) for member in part.values())
+        elif is_array(part):
+            times *= choices["array"]
+            parts += ((item, times) for item in part)
+        if steps > _MAX_STEPS:
+            return False
+    return True
+
+
+@functools.lru_cache(maxsize=256)
+def _choices(tp: Any) -> Mapping[str, int]:
+    """
+    Return how many choices a union in *tp* has at most for an object, and for an array, that has such unions in it.
+
+    Empty, if no union has more than one. Those with a discriminator have one.
+    """
+    schema = schema_of(tp)
+    definitions: dict[str, Any] = schema.get("$defs", {})
+    direct = {name: set(_references(definition)) for name, definition in definitions.items()}
+    most = {"object": 1, "array": 1}
+    for name, definition in definitions.items():
+        for choices in _unions(definition):
+            recursive = [choice for choice in choices if name in _reachable(_references(choice), direct)]
+            kinds = [_containers(choice, definitions, 0) for choice in recursive]
+            for kind, count in most.items():
+                most[kind] = max(count, sum(kind in each for each in kinds))
+    return most if max(most.values()) > 1 else {}
+
+
+def _parts(schema: Any) -> Iterator[Any]:
+    """Yield *schema* and all JSON in it."""
+    yield schema
+    for part in schema.values() if is_object(schema) else schema if is_array(schema) else ():
+        yield from _parts(part)
+
+
+def _references(schema: Any) -> set[str]:
+    """Return the names of the definitions that *schema* refers to."""
+    found = (part.get("$ref") for part in _parts(schema) if is_object(part))
+    return {reference.rpartition("/")[2] for reference in found if isinstance(reference, str)}
+
+
+def _reachable(names: set[str], direct: Mapping[str, set[str]]) -> set[str]:
+    """Return *names* and those that they refer to, by what each refers to *direct*."""
+    found, new = set[str](), names
+    while new:
+        found |= new
+        new = set[str]().union(*(direct.get(name, ()) for name in new)) - found
+    return found
+
+
+def _unions(schema: Any) -> Iterator[list[Any]]:
+    for part in _parts(schema):
+        if is_object(part) and is_array(choices := part.get("anyOf")):
+            yield choices
+
+
+def _containers(schema: Any, definitions: Mapping[str, Any], depth: int) -> frozenset[str]:
+    """Return which of array and object the values of *schema* may be."""
+    both = frozenset({"array", "object"})
+    if not is_object(schema) or depth > _MAX_REFERENCES:
+        return both
+    if isinstance(reference := schema.get("$ref"), str):
+        return _containers(definitions.get(reference.rpartition("/")[2]), definitions, depth + 1)
+    return both & {schema["type"]} if isinstance(schema.get("type"), str) else both
 
 
 def _not_finite(value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
@@ -110,5 +210,14 @@ def _with_integers(value: Any) -> Any:
     return [_with_integers(item) for item in value] if is_array(value) else value
 
 
-def _problem(error: Any) -> Problem:
-    return Problem(json_path(error["loc"]), str(error["msg"]))
+def _problem(error: Any, value: Any) -> Problem:
+    """Return the problem of an *error* in *value*, in whose place pydantic also names the choices of unions."""
+    path: list[str | int] = []
+    for step in error["loc"]:
+        inner: Any = value
+        if (is_object(value) and step in value) or (is_array(value) and isinstance(step, int) and step < len(value)):
+            value = inner[step]
+            path.append(step)
+    if error["type"] == "missing":
+        path.append(error["loc"][-1])
+    return Problem(json_path(path), str(error["msg"]))

@@ -66,7 +66,7 @@ def _general_generation(members: Any, body: bytes) -> Generation:
     if all(members.get(name) is None and name not in too_deep for name in _GENERATION_MEMBERS):
         if members.get("error") is not None:
             message = message_in(members)[:MAX_MESSAGE_LENGTH] or json.excerpt(body)
-            msg = f"the response has a status of success and reports an error: {message}"
+            msg = f"a response with a status of success contains an error: {message}"
             raise ResponseError(msg, body=body, path="$.error")
         msg = f"the JSON object does not describe a generation: {json.excerpt(body)}"
         raise ResponseError(msg, body=body, path="$")
@@ -110,7 +110,7 @@ def decode_price(status_code: int, headers: Mapping[str, str], body: bytes) -> i
     count = members.get("max_token_cost") if json.is_object(members) else None
     if not json.is_count(count) or count < 0:
         raise ResponseError(
-            f"expected a whole number @ $.max_token_cost: {json.excerpt(body)}",
+            f"expected a whole number at $.max_token_cost: {json.excerpt(body)}",
             path="$.max_token_cost",
             body=body,
             status_code=status_code,
@@ -170,6 +170,6 @@ def _check_both_ends(body: bytes) -> None:
 
 def _check_object(value: Any, body: bytes) -> dict[str, Any]:
     if not json.is_object(value):
-        msg = f"expected a JSON object @ $, got {json.type_name(value)}"
+        msg = f"expected a JSON object at $, got {json.type_name(value)}"
         raise ResponseError(msg, body=body, path="$")
     return value

@@ -84,7 +84,7 @@ def structure(members: Mapping[str, Any], cls: type[T], body: bytes, too_deep: C
             return _with_problems(value, members, tuple(malformed))
     reason = malformed.get(path, "malformed")
     generation_id, text = id_in(members), text_in(members)
-    raise ResponseError(f"{reason} @ {path}", path=path, body=body, text=text, generation_id=generation_id)
+    raise ResponseError(f"{reason} at {path}", path=path, body=body, text=text, generation_id=generation_id)
 
 
 def _essential_in(paths: Iterable[str]) -> str | None:

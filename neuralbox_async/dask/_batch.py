@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Self, cast
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any, Self
 
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._cluster.tables import frame_with_columns
 from neuralbox_async.dask._coordinator import CoordinatorActor
 from neuralbox_async.dask._library import dask, distributed, optional
+from neuralbox_async.dask._partitions import partitions
 from neuralbox_async.dask._tasks import dicts_of, frame_of, results_of, run_frame, run_partition
 
 if TYPE_CHECKING:
@@ -57,12 +59,12 @@ class DaskBatch:
         self._ready: deque[RowResult] = deque()
         self._partitions: Iterator[Any] | None = None
         self._numbers = itertools.count()
-        self._limit, self._limit_until = 0, 0.0
+        self._threads, self._threads_until = 1, 0.0
 
     def __enter__(self) -> Self:
         """Start the coordinator. Raises `JournalLockedError`, `JournalError` and `OutcomeUnknownError`."""
         if self._report is not None:
-            raise BatchStateError("a batch is entered once; call generate() again for another")
+            raise BatchStateError("a batch can be entered only once; call generate() again for another")
         self._coordinator.start()
         return self
 
@@ -70,10 +72,12 @@ class DaskBatch:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         early = bool(self._futures) or exc_type is not None
-        if self._futures:
-            self._client.cancel(list(self._futures))
-            self._futures.clear()
-        self._coordinator.stop(early=early)
+        try:
+            if self._futures:
+                self._client.cancel(list(self._futures))
+                self._futures.clear()
+        finally:
+            self._coordinator.stop(early=early)
 
     @property
     def report(self) -> ClusterReport:
@@ -112,18 +116,24 @@ class DaskBatch:
         self._coordinator.stop_sending()
 
     def _value_of(self, future: Any) -> list[RowResult]:
-        try:
+        with self._own_errors():
             value = future.result()
+        return results_of(value) if self._is_frame else value
+
+    @contextlib.contextmanager
+    def _own_errors(self) -> Generator[None]:
+        """Raise the failure of the batch, if there is one, instead of that of futures that it has cancelled."""
+        try:
+            yield
         except BaseException:
             if self._failure is not None:
                 raise self._failure from None
             raise
-        return results_of(value) if self._is_frame else value
 
     def _submit_more(self) -> None:
         """Have as many partitions on the cluster as its threads need, so that neither side holds them all."""
         self._begin()
-        while self._partitions is not None and len(self._futures) < self._max_partitions():
+        while self._partitions is not None and len(self._futures) < 2 * self._count_threads() + 2:
             if (future := next(self._partitions, None)) is None:
                 self._partitions = iter(())
                 return
@@ -137,11 +147,11 @@ class DaskBatch:
                 self._completed = distributed.as_completed([])
             self._partitions = self._submissions()
 
-    def _max_partitions(self) -> int:
-        if time.monotonic() >= self._limit_until:
-            threads = sum(self._client.nthreads().values())
-            self._limit, self._limit_until = 2 * threads + 2, time.monotonic() + _SIZE_INTERVAL
-        return self._limit
+    def _count_threads(self) -> int:
+        if time.monotonic() >= self._threads_until:
+            self._threads = max(1, sum(self._client.nthreads().values()))
+            self._threads_until = time.monotonic() + _SIZE_INTERVAL
+        return self._threads
 
     def _submissions(self) -> Iterator[Any]:
         """Submit partition after partition, each when its future is taken."""
@@ -152,8 +162,7 @@ class DaskBatch:
                 name = f"neuralbox-{run}-{next(self._numbers)}"
                 yield self._client.compute(dask.delayed(function, pure=False)(part, dask_key_name=name))
             return
-        rows = iter(cast("Iterable[object]", self._rows))
-        while part := list(itertools.islice(rows, self._partition_size)):
+        for part in partitions(self._rows, self._partition_size, self._count_threads):
             key = f"neuralbox-{run}-{next(self._numbers)}"
             yield self._client.submit(run_partition, settings, part, key=key, pure=False)
 
@@ -179,7 +188,7 @@ class DaskBatch:
         output type), ``tokens_used``, ``error_type``, ``message`` and ``billed``; see `RowResult`.
         """
         if not self._is_frame:
-            raise BatchStateError("the rows are no DataFrame: use to_bag()")
+            raise BatchStateError("the rows are not a DataFrame: use to_bag()")
         typed = self._plan.worker.output_type is not None
         meta = frame_with_columns(self._rows._meta, [], typed=typed)  # noqa: SLF001 - Dask's own name for an empty partition
         parts = [dask.delayed(frame_of)(future) for future in self._all_futures()]
@@ -203,8 +212,10 @@ class DaskBatch:
         return futures
 
     def _wait(self, futures: Any) -> None:
-        with self._client.as_current():
+        with self._own_errors(), self._client.as_current():
             distributed.wait(futures)
+        if self._failure is not None:
+            raise self._failure
 
     def _persisted(self, collection: Any) -> Any:
         persisted = self._client.persist(collection)

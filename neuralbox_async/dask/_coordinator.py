@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from neuralbox_async._batch.errors import BatchStateError, JournalLockedError
-from neuralbox_async._cluster.guarded_service import GuardedService
+from neuralbox_async._cluster.settings import LOCK_TIMEOUT
 from neuralbox_async._errors import NeuralBoxError
 from neuralbox_async._logging import logger
 from neuralbox_async.dask._library import distributed
-from neuralbox_async.dask._tasks import CoordinatorPlugin
+from neuralbox_async.dask._service import DaskService, withdraw
+from neuralbox_async.dask._tasks import CoordinatorPlugin, plugin_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from neuralbox_async._cluster.messages import JournalMark
     from neuralbox_async._cluster.plan import Plan
     from neuralbox_async._cluster.service import ClusterReport
 
@@ -25,7 +27,6 @@ _REPORT_INTERVAL = 0.5  # seconds
 _POLL_INTERVAL = 0.05
 _CALL_TIMEOUT = 20.0
 _DRAIN_TIMEOUT = 30.0
-_RESTART_TIMEOUT = 60.0
 
 
 class CoordinatorActor:
@@ -49,7 +50,8 @@ class CoordinatorActor:
         self.address = ""  # of its worker
         self._future: Any = None
         self._actor: Any = None
-        self._count = self._journal_size = 0
+        self._count = 0
+        self._journal_mark: JournalMark | None = None
         self._is_stopped = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="neuralbox-dask", daemon=True)
@@ -57,15 +59,21 @@ class CoordinatorActor:
     def start(self) -> None:
         """Start it. Raises the errors of `CoordinatorService`."""
         self._start(restarted=False)
-        self._on_report(self._report())
-        self._thread.start()
+        try:
+            self._on_report(self._report())
+            self._thread.start()
+        except BaseException:
+            self.stop(early=True)
+            raise
 
     def _start(self, *, restarted: bool) -> None:
         self._count += 1
-        options = attrs.evolve(self._plan.service, restarted=restarted, journal_size=self._journal_size)
+        options = attrs.evolve(self._plan.service, restarted=restarted, journal_mark=self._journal_mark)
         future = self._client.submit(
-            GuardedService,
+            DaskService,
             options,
+            self._dataset,
+            self._plugin,
             actor=True,
             key=f"neuralbox-coordinator-{self._plan.run}-{self._count}",
             workers=None if self._worker is None else [self._worker],
@@ -73,11 +81,11 @@ class CoordinatorActor:
         while not future.done():  # it reads the journal, or waits for a thread of a worker
             if self._ended.wait(_POLL_INTERVAL):
                 future.cancel()
-                raise BatchStateError("the batch was left")
+                raise BatchStateError("the batch was closed")
         future.result()  # raises errors of the cluster
         address = next(iter(self._client.who_has([future])[future.key]))
         with self._client.as_current():  # the actor in the result would use the latest client of this process, or none
-            actor = distributed.actor.Actor(GuardedService, address, future.key)
+            actor = distributed.actor.Actor(DaskService, address, future.key)
         if (failure := actor.failure().result(timeout=_CALL_TIMEOUT)) is not None:
             raise failure
         self._future, self._actor, self.address = future, actor, address
@@ -88,6 +96,10 @@ class CoordinatorActor:
     @property
     def _dataset(self) -> str:
         return f"neuralbox-coordinator-{self._plan.run}"
+
+    @property
+    def _plugin(self) -> str:
+        return plugin_name(self._plan.run)
 
     def stop_sending(self) -> None:
         """Let nothing more be sent, without waiting for the coordinator; nor by one that replaces it."""
@@ -108,15 +120,16 @@ class CoordinatorActor:
                     logger.warning(
                         "requests are still in flight on the cluster; its workers will record their outcomes"
                     )
+                    self._actor.detach()
                     return
                 time.sleep(_REPORT_INTERVAL / 5)
             if early:
                 self._on_report(self._report())
         except Exception as error:  # noqa: BLE001 - of the actor's worker, which may be gone
             logger.info("the coordinator was lost at the end: %s", type(error).__name__)
-        self._future = self._actor = None  # the cluster releases it
-        self._client.unpublish_dataset(self._dataset)
-        self._client.unregister_worker_plugin(f"neuralbox-{self._plan.run}")
+        finally:
+            self._future = self._actor = None
+        withdraw(self._client, self._dataset, self._plugin)
 
     # --------------------------------------------------------------------------------------------------- in its thread
 
@@ -135,7 +148,7 @@ class CoordinatorActor:
 
     def _report(self) -> ClusterReport:
         report: ClusterReport = self._actor.report().result(timeout=_CALL_TIMEOUT)
-        self._journal_size = max(self._journal_size, report.journal_size)
+        self._journal_mark = report.journal_mark
         return report
 
     def _has_come_back(self) -> bool:
@@ -146,7 +159,7 @@ class CoordinatorActor:
         return True
 
     def _restart(self) -> bool:
-        deadline = time.monotonic() + _RESTART_TIMEOUT
+        deadline = time.monotonic() + LOCK_TIMEOUT
         while not self._ended.is_set():
             try:
                 self._start(restarted=True)

@@ -70,7 +70,7 @@ def generate(
     * *budget*: the maximum of NeuralBox tokens to spend by all runs of the journal. *max_rate*: requests per second of
       all workers; None adapts to what the server accepts.
     * *max_concurrency_per_worker*: requests in flight of one worker process. *partition_size*: rows of one task, of an
-      iterable.
+      iterable, at most.
     * *output_type*, *max_repairs*: as for `generate_many`.
     * *api_key*: a function that returns the key and runs in the workers; None: NEURALBOX_API_KEY of the workers. The
       key itself is refused: it would travel with the tasks. *base_url*: None: NEURALBOX_BASE_URL of the workers.

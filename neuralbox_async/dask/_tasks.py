@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from distributed import WorkerPlugin
 
-from neuralbox_async._cluster.guarded_service import GuardedService
 from neuralbox_async._cluster.process_worker import run_rows
 from neuralbox_async._cluster.tables import frame_with_columns
 from neuralbox_async._validation import is_mapping
 from neuralbox_async.dask._library import distributed
+from neuralbox_async.dask._service import DaskService
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,11 +37,16 @@ class _Place:
 _places: dict[str, _Place] = {}  # by run
 
 
+def plugin_name(run: str) -> str:
+    """Return the name of the plugin of *run*."""
+    return f"neuralbox-{run}"
+
+
 class CoordinatorPlugin(WorkerPlugin):
     """Tells each worker, also those that join later, where the coordinator of *run* is."""
 
     def __init__(self, run: str, address: str, key: str) -> None:
-        self.name = f"neuralbox-{run}"
+        self.name = plugin_name(run)
         self._run, self._address, self._key = run, address, key
 
     def setup(self, worker: Any) -> None:
@@ -64,7 +69,7 @@ class ActorLink:
         if place is None:
             raise ConnectionError("this worker does not know the coordinator of the batch")
         self._place = place
-        self._actor = distributed.actor.Actor(GuardedService, place.address, place.key, place.worker)
+        self._actor = distributed.actor.Actor(DaskService, place.address, place.key, place.worker)
 
     def exchange(self, message: Exchange) -> Reply:
         """Return the reply of the coordinator. Raises `OSError` when it is lost, or was replaced."""

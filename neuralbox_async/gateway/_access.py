@@ -40,7 +40,7 @@ class AccessRules:
         hosts = request.headers.getall("Host", [])
         match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if match is None or not self._is_known(match[1].lower()):
-            message = "the Host header names no host of this gateway (see its option --allow-host)"
+            message = "the Host header is not a host of this gateway (see its option --allow-host)"
             raise Refusal(ErrorBody(status=421, message=message, code="unknown_host"))
 
     def _is_known(self, host: str) -> bool:

@@ -65,12 +65,12 @@ class Admission:
     def check_room(self) -> None:
         """Raise `Refusal` if a call could not even wait."""
         if self._slots.value == 0 and self._waiting >= self._max_waiting:
-            raise Refusal(_busy(f"{self._waiting} calls wait already"))
+            raise Refusal(_busy(f"{self._waiting} calls are already waiting"))
 
     @contextmanager
     def _place_in_queue(self) -> Generator[None]:
         if self._waiting >= self._max_waiting:
-            raise Refusal(_busy(f"{self._waiting} calls wait already"))
+            raise Refusal(_busy(f"{self._waiting} calls are already waiting"))
         self._waiting += 1
         try:
             yield
@@ -84,7 +84,7 @@ class Admission:
         with self._place_in_queue(), anyio.move_on_after(self._max_wait):
             await self._slots.acquire()
             return
-        raise Refusal(_busy(f"no place became free in {self._max_wait:g} s"))
+        raise Refusal(_busy(f"no slot became available in {self._max_wait:g} s"))
 
     async def get(self, request: Callable[[], Awaitable[T]], deadline: float | None = None) -> T:
         """

@@ -130,8 +130,9 @@ class Exchange:
     async def send(self, body: bytes, headers: dict[str, str]) -> web.Response:
         """Send a response with the JSON *body*. Raises `ConnectionError` if the client has disconnected."""
         response = self.respond(body, headers)
-        await response.prepare(self.request)
-        await response.write_eof()
+        with anyio.CancelScope(shield=True):  # its text is paid for: the end of the gateway lets it be sent
+            await response.prepare(self.request)
+            await response.write_eof()
         return response
 
     def respond_without_body(self, headers: dict[str, str]) -> web.Response:
@@ -150,6 +151,8 @@ class Exchange:
         # X-Accel-Buffering: nginx would keep the events until its buffer is full.
         own = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         self.stream = response = _EventStream(headers={**self.headers, **own, **headers})
+        if self.request.version < HttpVersion11:
+            response.force_close()  # its end is that of the connection
         await response.prepare(self.request)
         return response
 

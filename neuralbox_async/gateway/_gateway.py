@@ -18,7 +18,7 @@ from neuralbox_async.gateway._errors import ErrorBody, Refusal, error_body
 from neuralbox_async.gateway._exchange import Exchange
 from neuralbox_async.gateway._log import logger
 from neuralbox_async.gateway._routes import Routes
-from neuralbox_async.gateway._server import INTERNAL, Server
+from neuralbox_async.gateway._server import INTERNAL, SERVER, Server
 from neuralbox_async.gateway._settings import GatewaySettings
 
 _POLL: Final = 0.05  # seconds
@@ -81,7 +81,7 @@ class Gateway:
         address cannot be used, and `RuntimeError` when it is called a second time.
         """
         if self._state is not GatewayState.NEW:
-            raise RuntimeError("a gateway serves once")
+            raise RuntimeError("a gateway can serve only once")
         self._state = GatewayState.SERVING
         server = Server(self._handle, write_timeout=self._settings.write_timeout)
         runner = web.ServerRunner(server, shutdown_timeout=_LAST_RESPONSES)
@@ -121,7 +121,7 @@ class Gateway:
         # From aiohttp 4 on malformed requests reach the handler. Earlier releases respond to them.
         if error := getattr(request, "pre_handler_error", None):
             raise error
-        exchange = Exchange(request, {"x-request-id": f"req_{secrets.token_hex(12)}", "Server": "neuralbox"})
+        exchange = Exchange(request, {"x-request-id": f"req_{secrets.token_hex(12)}", "Server": SERVER})
         started = time.monotonic()
         self._exchanges.add(exchange)
         try:

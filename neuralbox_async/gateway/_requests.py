@@ -87,7 +87,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
 
 def _members(body: bytes) -> dict[str, Any]:
     try:
-        members: object = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        members: object = _JSON.decode(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         raise invalid("the body of the request is not valid JSON (RFC 8259) in UTF-8") from None
     if not isinstance(members, dict):
@@ -97,6 +97,9 @@ def _members(body: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
+
+
+_JSON: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _refuse_unsupported(members: dict[str, Any]) -> None:

@@ -64,7 +64,8 @@ class Routes:
                 raise invalid("this endpoint has no such method", code="method_not_allowed", status=405)
             case _:
                 message = (
-                    "there are /v1/chat/completions, /v1/models and /healthz; the base URL of a client ends in /v1"
+                    "unknown URL: there are /v1/chat/completions, /v1/models and /healthz; "
+                    "the base URL of a client ends in /v1"
                 )
                 raise invalid(message, code="unknown_url", status=404)
 
@@ -85,7 +86,9 @@ class Routes:
             exchange.describe(generation_id=done.generation.id, tokens_used=done.tokens_used)
             own = {**headers, **cost_headers(done.generation, done.tokens_used)}
             if chat.stream:
-                generation = await self._streamed.describe(done.generation) if chat.include_usage else done.generation
+                generation = done.generation
+                if chat.include_usage:
+                    generation = await self._streamed.describe(exchange, generation)
                 return await _send_whole(exchange, chat, done, own, generation.usage)
             return await exchange.send(completion(done.generation, chat.model, done.content, done.reason), own)
 

@@ -16,6 +16,7 @@ from aiohttp.http import HttpProcessingError
 from neuralbox_async.gateway._errors import ErrorBody
 from neuralbox_async.gateway._log import logger
 
+SERVER: Final = "neuralbox"
 _SETTINGS: Final[dict[str, Any]] = {
     "access_log": None,
     "keepalive_timeout": 75.0,  # seconds
@@ -108,8 +109,9 @@ class _Connection(web.RequestHandler):
             raise ConnectionError("the response has begun: only a closed connection shows that the rest is missing")
         is_malformed = status < 500 or isinstance(exc, HttpProcessingError)
         body = _MALFORMED if is_malformed else INTERNAL
+        headers = {"Server": SERVER, **body.headers}
         response = web.Response(
-            status=body.status, body=body.encode(), content_type="application/json", headers=body.headers
+            status=body.status, body=body.encode(), content_type="application/json", headers=headers
         )
         response.force_close()
         return response

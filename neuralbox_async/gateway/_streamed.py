@@ -71,7 +71,7 @@ class _Sending:
     _stream: AsyncStream[Any]
     _encoder: ChunkEncoder
     _cutter: StopCutter
-    _describe: Callable[[Generation], Awaitable[Generation]] | None
+    _describe: Callable[[Exchange, Generation], Awaitable[Generation]] | None
 
     async def run(self, events: list[StreamEvent]) -> None:
         """Send *events*, the first ones, and the others when they arrive. A failure is the last event."""
@@ -118,12 +118,7 @@ class _Sending:
         """Return the chunk with the usage, ``b""`` if it is not wanted or not known."""
         if self._describe is None:
             return b""
-        try:
-            usage = usage_members((await self._describe(whole)).usage)
-        except anyio.get_cancelled_exc_class():
-            if not self._exchange.is_cut:
-                raise
-            usage = None  # the text is complete all the same
+        usage = usage_members((await self._describe(self._exchange, whole)).usage)
         return b"" if usage is None else self._encoder.usage(usage)
 
     def _held_text(self) -> bytes:
@@ -197,7 +192,7 @@ class StreamedCalls:
         finally:
             await stream.aclose()
         read = stream.generation
-        whole = await self.describe(read)
+        whole = await self.describe(exchange, read)
         ticket.release(whole.tokens_used)
         return Completion(
             generation=whole,
@@ -210,15 +205,19 @@ class StreamedCalls:
         """Return a stream whose response has begun: from then on, the API has counted its request."""
         return await self._client.stream(**parameters_of(chat)).open()
 
-    async def describe(self, generation: Generation) -> Generation:
+    async def describe(self, exchange: Exchange, generation: Generation) -> Generation:
         """
         Return *generation* as the status endpoint describes it, with usage and cost.
 
-        Unchanged if it has its usage, and if that fails.
+        Unchanged if it has its usage, and if that fails, or is cut off: the text is complete all the same.
         """
         if generation.id is None or usage_members(generation.usage) is not None:
             return generation
         try:
             return await self._client.retrieve(generation.id, timeout=_STATUS_TIMEOUT, max_retries=1)
         except NeuralBoxError:
+            return generation
+        except anyio.get_cancelled_exc_class():
+            if not exchange.is_cut:
+                raise
             return generation

@@ -11,6 +11,7 @@ automatically. The names of all attributes and metrics are on the page "Observab
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from neuralbox_async import _observers
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
+
+_lock = threading.Lock()
 
 __all__ = ["ContentCapture", "NeuralBoxInstrumentor", "OpenTelemetryObserver", "instrument", "uninstrument"]
 
@@ -37,20 +40,22 @@ def instrument(
 
     Parameters: those of `OpenTelemetryObserver`. Idempotent: a second call changes nothing until `uninstrument`.
     """
-    if not _installed():
-        observer = OpenTelemetryObserver(
-            tracer_provider=tracer_provider,
-            meter_provider=meter_provider,
-            logger_provider=logger_provider,
-            capture_content=capture_content,
-        )
-        _observers.installed.append(observer)
+    with _lock:
+        if not _installed():
+            observer = OpenTelemetryObserver(
+                tracer_provider=tracer_provider,
+                meter_provider=meter_provider,
+                logger_provider=logger_provider,
+                capture_content=capture_content,
+            )
+            _observers.installed.append(observer)
 
 
 def uninstrument() -> None:
     """Undo `instrument`; a call that runs is observed to its end. Idempotent."""
-    for observer in _installed():
-        _observers.installed.remove(observer)
+    with _lock:
+        for observer in _installed():
+            _observers.installed.remove(observer)
 
 
 def _installed() -> list[_observers.Observer]:

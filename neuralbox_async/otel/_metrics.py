@@ -9,6 +9,7 @@ from neuralbox_async.otel import _names
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from opentelemetry.context import Context
     from opentelemetry.metrics import Meter
 
     from neuralbox_async import BatchItemEnded, CallEnded, CallInfo, RetryScheduled
@@ -21,7 +22,11 @@ _TOKENS: Final = [4.0**power for power in range(14)]
 
 
 class Metrics:
-    """The instruments of one meter. *attributes*: of the call, as at the creation of its span."""
+    """
+    The instruments of one meter.
+
+    *attributes*: of the call, as at the creation of its span. *context*: that of the span, for exemplars.
+    """
 
     def __init__(self, meter: Meter) -> None:
         histogram = meter.create_histogram
@@ -62,17 +67,17 @@ class Metrics:
             _names.RATE_LIMIT_REMAINING, "{request}", "Requests that remain in a window of the rate limits"
         )
 
-    def first_chunk(self, attributes: Attributes, seconds: float) -> None:
+    def first_chunk(self, attributes: Attributes, seconds: float, context: Context) -> None:
         """Record that the first text of a stream arrived after *seconds*."""
-        self._first_chunk.record(seconds, attributes)
+        self._first_chunk.record(seconds, attributes, context)
 
-    def next_chunk(self, attributes: Attributes, seconds: float) -> None:
+    def next_chunk(self, attributes: Attributes, seconds: float, context: Context) -> None:
         """Record that more text arrived, *seconds* after the text before it."""
-        self._next_chunk.record(seconds, attributes)
+        self._next_chunk.record(seconds, attributes, context)
 
-    def retry(self, attributes: Attributes, event: RetryScheduled) -> None:
+    def retry(self, attributes: Attributes, event: RetryScheduled, context: Context) -> None:
         """Count a retry, by the error before it."""
-        self._retries.add(1, {**attributes, _names.ERROR_TYPE: event.reason})
+        self._retries.add(1, {**attributes, _names.ERROR_TYPE: event.reason}, context)
 
     def rate_limits(self, call: CallInfo, headers: Mapping[str, str]) -> None:
         """Record what remains by the *headers* of a response."""
@@ -82,24 +87,24 @@ class Metrics:
                 attributes = {_names.SERVER_ADDRESS: call.server_address, _names.RATE_LIMIT_WINDOW: window}
                 self._remaining.set(int(remaining), attributes)
 
-    def end(self, attributes: Attributes, event: CallEnded) -> None:
+    def end(self, attributes: Attributes, event: CallEnded, context: Context) -> None:
         """Record the end of a call; a status request has a duration only."""
         ended = attributes
         if event.outcome not in {"completed", "pending"}:
             ended = {**attributes, _names.BILLED: event.billed}
             if event.error_type is not None:
                 ended[_names.ERROR_TYPE] = event.error_type
-        self._duration.record(event.elapsed, ended)
+        self._duration.record(event.elapsed, ended, context)
         if event.call.operation == "retrieve":
             return
         if event.input_tokens is not None and event.input_tokens >= 0:
-            self._input.add(event.input_tokens, attributes)
-            self._input_each.record(event.input_tokens, attributes)
+            self._input.add(event.input_tokens, attributes, context)
+            self._input_each.record(event.input_tokens, attributes, context)
         if event.output_tokens is not None and event.output_tokens >= 0:
-            self._output.add(event.output_tokens, attributes)
-            self._output_each.record(event.output_tokens, attributes)
+            self._output.add(event.output_tokens, attributes, context)
+            self._output_each.record(event.output_tokens, attributes, context)
         if event.tokens_used is not None:
-            self._used.add(event.tokens_used, attributes)
+            self._used.add(event.tokens_used, attributes, context)
 
     def change_in_flight(self, change: int) -> None:
         """Count items that begin (1) or end (-1)."""

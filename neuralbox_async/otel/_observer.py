@@ -44,10 +44,11 @@ _MAX_CHILDREN: Final = 300  # of a batch's span; no backend shows a trace of tho
 
 @attrs.define(eq=False)
 class _CallState:
-    """A call that runs. *attributes*: of its metrics; *token*: of the context in which its span is the current one."""
+    """A call that runs. *attributes*: of its metrics; *context*: with its span; *token*: to leave that context."""
 
     span: Span
     attributes: Mapping[str, Any]
+    context: Context
     token: Token[Context] | None
     body: Mapping[str, Any] | None
     is_open: bool = False  # a stream whose response has begun
@@ -133,8 +134,8 @@ class OpenTelemetryObserver:
             attributes | _settings(call),
             links,
         )
-        token = context.attach(set_span_in_context(span, parent))
-        self._calls[call.id] = _CallState(span, attributes, token, event.body)
+        own = set_span_in_context(span, parent)
+        self._calls[call.id] = _CallState(span, attributes, own, context.attach(own), event.body)
 
     def _parent_of(self, call: CallInfo) -> tuple[Context | None, list[Link]]:
         """Return the context with the parent of *call*'s span, None for the current one, and the links of the span."""
@@ -160,14 +161,14 @@ class OpenTelemetryObserver:
         if state is None:
             return
         if event.interval is not None:
-            self._metrics.next_chunk(state.attributes, event.interval)
+            self._metrics.next_chunk(state.attributes, event.interval, state.context)
         elif state.first_content is None:
             state.first_content = event.elapsed
-            self._metrics.first_chunk(state.attributes, event.elapsed)
+            self._metrics.first_chunk(state.attributes, event.elapsed, state.context)
 
     def _count_retry(self, event: RetryScheduled) -> None:
         if (state := self._calls.get(event.call.id)) is not None:
-            self._metrics.retry(state.attributes, event)
+            self._metrics.retry(state.attributes, event, state.context)
 
     def _end_call(self, event: CallEnded) -> None:
         state = self._calls.pop(event.call.id, None)
@@ -181,7 +182,7 @@ class OpenTelemetryObserver:
                 span.set_status(Status(StatusCode.ERROR))
         if state.body is not None:
             self._export_content(state.body, event, span, broken=broken)
-        self._metrics.end(_with_model(state.attributes, event), event)
+        self._metrics.end(_with_model(state.attributes, event), event, state.context)
         span.end()
 
     def _export_content(self, body: Mapping[str, Any], event: CallEnded, span: Span, *, broken: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import threading
 import time
 import weakref
@@ -12,6 +13,7 @@ import attrs
 
 from neuralbox_async._batch.errors import BatchStateError, JournalLockedError
 from neuralbox_async._cluster.plan import PlanOptions, make_plan
+from neuralbox_async._cluster.settings import RECONNECT_TIMEOUT
 from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._logging import logger
 from neuralbox_async._validation import check_callable, check_count
@@ -23,13 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from neuralbox_async._cluster.messages import JournalMark
     from neuralbox_async._cluster.service import ClusterReport
 
 _REPORT_INTERVAL = 0.5  # seconds
 _CALL_TIMEOUT = 20.0
-_DRAIN_TIMEOUT = 30.0
+_DRAIN_TIMEOUT = 60.0  # longer than a lease, for the workers of an actor that was replaced
 _LOCK_TIMEOUT = 10.0  # for the batch before, whose coordinator closes its journal some seconds after its workers
-_RECONNECT_TIMEOUT = 180.0  # Ray may take a minute to find out that a node is lost
+_RECONNECT_TIMEOUT = RECONNECT_TIMEOUT + 60.0  # Ray may take a minute to find out that a node is lost
 _ACTOR_THREADS = 64
 _CONCURRENT_CALLS = 2  # so that the last requests of a batch of rows do not leave the places of others empty
 
@@ -55,7 +58,8 @@ class RayBatch:
         check_callable("on_progress", on_progress)
         plan = make_plan(**options)
         self._service = plan.service
-        self._worker = attrs.evolve(plan.worker, reconnect_timeout=_RECONNECT_TIMEOUT)
+        # A worker ends with its `RowGenerator`, not while it waits for rows: the journal would be free for others.
+        self._worker = attrs.evolve(plan.worker, reconnect_timeout=_RECONNECT_TIMEOUT, idle_timeout=math.inf)
         self._name = f"neuralbox-coordinator-{plan.run}"
         self._journal_node, self._on_progress = journal_node, on_progress
         self._actor: Any = None
@@ -65,7 +69,7 @@ class RayBatch:
 
     def __enter__(self) -> Self:
         if self._actor is not None:
-            raise BatchStateError("a batch is entered once; make another")
+            raise BatchStateError("a batch can be entered only once; make another")
         context = ray().get_runtime_context()
         node, soft = (context.get_node_id(), True) if self._journal_node is None else (self._journal_node, False)
         strategies = ray().util.scheduling_strategies
@@ -103,9 +107,11 @@ class RayBatch:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._ended.set()
-        self._thread.join()
-        atexit.unregister(self.__exit__)
+        try:
+            self._ended.set()
+            self._thread.join()  # it frees the journal, and ends the actor
+        finally:
+            atexit.unregister(self.__exit__)
 
     @property
     def report(self) -> ClusterReport:
@@ -126,33 +132,46 @@ class RayBatch:
     # --------------------------------------------------------------------------------------------------- in its thread
 
     def _watch(self) -> None:
-        while not self._ended.wait(_REPORT_INTERVAL):
-            if not ray().is_initialized():  # a call would start another cluster
-                return
-            try:
-                self._take_report()
-            except Exception as error:  # noqa: BLE001 - of the actor, which Ray makes again
-                logger.warning("the coordinator of the batch cannot be reached (%s)", type(error).__name__)
         try:
+            while not self._ended.wait(_REPORT_INTERVAL):
+                if not ray().is_initialized():  # a call would start another cluster
+                    return
+                try:
+                    self._take_report()
+                except Exception as error:  # noqa: BLE001 - of the actor, which Ray makes again
+                    logger.warning("the coordinator of the batch cannot be reached (%s)", type(error).__name__)
             if ray().is_initialized():
                 self._finish()
-        except Exception as error:  # noqa: BLE001 - of the actor
-            logger.info("the coordinator was lost at the end: %s", type(error).__name__)
-        atexit.unregister(self.__exit__)
+        finally:
+            atexit.unregister(self.__exit__)
 
     def _finish(self) -> None:
         deadline = time.monotonic() + _DRAIN_TIMEOUT
-        self._take_report()
-        while not ray().get(self._actor.finish.remote(), timeout=_CALL_TIMEOUT):
+        try:
+            while not self._has_finished():
+                if time.monotonic() > deadline:
+                    logger.warning("requests are still in flight on the cluster; they are unresolved in the journal")
+                    return
+                time.sleep(_REPORT_INTERVAL / 5)
+        finally:
+            ray().kill(self._actor)  # and with it the lock of the journal
+
+    def _has_finished(self) -> bool:
+        """Have the actor end, and return whether it has, or is lost for good."""
+        try:
             self._take_report()
-            if time.monotonic() > deadline:
-                logger.warning("requests are still in flight on the cluster; they are unresolved in the journal")
-                break
-            time.sleep(_REPORT_INTERVAL / 5)
-        ray().kill(self._actor)
+            has_finished: bool = ray().get(self._actor.finish.remote(self._mark), timeout=_CALL_TIMEOUT)
+        except Exception as error:  # noqa: BLE001 - of the actor, which Ray may be making again
+            logger.info("the coordinator cannot be reached at the end: %s", type(error).__name__)
+            return isinstance(error, ray().exceptions.ActorDiedError)
+        return has_finished
+
+    @property
+    def _mark(self) -> JournalMark | None:
+        return None if self._report is None else self._report.journal_mark
 
     def _take_report(self) -> None:
-        report: ClusterReport = ray().get(self._actor.report.remote(), timeout=_CALL_TIMEOUT)
+        report: ClusterReport = ray().get(self._actor.report.remote(self._mark), timeout=_CALL_TIMEOUT)
         self._report = report
         if self._on_progress is not None:
             try:
@@ -188,9 +207,9 @@ def generate(
       *max_tokens*, *key*, *on_unknown*, *on_changed*, *budget*, *max_rate*, *max_concurrency_per_worker*,
       *output_type*, *max_repairs*, *api_key*, *base_url*, *timeout*, *max_retries*, *lease*.
 
-    The coordinator starts at once, and ends with the last dataset that needs it; the journal is free for others some
-    seconds after each execution. Raises `InvalidParameterError`, `JournalLockedError`, `JournalError`, and
-    `OutcomeUnknownError` with ``on_unknown="raise"``.
+    The coordinator starts at once, and ends with the last dataset that needs it. The journal is free for others some
+    seconds after each execution, not while a worker waits for rows. Raises `InvalidParameterError`,
+    `JournalLockedError`, `JournalError`, and `OutcomeUnknownError` with ``on_unknown="raise"``.
     """
     if not hasattr(dataset, "map_batches"):
         raise InvalidParameterError("dataset", None, "a Ray Dataset", show=False)

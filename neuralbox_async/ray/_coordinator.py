@@ -14,7 +14,7 @@ from neuralbox_async._cluster.service import CoordinatorService
 from neuralbox_async._errors import NeuralBoxError
 
 if TYPE_CHECKING:
-    from neuralbox_async._cluster.messages import Exchange
+    from neuralbox_async._cluster.messages import Exchange, JournalMark
     from neuralbox_async._cluster.service import ClusterReport, ServiceOptions
 
 _IDLE_TIMEOUT = 2.0  # seconds without a worker after which the journal is free for others
@@ -26,7 +26,7 @@ class CoordinatorActor:
 
     NEW -> OPEN, as long as workers use it -> IDLE, with the journal closed -> OPEN, with the next execution -> ENDED.
     Ray makes it again, elsewhere, when its node is lost. The driver calls `open` once: an actor that is used without it
-    replaces another one, whose workers may live.
+    replaces another one, whose workers may live. It opens the journal when the driver has reported what that had.
     """
 
     def __init__(self, options: ServiceOptions) -> None:
@@ -35,6 +35,7 @@ class CoordinatorActor:
         self._lock = threading.Lock()
         self._service: CoordinatorService | None = None
         self._report: ClusterReport | None = None
+        self._refusal: NeuralBoxError | None = None  # why a replacement cannot use the journal
         self._idle_since: float | None = None
         self._has_ended = False
 
@@ -48,30 +49,50 @@ class CoordinatorActor:
                 return error
             return None
 
-    def _opened(self) -> CoordinatorService:
+    def _opened(self, mark: JournalMark | None = None) -> CoordinatorService:
+        """Return the service, whose journal begins with *mark*; None: with what this actor has written."""
         if self._service is None:
             if self._has_ended:
                 raise BatchStateError("the batch has ended")
-            self._service = CoordinatorService(attrs.evolve(self._options, restarted=self._replaces))
+            if self._report is not None:
+                mark = self._report.journal_mark
+            options = attrs.evolve(self._options, restarted=self._replaces, journal_mark=mark)
+            self._service = CoordinatorService(options)
             self._replaces, self._idle_since = False, None
         return self._service
 
+    def _reopen(self, mark: JournalMark | None) -> None:
+        """Open the journal as a replacement. Raises `NeuralBoxError`."""
+        try:
+            self._opened(mark)
+        except JournalLockedError:  # the actor that this one replaces, which Ray takes for dead, still lives
+            raise
+        except NeuralBoxError as error:
+            self._refusal = error
+            raise
+
     def exchange(self, message: Exchange) -> Reply:
-        """Return the reply of the service. Raises `ConnectionError` while the journal is another one's."""
+        """Return the reply of the service. Raises `ConnectionError` while a replacement has no journal."""
         with self._lock:
+            if self._refusal is not None:
+                return Reply(known=False, stopped_by=self._refusal)
+            if self._replaces and not self._has_ended:
+                raise ConnectionError("the coordinator does not know yet what its journal had")
             try:
                 service = self._opened()
-            except JournalLockedError as error:
-                if self._replaces:  # the actor that this one replaces, which Ray takes for dead, still lives
-                    raise ConnectionError("the journal is in use") from None
-                return Reply(known=False, stopped_by=error)
             except NeuralBoxError as error:
                 return Reply(known=False, stopped_by=error)
             return service.exchange(message)
 
-    def report(self) -> ClusterReport:
-        """Return the report so far, of the last execution. Raises the errors of `CoordinatorService`."""
+    def report(self, mark: JournalMark | None = None) -> ClusterReport:
+        """
+        Return the report so far, of the last execution. Raises the errors of `CoordinatorService`.
+
+        *mark*: of the journal, in the last report that the driver has got, also from an actor before this one.
+        """
         with self._lock:
+            if self._replaces:
+                self._reopen(mark)
             if self._service is not None or self._report is None:
                 service = self._opened()
                 self._report = service.report()
@@ -87,10 +108,22 @@ class CoordinatorActor:
         elif now - self._idle_since >= _IDLE_TIMEOUT and service.finish():
             self._service = None
 
-    def finish(self) -> bool:
-        """End: nothing more is sent. Idempotent. Returns whether the journal is closed."""
+    def finish(self, mark: JournalMark | None = None) -> bool:
+        """
+        End: nothing more is sent. Idempotent. Returns whether the journal is closed.
+
+        A replacement first opens it, with *mark* as `report`, and waits for what workers hold of the actor before.
+        Raises `JournalLockedError` while it cannot.
+        """
         with self._lock:
+            if self._replaces and self._refusal is None and not self._has_ended:
+                try:
+                    self._reopen(mark)
+                except JournalLockedError:
+                    raise
+                except NeuralBoxError:
+                    pass  # there is nothing that could record what workers hold
             self._has_ended = True
-            if self._service is not None and self._service.finish():
+            if self._service is not None and self._service.finish(early=True):
                 self._service = None
             return self._service is None

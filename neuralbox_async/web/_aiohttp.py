@@ -12,10 +12,10 @@ from neuralbox_async import AsyncStream, NeuralBoxError
 from neuralbox_async.web._disconnects import CLIENT_CLOSED, DisconnectedError, until_disconnected
 from neuralbox_async.web._events import (
     DEFAULT_HEARTBEAT,
-    HEADERS,
+    DEFAULT_WRITE_TIMEOUT,
     ServerSentEvents,
-    check_heartbeat,
-    server_sent_events,
+    check_seconds,
+    event_headers,
 )
 from neuralbox_async.web._problems import error_headers, is_reconnection, logged_problem, reconnection_headers
 
@@ -30,6 +30,7 @@ async def aiohttp_response(
     wait_for: Literal["response", "first_event"] = "first_event",
     heartbeat: float | None = DEFAULT_HEARTBEAT,
     cost: bool = True,
+    write_timeout: float | None = DEFAULT_WRITE_TIMEOUT,
     headers: Mapping[str, str] | None = None,
 ) -> web.StreamResponse:
     """
@@ -39,12 +40,20 @@ async def aiohttp_response(
     parameters, errors and disconnects are as for `starlette_response`. It also works without the server's
     ``handler_cancellation``: then the connection is checked every 50 ms.
     """
-    from aiohttp import web
+    from aiohttp import HttpVersion11, web
 
-    check_heartbeat(heartbeat)
+    check_seconds(heartbeat=heartbeat, write_timeout=write_timeout)
     if is_reconnection(request.headers):
         return web.Response(status=HTTPStatus.NO_CONTENT, headers=reconnection_headers(headers))
-    response = web.StreamResponse(headers={**HEADERS, **(headers or {})})
+    response = web.StreamResponse(headers=event_headers(headers))
+    if request.method == "HEAD":
+        return response
+    if request.version < HttpVersion11:
+        response.force_close()  # its end is that of the connection
+
+    def abort() -> None:
+        if request.transport is not None:
+            request.transport.abort()  # closing would wait until the rest has been read
 
     async def send() -> web.StreamResponse:
         try:
@@ -52,7 +61,9 @@ async def aiohttp_response(
         except NeuralBoxError as error:
             answer = logged_problem(error)
             return web.Response(status=answer.status, headers=error_headers(answer, headers), body=answer.body)
-        events = server_sent_events(stream, heartbeat=heartbeat, cost=cost)
+        events = ServerSentEvents(
+            stream, heartbeat=heartbeat, cost=cost, write_timeout=write_timeout, on_write_timeout=abort
+        )
         await _send_events(request, response, events)
         return response
 

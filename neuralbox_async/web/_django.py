@@ -9,7 +9,13 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 from neuralbox_async import AsyncStream, NeuralBoxError
-from neuralbox_async.web._events import DEFAULT_HEARTBEAT, HEADERS, check_heartbeat, server_sent_events
+from neuralbox_async.web._events import (
+    DEFAULT_HEARTBEAT,
+    DEFAULT_WRITE_TIMEOUT,
+    check_seconds,
+    event_headers,
+    server_sent_events,
+)
 from neuralbox_async.web._problems import error_headers, is_reconnection, logged_problem, reconnection_headers
 
 
@@ -20,6 +26,7 @@ async def django_response(
     wait_for: Literal["response", "first_event"] = "first_event",
     heartbeat: float | None = DEFAULT_HEARTBEAT,
     cost: bool = True,
+    write_timeout: float | None = DEFAULT_WRITE_TIMEOUT,
     headers: Mapping[str, str] | None = None,
 ) -> Any:
     """
@@ -32,13 +39,15 @@ async def django_response(
     """
     from django.http import HttpResponse, StreamingHttpResponse
 
-    check_heartbeat(heartbeat)
+    check_seconds(heartbeat=heartbeat, write_timeout=write_timeout)
     if is_reconnection(request.headers):
         return HttpResponse(status=HTTPStatus.NO_CONTENT, headers=reconnection_headers(headers))
+    if request.method == "HEAD":
+        return HttpResponse(headers=event_headers(headers))
     try:
         await stream.open(wait_for=wait_for)
     except NeuralBoxError as error:
         answer = logged_problem(error)
         return HttpResponse(answer.body, status=answer.status, headers=error_headers(answer, headers))
-    events = server_sent_events(stream, heartbeat=heartbeat, cost=cost)
-    return StreamingHttpResponse(events, headers={**HEADERS, **(headers or {})})
+    events = server_sent_events(stream, heartbeat=heartbeat, cost=cost, write_timeout=write_timeout)
+    return StreamingHttpResponse(events, headers=event_headers(headers))

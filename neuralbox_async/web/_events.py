@@ -6,7 +6,7 @@ import asyncio
 import enum
 import json
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +22,8 @@ from neuralbox_async import (
     StreamEvent,
     StreamStateError,
 )
-from neuralbox_async.web._problems import logged_problem
+from neuralbox_async.web._problems import logged_problem, merged_headers
+from neuralbox_async.web._write_timeout import WriteTimeout
 
 HEADERS: Mapping[str, str] = MappingProxyType(
     {
@@ -34,6 +35,7 @@ HEADERS: Mapping[str, str] = MappingProxyType(
 """The headers of a response with server-sent events: not stored, not buffered."""
 
 DEFAULT_HEARTBEAT = 15.0  # seconds; as the HTML standard recommends against proxies that close silent connections
+DEFAULT_WRITE_TIMEOUT = 60.0  # seconds; that of nginx and of the gateway
 _HEARTBEAT = b":\n\n"
 # Sets the id without an event: a browser that connects again, even before the first text, sends `Last-Event-ID`.
 _PRELUDE = b"id: 0\n\n"
@@ -59,16 +61,32 @@ class ServerSentEvents(AsyncIterator[bytes]):
     The bytes of a response with the server-sent events of a stream: an async iterator; see `server_sent_events`.
 
     Each item is one or more whole events. It owns the stream: its end, `aclose`, and a cancelled read close it. A read
-    that was cancelled ends it, because the browser has left.
+    that was cancelled ends it, because the browser has left. So does a server that does not ask for the next item in
+    time, because the browser reads nothing.
     """
 
-    def __init__(self, stream: AsyncStream[Any], *, heartbeat: float | None, cost: bool) -> None:
+    def __init__(
+        self,
+        stream: AsyncStream[Any],
+        *,
+        heartbeat: float | None,
+        cost: bool,
+        write_timeout: float | None,
+        on_write_timeout: Callable[[], object] = lambda: None,
+    ) -> None:
+        check_seconds(heartbeat=heartbeat, write_timeout=write_timeout)
+        if stream.response is None:
+            msg = "the stream is not open: use `stream = await client.stream(...).open()`"
+            raise StreamStateError(msg)
         self._stream = stream
         self._heartbeat = math.inf if heartbeat is None else heartbeat
         self._cost = cost
         self._loop = asyncio.get_running_loop()
         self._state = _State.NEW
         self._last_id = 0
+        self._on_write_timeout = on_write_timeout
+        # From now on: the server sends its head.
+        self._write_timeout = WriteTimeout(math.inf if write_timeout is None else write_timeout, self._expire)
 
     def __aiter__(self) -> ServerSentEvents:
         return self
@@ -77,9 +95,12 @@ class ServerSentEvents(AsyncIterator[bytes]):
         """Return the next events, or a heartbeat. Raises no `NeuralBoxError`: a failure is the last event."""
         if self._state is _State.NEW:
             self._state = _State.OPEN
+            self._write_timeout.start()
             return _PRELUDE
         try:
+            self._write_timeout.stop()
             if chunk := await self._next_chunk():
+                self._write_timeout.start()
                 return chunk
         except BaseException:
             await self.aclose()
@@ -90,6 +111,7 @@ class ServerSentEvents(AsyncIterator[bytes]):
     async def aclose(self) -> None:
         """Close the stream, so that the API stops generating. Idempotent; waits for nothing."""
         self._state = _State.CLOSED
+        self._write_timeout.close()
         await self._stream.aclose()
 
     def close(self) -> None:
@@ -98,9 +120,13 @@ class ServerSentEvents(AsyncIterator[bytes]):
             self._loop.call_soon_threadsafe(self._close_soon)
 
     def _close_soon(self) -> None:
-        self._state = _State.CLOSED
         with suppress(StopIteration):
-            self._stream.aclose().send(None)  # it never waits
+            self.aclose().send(None)  # it never waits
+
+    def _expire(self) -> None:
+        """Close the stream of a browser that reads nothing."""
+        self._close_soon()
+        self._on_write_timeout()
 
     async def _next_chunk(self) -> bytes:
         """Return the next events or a heartbeat, or ``b""`` at the end."""
@@ -143,7 +169,11 @@ class ServerSentEvents(AsyncIterator[bytes]):
 
 
 def server_sent_events(
-    stream: AsyncStream[Any], *, heartbeat: float | None = DEFAULT_HEARTBEAT, cost: bool = True
+    stream: AsyncStream[Any],
+    *,
+    heartbeat: float | None = DEFAULT_HEARTBEAT,
+    cost: bool = True,
+    write_timeout: float | None = DEFAULT_WRITE_TIMEOUT,
 ) -> ServerSentEvents:
     """
     Return the bytes of a response with the server-sent events of *stream*, which must be open.
@@ -158,19 +188,25 @@ def server_sent_events(
 
     A comment is sent when nothing has arrived for *heartbeat* seconds (greater than 0; None: never), so that proxies
     keep the connection, and so that a blocking server notices that the browser has left. A read that is cancelled, and
-    `ServerSentEvents.aclose`, close the stream. Raises `StreamStateError` if the stream is not open, and
-    `InvalidParameterError`. Source of the format: the HTML standard, "Server-sent events".
+    `ServerSentEvents.aclose`, close the stream. So does the time *write_timeout*, in seconds (greater than 0; None:
+    never), when the server has not asked for the next item by then: a server that waits until the browser reads would
+    hold the stream for as long. The rest of the response is missing then, its last event included.
+
+    Raises `StreamStateError` if the stream is not open, and `InvalidParameterError`. Source of the format: the HTML
+    standard, "Server-sent events".
     """
-    check_heartbeat(heartbeat)
-    if stream.response is None:
-        msg = "the stream is not open: use `stream = await client.stream(...).open()`"
-        raise StreamStateError(msg)
-    return ServerSentEvents(stream, heartbeat=heartbeat, cost=cost)
+    return ServerSentEvents(stream, heartbeat=heartbeat, cost=cost, write_timeout=write_timeout)
 
 
-def check_heartbeat(heartbeat: object) -> None:
-    """Raise `InvalidParameterError` if *heartbeat* is neither a number of seconds greater than 0 nor None."""
-    if heartbeat is None:
-        return
-    if not isinstance(heartbeat, int | float) or isinstance(heartbeat, bool) or not heartbeat > 0:
-        raise InvalidParameterError("heartbeat", heartbeat, "a number of seconds greater than 0, or None")
+def event_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the headers of a response, with those of the application (*headers*)."""
+    return merged_headers(HEADERS, headers or {})
+
+
+def check_seconds(**parameters: object) -> None:
+    """Raise `InvalidParameterError` if one of *parameters* is neither a number of seconds greater than 0 nor None."""
+    for name, value in parameters.items():
+        if value is None:
+            continue
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+            raise InvalidParameterError(name, value, "a number of seconds greater than 0, or None")

@@ -106,8 +106,13 @@ def logged_problem(error: NeuralBoxError) -> ProblemDetails:
 
 def error_headers(answer: ProblemDetails, headers: Mapping[str, str] | None) -> dict[str, str]:
     """Return the headers of *answer*, and those of the application (*headers*) that it does not have itself."""
-    own = {name.lower() for name in answer.headers}
-    return {**{name: value for name, value in (headers or {}).items() if name.lower() not in own}, **answer.headers}
+    return merged_headers(headers or {}, answer.headers)
+
+
+def merged_headers(headers: Mapping[str, str], stronger: Mapping[str, str]) -> dict[str, str]:
+    """Return *stronger*, and those of *headers* that are not in it, in any case."""
+    names = {name.lower() for name in stronger}
+    return {**{name: value for name, value in headers.items() if name.lower() not in names}, **stronger}
 
 
 def reconnection_headers(headers: Mapping[str, str] | None) -> dict[str, str]:

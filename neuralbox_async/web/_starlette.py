@@ -7,10 +7,16 @@ import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from neuralbox_async import AsyncStream, NeuralBoxError
-from neuralbox_async.web._events import DEFAULT_HEARTBEAT, HEADERS, check_heartbeat, server_sent_events
+from neuralbox_async.web._events import (
+    DEFAULT_HEARTBEAT,
+    DEFAULT_WRITE_TIMEOUT,
+    ServerSentEvents,
+    check_seconds,
+    event_headers,
+)
 from neuralbox_async.web._problems import is_reconnection, logged_problem
 
 if TYPE_CHECKING:
@@ -32,6 +38,7 @@ def starlette_response(
     wait_for: Literal["response", "first_event"] = "first_event",
     heartbeat: float | None = DEFAULT_HEARTBEAT,
     cost: bool = True,
+    write_timeout: float | None = DEFAULT_WRITE_TIMEOUT,
     headers: Mapping[str, str] | None = None,
     background: BackgroundTask | None = None,
 ) -> Response:
@@ -41,14 +48,18 @@ def starlette_response(
     ``return starlette_response(client.stream("gpt-5", prompt))``. The stream is opened when the response is sent. The
     status is decided after *wait_for*, see `AsyncStream.open`; an error is sent as `problem`. With ``"response"``,
     heartbeats are sent before the first text, too. When the browser leaves, also before that, the stream is closed at
-    once. The request of an ``EventSource`` that connects again gets a 204, which ends it: nothing is generated twice.
+    once; one that reads nothing for *write_timeout* seconds is treated like that. The request of an ``EventSource``
+    that connects again gets a 204, which ends it: nothing is generated twice. Nor is anything for a HEAD request, which
+    gets the headers.
 
-    *heartbeat*, *cost*: as for `server_sent_events`. *headers*: more headers, also of an error and of the 204.
-    *background*: as for every response of Starlette; it runs after the last event, or after the browser has left.
+    *heartbeat*, *cost*, *write_timeout*: as for `server_sent_events`. *headers*: more headers, also of an error and of
+    the 204. *background*: as for every response of Starlette; it runs after the last event, or after the browser has
+    left.
     """
-    check_heartbeat(heartbeat)
-    sender = functools.partial(_Sending, stream, wait_for=wait_for, heartbeat=heartbeat, cost=cost)
-    return _response_type()(sender, {**HEADERS, **(headers or {})}, background)
+    check_seconds(heartbeat=heartbeat, write_timeout=write_timeout)
+    options = _Options(wait_for, heartbeat, write_timeout, cost)
+    sender = functools.partial(_Sending, stream, options)
+    return _response_type()(sender, event_headers(headers), background)
 
 
 @functools.cache
@@ -69,7 +80,9 @@ def _response_type() -> Callable[[Callable[[_Send, _RawHeaders], _Sending], dict
         async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
             if is_reconnection(name.decode("latin-1") for name, _ in scope["headers"]):
                 kept = [(name, value) for name, value in self.raw_headers if name not in _NOT_OF_204]
-                await _send_whole(send, HTTPStatus.NO_CONTENT, kept)
+                await _send_whole(send, HTTPStatus.NO_CONTENT, kept, has_length=False)
+            elif scope.get("method") == "HEAD":
+                await _send_whole(send, HTTPStatus.OK, self.raw_headers, has_length=False)
             else:
                 await _until_disconnect(receive, self._sender(send, self.raw_headers).run)
             if self.background is not None:
@@ -78,26 +91,23 @@ def _response_type() -> Callable[[Callable[[_Send, _RawHeaders], _Sending], dict
     return EventStreamResponse
 
 
+class _Options(NamedTuple):
+    wait_for: Literal["response", "first_event"]
+    heartbeat: float | None
+    write_timeout: float | None
+    cost: bool
+
+
 class _Sending:
     """The sending of one response."""
 
-    def __init__(
-        self,
-        stream: AsyncStream[Any],
-        send: _Send,
-        headers: _RawHeaders,
-        *,
-        wait_for: Literal["response", "first_event"],
-        heartbeat: float | None,
-        cost: bool,
-    ) -> None:
-        self._stream, self._send, self._headers = stream, send, headers
-        self._wait_for: Literal["response", "first_event"] = wait_for
-        self._heartbeat, self._cost = heartbeat, cost
+    def __init__(self, stream: AsyncStream[Any], options: _Options, send: _Send, headers: _RawHeaders) -> None:
+        self._stream, self._options, self._send, self._headers = stream, options, send, headers
 
-    async def run(self) -> None:
+    async def run(self, leave: Callable[[], object]) -> None:
+        """Send it; *leave* is called when the browser reads nothing for too long."""
         try:
-            await self._stream.open(wait_for=self._wait_for)
+            await self._stream.open(wait_for=self._options.wait_for)
         except NeuralBoxError as error:
             answer = logged_problem(error)
             own = _raw(answer.headers)
@@ -105,7 +115,13 @@ class _Sending:
             kept = [(name, value) for name, value in self._headers if name not in replaced]
             await _send_whole(self._send, answer.status, [*kept, *own], answer.body)
             return
-        events = server_sent_events(self._stream, heartbeat=self._heartbeat, cost=self._cost)
+        events = ServerSentEvents(
+            self._stream,
+            heartbeat=self._options.heartbeat,
+            cost=self._options.cost,
+            write_timeout=self._options.write_timeout,
+            on_write_timeout=leave,
+        )
         try:
             await self._send(_start(HTTPStatus.OK, self._headers))
             async for chunk in events:
@@ -115,10 +131,11 @@ class _Sending:
             await events.aclose()
 
 
-async def _until_disconnect(receive: _Receive, run: Callable[[], Awaitable[None]]) -> None:
+async def _until_disconnect(receive: _Receive, run: Callable[[Callable[[], object]], Awaitable[None]]) -> None:
     """
-    Await *run*, or cancel it when the browser leaves. An `OSError` of sending means the same.
+    Await *run*, or cancel it when the browser leaves, or when it calls its argument.
 
+    An `OSError` of sending means that the browser has left.
     As in `asyncio.timeout`, without a task group: its cancellation took most of the time when many browsers left.
     """
     sender = asyncio.current_task()
@@ -126,25 +143,27 @@ async def _until_disconnect(receive: _Receive, run: Callable[[], Awaitable[None]
         raise RuntimeError("a response is sent in a task")
     cancellations, is_running, is_cancelled = sender.cancelling(), True, False
 
-    def cancel(_: object) -> None:
+    async def watch() -> None:
         nonlocal is_cancelled
-        if is_running:
-            is_cancelled = sender.cancel()
+        try:
+            await _wait_for_disconnect(receive)
+        finally:
+            if is_running:
+                is_cancelled = sender.cancel()
 
-    watcher = asyncio.create_task(_wait_for_disconnect(receive))
-
-    watcher.add_done_callback(cancel)
+    watcher = asyncio.create_task(watch())
     try:
         with suppress(OSError):
-            await run()
+            await run(watcher.cancel)
     except asyncio.CancelledError:
         # The server may have cancelled it as well.
         if not is_cancelled or sender.uncancel() > cancellations:
             raise
     finally:
         is_running = False
-        watcher.cancel()
-        await asyncio.wait([watcher])
+        if not watcher.done():
+            watcher.cancel()
+            await asyncio.wait([watcher])
     if not watcher.cancelled():
         watcher.result()  # raises the error of a server that could not receive
 
@@ -162,7 +181,9 @@ def _start(status: int, headers: _RawHeaders) -> _Message:
     return {"type": "http.response.start", "status": int(status), "headers": list(headers)}
 
 
-async def _send_whole(send: _Send, status: int, headers: _RawHeaders, body: bytes = b"") -> None:
-    length = [] if status == HTTPStatus.NO_CONTENT else _raw({"content-length": str(len(body))})
+async def _send_whole(
+    send: _Send, status: int, headers: _RawHeaders, body: bytes = b"", *, has_length: bool = True
+) -> None:
+    length = _raw({"content-length": str(len(body))}) if has_length else []
     await send(_start(status, [*headers, *length]))
     await send({"type": "http.response.body", "body": body})

@@ -195,7 +195,7 @@ async def test_leaving_at_once(make, journal):
 
 
 async def test_leaving_before_a_request_is_sent(make):
-    """A request that was not sent when the batch was left is not unknown."""
+    """A request that was not sent when the batch was closed is not unknown."""
     client, transport = make(lambda _request: NOT_CONNECTED, max_retries=100, retry_policy=RetryPolicy(max_retries=100))
     async with client.generate_many(["a"], model="gpt-5") as results:
         while not transport.requests:
@@ -207,7 +207,7 @@ async def test_leaving_before_a_request_is_sent(make):
 
 
 async def test_reading_after_leaving(make):
-    """Results that were not read can be read after the batch was left, in order if it is ordered."""
+    """Results that were not read can be read after the batch was closed, in order if it is ordered."""
     client, _ = make(delay=lambda request: 3 if request["messages"][0]["content"] != "0" else 10**9)
     async with client.generate_many(map(str, range(100)), model="gpt-5", max_concurrency=4, ordered=True) as results:
         for _ in range(300):

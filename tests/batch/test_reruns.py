@@ -194,7 +194,7 @@ async def test_the_decision_raises(make, journal, unresolved_requests):
 
 
 async def test_a_cancelled_request_that_was_not_sent(make, journal):
-    """A request that was not sent when the batch was left is sent by the rerun."""
+    """A request that was not sent when the batch was closed is sent by the rerun."""
     client, transport = make(lambda _request: APIConnectionError("refused"), retry_policy=RetryPolicy(backoff=60))
     async with client.generate_many(["a"], model="gpt-5", journal=journal) as results:
         while not transport.requests:
@@ -205,7 +205,7 @@ async def test_a_cancelled_request_that_was_not_sent(make, journal):
 
 
 async def test_a_cancelled_request_in_flight(make, journal):
-    """A request that was in flight when the batch was left may have been billed."""
+    """A request that was in flight when the batch was closed may have been billed."""
     client, transport = make(delay=lambda _request: 10**9)
     async with client.generate_many(["a"], model="gpt-5", journal=journal) as results:
         while not transport.in_flight:

@@ -329,7 +329,7 @@ async def test_a_slow_reader(make):
 
 async def test_a_connection_that_is_refused_once(make_client):
     """Once a request has succeeded, a connection that no retry would change is an error of its row alone."""
-    refused = APIConnectionError("the TLS connection is not trusted", retryable=False)
+    refused = APIConnectionError("TLS verification failed", retryable=False)
 
     def respond(request):
         return refused if prompt_of(request) == "5" else completed(request)

@@ -12,6 +12,7 @@ from typed_answers import Word, answer, priced_answer, prompt_in, tries_in
 from neuralbox_async import (
     AuthenticationError,
     BudgetReachedError,
+    GenerateRequest,
     InvalidParameterError,
     ParsingError,
     ProviderError,
@@ -90,6 +91,16 @@ async def test_a_lone_surrogate_in_a_problem(make, max_repairs, tmp_path):
         assert {1 + max_repairs} == {result.tokens_used for result in results}
     assert 0 == batch.report.unknown
     assert 2 * (1 + max_repairs) == len(transport.requests)
+
+
+@pytest.mark.parametrize("options", [{"max_tokens": 1}, {"extra_body": {"max_tokens": 1}}, {"max_tokens": 2}, {}])
+async def test_a_number_that_was_cut(make, options):
+    """A number at the end of a text that ends at max_tokens, however that is sent, may have had more digits."""
+    client, _ = make(lambda request: answer(request, content="12", usage={"completion_tokens": 1}))
+    request = GenerateRequest("m", "How many?", **options)
+    (result,) = await results_of(client.generate_many([request], output_type=int, max_repairs=0))
+
+    assert (None if 1 in (options.get("max_tokens"), *options.get("extra_body", {}).values()) else 12) == result.value
 
 
 @pytest.mark.parametrize("max_repairs", [0, 1, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 
@@ -186,6 +187,45 @@ async def test_a_repair_whose_outcome_is_unknown(make_client, price, billed):
         assert (APIConnectionError, "unknown") == (type(error.__cause__), error.__cause__.billed)
 
 
+async def test_a_repair_that_is_cancelled(server, client):
+    """The error of a cancellation has the text that was paid for as its cause; the repair may be billed as well."""
+    server.reply_with(INVALID)
+    server.delay(0)
+    server.delay(60)
+
+    call = asyncio.create_task(client.parse("gpt-5", "Norway?", City))
+    await server.wait_until_async(lambda: len(server.requests) == 2, timeout=60)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await call
+
+    error = caught.value.__cause__
+    assert isinstance(error, ParsingError)
+    assert (INVALID, 1, None, "yes") == (error.text, error.attempts, error.tokens_used, error.billed)
+    assert "the repair was cancelled" in str(error)
+
+
+async def test_no_key_for_a_repair(server):
+    """When the key function fails before the repair is sent, the error has the text, and what that cost."""
+    keys = iter([server.api_key])
+
+    async def key():
+        return next(keys, None) or fail()
+
+    server.reply_with(INVALID)
+    async with AsyncNeuralBox(key, base_url=server.base_url) as client:
+        with pytest.raises(ParsingError, match="the vault is closed") as caught:
+            await client.parse("gpt-5", "Norway?", City)
+
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (INVALID, PRICE, "yes") == (error.text, error.tokens_used, error.billed)
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def fail():
+    raise OSError("the vault is closed")
+
+
 async def test_the_length_of_a_repair(server, client):
     """However many problems there are, and however long, the message about them is short."""
     name = "x" * 5000
@@ -237,6 +277,9 @@ async def test_a_cut_text(server, client):
         ({"usage": {"completion_tokens": 1}}, {"max_tokens": 1}, True),
         ({"usage": {"completion_tokens": 1}}, {"max_tokens": 2}, False),
         ({"usage": {"completion_tokens": 1}}, {}, False),
+        ({"usage": {"completion_tokens": 1}}, {"extra_body": {"max_tokens": 1}}, True),
+        ({"usage": {"completion_tokens": 2}}, {"max_tokens": 1, "extra_body": {"max_tokens": 3}}, False),
+        ({"usage": {"completion_tokens": 2}}, {"max_tokens": 1, "extra_body": {"max_tokens": None}}, False),
         ({}, {"max_tokens": 1}, False),
     ],
 )

@@ -61,7 +61,7 @@ async def test_misuse(make_client):
         await anext(stream)
     async with stream:
         await anext(stream)
-        with pytest.raises(StreamStateError, match="opened once"):
+        with pytest.raises(StreamStateError, match="opened only once"):
             await stream.__aenter__()
     with pytest.raises(StreamStateError, match="closed"):
         [event async for event in stream]

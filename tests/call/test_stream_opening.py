@@ -218,7 +218,7 @@ async def test_opened_once(make_client, wait_for):
     """A stream is opened once, by a block or by `open`; a second attempt does not disturb it."""
     stream = await new(make_client, stream_of(WHOLE)).open()
     for again in (stream.open(wait_for=wait_for), stream.__aenter__()):
-        with pytest.raises(StreamStateError, match="opened once"):
+        with pytest.raises(StreamStateError, match="opened only once"):
             await again
 
     assert EVENTS == [event async for event in stream]

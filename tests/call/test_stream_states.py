@@ -17,7 +17,7 @@ from neuralbox_async.testing import FakeTransport
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
 NEW, OPENING, OPEN, ENDED, COMPLETE, INTERRUPTED, CLOSED = StreamState
-OPENED_ONCE, NOT_OPEN = "opened once", "not open"
+OPENED_ONCE, NOT_OPEN = "opened only once", "not open"
 
 
 class Slow(FakeTransport):

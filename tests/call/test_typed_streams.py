@@ -92,9 +92,17 @@ async def test_an_invalid_text(stream, text):
         assert caught.value.problems
 
 
-async def test_a_number_that_was_cut(stream):
+@pytest.mark.parametrize(
+    "end, options",
+    [
+        ({"finish_reason": "length"}, {}),
+        ({"usage": {"completion_tokens": 1}}, {"max_tokens": 1}),
+        ({"usage": {"completion_tokens": 1}}, {"extra_body": {"max_tokens": 1}}),
+    ],
+)
+async def test_a_number_that_was_cut(stream, end, options):
     """A number at the end of a text that ends at max_tokens may have had more digits."""
-    async with stream(sse(START, delta("12"), {**END, "finish_reason": "length"}), output_type=int) as typed:
+    async with stream(sse(START, delta("12"), {**END, **end}), output_type=int, **options) as typed:
         with pytest.raises(ParsingError, match="ends before"):
             await typed.get_final_value()
 

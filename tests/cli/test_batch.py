@@ -46,7 +46,7 @@ class TestOptions:
         assert (0, ["You said: Hi"]) == (done.status, [row["content"] for row in file_lines()])
         assert (folder / "out.jsonl.local.journal.jsonl").exists()
         assert 2 == real.status
-        assert "no journal has its content" in real.error_line
+        assert "its content is in no journal" in real.error_line
 
     @pytest.mark.parametrize(
         "arguments,expected",
@@ -62,7 +62,7 @@ class TestOptions:
             (("--max-concurrency", "0"), "--max-concurrency"),
             (("--on-unknown", "guess"), "--on-unknown"),
             (("--model", ""), "model must be"),
-            (("--journal", "a", "--no-journal"), "exclude each other"),
+            (("--journal", "a", "--no-journal"), "are mutually exclusive"),
             (("-o", "in.txt"), "INPUT and OUTPUT are the same file"),
             (("--journal", "in.txt"), "INPUT and the journal are the same file"),
             (("-o", "a", "--journal", "./a"), "OUTPUT and the journal are the same file"),

@@ -21,7 +21,7 @@ class TestFiles:
             done = batch("Hi\n", "-o", "out.jsonl", *arguments)
 
             assert 2 == done.status
-            assert "no journal has its content" in done.error_line
+            assert "its content is in no journal" in done.error_line
         with open("out.jsonl") as file:  # noqa: PTH123
             assert "precious\n" == file.read()
         assert () == server.requests

@@ -176,7 +176,7 @@ class TestRecognition:
         done = batch("- prompt: a\n", name=name)
 
         assert 2 == done.status
-        assert "choose the --format" in done.error_line
+        assert "specify the --format" in done.error_line
         assert () == server.requests
         assert 0 == batch(jsonl({"prompt": "a"}), name=name).status
         assert 0 == batch("b\n", "--format", "lines", name=name).status

@@ -170,7 +170,7 @@ class TestInvalidRows:
             ("{}", "'prompt' is missing"),
             ('{"prompt": ""}', "the prompt is empty"),
             ('{"prompt": 1}', "prompt must be a string, not 1"),
-            ('{"prompt": "a", "messages": "b"}', "prompt must be absent when there are 'messages'"),
+            ('{"prompt": "a", "messages": "b"}', "prompt must be absent if there are 'messages'"),
             ('{"messages": [{"role": "x", "content": "y"}]}', "messages[].role must be"),
             ('{"prompt": "a", "temperature": 3}', "temperature must be"),
             ('{"prompt": "a", "key": ""}', "key must be"),

@@ -210,7 +210,7 @@ class TestErrors:
             (("--temperature", "warm"), "'warm' is not a valid float"),
             (("--max-tokens", "0"), "--max-tokens"),
             (("--timeout", "0"), "--timeout"),
-            (("--timeout", "nan"), "timeout must be a number of seconds above 0"),
+            (("--timeout", "nan"), "timeout must be a positive number of seconds"),
             (("--model", ""), "model must be a model slug"),
             (("--image", "no such.png"), "'no such.png' does not exist"),
             (("--image", "."), "'.' is a directory"),
@@ -327,7 +327,7 @@ class TestErrors:
         done = run("generate", "Hi", "--timeout", "0.9")
 
         assert (1, "") == (done.status, done.out)
-        assert "connecting failed" in done.error_line
+        assert "the connection failed" in done.error_line
         assert "billed" not in done.error_line
 
     @pytest.mark.parametrize("option", ["--stream", "--no-stream"])

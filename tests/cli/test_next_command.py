@@ -11,6 +11,7 @@ import sys
 import pytest
 from batch_files import file_lines
 
+from neuralbox_async._cli import next_command
 from neuralbox_async._cli.shells import command_lines, set_commands
 
 ARGUMENTS = [
@@ -128,6 +129,21 @@ class TestAdvice:
         assert 4 == first.status
         assert 0 == run(*shlex.split(command)).status
         assert 4 == len(server.billed)
+
+    @pytest.mark.parametrize(
+        "arguments, expected",
+        [
+            (["in", "--budget", "3", "-c", "8"], ["in", "-c", "8", "--budget", "9"]),
+            (["in", "--budget=3", "-"], ["in", "-", "--budget", "9"]),
+            (["--keep=a", "--budget", "3", "--", "-x"], ["--keep=a", "--budget", "9", "--", "-x"]),
+            (["in", "--template", "--budget"], ["in", "--template", "--budget", "--budget", "9"]),
+            (["in", "--ordered", "--budget", "3"], ["in", "--ordered", "--budget", "3", "--budget", "9"]),
+            (["in", "--", "--budget"], ["in", "--budget", "9", "--", "--budget"]),
+        ],
+    )
+    def test_replaced_option(self, arguments, expected):
+        """An option is replaced, unless it may be the value of another option: then the last one counts."""
+        assert expected == next_command.with_option(arguments, "--budget", "9")
 
     def test_first_request(self, batch, serve, run):
         """So it has if no row could be sent."""

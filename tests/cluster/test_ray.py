@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import gc
+import math
 import pickle
 import sys
 import threading
 import types
 
 import pytest
+from coordinators import Worker, lose
 from fake_ray import FakeDataset, FakeRay
-from journals import entries
+from journals import HEADER, entries, opened_and_closed
 
-from neuralbox_async import InvalidParameterError, JournalLockedError
+from neuralbox_async import InvalidParameterError, JournalError, JournalLockedError
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._cluster import process_worker
-from neuralbox_async._cluster.messages import Exchange, Wanted
+from neuralbox_async._cluster.messages import Decision, Exchange, Held, Wanted
 from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
 from neuralbox_async.ray import RayBatch, RowGenerator, _batch, _coordinator, generate
 from neuralbox_async.ray._coordinator import CoordinatorActor
@@ -124,14 +126,7 @@ def test_lost_actors(ray, journal, neuralbox_server):
     with RayBatch(**options_of(journal)) as batch:
         (handle,) = ray.actors.values()
         RowGenerator(batch.setup)(table())
-        lost = handle.actor
-        with lost._lock:  # as if its process had been killed
-            if lost._service is not None:
-                lost._service._closed = True
-                lost._service._journal.close()
-            handle.actor = None
-        handle.restart()
-        assert handle.actor._replaces
+        lose_actor(handle)
         again = RowGenerator(batch.setup)(table())
 
     assert {None} == set(again.column("error_type").to_pylist())
@@ -153,6 +148,114 @@ def test_actors(journal):
     assert second.open() is None
     assert second.report().calls == 0
     assert second.finish()
+
+
+@pytest.fixture
+def batch_with_a_claim(ray, journal):
+    """A batch whose worker holds a claim of an actor that was lost, and that Ray has made again."""
+    with RayBatch(**options_of(journal)) as batch:
+        (handle,) = ray.actors.values()
+        worker = Worker(handle.actor)
+        assert [Decision.SEND] == worker.claim("a")
+        lose_actor(handle)
+        worker.service = handle.actor
+        yield batch, worker
+
+
+def lose_actor(handle):
+    """Make the actor of *handle* again, as if its process had been killed."""
+    lost = handle.actor
+    with lost._lock:  # calls that run in it have no reply either
+        if lost._service is not None:
+            lose(lost._service)
+        handle.restart()
+
+
+def test_early_ends_after_a_restart(ray, journal, batch_with_a_claim, neuralbox_server):
+    """A driver that leaves before the new actor has read the journal loses no text that a worker holds."""
+    batch, worker = batch_with_a_claim
+    leaving = threading.Thread(target=batch.__exit__, args=(None, None, None))
+    leaving.start()
+    neuralbox_server.wait_until(lambda: worker.service._service is not None)
+    worker.settle("a", holding=(Held(key="a", model="m", idempotency_key="one-a", reserved=None, counted=True),))
+    worker.exchange(left=True)
+    worker.service._service._absent_until = 0.0
+    leaving.join(60)
+
+    assert not leaving.is_alive()
+    assert has_ended(ray)
+    assert ["a"] == [entry.key for entry in entries(journal, "done")]
+    opened_and_closed(journal)
+
+
+def test_replacements_ask_the_driver(journal):
+    """An actor that replaces another one serves no worker until it knows what the journal had."""
+    options = ServiceOptions(journal=str(journal))
+    first, second = CoordinatorActor(options), CoordinatorActor(options)
+    assert first.open() is None
+    Worker(first).claim("a")
+    mark = first.report().journal_mark
+    lose(first._service)
+    with pytest.raises(ConnectionError):
+        second.exchange(Exchange(session="s", number=1))
+    assert mark.size == second.report(mark).journal_size
+    assert second.exchange(Exchange(session="s", number=1)).known
+    lose(second._service)
+
+    journal.write_bytes(HEADER)
+    third = CoordinatorActor(options)
+    with pytest.raises(JournalError, match="another journal"):
+        third.report(mark)
+    assert isinstance(third.exchange(Exchange(session="s", number=1)).stopped_by, JournalError)
+    assert third.finish(mark)
+
+
+def test_replacements_that_end_while_the_journal_is_locked(journal):
+    """The actor before may live: its claims are not given up."""
+    options = ServiceOptions(journal=str(journal))
+    first, second = CoordinatorActor(options), CoordinatorActor(options)
+    assert first.open() is None
+    with pytest.raises(JournalLockedError):
+        second.finish()
+    lose(first._service)
+    assert not second.finish()  # workers may hold claims of the first one
+    second._service._absent_until = 0.0
+    second._service._check_leases(1.0)
+    assert second.finish()
+
+
+def test_journals_that_are_replaced_between_executions(ray, journal, neuralbox_server):
+    """The next execution does not pay again because the journal of the first one is gone."""
+    dataset = generate(FakeDataset(table()), **options_of(journal))
+    dataset.execute()
+    (handle,) = ray.actors.values()
+    neuralbox_server.wait_until(lambda: handle.actor._service is None)
+    journal.unlink()
+
+    assert {"JournalError"} == set(dataset.execute().column("error_type").to_pylist())
+    assert 5 == len(neuralbox_server.billed)
+
+
+def test_actors_that_cannot_be_reached_at_the_end(ray, journal):
+    """The driver tries again, and the actor ends with its lock."""
+    with RayBatch(**options_of(journal)):
+        (handle,) = ray.actors.values()
+        handle.lost_calls = 5
+    assert has_ended(ray)
+    assert handle.lost_calls == 0
+
+
+def test_idle_workers_keep_the_journal(ray, journal):
+    """A worker that waits for rows keeps its session as long as Ray keeps its generator."""
+    with RayBatch(**options_of(journal)) as batch:
+        (handle,) = ray.actors.values()
+        generator = RowGenerator(batch.setup)
+        generator(table())
+        (worker,) = process_worker._workers.values()
+        assert worker._idle_timeout == math.inf
+        assert handle.actor._service is not None
+        del generator
+        assert not worker._thread.is_alive()
 
 
 def test_second_drivers(ray, journal):

@@ -295,14 +295,36 @@ def test_stop_before_a_repair(journal, monkeypatch):
         assert service.finish()
 
 
-def test_errors_of_an_output_type(run, neuralbox_server, monkeypatch):
-    """An error of a validator that is none of its text comes after the bill: the row says that it is unknown."""
+class Panic(BaseException):
+    """What a validator in another language raises for an error of its own."""
 
-    def parse(*_):
-        raise ZeroDivisionError("of a validator")
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, BaseExceptionGroup, Panic, SystemExit])
+def test_errors_of_an_output_type(run, neuralbox_server, monkeypatch, kind):
+    """An error of a validator that is none of its text comes after the bill: that row says that it is unknown."""
+    real = TypedItem.parse
+
+    def parse(self, generation):
+        if "p1" in str(self.request.messages):
+            raise kind("of a validator", [Panic()]) if kind is BaseExceptionGroup else kind("of a validator")
+        return real(self, generation)
 
     monkeypatch.setattr(TypedItem, "parse", parse)
-    (result,), report = run(neuralbox_server, rows_of(1), output_type=int)
+    neuralbox_server.reply_with("5", "5", "5")
+    (first, result, last), report = run(neuralbox_server, rows_of(3), output_type=int)
 
-    assert ("a function of the program raised ZeroDivisionError", "unknown") == (result.message, result.billed)
-    assert (None, ("k0",)) == (result.tokens_used, report.unresolved_keys)
+    assert (5, 5) == (first.value, last.value)
+    assert (f"a function of the program raised {kind.__name__}", "unknown") == (result.message, result.billed)
+    assert (None, ("k1",), 3) == (result.tokens_used, report.unresolved_keys, len(neuralbox_server.billed))
+
+
+def test_stop_before_the_repair_of_an_earlier_text(run, neuralbox_server):
+    """A row whose text of an earlier run is not repaired, because nothing more is sent, has that text."""
+    neuralbox_server.reply_with("no number")
+    run(neuralbox_server, rows_of(1), output_type=int, max_repairs=0)
+    (result,), report = run(neuralbox_server, rows_of(1), output_type=int, service={"budget": 1})
+
+    assert ("ParsingError", "no number", "yes") == (result.error_type, result.content, result.billed)
+    assert "budget" in result.message
+    assert [result.tokens_used] == [one.tokens_used for one in neuralbox_server.billed]
+    assert (0, 0) == (report.in_flight, report.unresolved)

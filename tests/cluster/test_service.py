@@ -7,7 +7,7 @@ import time
 
 import pytest
 from coordinators import BODY, GENERATION, LINE, Worker, forget, lose
-from journals import entries
+from journals import HEADER, entries
 
 from neuralbox_async import BudgetReachedError, JournalLockedError, OutcomeUnknownError
 from neuralbox_async._batch import journal_lines
@@ -311,3 +311,55 @@ def test_changed_requests_of_an_earlier_run(make_service):
     assert [Decision.SEND] == worker.claim("a", request_hash="b" * 32)
     worker.settle("a")
     assert [Decision.DONE] == worker.claim("a", request_hash="a" * 32)
+
+
+def test_released_claims_of_pending_requests(make_service, journal):
+    """A worker that gives up the retrieval of a generation settles nothing: it may be billed, and can be retrieved."""
+    first = make_service(budget=10)
+    one = Worker(first)
+    one.claim("a", price=5)
+    one.settle("a", "accepted")
+    lose(first)
+    service = make_service(budget=10)
+    two = Worker(service, "two")
+    assert [Decision.ASK] == two.claim("a")
+    two.settle("a", "released", tokens_used=0, line=False, idempotency_key="one-a")
+
+    report = service.report()
+    assert (0, 5, 0) == (report.tokens_used, report.tokens_possibly_billed, report.in_flight)
+    assert [Decision.ASK] == Worker(service, "three").claim("a")
+
+
+def test_released_claims_of_requests_that_may_be_sent(make_service):
+    """The start of a released request is in the journal without an outcome: it is unresolved, and so in the budget."""
+    service = make_service(budget=10)
+    worker = Worker(service)
+    worker.claim("a", price=5)
+    worker.settle("a", "released", tokens_used=0, line=False)
+
+    report = service.report()
+    assert (0, 5, ("a",)) == (report.tokens_used, report.tokens_possibly_billed, report.unresolved_keys)
+    assert not service._budget.holding
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_pending_requests_without_a_start(make_service, journal, restarts):
+    """A journal that lacks the start of a pending request has the outcome of that, and its claim ends."""
+    journal.write_bytes(HEADER + b'{"event":"pending","key":"a","id":"gen_1"}\n')
+    service = make_service(budget=10)
+    worker = Worker(service)
+    (grant,) = worker.exchange(wanted=(Wanted(id="x", key="a", model="m"),)).grants
+    assert (Decision.ASK, "gen_1") == (grant.decision, grant.unresolved.generation_id)
+    parts = {}
+    if restarts:
+        lose(service)
+        service = worker.service = make_service(budget=10, restarted=True)
+        parts["holding"] = (
+            Held(key="a", model="m", idempotency_key=grant.idempotency_key, reserved=None, counted=False),
+        )
+    reply = worker.settle("a", idempotency_key=grant.idempotency_key, **parts)
+
+    report = service.report()
+    assert () == reply.revoked
+    assert (0, 3, 0) == (report.in_flight, report.tokens_used, report.tokens_possibly_billed)
+    assert [Decision.DONE] == worker.claim("a")

@@ -162,9 +162,9 @@ def test_a_full_output(batch, server, folder, monkeypatch):
 @pytest.mark.parametrize(
     "arguments,reason",
     [
-        (("--local",), "--local and --dask exclude each other"),
-        (("--ordered",), "--ordered and --dask exclude each other"),
-        (("--limit-to-balance",), "--limit-to-balance and --dask exclude each other"),
+        (("--local",), "--local and --dask are mutually exclusive"),
+        (("--ordered",), "--ordered and --dask are mutually exclusive"),
+        (("--limit-to-balance",), "--limit-to-balance and --dask are mutually exclusive"),
         (("--no-journal",), "--dask needs a journal"),
     ],
 )

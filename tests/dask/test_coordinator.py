@@ -26,7 +26,7 @@ from neuralbox_async.dask._coordinator import CoordinatorActor
 )
 def test_replacements(monkeypatch, errors, comes_back, timeout, lost):
     """Another coordinator is started as long as that can succeed; then the batch gets the reason."""
-    monkeypatch.setattr(_coordinator, "_RESTART_TIMEOUT", timeout)
+    monkeypatch.setattr(_coordinator, "LOCK_TIMEOUT", timeout)
     monkeypatch.setattr(_coordinator, "_REPORT_INTERVAL", 0.01)
     reports, losses, starts = [], [], iter(errors)
 

@@ -129,6 +129,15 @@ def test_tools():
         assert setting in read(ROOT / "tests" / "gateway_clients" / name), name
 
 
+def test_tools_of_the_readme():
+    """The README points five tools at the gateway as the page does."""
+    settings = {row["Tool"]: row["Setting"] for row in table(PAGE, "Tool")}
+    rows = table(ROOT / "README.md", "Tool")
+
+    assert 5 == len(rows)
+    assert [row["Setting"] for row in rows] == [settings[row["Tool"]] for row in rows]
+
+
 def test_models_of_llm():
     """The file of `llm` on the page is that of the tests."""
     from_page = lines_of("yaml").replace("http://127.0.0.1:8090/v1", "{url}").strip()

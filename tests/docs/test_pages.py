@@ -6,6 +6,7 @@ import builtins
 import importlib.util
 import inspect
 import re
+import textwrap
 
 import attrs
 import pytest
@@ -25,6 +26,7 @@ from neuralbox_async import (
     OnChanged,
     OnUnknown,
     RetryPolicy,
+    _errors,
     gateway,
     otel,
     ray,
@@ -54,7 +56,7 @@ SOURCES = [source for package in ("neuralbox_async", "neuralbox_sync") for sourc
 FOREIGN_NAMES = {"ClientSession", "ClientResponse", "ClientConnectorError", "StreamingResponse", "TestClient"}
 FOREIGN_NAMES |= {"AsyncOpenAI", "EventSource", "OpenAI", "OpenAIError"}
 FOREIGN_NAMES |= {"ChatOpenAI"}
-FOREIGN_NAMES |= {"NamedTuple", "NewType", "TypedDict"}
+FOREIGN_NAMES |= {"CancelledError", "NamedTuple", "NewType", "NotRequired", "ReadOnly", "TypedDict"}
 FOREIGN_OPTIONS = {"--verifytypes", "--no-buffer", "--data", "--json", "--check"}
 # Of pip and useradd in a Dockerfile.
 FOREIGN_OPTIONS |= {"--no-cache-dir", "--system"}
@@ -218,16 +220,21 @@ def test_choices_for_changed_requests():
 
 
 def test_tree():
-    """The class tree has every class, below its base class."""
+    """The class tree of the page has every class, below its base class, and so has that of the module."""
     (tree,) = blocks(ERRORS, "text")
+
+    for text in (tree.code, re.search(r"^ {4}NeuralBoxError\n(?: {4}.*\n)+", _errors.__doc__, re.MULTILINE)[0]):
+        assert {name: kind.__bases__[0].__name__ for name, kind in KINDS.items()} == _bases_in(textwrap.dedent(text))
+
+
+def _bases_in(tree):
     shown, above = {}, {}
-    for line in tree.code.splitlines():
+    for line in tree.splitlines():
         bars, name = re.match(r"([|+\- ]*)(\w+)", line).groups()
         depth = len(bars) // 4
         shown[name] = above.get(depth - 1, "Exception")
         above[depth] = name
-
-    assert {name: kind.__bases__[0].__name__ for name, kind in KINDS.items()} == shown
+    return shown
 
 
 @pytest.mark.parametrize("page", [HANDLE_ERRORS, ERRORS], ids=lambda page: page.name)

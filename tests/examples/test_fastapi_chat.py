@@ -110,6 +110,40 @@ async def test_stop_before_the_first_text(open_page, server):
         assert [{"role": "user", "content": "Hello"}] == server.requests[1].json["messages"]
 
 
+async def test_waiting_is_in_view(open_page, server):
+    """While a message waits for its reply, it is in view below a long conversation."""
+    below = "document.querySelector('.mine:nth-last-child(2)').getBoundingClientRect().bottom"
+    async with open_page() as page:
+        server.reply_with("line\n" * 100)
+        await ask(page, "Write much")
+        server.stall(1)
+        await page.type("Hello")
+        await page.press("Enter")
+        await server.wait_until_async(lambda: server.in_flight == 1)
+        assert await page.evaluate(f"{below} < document.getElementById('form').getBoundingClientRect().top")
+
+
+async def test_long_conversations(open_page, server):
+    """A reply longer than a message may be, an empty one and more turns than a request may have end no conversation."""
+    async with open_page() as page:
+        server.reply_with("x" * 30_000, " ")
+        await ask(page, "Write much")
+        await ask(page, "Write nothing")
+        assert "The reply is empty." == await page.text(".failure p")
+        turns = [{"role": role, "content": "Hi"} for _ in range(60) for role in ("user", "assistant")]
+        await ask(page, "Go on")
+        assert "You said: Go on" == (await page.evaluate(REPLIES))[-1]
+        assert ["user", "assistant", "user"] == [turn["role"] for turn in server.requests[2].json["messages"]]
+
+        await page.evaluate(f"sessionStorage.setItem('chat', {json.dumps(json.dumps(turns))}); window.isOld = true")
+        await page.send("Page.reload")
+        await page.wait(f"!window.isOld && document.readyState === 'complete' && {REPLIES}.length === 60")
+        await ask(page, "Still there?")
+        assert "You said: Still there?" == (await page.evaluate(REPLIES))[-1]
+        roles = [turn["role"] for turn in server.requests[3].json["messages"]]
+        assert (["user", "assistant"] * 50)[:99] == roles
+
+
 async def test_leaving_the_page(open_page, server):
     """A page that is left ends its generation."""
     async with open_page() as page:

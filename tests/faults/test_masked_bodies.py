@@ -30,7 +30,7 @@ async def test_nested_body(serve, connect, depth):
     error = (await generate(connect(server))).error
 
     assert ResponseError is type(error)
-    assert "expected a string, got a number @ $.content" == error.message
+    assert "expected a string, got a number at $.content" == error.message
     assert "gen_1" == error.generation_id
     assert nested(depth) == error.body
 

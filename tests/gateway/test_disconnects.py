@@ -273,6 +273,19 @@ async def test_stop_after_the_last_text(server):
     assert "stop" == reply.events[-2]["choices"][0]["finish_reason"]
 
 
+async def test_stop_after_the_text_of_a_whole_call(server):
+    """A whole text up to a stop sequence is sent when only the request for its cost is cut off."""
+    server.delay(60, method="GET")
+    async with running(server, shutdown_timeout=0.1) as site:
+        task = asyncio.create_task(site.send(stop="never"))
+        await server.wait_until_async(lambda: len(server.requests) == 2)
+        site.gateway.stop()
+        reply = await task
+
+    assert 200 == reply.status
+    assert "You said: Hi" == reply.json["choices"][0]["message"]["content"]
+
+
 async def test_serves_once(server):
     """A gateway serves once, and stopping it twice is the same as once."""
     async with running(server) as site:

@@ -53,6 +53,7 @@ async def test_malformed(server, caplog, capfd, monkeypatch, request_text, pause
     head, _, body = last.partition(b"\r\n\r\n")
     assert head[2:5] in {b"400", b"408"}
     assert b"Content-Type: application/json" in head
+    assert b"aiohttp" not in head  # nor which versions run here
     assert "invalid_request_error" == json.loads(body)["error"]["type"]
     shown = responses.decode() + caplog.text + "".join(capfd.readouterr())
     assert not [secret for secret in (PROMPT, TOKEN) if secret in shown]

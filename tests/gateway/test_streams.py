@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
-from gateways import CHUNK, ERROR, USAGE, check_form, running
+from gateways import CHUNK, ERROR, HI, USAGE, check_form, running
 
 from neuralbox_async.testing import NeuralBoxServer
 
@@ -35,6 +38,27 @@ async def test_form(site):
     assert {f"chatcmpl-{bill.id}"} == {chunk["id"] for chunk in [*chunks, last]}
     assert bill.id == reply.headers["x-neuralbox-generation-id"]
     assert (bill.id, bill.tokens_used) == (last["neuralbox"]["generation_id"], last["neuralbox"]["tokens_used"])
+
+
+@pytest.mark.parametrize(
+    "members", [{}, {"stream": True}, {"stream": True, "response_format": {"type": "json_object"}}]
+)
+async def test_http_1_0(server, members):
+    """An HTTP/1.0 client, to which the end of a stream is that of the connection, gets it also with keep-alive."""
+    server.reply_with("{}")
+    body = json.dumps({"model": "gpt-5", "messages": HI, **members})
+    head = "POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n"
+    async with running(server) as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(site.gateway.base_url.split(":")[2][:-3]))
+        writer.write(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        if members:
+            received = await asyncio.wait_for(reader.read(), 60)
+            assert received.endswith(b"[DONE]\n\n")
+        else:
+            received = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+        writer.close()
+
+    assert bool(members) is (b"keep-alive" not in received)
 
 
 async def test_usage(site):

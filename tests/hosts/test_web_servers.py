@@ -5,6 +5,7 @@ import http.client
 import importlib.util
 import itertools
 import shutil
+import socket
 import subprocess
 import time
 
@@ -37,7 +38,7 @@ HOSTS = {
 def reply(body):
     """Return the reply to the request *body*: endless for the prompt "endless"."""
     prompt = body["messages"][-1]["content"]
-    return itertools.repeat("x ") if prompt == "endless" else f"You said: {prompt}"
+    return itertools.repeat("word " * 10_000) if prompt == "endless" else f"You said: {prompt}"
 
 
 @attrs.frozen
@@ -144,6 +145,17 @@ def test_disconnect(site, events):
     assert () == site.server.billed
     response, _ = site.response()
     assert 200 == response.status
+
+
+def test_a_browser_that_reads_nothing(site):
+    """A browser that stays and reads nothing ends its generation after the write timeout; the site goes on."""
+    with socket.socket() as browser:
+        browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        browser.connect(("127.0.0.1", site.port))
+        browser.sendall(b"GET /chat?q=endless HTTP/1.1\r\nHost: test\r\n\r\n")
+        site.server.wait_for_disconnect(timeout=TIMEOUT)
+        response, _ = site.response()
+        assert 200 == response.status
 
 
 @pytest.mark.timing

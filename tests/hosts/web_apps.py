@@ -8,6 +8,7 @@ from neuralbox_sync import NeuralBox
 from neuralbox_sync.web import flask_response
 
 OPTIONS = {"max_retries": 0, "first_event_timeout": 60}
+WRITE_TIMEOUT = 2.0  # seconds
 
 
 def starlette_app():
@@ -17,7 +18,7 @@ def starlette_app():
     client = AsyncNeuralBox(**OPTIONS)
 
     async def chat(request):
-        return starlette_response(client.stream("gpt-5", request.query_params["q"]))
+        return starlette_response(client.stream("gpt-5", request.query_params["q"]), write_timeout=WRITE_TIMEOUT)
 
     return Starlette(routes=[Route("/chat", chat)])
 
@@ -30,7 +31,7 @@ def fastapi_app():
 
     @app.get("/chat")
     async def chat(q: str) -> Response:
-        return starlette_response(client.stream("gpt-5", q), headers={"X-More": "yes"})
+        return starlette_response(client.stream("gpt-5", q), write_timeout=WRITE_TIMEOUT, headers={"X-More": "yes"})
 
     async def middleware(request, call_next):
         return await call_next(request)
@@ -48,7 +49,7 @@ def django_app():
     client = AsyncNeuralBox(**OPTIONS)
 
     async def chat(request):
-        return await django_response(request, client.stream("gpt-5", request.GET["q"]))
+        return await django_response(request, client.stream("gpt-5", request.GET["q"]), write_timeout=WRITE_TIMEOUT)
 
     settings.configure(SECRET_KEY="tests", ALLOWED_HOSTS=["*"], ROOT_URLCONF="urls")
     sys.modules["urls"] = type(sys)("urls")
@@ -64,7 +65,7 @@ def flask_app():
 
     @app.get("/chat")
     def chat():
-        return flask_response(client.stream("gpt-5", request.args["q"]))
+        return flask_response(client.stream("gpt-5", request.args["q"]), write_timeout=WRITE_TIMEOUT)
 
     return app
 
@@ -78,7 +79,8 @@ def serve_aiohttp(port, *, cancellation):
             yield
 
     async def chat(request):
-        return await aiohttp_response(request, request.app["client"].stream("gpt-5", request.query["q"]))
+        stream = request.app["client"].stream("gpt-5", request.query["q"])
+        return await aiohttp_response(request, stream, write_timeout=WRITE_TIMEOUT)
 
     app = web.Application()
     app.cleanup_ctx.append(client_of)

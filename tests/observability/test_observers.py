@@ -239,6 +239,7 @@ async def test_stream_that_is_left(make_client, recorder, how):
         await stream.aclose()
     del stream
     gc.collect()
+    await anyio.sleep(0.01)
 
     assert ("closed", "unknown") == (recorder.end.outcome, recorder.end.billed)
 
@@ -323,10 +324,10 @@ async def test_batch(make_client, recorder):
 
 async def test_batch_that_cannot_connect(make_client, recorder):
     """Each item that began has its end, also when the error is one of the batch, not one of each item."""
-    untrusted = APIConnectionError("the TLS connection is not trusted", retryable=False)
+    untrusted = APIConnectionError("TLS verification failed", retryable=False)
     client = make_client(FakeTransport(untrusted), observers=[recorder])
     async with client.generate_many(map(str, range(20)), model="gpt-5", max_concurrency=4) as results:
-        with pytest.raises(APIConnectionError, match="is not trusted"):
+        with pytest.raises(APIConnectionError, match="verification failed"):
             async for _ in results:
                 pass
 

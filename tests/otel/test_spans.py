@@ -193,6 +193,7 @@ async def test_stream_that_is_left(observed, telemetry, how):
         await stream.aclose()
     del stream
     gc.collect()
+    await anyio.sleep(0.01)
 
     span = telemetry.span
     assert (("error",), "unknown", StatusCode.UNSET) == (

@@ -66,16 +66,54 @@ if __name__ == "__main__":
     main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
 """
 
+NAIVE = """
+import json, sys
+
+import ray
+import ray.data
+
+from neuralbox_sync import NeuralBox
+
+
+class Generator:
+    def __call__(self, batch):
+        with NeuralBox() as client:
+            with client.generate_many(list(batch["prompt"]), model="gpt-5", max_concurrency=16) as results:
+                contents = {one.item: one.generation.content for one in results if one.generation}
+        batch["content"] = [contents.get(prompt) for prompt in batch["prompt"]]
+        return batch
+
+
+def main(address, count):
+    ray.init(address=address, log_to_driver=False)
+    rows = [{"n": f"k{i}", "prompt": f"p{i}"} for i in range(count)]
+    dataset = ray.data.from_items(rows, override_num_blocks=15).map_batches(
+        Generator,
+        batch_size=100,
+        compute=ray.data.ActorPoolStrategy(size=3),
+        num_cpus=0.25,
+        ray_remote_args_fn=lambda: {"scheduling_strategy": "SPREAD"},
+    )
+    for row in dataset.iter_rows():
+        print("test:" + json.dumps([row["n"], row["content"]]), flush=True)
+    print("test:[]", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[3]))
+"""
+
 
 @pytest.fixture
 def journal(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "naive.py").write_text(NAIVE)
     return tmp_path / "run.jsonl"
 
 
-def start(cluster, server, journal, host=""):
+def start(cluster, server, journal, host="", program="program.py"):
     """Start a driver."""
-    command = [sys.executable, journal.parent / "program.py", cluster.address, journal, COUNT, PRICE * COUNT, host]
+    command = [sys.executable, journal.parent / program, cluster.address, journal, COUNT, PRICE * COUNT, host]
     return subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.PIPE, text=True, env={**environment(server), **os.environ}
     )
@@ -157,3 +195,22 @@ def test_killed_drivers(cluster, server, journal, seed):
     show(f"killed at {moment}: started {len(started)}, billed {len(server.billed)}, unresolved {len(unresolved)}")
     assert unresolved <= {entry.key for entry in entries(journal, "start")}
     check_second_run(cluster, server, journal, done)
+
+
+@pytest.mark.timeout(900)
+def test_removed_nodes_without_a_coordinator(cluster, server, journal):
+    """What the harness shows: actors that call the SDK themselves pay again for what a lost node had paid."""
+    server.reset()
+    process = start(cluster, server, journal, program="naive.py")
+    with ThreadPoolExecutor(1) as executor:
+        outcome = executor.submit(outcome_of, process)
+        for moment in (400, 800):
+            server.wait_until(lambda moment=moment: len(server.billed) >= moment or outcome.done(), TIMEOUT)
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+            cluster.add_node(**NODE)
+        rows, _ = outcome.result()
+    again = [count - 1 for count in bills(server).values() if count > 1]
+    show(f"without a coordinator: billed {len(server.billed)}, more than once {len(again)} of {len(rows)}")
+
+    assert COUNT == len(rows)
+    assert again

@@ -10,12 +10,20 @@ class ActorDiedError(Exception):
     """The actor was lost."""
 
 
+class ActorUnavailableError(Exception):
+    """The actor is being made again."""
+
+
 class FakeRay(types.ModuleType):
     """The parts of the module ``ray`` that are used, with the *actors* by name and the *options* of the last one."""
 
     def __init__(self):
         super().__init__("ray")
         self.actors, self.options, self.is_running = {}, {}, True
+
+    @property
+    def exceptions(self):
+        return types.SimpleNamespace(ActorDiedError=ActorDiedError)
 
     @property
     def util(self):
@@ -61,6 +69,7 @@ class Handle:
 
     def __init__(self, make):
         self._make = make
+        self.lost_calls = 0
         self.actor = make()
 
     def restart(self):
@@ -79,6 +88,9 @@ class Handle:
         return future
 
     def _result_of(self, name, arguments):
+        if self.lost_calls:
+            self.lost_calls -= 1
+            raise ActorUnavailableError
         if self.actor is None:
             raise ActorDiedError
         return getattr(self.actor, name)(*arguments)

@@ -6,12 +6,15 @@ import dataclasses
 import enum
 import itertools
 import json
+import keyword
 import re
-from datetime import UTC, datetime
+import types as pytypes
+from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple, Optional, TypedDict, Union
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, Optional, TypedDict, TypeVar, Union
 from uuid import UUID
 
+import annotated_types
 import attrs
 from hypothesis import strategies as st
 
@@ -32,7 +35,7 @@ class Level(enum.IntEnum):
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
 names = st.from_regex(r"[a-z]{1,5}", fullmatch=True).filter(
-    lambda name: not hasattr(str, name) and name not in {"attrs", "cl"}
+    lambda name: not hasattr(str, name) and not keyword.iskeyword(name) and name not in {"attrs", "cl"}
 )
 integers = st.integers(-(2**53), 2**53)
 floats = st.floats(allow_nan=False, allow_infinity=False)
@@ -44,7 +47,7 @@ class Example:
     """A *type* with pairs of a JSON value and the value that it stands for."""
 
     type: Any
-    pairs: st.SearchStrategy[tuple[Any, Any]]
+    pairs: st.SearchStrategy[tuple[Any, Any]] = dataclasses.field(repr=False)  # long, and in each message
 
 
 def example(tp, values, structure=lambda value: value):
@@ -60,7 +63,12 @@ scalars = st.sampled_from(
         example(None, st.none()),
         example(Decimal, st.one_of(floats, integers), lambda number: Decimal(repr(number))),
         example(datetime, times, datetime.fromisoformat),
+        example(date, st.dates().map(date.isoformat), date.fromisoformat),
         example(UUID, st.uuids().map(str), UUID),
+        example(Annotated[int, annotated_types.Interval(ge=-3, lt=9)], st.integers(-3, 8)),
+        example(
+            Annotated[str, annotated_types.Len(1, 3)], st.text(st.characters(codec="utf-8"), min_size=1, max_size=3)
+        ),
         example(Literal["a", 1], st.sampled_from(["a", 1])),
         example(Color, st.sampled_from(["red", "blue"]), Color),
         example(Level, st.sampled_from([1, 2]), Level),
@@ -87,19 +95,27 @@ def _dataclass(name, types, optional):
 
 
 def _typed_dict(name, types, optional):
-    return TypedDict(name, types)
+    return TypedDict(name, {m: NotRequired[tp] if m in optional else tp for m, tp in types.items()})
 
 
 def _named_tuple(name, types, optional):
     return NamedTuple(name, list(types.items()))
 
 
+def _generic(name, types, optional):
+    """Return an attrs class whose type arguments are the types of its members."""
+    variables = [TypeVar(f"T{number}") for number in range(len(types))]
+    body = {"__annotations__": dict(zip(types, variables, strict=True)), **dict.fromkeys(optional)}
+    cls = pytypes.new_class(name, (Generic[*variables],), exec_body=lambda namespace: namespace.update(body))
+    return attrs.define(cls, kw_only=True, slots=False)[*types.values()]
+
+
 @st.composite
 def _objects(draw, inner):
     """An object of a class of each kind, some members of which may be absent."""
     members = draw(st.dictionaries(names, inner, min_size=1, max_size=3))
-    make = draw(st.sampled_from([_attrs_class, _dataclass, _typed_dict, _named_tuple]))
-    optional = draw(st.sets(st.sampled_from(sorted(members)))) if make in {_attrs_class, _dataclass} else set()
+    make = draw(st.sampled_from([_attrs_class, _dataclass, _typed_dict, _named_tuple, _generic]))
+    optional = set() if make is _named_tuple else draw(st.sets(st.sampled_from(sorted(members))))
     cls = make(f"Made{next(_numbers)}", {name: member.type for name, member in members.items()}, optional)
 
     @st.composite

@@ -8,7 +8,7 @@ import pytest
 from interrupts import interrupted_between_task_and_first_step, settle
 
 from neuralbox_sync import NeuralBox
-from neuralbox_sync._stream import BulkIterator
+from neuralbox_sync._stream import BulkIterator, ReadingState
 
 TEXT = "You said: one two three"
 PROMPTS = [f"text {number}" for number in range(6)]
@@ -106,7 +106,7 @@ def test_the_last_items_of_an_interrupted_read():
     loop = Loop()
     loop.call = lambda function: asyncio.run(function())
     view = BulkIterator(Subject(), loop, None)
-    view._entered = True
+    view._state = ReadingState.ENTERED
 
     assert [1, 2] == list(view)
 

@@ -8,6 +8,7 @@ from interrupts import count_steps, interrupt_at, settle
 
 from neuralbox_async import AsyncBatch
 from neuralbox_async._call import polling
+from neuralbox_sync._stream import ReadingState
 
 COUNT = 5  # of the requests of a batch
 SAMPLES = 12  # of the steps of one call; with the marker `slow`, all
@@ -105,8 +106,9 @@ def test_reading_a_stream(client, transport, neuralbox_server, stride, read):
         if read is READS["get_final_generation"]:
             assert "You said: one two three" == views[0].get_final_generation().content
         else:
-            rest = views[0].text_stream if read is READS["text_stream"] and not views[0]._ended else views[0]
-            rest = [] if views[0]._ended else rest  # the interrupt came when nothing was left but to end the loop
+            rest = views[0].text_stream if read is READS["text_stream"] else views[0]
+            if views[0]._state is ReadingState.ENDED:  # the interrupt came when nothing was left but to end the loop
+                rest = []
             texts = [getattr(piece, "delta", piece) for piece in [*pieces, *rest]]
             assert "You said: one two three" == "".join(text for text in texts if isinstance(text, str))
         assert [] == transport.sent

@@ -110,7 +110,7 @@ def test_not_entered(client):
 def test_opened_outside_a_block(client, wait_for):
     """A stream opened outside a block is read as in one; it is opened once, which a second attempt does not disturb."""
     stream = client.stream("gpt-5", "one two").open(wait_for=wait_for)
-    with pytest.raises(StreamStateError, match="opened once"):
+    with pytest.raises(StreamStateError, match="opened only once"):
         stream.open()
 
     assert reply_to("one two") == "".join(stream.text_stream)

@@ -152,8 +152,40 @@ async def test_dropped():
     assert response.closed
 
 
+async def test_a_server_that_waits_for_its_browser(caplog):
+    """A server that does not ask for the next item in time, because the browser reads nothing, ends the stream."""
+    stream, response = await opened(sse(START, delta("Hello")), ...)
+    events = server_sent_events(stream, write_timeout=0.05)
+    await anext(events)
+    await anext(events)
+    while not response.closed:
+        await asyncio.sleep(0.01)
+
+    assert [] == [chunk async for chunk in events]
+    assert ["a browser has read nothing for 0.05 s: its stream is closed"] == [
+        record.getMessage() for record in caplog.records if record.name == "neuralbox.web"
+    ]
+
+
+@pytest.mark.parametrize("options", [{"write_timeout": 0.05}, {"write_timeout": None}])
+async def test_waiting_for_the_api(options):
+    """The time for which the API sends nothing is not that of a browser."""
+    stream, response = await opened(sse(START, delta("Hello")), ...)
+    events = server_sent_events(stream, **options)
+    await anext(events)
+    reading = asyncio.ensure_future(anext(events, b""))
+    assert b"Hello" in await reading
+    reading = asyncio.ensure_future(anext(events, b""))
+    await asyncio.sleep(1)
+
+    assert not reading.done()
+    assert not response.closed
+    await events.aclose()
+    assert b"" == await reading
+
+
 async def test_not_open():
-    """A stream that is not open is an error at once, and so is a heartbeat that is no time."""
+    """A stream that is not open is an error at once, and so is a heartbeat or a timeout that is no time."""
     client = AsyncNeuralBox("nb_test", transport=FakeTransport())
     with pytest.raises(StreamStateError, match="not open"):
         server_sent_events(client.stream("gpt-5", "Hi"))
@@ -161,4 +193,6 @@ async def test_not_open():
     for heartbeat in (0, -1, "15", True, float("nan")):
         with pytest.raises(InvalidParameterError, match="heartbeat"):
             server_sent_events(stream, heartbeat=heartbeat)
+        with pytest.raises(InvalidParameterError, match="write_timeout"):
+            server_sent_events(stream, write_timeout=heartbeat)
     await stream.aclose()

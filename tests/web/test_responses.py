@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import itertools
 import json
+import socket
 import types
 
 import pytest
@@ -13,12 +16,13 @@ from aiohttp.test_utils import TestClient, TestServer
 from event_source import interpret
 
 from neuralbox_async import AsyncNeuralBox
+from neuralbox_async.testing import NeuralBoxServer
 from neuralbox_async.web import aiohttp_response, django_response, starlette_response
 from neuralbox_sync import NeuralBox
 from neuralbox_sync.web import flask_response, server_sent_events
 
 
-async def starlette(server, *, headers=(), leave=False, more=(("X-More", "yes"),)):
+async def starlette(server, *, headers=(), leave=False, more=(("X-More", "yes"),), method="GET"):
     """Return the status, the headers and the body of a response; with *leave*, the browser leaves before the text."""
     pytest.importorskip("starlette")
     sent = []
@@ -33,7 +37,7 @@ async def starlette(server, *, headers=(), leave=False, more=(("X-More", "yes"),
 
     async with AsyncNeuralBox(**server.client_options, max_retries=0) as client:
         response = starlette_response(client.stream("gpt-5", "Hi"), headers=dict(more))
-        await response({"type": "http", "headers": headers}, receive, send)
+        await response({"type": "http", "headers": headers, "method": method}, receive, send)
     if not sent:
         return None
     names = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
@@ -141,29 +145,29 @@ def test_flask(neuralbox_server):
 MORE = {"X-More": "yes", "content-type": "text/html", "Retry-After": "1"}  # of the application, for each response
 
 
-def flask_reply(server, headers):
+def flask_reply(server, headers, method):
     """Return the response of Flask to a request with *headers*."""
     flask = pytest.importorskip("flask")
     with (
         NeuralBox(**server.client_options, max_retries=0) as client,
-        flask.Flask("x").test_request_context(headers=headers),
+        flask.Flask("x").test_request_context(headers=headers, method=method),
     ):
         response = flask_response(client.stream("gpt-5", "Hi"), headers=MORE)
         return response.status_code, list(response.headers.items()), response.data
 
 
-async def django_reply(server, headers):
+async def django_reply(server, headers, method):
     """Return the response of Django to a request with *headers*."""
     conf = pytest.importorskip("django.conf")
     if not conf.settings.configured:
         conf.settings.configure()
     async with AsyncNeuralBox(**server.client_options, max_retries=0) as client:
-        request = types.SimpleNamespace(headers=headers)
+        request = types.SimpleNamespace(headers=headers, method=method)
         response = await django_response(request, client.stream("gpt-5", "Hi"), headers=MORE)
     return response.status_code, response.items(), response.content
 
 
-async def aiohttp_reply(server, headers):
+async def aiohttp_reply(server, headers, method):
     """Return the response of aiohttp.web to a request with *headers*."""
     async with AsyncNeuralBox(**server.client_options, max_retries=0) as client:
 
@@ -172,23 +176,23 @@ async def aiohttp_reply(server, headers):
 
         app = web.Application()
         app.router.add_get("/", chat)
-        async with TestClient(TestServer(app)) as browser, browser.get("/", headers=headers) as response:
+        async with TestClient(TestServer(app)) as browser, browser.request(method, "/", headers=headers) as response:
             return response.status, response.headers.items(), await response.read()
 
 
-async def starlette_reply(server, headers):
+async def starlette_reply(server, headers, method):
     """Return the response of Starlette to a request with *headers*."""
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    status, headers, body = await starlette(server, headers=raw, more=MORE)
+    status, headers, body = await starlette(server, headers=raw, more=MORE, method=method)
     return status, headers.items(), body
 
 
-async def reply_of(respond, server, headers):
+async def reply_of(respond, server, headers, method="GET"):
     """Return the status, the headers and the body of a response; no header is there twice."""
     if inspect.iscoroutinefunction(respond):
-        status, headers, body = await respond(server, headers)
+        status, headers, body = await respond(server, headers, method)
     else:
-        status, headers, body = await asyncio.to_thread(respond, server, headers)
+        status, headers, body = await asyncio.to_thread(respond, server, headers, method)
     names = [name.lower() for name, _ in headers]
     assert len(set(names)) == len(names)
     return status, dict(zip(names, [value for _, value in headers], strict=True)), body
@@ -217,9 +221,108 @@ async def test_headers_of_a_reconnection(neuralbox_server, respond):
     assert () == neuralbox_server.requests
 
 
+@FRAMEWORKS
+async def test_head(neuralbox_server, respond):
+    """A HEAD request, which GET routes of most frameworks have as well, gets the headers: nothing is generated."""
+    status, shown, body = await reply_of(respond, neuralbox_server, {}, "HEAD")
+
+    assert (200, "yes", "no-store", b"") == (status, shown["x-more"], shown["cache-control"], body)
+    assert "content-length" not in shown
+    assert () == neuralbox_server.requests
+
+
+async def test_starlette_browser_reads_nothing(neuralbox_server, caplog):
+    """A server that waits for a browser that reads nothing is not waited for: the generation and the response end."""
+    pytest.importorskip("starlette")
+    neuralbox_server.stall(3)
+
+    async def send(message):
+        if message.get("body"):
+            await asyncio.Event().wait()
+
+    async with AsyncNeuralBox(**neuralbox_server.client_options) as client:
+        response = starlette_response(client.stream("gpt-5", "Hi"), write_timeout=0.05)
+        await response({"type": "http", "headers": []}, asyncio.Event().wait, send)
+    await neuralbox_server.wait_for_disconnect_async()
+    assert any("has read nothing for 0.05 s" in record.getMessage() for record in caplog.records)
+
+
+@contextlib.asynccontextmanager
+async def aiohttp_site(server, **options):
+    """Run an application of aiohttp.web and yield its port."""
+    async with AsyncNeuralBox(**server.client_options) as client:
+
+        async def chat(request):
+            return await aiohttp_response(request, client.stream("gpt-5", "Hi"), **options)
+
+        app = web.Application()
+        app.router.add_get("/", chat)
+        async with TestServer(app, port=0) as site:
+            yield site.port
+
+
+async def test_aiohttp_browser_reads_nothing():
+    """A browser that reads nothing is disconnected, and the generation ends."""
+    with NeuralBoxServer(reply=lambda _: itertools.repeat("word " * 20_000)) as server:
+        async with aiohttp_site(server, write_timeout=0.2) as port:
+            with socket.socket() as browser:
+                browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                browser.connect(("127.0.0.1", port))
+                browser.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+                await server.wait_for_disconnect_async()
+
+
+async def test_aiohttp_http_1_0(neuralbox_server):
+    """An HTTP/1.0 client, to which the end of the connection is that of the response, gets it also with keep-alive."""
+    async with aiohttp_site(neuralbox_server) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        received = await asyncio.wait_for(reader.read(), 60)
+        writer.close()
+
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"keep-alive" not in head.lower()
+    assert "complete" == interpret(body).last.kind
+
+
 def test_blocking_events(neuralbox_server):
     """The blocking events are those of the async ones."""
     with NeuralBox(**neuralbox_server.client_options) as client:
         source = interpret(b"".join(server_sent_events(client.stream("gpt-5", "Hi").open())))
 
     assert ("You said: Hi", "complete") == (source.text, source.last.kind)
+
+
+def test_blocking_events_that_are_closed(neuralbox_server):
+    """After the events have been closed, no timer runs for their browser: its connection may serve another request."""
+    neuralbox_server.stall(3)
+    with NeuralBox(**neuralbox_server.client_options) as client:
+        events = server_sent_events(client.stream("gpt-5", "Hi").open())
+        next(events)
+        timeout = events._events._write_timeout
+        assert timeout._timer is not None
+        events.close()
+        neuralbox_server.wait_for_disconnect()
+        neuralbox_server.wait_until(lambda: timeout._timer is None)
+        assert [] == list(events)
+
+
+def test_blocking_browser_reads_nothing(neuralbox_server):
+    """The connection of a thread that waits for a browser that reads nothing is ended, and so is the generation."""
+    flask = pytest.importorskip("flask")
+    neuralbox_server.stall(3)
+    server, browser = socket.socketpair()
+    environ = {"werkzeug.socket": server}
+    with (
+        server,
+        browser,
+        NeuralBox(**neuralbox_server.client_options) as client,
+        flask.Flask("x").test_request_context(environ_base=environ),
+    ):
+        response = flask_response(client.stream("gpt-5", "Hi"), write_timeout=0.05)
+        chunks = response.iter_encoded()
+        next(chunks)
+        browser.settimeout(60)
+        assert b"" == browser.recv(1)
+        neuralbox_server.wait_for_disconnect()
+        assert [] == list(chunks)

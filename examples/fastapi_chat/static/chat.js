@@ -8,6 +8,7 @@ const status = document.getElementById("status");
 const stopButton = document.getElementById("stop");
 const sendButton = document.getElementById("send");
 
+const MOST_TURNS = 99; // of a request: an odd number, so that the first is the user's, as the last
 const STORED = "chat"; // of this tab: a reload keeps the conversation
 let turns = JSON.parse(sessionStorage.getItem(STORED) ?? "[]"); // { role, content, tokens, stopped }
 let controller = null; // of the request that runs
@@ -20,6 +21,7 @@ async function reply() {
   const text = item.querySelector(".text");
   controller = new AbortController();
   busy(item, true);
+  follow();
   const turn = { role: "assistant", content: "" };
   let failure = null;
   try {
@@ -36,6 +38,7 @@ async function reply() {
       }
     }
     if (!turn.complete && !failure) failure = { detail: "The connection was lost." };
+    else if (!turn.content.trim()) failure ??= { detail: "The reply is empty." };
   } catch (error) {
     if (controller.signal.aborted) turn.stopped = true;
     else failure = error instanceof Refusal ? error : { detail: "The server cannot be reached." };
@@ -75,7 +78,7 @@ class Refusal extends Error {
 
 /** Send the conversation, and yield the server-sent events of the response. Throws a Refusal for an error status. */
 async function* events(signal) {
-  const messages = turns.map(({ role, content }) => ({ role, content }));
+  const messages = turns.slice(-MOST_TURNS).map(({ role, content }) => ({ role, content }));
   const headers = { "Content-Type": "application/json", Accept: "text/event-stream" };
   const response = await fetch("/chat", { method: "POST", headers, body: JSON.stringify({ messages }), signal });
   if (!response.ok) {

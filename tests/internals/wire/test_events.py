@@ -93,10 +93,10 @@ def test_the_reason_of_an_error_event_is_bounded():
         ("{", "not JSON"),
         ("[]", "got an array"),
         ("5", "got a number"),
-        ('{"type": "content_delta", "delta": 5}', r"expected a string, got a number @ \$.delta"),
-        ('{"type": "content_delta"}', r"required member is missing @ \$.delta"),
-        ('{"type": "generation_end", "id": [3]}', r"expected a string or an integer, got an array @ \$.id"),
-        ('{"type": "generation_start", "id": 1.5, "model": 5}', r"expected a string or an integer, .* @ \$.id"),
+        ('{"type": "content_delta", "delta": 5}', r"expected a string, got a number at \$.delta"),
+        ('{"type": "content_delta"}', r"required member is missing at \$.delta"),
+        ('{"type": "generation_end", "id": [3]}', r"expected a string or an integer, got an array at \$.id"),
+        ('{"type": "generation_start", "id": 1.5, "model": 5}', r"expected a string or an integer, .* at \$.id"),
     ],
 )
 def test_malformed_events(data, message):

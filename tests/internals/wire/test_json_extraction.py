@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import attrs
 import pytest
+from call_counts import calls_of
 
 from neuralbox_async._parsed import InvalidOutputError, Problem
 from neuralbox_async._wire.json_extraction import growing_value
@@ -41,6 +40,10 @@ from neuralbox_async._wire.output_types import output_type_of
         ('First {"a": 0, ..., then {"a": 1}', {"a": 1}),
         ('First {"a": [0, x\n```json\n{"a": 1}\n```\n', {"a": 1}),
         ('A draft: {"a": "\n\nThe answer:\n{"a": 1}', {"a": 1}),
+        # An empty object is the answer if there is no other.
+        ('It is {"a": 1}, or {} if nothing is known.', {"a": 1}),
+        ('{"a": 1}\n```\n{}\n```', {}),
+        ("It is {}, I think.", {}),
     ],
 )
 def test_objects(text, value):
@@ -184,25 +187,6 @@ def test_growing(text, value):
 def test_growing_in_prose(tp, text, value):
     """The growing value is the last one that can become the value of the type, not the first bracket."""
     assert value == output_type_of(tp).parse_partial(text)
-
-
-def calls_of(function):
-    """Return how many functions *function* calls, of Python and C, until it returns or raises `InvalidOutputError`."""
-    calls = 0
-
-    def count(_frame, event, _arg):
-        nonlocal calls
-        calls += event in {"call", "c_call"}
-
-    previous = sys.getprofile()
-    sys.setprofile(count)
-    try:
-        function()
-    except InvalidOutputError:
-        pass
-    finally:
-        sys.setprofile(previous)
-    return calls
 
 
 HOSTILE = [

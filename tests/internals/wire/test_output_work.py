@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from random import Random
 from typing import Any
 
 import attrs
 import pytest
+from call_counts import calls_of
 
 from neuralbox_async._parsed import InvalidOutputError
+from neuralbox_async._wire import output_unions
 from neuralbox_async._wire.output_types import output_type_of
 
 DEPTH = 40
@@ -48,6 +51,42 @@ def test_a_misfit_in_recursive_unions():
         output_type_of(Branch | Leaf).structure(nested({"children": [], "color": 5}))
 
     assert ([], True) == (checked, bool(caught.value.problems))
+
+
+CHAIN = nested({})
+WIDE = {"children": [nested({"children": [], "color": "red"})["children"][0]] * 20 + [{}], "color": "red"}
+
+
+@pytest.mark.parametrize(
+    "tp, value",
+    [(Branch, {"children": [CHAIN] * 50}), (Branch | Leaf, WIDE), (list[Branch | Leaf], [CHAIN, WIDE, *[CHAIN] * 50])],
+    ids=range(3),
+)
+def test_the_work_for_problems(monkeypatch, tp, value):
+    """The problems of a large value in recursive unions are found in a bounded number of steps."""
+    monkeypatch.setattr(output_unions, "_MAX_EXPLAINED", 50)
+    output_type = output_type_of(tp)
+    value = json.loads(json.dumps(value))  # no part of it is there twice
+
+    assert calls_of(lambda: output_type.structure(value)) < 5 * len(json.dumps(value))
+
+
+def test_parts_that_are_not_explained(monkeypatch):
+    """Beyond a number of parts that fit no type, it is their problem that they fit none; the next value has all."""
+    output_type = output_type_of(list[Branch | Leaf])
+    monkeypatch.setattr(output_unions, "_MAX_EXPLAINED", 2)
+
+    for _ in range(2):
+        with pytest.raises(InvalidOutputError) as caught:
+            output_type.structure(
+                [{}, {"children": [], "color": "red"}, {"children": [], "color": 5}, {"color": "red"}]
+            )
+        assert {
+            "$[0].children: a required member is missing",
+            "$[0].length: a required member is missing",
+            "$[2].color: expected a string, got a number 5",
+            "$[3]: it fits no type of the union",
+        } == set(map(str, caught.value.problems))
 
 
 WRITTEN = '{"a": [{"b": 1.5, "c": null}, {"b": -2, "c": "x\\u00e9y\\n"}], "d": {"e": true, "f": []}}'

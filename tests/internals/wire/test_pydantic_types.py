@@ -98,6 +98,23 @@ def test_what_is_asked_for():
             output_type_of(Strict).parse(text)
 
 
+class Failing(pydantic.BaseModel):
+    number: int
+
+    @pydantic.field_validator("number")
+    @classmethod
+    def _check(cls, number):
+        return 1 // number
+
+
+@pytest.mark.parametrize("tp", [Failing, list[Failing] | Failing])
+def test_errors_of_validators(tp):
+    """An error of the user's own, of which pydantic makes no validation error, is a problem as well."""
+    assert 1 == output_type_of(tp).structure({"number": 1}).number
+    with pytest.raises(InvalidOutputError, match="division"):
+        output_type_of(tp).structure({"number": 0})
+
+
 def references(schema):
     if isinstance(schema, dict):
         for key, value in schema.items():

@@ -137,7 +137,7 @@ def test_wrong_types_of_essential_members(members, path, expected):
         decode_generation(200, {}, body)
 
     assert (path, body) == (caught.value.path, caught.value.body)
-    assert str(caught.value).endswith(f"@ {path}")
+    assert str(caught.value).endswith(f" at {path}")
     assert caught.value.text == ("" if "content" in members else "paid for")
 
 

@@ -266,7 +266,7 @@ def test_failed_generations():
 @pytest.mark.parametrize("body", [b'{"error": "oops", "message": "Something"}', b'{"error": {"message": "Something"}}'])
 def test_errors_with_a_status_of_success(body):
     """A JSON error object with status 200 raises a `ResponseError`."""
-    with pytest.raises(ResponseError, match="status of success and reports an error: Something") as caught:
+    with pytest.raises(ResponseError, match="status of success contains an error: Something") as caught:
         decode_generation(200, {"x-request-id": "r1"}, body)
 
     assert ("r1", 200, body) == (caught.value.request_id, caught.value.status_code, caught.value.body)
