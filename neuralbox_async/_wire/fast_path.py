@@ -79,6 +79,10 @@ def encode_plain_request(request: GenerateRequest) -> bytes | None:
 _class: Callable[[Any], Any] = type  # with `type` itself, type checkers go on to ask for the types of a dict's items
 
 
+_MAX_CACHED = 16 * 1024  # characters
+_quoted_system = functools.lru_cache(64)(json.quoted)
+
+
 @functools.lru_cache(64)
 def _quoted_model(model: str) -> bytes | None:
     return json.quoted(model) if model.split() == [model] else None
@@ -110,7 +114,7 @@ def _settings(system: object, temperature: object, max_tokens: object) -> bytes 
     if type(system) is str and temperature is None and max_tokens is None:
         # A system message alone, such as the schema of a typed answer (benchmark scenario `parse`).
         try:
-            return b',"system":%b' % json.quoted(system)
+            return b',"system":%b' % (_quoted_system if len(system) <= _MAX_CACHED else json.quoted)(system)
         except (UnicodeEncodeError, TypeError):  # lone surrogates
             return None
     settings = {"system": system, "temperature": temperature, "max_tokens": max_tokens}
