@@ -140,10 +140,9 @@ class RequestState:
         except NeuralBoxError as error:
             return await self._fail(error, coordinator)
         else:
-            if self.typed is not None:
-                return await self._complete_typed(self.typed, generation, coordinator)
-            self._move(_COMPLETED)
-            return await self._record(generation, coordinator)
+            if self.typed is None:
+                return await self._complete(generation, coordinator)
+            return await self._complete_typed(self.typed, generation, coordinator)
         await coordinator.admit_again()
         return None
 
@@ -175,9 +174,7 @@ class RequestState:
     async def _post(self, executor: Executor, call: Call, coordinator: RequestCoordinator) -> Generation:
         started = time.monotonic()
         try:
-            self._move(_SENT)
-            if coordinator.has_journal:
-                await self._record_start(coordinator)
+            await self._send(coordinator)
             generation = await executor.execute(call, self._decode)
         except BaseException as error:
             self._attempts += call.attempts
@@ -210,7 +207,10 @@ class RequestState:
             raise AssertionError(msg)
         self.status = status
 
-    async def _record_start(self, coordinator: RequestCoordinator) -> None:
+    async def _send(self, coordinator: RequestCoordinator) -> None:
+        self._move(_SENT)
+        if not coordinator.has_journal:
+            return
         try:
             await coordinator.sent(self.claim, self.wire.headers["Idempotency-Key"], self.reserved)
         except JournalError as error:
@@ -223,6 +223,10 @@ class RequestState:
         if generation.id is not None and not self.claim.is_pending:
             # It is paid for: it is waited for even if the journal cannot be written.
             self.journal_error = await coordinator.accepted(self.claim, generation.id)
+
+    async def _complete(self, generation: Generation, coordinator: RequestCoordinator) -> BatchResult:
+        self._move(_COMPLETED)
+        return await self._record(generation, coordinator)
 
     async def _complete_typed(
         self, typed: TypedItem, generation: Generation, coordinator: RequestCoordinator
