@@ -32,12 +32,12 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(asyncio|collections|concurrent|datetime|enum|os|pathlib|ssl|types|typing|weakref)\..*"),
     # Aliases of types that are not public: the texts describe the values.
-    (r"py:class", r"(Dialect|Reply|.*\.SupportsModelDump|.*\.ClientOptions)"),
+    (r"py:class", r"(Dialect|JournalMark|Reply|.*\.SupportsModelDump|.*\.ClientOptions)"),
     # Web frameworks.
     (r"py:class", r"(Response|BackgroundTask|web\.\w+)"),
     # Type parameters, and the classes of OpenTelemetry and Dask.
     (r"py:class", r".*\._(type_parameters|parsed)\.T|(Tracer|Meter|Logger)Provider|distributed\.Client"),
-    (r"py:class", r"Unpack|.*PlanOptions|.*WorkerSetup"),
+    (r"py:class", r"Unpack|.*PlanOptions|.*WorkerSetup|JournalMark"),
 ]
 
 myst_enable_extensions = ["colon_fence", "fieldlist"]

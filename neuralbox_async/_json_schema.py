@@ -31,15 +31,24 @@ def output_type_of_schema(contents: object) -> OutputType[Any]:
     if not isinstance(contents, dict):
         raise ValueError("it is not a JSON Schema: it is not an object")  # noqa: TRY004 - of data, not of an argument
     members = cast("dict[str, Any]", contents)
-    validator = _validator(members)
+    return OutputType(schema=members, structure=_Structure(members))
 
-    def structure(value: Any) -> Any:
-        problems = tuple(_problems(validator, value))
+
+class _Structure:
+    """The function that returns a JSON value that is valid under the JSON Schema *contents*; it can be pickled."""
+
+    def __init__(self, contents: dict[str, Any]) -> None:
+        self._contents = contents
+        self._validator = _validator(contents)
+
+    def __call__(self, value: Any) -> Any:
+        problems = tuple(_problems(self._validator, value))
         if problems:
             raise InvalidOutputError(problems)
         return value
 
-    return OutputType(schema=members, structure=structure)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Structure, (self._contents,)
 
 
 def _validator(contents: dict[str, Any]) -> Validator:
@@ -151,16 +160,13 @@ def _bounded(kind: Any, contents: dict[str, Any]) -> Any:
         "uniqueItems": _unique_items,
     }
     functions: dict[str, _Keyword] = kind.VALIDATORS
-    counted = {name: _counted(others.get(name) or function) for name, function in functions.items()}
+    counted = {name: functools.partial(_counted, others.get(name) or function) for name, function in functions.items()}
     return cast("Any", validators).extend(kind, counted)
 
 
-def _counted(function: _Keyword) -> _Keyword:
-    def keyword(validator: Validator, value: Any, instance: Any, schema: Any) -> Iterator[Any] | None:
-        _work.do()
-        return function(validator, value, instance, schema)
-
-    return keyword
+def _counted(keyword: _Keyword, validator: Validator, value: Any, instance: Any, schema: Any) -> Iterator[Any] | None:
+    _work.do()
+    return keyword(validator, value, instance, schema)
 
 
 def _any_of(misfit: _Misfit, validator: Validator, schemas: Any, instance: Any, _schema: Any) -> Iterator[Any]:

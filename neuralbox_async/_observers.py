@@ -241,12 +241,12 @@ installed: list[Observer] = []
 
 def check_observers(observers: Iterable[Observer] | None) -> tuple[Observer, ...]:
     """Return *observers* as a tuple, each once. Raises `InvalidParameterError`."""
-    if observers is None:
-        return ()
-    if isinstance(observers, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - of users
+    if isinstance(observers, Iterable):
         checked = tuple({id(observer): observer for observer in observers}.values())
         if all(map(_is_observer, checked)):
             return checked
+    elif observers is None:
+        return ()
     raise InvalidParameterError("observers", observers, "a list of objects with a method observe(event), not async")
 
 

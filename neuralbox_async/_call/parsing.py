@@ -171,6 +171,9 @@ async def parse(
             value = value_of(output_type, generations[-1], max_tokens, call.mask)
         except InvalidOutputError as error:
             problems = error.problems
+        except BaseException as error:  # of the user's own class, or a panic in the core of pydantic
+            unknown = (Problem("$", f"its check raised {type(error).__name__}"),)
+            raise error from parsing_error(generations, unknown, now() - started, "")
         else:
             return ParsedGeneration(value=value, attempts=generations)
         refusal = repairs.refusal(generations)

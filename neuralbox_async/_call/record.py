@@ -220,7 +220,7 @@ class CallRecord:
         if not self.observers:
             return
         response = None if call is None else call.response
-        mask: Callable[[Any], Any] = cast("Any", NO_SECRETS if call is None else call.mask).apply  # it keeps the type
+        mask = cast("Callable[[Any], Any]", (NO_SECRETS if call is None else call.mask).apply)
         usage = None if generation is None else generation.usage
         generation_id = getattr(error, "generation_id", None) if generation is None else generation.id
 

@@ -9,7 +9,6 @@ import anyio
 import attrs
 
 from neuralbox_async import Generation, NeuralBoxError
-from neuralbox_async.gateway._admission import Ticket
 from neuralbox_async.gateway._errors import Refusal, error_body
 
 _KEPT: Final = 300.0  # seconds for which the result of a call is kept whose client has left
@@ -36,12 +35,14 @@ class PaidCall:
     """
     A whole generation that may be running, for the request with this *digest*. *waiting*: how many clients wait for it.
 
-    Once *done* is set, either *completion* or *error* is, and *ended* (by `time.monotonic`).
+    *is_queued*: whether it waits for its *turn*, before anything is sent. Once *done* is set, either *completion* or
+    *error* is, and *ended* (by `time.monotonic`).
     """
 
     digest: str
-    ticket: Ticket
     waiting: int = 0
+    is_queued: bool = True
+    turn: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
     done: anyio.Event = attrs.field(factory=anyio.Event)
     completion: Completion | None = None
     error: Exception | None = None
@@ -51,6 +52,12 @@ class PaidCall:
     def is_left(self) -> bool:
         """Whether nobody waits for it."""
         return not self.waiting
+
+    def leave(self) -> None:
+        """Record that a client waits no more: the last one ends the wait for a turn."""
+        self.waiting -= 1
+        if self.is_left and self.is_queued:
+            self.turn.cancel()
 
     def result(self) -> Completion:
         """Return the completion of a call that is done, or raise its error."""
@@ -95,7 +102,7 @@ class Repetitions:
     def take(self, digest: str) -> PaidCall | None:
         """Remove and return the call that a repetition of the request with this *digest* continues, if there is one."""
         self._drop_useless()
-        same = [call for call in self._calls if call.digest == digest]
+        same = [call for call in self._calls if call.digest == digest and not call.turn.cancel_called]
         call = next((call for call in same if call.is_left), None)
         if call is None and not self._take_refused(digest):
             # A client that has left in a way that the gateway cannot see, such as behind a proxy.

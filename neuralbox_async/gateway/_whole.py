@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import anyio
+import attrs
 from anyio.abc import TaskGroup
 
 from neuralbox_async import (
@@ -35,6 +36,7 @@ from neuralbox_async.gateway._responses import finish_reason
 T = TypeVar("T")
 
 _MAX_REPAIRS: Final = 1
+_STOPPED_UNSENT: Final = attrs.evolve(STOPPED, facts={"billed": "no"}, retry=True)
 
 
 def tokens_of(error: NeuralBoxError) -> int | None:
@@ -74,7 +76,9 @@ class WholeCalls:
         """
         call = self._repetitions.take(digest) if is_repetition else None
         if call is None:
-            call = await self._start(chat, digest)
+            call = PaidCall(digest)
+            self.running += 1
+            self._tasks.start_soon(self._run, call, chat)
         self._repetitions.add(call)
         call.waiting += 1
         try:
@@ -90,44 +94,48 @@ class WholeCalls:
             self._repetitions.remove(call)
             return response
         finally:
-            call.waiting -= 1
-
-    async def _start(self, chat: ChatRequest, digest: str) -> PaidCall:
-        generations = 1 if chat.output_type is None else 1 + _MAX_REPAIRS
-        try:
-            ticket = await self._admission.admit(chat.model, generations=generations)
-        except Exception as error:
-            self._repetitions.refused(digest, error)
-            raise
-        call = PaidCall(digest, ticket)
-        self.running += 1
-        self._tasks.start_soon(self._run, call, chat)
-        return call
+            call.leave()
 
     async def _run(self, call: PaidCall, chat: ChatRequest) -> None:
-        ticket = call.ticket
-        ticket.is_wanted = lambda: not call.is_left
-        tokens, generations = None, 1
+        call.error = Refusal(_STOPPED_UNSENT)
         try:
-            call.completion, generations = await self._generate(chat, ticket)
-            tokens = call.completion.tokens_used
-        except NeuralBoxError as error:
-            call.error, tokens = error, tokens_of(error)
-            generations = error.attempts if isinstance(error, ParsingError) else 1
+            if (ticket := await self._admit(call, chat)) is not None:
+                await self._generate_with(ticket, call, chat)
         except Exception as error:  # noqa: BLE001 - raised again where the client waits
             call.error = error
-        except BaseException:
-            call.error = Refusal(STOPPED)
-            logger.warning("a call of %s was ended by the stop of the gateway: it may have been billed", chat.model)
-            raise
         finally:
             self.running -= 1
-            ticket.release(tokens, generations=max(1, generations))
             call.ended = time.monotonic()
             call.done.set()
         if call.is_left:
             _log_left(call)
             _drop_tracebacks(call.error)
+
+    async def _admit(self, call: PaidCall, chat: ChatRequest) -> Ticket | None:
+        """Return the ticket of *call*, or None if nobody waits for it any more."""
+        generations = 1 if chat.output_type is None else 1 + _MAX_REPAIRS
+        with call.turn:
+            ticket = await self._admission.admit(chat.model, generations=generations)
+            call.is_queued, ticket.is_wanted = False, lambda: not call.is_left
+            return ticket
+        return None
+
+    async def _generate_with(self, ticket: Ticket, call: PaidCall, chat: ChatRequest) -> None:
+        tokens, generations = None, 1
+        try:
+            call.completion, generations = await self._generate(chat, ticket)
+            call.error, tokens = None, call.completion.tokens_used
+        except NeuralBoxError as error:
+            tokens = tokens_of(error)
+            generations = error.attempts if isinstance(error, ParsingError) else 1
+            raise
+        except anyio.get_cancelled_exc_class():
+            if ticket.is_sent:
+                call.error = Refusal(STOPPED)
+                logger.warning("a call of %s was ended by the stop of the gateway: it may have been billed", chat.model)
+            raise
+        finally:
+            ticket.release(tokens, generations=max(1, generations))
 
     async def _generate(self, chat: ChatRequest, ticket: Ticket) -> tuple[Completion, int]:
         if chat.output_type is None:

@@ -222,6 +222,31 @@ async def test_no_key_for_a_repair(server):
     assert isinstance(caught.value.__cause__, OSError)
 
 
+class PanicError(BaseException):
+    """What a validator in another language raises for an error of its own."""
+
+
+@attrs.frozen
+class Panicking:
+    name: str
+
+    def __attrs_post_init__(self):
+        raise PanicError
+
+
+async def test_a_check_that_panics(server, client):
+    """An exception that is no error of a value goes on; its cause has the text that was paid for."""
+    server.reply_with('{"name": "Oslo"}')
+
+    with pytest.raises(PanicError) as caught:
+        await client.parse("gpt-5", "Norway?", Panicking)
+
+    error = caught.value.__cause__
+    assert isinstance(error, ParsingError)
+    assert ('{"name": "Oslo"}', PRICE, "yes") == (error.text, error.tokens_used, error.billed)
+    assert "PanicError" in str(error)
+
+
 def fail():
     raise OSError("the vault is closed")
 

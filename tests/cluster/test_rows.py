@@ -304,10 +304,10 @@ def test_errors_of_an_output_type(run, neuralbox_server, monkeypatch, kind):
     """An error of a validator that is none of its text comes after the bill: that row says that it is unknown."""
     real = TypedItem.parse
 
-    def parse(self, generation):
+    def parse(self, generation, call=None):
         if "p1" in str(self.request.messages):
             raise kind("of a validator", [Panic()]) if kind is BaseExceptionGroup else kind("of a validator")
-        return real(self, generation)
+        return real(self, generation, call)
 
     monkeypatch.setattr(TypedItem, "parse", parse)
     neuralbox_server.reply_with("5", "5", "5")

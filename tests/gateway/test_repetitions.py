@@ -120,6 +120,49 @@ async def test_first_attempt_still_runs(server):
     assert [bill.id for bill in server.billed] * 2 == [reply.headers[ID] for reply in replies]
 
 
+async def test_first_attempt_still_waits(server):
+    """A repetition continues a call that still waits for its turn, and takes no other place."""
+    server.stall(1)
+    async with running(server, max_concurrency=1) as site:
+        admission = site.gateway._routes._admission
+        holder = asyncio.create_task(site.send(stream=True))
+        await server.wait_until_async(lambda: server.in_flight == 1)
+        attempts = [asyncio.create_task(site.send())]
+        await server.wait_until_async(lambda: admission._waiting == 1)
+        attempts.append(asyncio.create_task(site.send(headers=AGAIN)))
+        await server.wait_until_async(lambda: [2] == [call.waiting for call in whole_calls(site)._repetitions._calls])
+        assert 1 == admission._waiting
+        holder.cancel()
+        replies = await asyncio.gather(*attempts)
+        assert [] == whole_calls(site)._repetitions._calls
+
+    assert [bill.id for bill in server.billed] * 2 == [reply.headers[ID] for reply in replies]
+
+
+async def test_one_of_two_leaves(server):
+    """A call that waits for its turn goes on while one of two clients waits for it, and ends with the last."""
+    server.stall(1)
+    async with running(server, max_concurrency=1) as site:
+        admission = site.gateway._routes._admission
+        holder = asyncio.create_task(site.send(stream=True))
+        await server.wait_until_async(lambda: server.in_flight == 1)
+        first = asyncio.create_task(site.send())
+        await server.wait_until_async(lambda: admission._waiting == 1)
+        again = asyncio.create_task(site.send(headers=AGAIN))
+        await server.wait_until_async(lambda: [2] == [call.waiting for call in whole_calls(site)._repetitions._calls])
+        first.cancel()
+        await server.wait_until_async(lambda: len(site.gateway._exchanges) == 2)
+        assert 1 == admission._waiting
+        again.cancel()
+        await server.wait_until_async(lambda: admission._waiting == 0)
+        later = asyncio.create_task(site.send(headers=AGAIN))
+        await server.wait_until_async(lambda: admission._waiting == 1)
+        holder.cancel()
+        reply = await later
+
+    assert [reply.headers[ID]] == [bill.id for bill in server.billed]
+
+
 async def test_repetition_of_a_refused_call(server):
     """A call that was refused and is repeated does not get the text of another one that is the same."""
     server.delay(0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import jsonschema
 import pytest
@@ -133,6 +134,14 @@ def test_the_problems_of_several_schemas(keyword, value, problem):
         output_type_of_schema({"items": {keyword: PETS}}).structure([value])
 
     assert [problem] == list(map(str, caught.value.problems))
+
+
+def test_pickles():
+    """The type can be pickled, as for the workers of a cluster."""
+    output_type = pickle.loads(pickle.dumps(output_type_of_schema(TREE)))
+
+    assert (True, False) == (fits(output_type, nested(3, color="red")), fits(output_type, nested(3, color=5)))
+    assert TREE == output_type.schema
 
 
 def test_a_value_of_two_schemas():
