@@ -24,6 +24,7 @@ from neuralbox_async._response_info import ResponseInfo
 from neuralbox_async._validation import (
     SupportsModelDump,
     check_key,
+    check_model,
     check_nonempty_text,
     check_optional_count,
     check_text,
@@ -272,13 +273,6 @@ def check_settings(system: object, temperature: object, max_tokens: object) -> N
             raise InvalidParameterError("temperature", temperature, "a number from 0.0 to 2.0, or None")
     if max_tokens is not None:
         check_optional_count("max_tokens", plain_number(max_tokens), minimum=1)
-
-
-def check_model(model: object) -> None:
-    """Raise `InvalidParameterError` unless *model* may be a slug."""
-    slug = check_nonempty_text("model", model, "a model slug, such as 'gpt-5'")
-    if slug.split() != [slug]:
-        raise InvalidParameterError("model", slug, "a model slug, without spaces (it comes before the messages)")
 
 
 def _has_only_text_keys(value: Mapping[Any, Any]) -> bool:

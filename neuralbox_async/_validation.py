@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
 import operator
 import re
@@ -160,6 +161,20 @@ def check_nonempty_text(parameter: str, value: object, rule: str) -> str:
     if not (text := check_text(parameter, value, rule)):
         raise InvalidParameterError(parameter, value, rule)
     return text
+
+
+def check_model(model: object) -> None:
+    """Raise `InvalidParameterError` unless *model* may be a slug."""
+    # The requests of a batch have the same one again and again (benchmark scenario `batch`). Only valid ones are kept.
+    check = _check_slug if type(model) is str else _check_slug.__wrapped__
+    check(model)
+
+
+@functools.lru_cache(64)
+def _check_slug(model: object) -> None:
+    slug = check_nonempty_text("model", model, "a model slug, such as 'gpt-5'")
+    if slug.split() != [slug]:
+        raise InvalidParameterError("model", slug, "a model slug, without spaces (it comes before the messages)")
 
 
 def is_blank(text: str) -> bool:

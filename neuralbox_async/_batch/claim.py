@@ -33,4 +33,4 @@ class Claim:
     @property
     def is_pending(self) -> bool:
         """Whether an earlier run left it pending: its outcome is retrieved, and it is not sent."""
-        return self.status is KeyStatus.PENDING and self.unresolved is not None
+        return self.unresolved is not None and self.status is KeyStatus.PENDING

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from neuralbox_async._lazy_imports import anyio
+from neuralbox_async._lazy_imports import anyio, asyncio
 
 if TYPE_CHECKING:
     from anyio import Event
+    from anyio.streams.memory import MemoryObjectReceiveStream
+
+T = TypeVar("T")
 
 
 class Notifier:
@@ -30,3 +33,16 @@ class Notifier:
         else:
             with anyio.move_on_after(timeout):
                 await event.wait()
+
+
+async def receive_soon(stream: MemoryObjectReceiveStream[T]) -> T | None:
+    """Return the next item of *stream*, which a task that was notified just now is about to send; None at the end."""
+    # `receive` yields once as well, at three times the cost (benchmark scenario `batch`).
+    await asyncio.sleep(0)
+    try:
+        return stream.receive_nowait()
+    except anyio.WouldBlock:
+        pass
+    except anyio.EndOfStream:
+        return None
+    return await anext(stream, None)

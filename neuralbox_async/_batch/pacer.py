@@ -58,11 +58,12 @@ class Pacer:
     def delay(self, now: float) -> float:
         """Return the seconds until one more may start: 0 for now, infinity for after a response."""
         opens_at = max(self._limits.opens_at(now, self.in_flight), self._cooldown_until)
-        self.opens_at = opens_at if now < opens_at < math.inf else None
         if opens_at > now:
+            self.opens_at = opens_at if opens_at < math.inf else None
             if self.opens_at:
                 self._probe_in_flight = False
             return opens_at - now
+        self.opens_at = None
         if self._probe_in_flight or self.in_flight >= int(self._window):
             return math.inf
         return max(0.0, self._next_start - now) if self._rate else 0.0

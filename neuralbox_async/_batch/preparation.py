@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from neuralbox_async._wire.requests import Request
 
 _PRICE_TIMEOUT = 30.0
+_NEW = KeyStatus.NEW  # in Python 3.11 the lookup takes as long as a call
 
 
 class RequestPreparer:
@@ -85,7 +86,7 @@ class RequestPreparer:
         state = RequestState(index, claim, request, wire, item=item)
         if self._output is not None:
             state.typed = self._output.item(request)
-        if claim.status is not KeyStatus.NEW:
+        if claim.status is not _NEW:
             resumed = await self._resume(state, headers)
             if resumed is not state:
                 return resumed

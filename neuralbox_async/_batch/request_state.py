@@ -20,7 +20,6 @@ from neuralbox_async._batch.results import BatchResult, last_error
 from neuralbox_async._call import masking, polling
 from neuralbox_async._call.executor import Call
 from neuralbox_async._call.record import CallRecord
-from neuralbox_async._clock import time_after
 from neuralbox_async._errors import (
     APIConnectionError,
     ClientClosedError,
@@ -79,7 +78,7 @@ class RequestState:
     _body: bytes = b""  # of the response with the generation
     attempts_before: int = 0  # of earlier runs, of generations that were not of the output type
     _attempts: int = 0
-    _started: float = attrs.field(factory=time.monotonic)
+    _started: float = 0.0
 
     @property
     def key(self) -> Any:
@@ -149,12 +148,12 @@ class RequestState:
 
     async def _generate(self, executor: Executor, options: CallOptions, coordinator: RequestCoordinator) -> Generation:
         """Return the generation. Raises `NeuralBoxError`; `RateLimitError` when the request was refused, not run."""
-        self._call = call = Call(self.wire, options, time_after(options.timeout))
+        self._call = call = Call(self.wire, options)
         if self.claim.unresolved is not None and self.claim.is_pending:
             generation = Generation(id=self.claim.unresolved.generation_id, status="pending")
             await self._accept(call, generation, coordinator)
             return await self._wait(executor, generation, call, immediately=True)
-        call.record = record = CallRecord(executor.monitor, self.wire, executor.base_url)
+        call.record = record = CallRecord(executor.monitor, self.wire, executor.base_url, started=call.started)
         with record:
             generation = await self._post(executor, call, coordinator)
             if not generation.finished:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from neuralbox_async._batch.coordinator import NotAdmittedError
 from neuralbox_async._batch.errors import BudgetReachedError, JournalError, RequestChangedError
 from neuralbox_async._batch.inputs import END
-from neuralbox_async._batch.notifier import Notifier
+from neuralbox_async._batch.notifier import Notifier, receive_soon
 from neuralbox_async._batch.request_state import RequestState
 from neuralbox_async._batch.results import last_error
 from neuralbox_async._errors import (
@@ -315,7 +315,7 @@ class BatchRunner:
 
     async def _work(self, receive: MemoryObjectReceiveStream[RequestState]) -> None:
         try:
-            async for state in receive:
+            while (state := await receive_soon(receive)) is not None:
                 await self._process(state)
                 self._busy_workers -= 1
                 self._capacity_changed.notify_all()

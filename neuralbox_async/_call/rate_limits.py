@@ -43,12 +43,14 @@ class Window:
 
     def update(self, limit: int | None, remaining: int, announced_reset: int, resets_at: float | None) -> None:
         """Apply the numbers of one response; responses do not arrive in the order in which requests were counted."""
-        self.limit = limit or self.limit
-        if announced_reset < self.announced_reset:
-            return
+        if limit:
+            self.limit = limit
+        known = self.remaining
         if announced_reset > self.announced_reset:
             self.announced_reset, self.resets_at, self.remaining = announced_reset, resets_at, remaining
-        elif self.remaining is None or remaining < self.remaining or remaining > self.remaining + (self.limit or 0) / 2:
+        elif announced_reset == self.announced_reset and (
+            known is None or remaining < known or remaining > known + (self.limit or 0) / 2
+        ):
             self.remaining = remaining
 
     def count(self, now: float) -> None:
@@ -67,6 +69,8 @@ class Window:
             return 0.0
         if self.resets_at is not None and now >= self.resets_at:
             self.remaining, self.resets_at = self.limit, None
+            return 0.0
+        if in_flight + _MAX_RESERVE < self.remaining:  # nearly always
             return 0.0
         # Without a known end only a refusal reports it: then nothing is reserved.
         left = self.remaining - (0 if self.resets_at is None else self._reserve())

@@ -14,7 +14,7 @@ import attrs
 
 from neuralbox_async._call.call_log import log
 from neuralbox_async._call.monitor import error_type_of, new_id, notify, run_elsewhere, wants_content
-from neuralbox_async._call.stream_state import StreamState
+from neuralbox_async._call.stream_state import ENDED
 from neuralbox_async._clock import now, time_since
 from neuralbox_async._errors import NeuralBoxError
 from neuralbox_async._lazy_imports import asyncio
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from neuralbox_async._call.executor import Call
     from neuralbox_async._call.monitor import Monitor
     from neuralbox_async._call.stream_lifetime import StreamLifetime
+    from neuralbox_async._call.stream_state import StreamState
     from neuralbox_async._errors import BillingStatus
     from neuralbox_async._http.transport import Response
     from neuralbox_async._observers import Observer, Operation, Outcome
@@ -267,7 +268,7 @@ class CallRecord:
             return
         if self.observers and pending:
             self._observe_content(pending)
-        if state is StreamState.ENDED:
+        if state is ENDED:
             end = pending[-1] if pending and isinstance(pending[-1], GenerationEnd) else GenerationEnd()
             start = self._start if self.observers else GenerationStart()
             content = "".join([*texts, *_deltas(pending)]) if any(map(wants_content, self.observers)) else ""

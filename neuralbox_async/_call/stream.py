@@ -17,7 +17,15 @@ from neuralbox_async._async_only import AsyncIterationOnly, AsyncOnly
 from neuralbox_async._call.stream_interruption import interruption
 from neuralbox_async._call.stream_lifetime import StreamLifetime
 from neuralbox_async._call.stream_reader import StreamReader
-from neuralbox_async._call.stream_state import StreamState, TextStream, check_not_ended, first_known
+from neuralbox_async._call.stream_state import (
+    CLOSED,
+    COMPLETE,
+    ENDED,
+    StreamState,
+    TextStream,
+    check_not_ended,
+    first_known,
+)
 from neuralbox_async._errors import (
     APIConnectionError,
     APITimeoutError,
@@ -155,9 +163,9 @@ class AsyncStream(StreamLifetime[T], AsyncOnly, AsyncIterationOnly):
         """Wait for more events to deliver; return False when no more will come."""
         if self._failure is not None:
             raise self._failure
-        if self._state in {StreamState.CLOSED, StreamState.COMPLETE}:
+        if self._state is CLOSED or self._state is COMPLETE:
             return False
-        if self._reader is None:
+        if (reader := self._reader) is None:
             msg = "the stream is not open: use `async with client.stream(...) as stream`"
             raise StreamStateError(msg)
         if self._is_reading:
@@ -165,31 +173,27 @@ class AsyncStream(StreamLifetime[T], AsyncOnly, AsyncIterationOnly):
             raise StreamStateError(msg)
         self._is_reading = True
         try:
-            if self._state is StreamState.ENDED:
-                await self._drain(self._reader)
-            else:
-                await self._read_or_recover(self._reader)
-                if self._record is not None:
-                    self._record.receive_events(self._pending, self._texts, self._state)
+            if self._state is ENDED:
+                await self._drain(reader)
+                return True
+            if (failure := self._pending_failure) is None:
+                try:
+                    await self._read(reader)
+                except (APIConnectionError, ResponseError, GenerationFailedError, ClientClosedError) as error:
+                    failure = self._pending_failure = without_frames(error)
+            # Not in the handler: an error raised there would have the frames of the read in its context.
+            if failure is not None:
+                await self._recover_or_raise(reader, failure)
+            if self._record is not None:
+                self._record.receive_events(self._pending, self._texts, self._state)
         finally:
             self._is_reading = False
         return True
 
-    async def _read_or_recover(self, reader: StreamReader) -> None:
-        failure = self._pending_failure
-        if failure is None:
-            try:
-                await self._read(reader)
-            except (APIConnectionError, ResponseError, GenerationFailedError, ClientClosedError) as error:
-                failure = self._pending_failure = without_frames(error)
-        # Not in the handler: an error raised there would have the frames of the read in its context.
-        if failure is not None:
-            await self._recover_or_raise(reader, failure)
-
     async def _read(self, reader: StreamReader) -> None:
         # The timeouts count only while a read waits: a slow reader is not a stalled server.
         started, timeouts = self._now(), self._timeouts
-        if timeouts.total_has_expired(started):
+        if started >= timeouts.total and timeouts.total_has_expired(started):
             msg = "the stream exceeded its timeout"
             raise APITimeoutError(msg, phase="total", request_sent=True)
         deadline = timeouts.read_deadline(started)
@@ -232,12 +236,12 @@ class AsyncStream(StreamLifetime[T], AsyncOnly, AsyncIterationOnly):
         except NeuralBoxError as error:
             self._pending_failure = without_frames(error)
         if self._decoder.ended:
-            self._move(StreamState.ENDED)
+            self._move(ENDED)
 
     def _take_whole(self, whole: Generation, so_far: str = "") -> None:
         """Make pending the part of *whole*, a completed generation, beyond the text *so_far*."""
         self._whole = whole
-        self._move(StreamState.ENDED)
+        self._move(ENDED)
         if rest := whole.content[len(so_far) :]:
             self._pending.append(ContentDelta(rest, raw=whole.raw))
         self._pending.append(unstreamed.end_of(whole))

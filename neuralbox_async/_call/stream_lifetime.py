@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from neuralbox_async._call.stream_reader import StreamLimits, StreamReader, close_threadsafe
-from neuralbox_async._call.stream_state import TRANSITIONS, StreamState, first_known
+from neuralbox_async._call.stream_state import CLOSED, COMPLETE, ENDED, TRANSITIONS, StreamState, first_known
 from neuralbox_async._call.stream_timeouts import StreamTimeouts
 from neuralbox_async._call.typed_stream import TypedStream
 from neuralbox_async._clock import clock, now
@@ -163,7 +163,7 @@ class StreamLifetime(TypedStream[T]):
 
     def _close(self) -> None:
         if self._state in TRANSITIONS:
-            self._move(StreamState.COMPLETE if self._has_ended() else StreamState.CLOSED)
+            self._move(COMPLETE if self._has_ended() else CLOSED)
         self._pending.clear()  # also of one that was interrupted while it was opened
         if self._finalizer is not None:
             self._finalizer.detach()
@@ -179,16 +179,16 @@ class StreamLifetime(TypedStream[T]):
         self._state = state
 
     def _is_closed(self) -> bool:
-        return self._state is StreamState.CLOSED
+        return self._state is CLOSED
 
     def _check_not_closed(self) -> None:
         """Raise `StreamStateError` to the reader when the stream was closed while it waited."""
-        if self._is_closed():
+        if self._state is CLOSED:
             raise StreamStateError(CLOSED_WHILE_READING)
 
     def _has_ended(self) -> bool:
         """Return whether everything was delivered, up to the terminal event."""
-        return self._state in {StreamState.ENDED, StreamState.COMPLETE} and not self._pending
+        return (self._state is ENDED or self._state is COMPLETE) and not self._pending
 
 
 def _is_content(event: StreamEvent | dict[str, Any]) -> bool:

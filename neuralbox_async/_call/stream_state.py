@@ -37,6 +37,9 @@ class StreamState(enum.Enum):
     CLOSED = enum.auto()
 
 
+# Each read compares with these; in Python 3.11 a lookup in the class takes longer than a call (benchmark `live`).
+ENDED, COMPLETE, CLOSED = StreamState.ENDED, StreamState.COMPLETE, StreamState.CLOSED
+
 _S = StreamState
 TRANSITIONS: dict[StreamState, frozenset[StreamState]] = {
     _S.NEW: frozenset({_S.OPENING, _S.CLOSED}),

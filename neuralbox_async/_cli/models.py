@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import click
 
-from neuralbox_async import AsyncNeuralBox, Model, Price
+from neuralbox_async import AsyncNeuralBox, Model, NotFoundError, Price
 from neuralbox_async._cli import options
 from neuralbox_async._cli.json_output import value_line
 from neuralbox_async._cli.tables import print_table
@@ -95,7 +95,10 @@ def price(*, model: str, count: int, params: Mapping[str, Any], as_json: bool) -
       neuralbox price gpt-5 --count 1000 --json
     """  # noqa: D301 - click keeps the line breaks of a paragraph after \b
     check_stdout()
-    found = anyio.run(_get_price, model, params, count)
+    try:
+        found = anyio.run(_get_price, model, params, count)
+    except NotFoundError as error:
+        raise click.ClickException(f"{error.message}; `neuralbox models` lists the models") from error
     if as_json:
         sys.stdout.write(value_line(found))
         return

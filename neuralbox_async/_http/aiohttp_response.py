@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import enum
 import math
+import re
 import weakref
 from typing import TYPE_CHECKING, cast
 
@@ -261,6 +262,21 @@ def _retrieve_exception(lost: asyncio.Future[None]) -> None:
         lost.exception()  # asyncio logs exceptions that nobody has retrieved
 
 
+_PASSING_REFUSALS = frozenset({408, 425, 429})  # of a proxy: it has forwarded nothing, and another attempt may succeed
+# In OpenSSL's reasons for a failed handshake that will fail again: settings of this machine, or of the server.
+_TLS_SETTINGS = re.compile(
+    "CERT|UNKNOWN_CA|CIPHER|UNRECOGNIZED_NAME|PROTOCOL|VERSION|HANDSHAKE_FAILURE|HTTP|SECURITY|ACCESS_DENIED|PSK"
+)
+
+
+def _tls_error(error: Exception, reason: str) -> APIConnectionError:
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        name = getattr(getattr(error, "os_error", None), "reason", None) or ""  # "" at the end of the data, for example
+        if not _TLS_SETTINGS.search(name):
+            return APIConnectionError(f"the TLS handshake failed: {reason}")
+    return APIConnectionError(f"TLS verification failed: {reason}", retryable=False)
+
+
 def translate(error: Exception, stage: str) -> APIConnectionError:  # noqa: PLR0911 - a table
     """
     Return our error for an *error* that aiohttp raised at this *stage* of an `HTTPRequest`.
@@ -271,9 +287,9 @@ def translate(error: Exception, stage: str) -> APIConnectionError:  # noqa: PLR0
     match error:
         case aiohttp.ClientHttpProxyError():
             message = f"the proxy refused the request: {error.status} {error.message}"
-            return APIConnectionError(message, retryable=error.status >= 500)
+            return APIConnectionError(message, retryable=error.status >= 500 or error.status in _PASSING_REFUSALS)
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
-            return APIConnectionError(f"TLS verification failed: {reason}", retryable=False)
+            return _tls_error(error, reason)
         case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError(os_error=TimeoutError()) if (
             stage != "sent"
         ):

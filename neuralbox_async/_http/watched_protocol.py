@@ -123,7 +123,8 @@ class WatchedProtocol(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------------ asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
-        if not self._in_use():
+        connection = self._connection
+        if connection is None or connection.protocol is None:  # it is not in use
             self.close_after_response()
             return
         if self._in_head:
@@ -134,7 +135,7 @@ class WatchedProtocol(asyncio.Protocol):
             data = self._pass_head(data)
         if data:
             self._left -= len(data)
-            self._last_bytes = (self._last_bytes + data if len(data) < 4 else data)[-len(_END_OF_CHUNKS) :]
+            self._last_bytes = data[-4:] if len(data) >= 4 else (self._last_bytes + data)[-4:]
             self._protocol.data_received(data)
 
     def _is_whole(self, data: bytes) -> bool:

@@ -61,12 +61,15 @@ def encode_plain_request(request: GenerateRequest) -> bytes | None:
     if request.extra_body or not _fast_paths.enabled():
         return None
     turns: list[bytes] = []
+    model = request.model
     try:
         for message in request.messages:
             if not isinstance(message.content, str) or message.extra:
                 return None
             turns.append(_turn(message.role, message.content))
-        required = b'{"model":%b,"messages":[%b]' % (json.quoted(request.model), b",".join(turns))
+        if (quoted_model := _quoted_model(model) if type(model) is str else json.quoted(model)) is None:
+            return None
+        required = b'{"model":%b,"messages":[%b]' % (quoted_model, b",".join(turns))
     except (UnicodeEncodeError, TypeError):  # lone surrogates
         return None
     settings = _settings(request.system, request.temperature, request.max_tokens)
@@ -74,6 +77,10 @@ def encode_plain_request(request: GenerateRequest) -> bytes | None:
 
 
 _class: Callable[[Any], Any] = type  # with `type` itself, type checkers go on to ask for the types of a dict's items
+
+
+_MAX_CACHED = 16 * 1024  # characters
+_quoted_system = functools.lru_cache(64)(json.quoted)
 
 
 @functools.lru_cache(64)
@@ -107,7 +114,7 @@ def _settings(system: object, temperature: object, max_tokens: object) -> bytes 
     if type(system) is str and temperature is None and max_tokens is None:
         # A system message alone, such as the schema of a typed answer (benchmark scenario `parse`).
         try:
-            return b',"system":%b' % json.quoted(system)
+            return b',"system":%b' % (_quoted_system if len(system) <= _MAX_CACHED else json.quoted)(system)
         except (UnicodeEncodeError, TypeError):  # lone surrogates
             return None
     settings = {"system": system, "temperature": temperature, "max_tokens": max_tokens}

@@ -135,7 +135,8 @@ def test_errors(run, server, arguments, monkeypatch):
 def test_unknown_model(run):
     """An unknown model is an error."""
     assert "404 not_found" in run("models", "nope").error_line
-    assert "404 not_found" in run("price", "nope").error_line
+    assert "404 not_found" in (line := run("price", "nope").error_line)
+    assert line.endswith("; `neuralbox models` lists the models")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from types import SimpleNamespace
 
 import aiohttp
@@ -33,6 +34,13 @@ REQUEST = SimpleNamespace(real_url="https://example.com")
 URL = "https://neuralbox.top/api/v2/generate"
 
 
+def failed_handshake(reason):
+    """Return the error of aiohttp for a TLS handshake that failed for the *reason* of OpenSSL."""
+    error = ssl.SSLError(1, f"[SSL: {reason}] it failed")
+    error.reason = reason
+    return aiohttp.ClientConnectorSSLError(SimpleNamespace(host="h", port=443, ssl=True), error)
+
+
 async def test_aioresponses(mocked):
     """aioresponses can mock a generation, a stream and an error."""
     mocked.post(URL, payload={"id": "gen_1", "content": "Hello"})
@@ -58,7 +66,19 @@ async def test_aioresponses(mocked):
         (aiohttp.ClientConnectorError(None, OSError("refused")), 3, "no"),
         (aiohttp.ConnectionTimeoutError("late"), 3, "no"),
         (aiohttp.ClientHttpProxyError(REQUEST, (), status=407, message="authenticate"), 1, "no"),
+        (aiohttp.ClientHttpProxyError(REQUEST, (), status=403, message="forbidden"), 1, "no"),
+        (aiohttp.ClientHttpProxyError(REQUEST, (), status=408, message="late"), 3, "no"),
+        (aiohttp.ClientHttpProxyError(REQUEST, (), status=429, message="busy"), 3, "no"),
         (aiohttp.ClientHttpProxyError(REQUEST, (), status=502, message="oops"), 3, "no"),
+        (failed_handshake("TLSV1_ALERT_INTERNAL_ERROR"), 3, "no"),
+        (failed_handshake("UNEXPECTED_EOF_WHILE_READING"), 3, "no"),
+        (failed_handshake("TLSV1_ALERT_PROTOCOL_VERSION"), 1, "no"),
+        (failed_handshake("UNSUPPORTED_PROTOCOL"), 1, "no"),
+        (failed_handshake("SSLV3_ALERT_HANDSHAKE_FAILURE"), 1, "no"),
+        (failed_handshake("TLSV13_ALERT_CERTIFICATE_REQUIRED"), 1, "no"),
+        (failed_handshake("TLSV1_UNRECOGNIZED_NAME"), 1, "no"),
+        (failed_handshake("WRONG_VERSION_NUMBER"), 1, "no"),
+        (failed_handshake("TLSV1_ALERT_UNKNOWN_CA"), 1, "no"),
         (aiohttp.InvalidURL("x"), 1, "no"),
         (aiohttp.ServerFingerprintMismatch(b"a", b"b", "h", 1), 1, "no"),
         (aiohttp.ClientResponseError(REQUEST, (), status=400, message="bad"), 1, "unknown"),
