@@ -35,7 +35,9 @@ from neuralbox_async.dask import generate
 
 
 def kill_one(client, batch, victim):
-    while True:  # the last victim may not be replaced yet
+    # The last victim may not be replaced yet; one that was killed while it started never is, so the wait ends.
+    give_up = time.monotonic() + 60
+    while time.monotonic() < give_up:
         for address, pid in client.run(os.getpid, on_error="ignore").items():
             if (address == batch._coordinator.address) == (victim == "host"):
                 return os.kill(pid, signal.SIGKILL)
