@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker("hosts")
         if folder in {"hosts", "benchmarks"} or "starts_processes" in item.fixturenames:
             item.add_marker("process")
-        if folder in {"docs", "examples", "hosts", "benchmarks", "dask"} and item.get_closest_marker("process"):
+        if folder in {"docs", "examples", "hosts", "benchmarks", "dask", "cli"} and item.get_closest_marker("process"):
             item.add_marker("programs")
 
 

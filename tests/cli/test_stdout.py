@@ -51,7 +51,6 @@ def in_shell(redirection, *arguments):
     return ("sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "neuralbox_async", *arguments)
 
 
-@pytest.mark.programs  # 80 processes, which a change of the SDK itself does not concern
 @pytest.mark.usefixtures("buffering")
 @pytest.mark.parametrize("name, buffering", RUNS, indirect=["buffering"])
 class TestEveryCommand:
