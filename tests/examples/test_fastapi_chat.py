@@ -46,7 +46,9 @@ def open_page(port, tmp_path):
 
 async def ask(page, text):
     """Send a message with the keyboard, and wait for the end of the reply."""
+    await page.wait("document.activeElement.id === 'prompt'")  # a page that has just loaded loses keys
     await page.type(text)
+    await page.wait(f"document.getElementById('prompt').value === {json.dumps(text)}")
     await page.press("Enter")
     await page.wait("document.getElementById('prompt').value === ''")
     await page.wait(f"!{BUSY}")

@@ -109,7 +109,7 @@ def child():
         try:
             use()
         except StreamStateError as error:
-            print("before the fork" in str(error), flush=True)
+            print("after the fork" in str(error), flush=True)
 
 def leave():
     global stream
@@ -141,7 +141,7 @@ def child():
         try:
             use()
         except StreamStateError as error:
-            print("before the fork" in str(error), flush=True)
+            print("after the fork" in str(error), flush=True)
     batch.close()
     print(time.monotonic() - started < 4, flush=True)
 
@@ -171,7 +171,7 @@ def child():
         with stream:
             print("entered", flush=True)
     except StreamStateError as error:
-        print("before the fork" in str(error), flush=True)
+        print("after the fork" in str(error), flush=True)
 
 print(fork(child), flush=True)
 with stream:
