@@ -1,5 +1,6 @@
 """Results of a blocking batch whose client was closed before they were read: they are paid for, and not lost."""
 
+import functools
 import threading
 import time
 
@@ -10,15 +11,19 @@ from neuralbox_sync import ClientClosedError, NeuralBox
 COUNT = 20
 
 
-@pytest.mark.parametrize("make", [list, iter], ids=["a list", "an iterator"])
+@pytest.mark.parametrize("is_list", [True, False], ids=["a list", "an iterator"])
 @pytest.mark.parametrize("ordered", [False, True])
-def test_results_that_had_arrived(neuralbox_server, make, ordered):
+def test_results_that_had_arrived(neuralbox_server, is_list, ordered):
     """They can still be read, each once; then the client is closed, at each further read."""
     prompts = [f"text {number}" for number in range(COUNT)]
+    rest = prompts.copy()
+    items = prompts if is_list else iter(functools.partial(_next_of, rest), None)
     client = NeuralBox(**neuralbox_server.client_options)
     options = {"model": "gpt-5", "max_concurrency": COUNT, "ordered": ordered}
-    with client.generate_many(make(prompts), **options) as results:
+    with client.generate_many(items, **options) as results:
         read = [next(results)]
+        while rest and not is_list:  # a first result that arrives early ends the reading of the iterator
+            read.append(next(results))
         while results.progress.completed < COUNT:
             time.sleep(0.01)
         closing = threading.Thread(target=client.close)
@@ -60,6 +65,10 @@ def test_closing_while_several_threads_read(neuralbox_server):
 
     completed = [result.key for result in read if result.generation is not None]
     assert results.report.completed == len(completed) == len(set(completed))
+
+
+def _next_of(rest):
+    return rest.pop(0) if rest else None
 
 
 def _number(content):
