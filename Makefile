@@ -11,8 +11,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # Processes that run tests at the same time. Most tests wait more than they compute.
 WORKERS ?= 4
 PYTEST := -m pytest --numprocesses=$(WORKERS)
-# What a change of the SDK can break, with a quarter of the generated examples. CI runs the rest, too.
-TEST := --hypothesis-profile=quick -m "not programs and not slow and not timing"
+# What a change of the SDK can break, with a quarter of the generated examples. CI runs the rest, too. A process that has
+# nothing left to do takes tests of another: without that, a few long tests keep one core idle at the end.
+TEST := --dist=worksteal --hypothesis-profile=quick -m "not programs and not slow and not timing"
 # Tests that measure time run after the others, so that no load fails them. They wait more than they compute.
 TIMING := -m pytest --numprocesses=2 -m timing
 # Fakes instead of sockets for the most part, in this process, without long waits and without generated examples.
