@@ -9,6 +9,7 @@ from fractions import Fraction
 import pytest
 
 from neuralbox_async import GenerateRequest, InvalidParameterError
+from neuralbox_async._call import parsing
 from neuralbox_async._wire import endpoints
 
 numpy = pytest.importorskip("numpy")
@@ -31,6 +32,15 @@ def test_integers(number):
     assert 5 == body_of(max_tokens=number)["max_tokens"]
     assert 1 == body_of(temperature=type(number)(1))["temperature"]
     assert int is type(GenerateRequest("m", "Hi", max_tokens=number).max_tokens)
+
+
+@pytest.mark.parametrize("number", INTEGERS, ids=repr)
+@pytest.mark.parametrize(
+    "place", [lambda number: (number, None), lambda number: (None, {"max_tokens": number})], ids=["argument", "body"]
+)
+def test_the_limit_of_a_text(number, place):
+    """A numpy integer as max_tokens bounds a text: a number at its end may have been cut."""
+    assert 5 == parsing.token_limit(*place(number))
 
 
 @pytest.mark.parametrize("number", FLOATS, ids=repr)

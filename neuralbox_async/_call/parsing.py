@@ -24,7 +24,7 @@ from neuralbox_async._parsed import (
     total_tokens,
 )
 from neuralbox_async._types import Generation, Message, Messages, messages_from
-from neuralbox_async._validation import check_count, check_optional_count, is_blank
+from neuralbox_async._validation import check_count, check_optional_count, is_blank, plain_number
 from neuralbox_async._wire.output_types import output_type_of
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def value_of(output_type: OutputType[T], generation: Generation, max_tokens: int
 
 def token_limit(max_tokens: int | None, extra_body: Mapping[str, Any] | None) -> int | None:
     """Return the *max_tokens* that is sent, which *extra_body* may replace."""
-    limit = extra_body.get("max_tokens", max_tokens) if extra_body else max_tokens
+    limit = plain_number(extra_body.get("max_tokens", max_tokens) if extra_body else max_tokens)
     return limit if isinstance(limit, int) else None
 
 

@@ -189,7 +189,7 @@ def _containers(schema: Any, definitions: Mapping[str, Any], depth: int) -> froz
 
 
 def _not_finite(value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
-    """Yield a problem for each number in *value* that is none in JSON, or too large."""
+    """Yield a problem for each number in *value* that JSON does not have, or that is too large."""
     if isinstance(value, float):
         if not math.isfinite(value):
             yield Problem(json_path(path), f"expected a finite number, got {value}")
