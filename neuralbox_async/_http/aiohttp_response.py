@@ -272,8 +272,7 @@ _TLS_SETTINGS = re.compile(
 def _tls_error(error: Exception, reason: str) -> APIConnectionError:
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         name = getattr(getattr(error, "os_error", None), "reason", None) or ""  # "" at the end of the data, for example
-        if not _TLS_SETTINGS.search(name):
-            return APIConnectionError(f"the TLS handshake failed: {reason}")
+        return APIConnectionError(f"the TLS handshake failed: {reason}", retryable=not _TLS_SETTINGS.search(name))
     return APIConnectionError(f"TLS verification failed: {reason}", retryable=False)
 
 
