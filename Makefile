@@ -18,7 +18,7 @@ TEST := --dist=worksteal --hypothesis-profile=quick -m "not programs and not slo
 TIMING := -m pytest --numprocesses=2 -m timing
 # Fakes instead of sockets for the most part, in this process, without long waits and without generated examples.
 FAST_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,call internals)
-FAST := "not process and not signals and not slow and not timing and not hypothesis"
+FAST := "not process and not signals and not slow and not timing and not hypothesis and not long"
 # The tests of the packages, for other interpreters and other versions of the required packages: the command, the local
 # server, the hosts, the pages and the benchmarks add nothing there, and faults and batches take the most time. Generated
 # examples of values do not depend on the interpreter. Processes and signals do, but not on the versions of packages.
@@ -48,7 +48,7 @@ demo: .venv/.demo ## show a generation, a stream, a blocking call and a batch, o
 test: .venv/.dev ## run the tests of the SDK, without slow ones (PYTEST_ARGS="-k sse": only these)
 	.venv/bin/python $(PYTEST) $(if $(PYTEST_ARGS),$(PYTEST_ARGS),$(TEST))
 
-test-fast: .venv/.dev ## run the quick tests of the core: no process, no generated examples
+test-fast: .venv/.dev ## run the quick tests of the core: no process, no generated examples, nothing long
 	.venv/bin/python $(PYTEST) $(FAST_TESTS) -m $(FAST) $(PYTEST_ARGS)
 
 test-thorough: .venv/.dev ## run the property tests with 1000 random examples each

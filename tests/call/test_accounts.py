@@ -126,6 +126,7 @@ async def test_account_of_a_function():
     assert 3 == await requests_of_failing_calls(lambda: client, transport, calls=1)
 
 
+@pytest.mark.long
 async def test_accounts_are_forgotten():
     """A client for each of 10,000 tenants leaves few accounts behind, and none of a client that is dropped."""
     client = AsyncNeuralBox("base", transport=FakeTransport(REPLY))
@@ -141,6 +142,7 @@ async def test_accounts_are_forgotten():
     assert len(client._executor.lifetime._derived) < 300
 
 
+@pytest.mark.long
 async def test_threads_share_an_account():
     """Threads that derive clients with the same keys get the same accounts."""
     client = AsyncNeuralBox("base", transport=FakeTransport(REPLY))

@@ -116,6 +116,7 @@ async def differences(monkeypatch, orders, block):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("block", [wait, wait_and_clean_up, wait_and_fail, end])
 async def test_both_paths_have_the_same_outcome(monkeypatch, block):
     """Any order of up to four steps has the same outcome with the fast path and without it."""
