@@ -10,10 +10,11 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 # Processes that run tests at the same time. Most tests wait more than they compute.
 WORKERS ?= 4
-PYTEST := -m pytest --numprocesses=$(WORKERS)
-# What a change of the SDK can break, with a quarter of the generated examples. CI runs the rest, too. A process that has
-# nothing left to do takes tests of another: without that, a few long tests keep one core idle at the end.
-TEST := --dist=worksteal --hypothesis-profile=quick -m "not programs and not slow and not timing"
+# A process that has nothing left to do takes tests of another: without that, a few long tests keep one core idle at the
+# end.
+PYTEST := -m pytest --numprocesses=$(WORKERS) --dist=worksteal
+# What a change of the SDK can break, with a quarter of the generated examples. CI runs the rest, too.
+TEST := --hypothesis-profile=quick -m "not programs and not slow and not timing"
 # Tests that measure time run after the others, so that no load fails them. They wait more than they compute.
 TIMING := -m pytest --numprocesses=2 -m timing
 # Fakes instead of sockets for the most part, in this process, without long waits and without generated examples.
@@ -35,7 +36,7 @@ OTHER_SDKS := requests httpx openai anthropic
 GATEWAY_TOOLS := langchain-openai litellm llm shell-gpt
 
 
-.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-whole test-all test-gateway test-gateway-tools test-ray lint format bench bench-other-sdks bench-gateway docs dist clean
+.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-newest test-whole test-all test-gateway test-gateway-tools test-ray lint format bench bench-other-sdks bench-gateway docs dist clean
 # Otherwise make removes these stamps at the end, as intermediate files of a pattern rule.
 .PRECIOUS: .venv-%/.test .venv-%/.packages-test
 
@@ -102,6 +103,10 @@ test-packages-%: .venv-%/.packages-test # run the tests of the packages on anoth
 test-others: .venv/.dev ## run the tests of the packages on the other CPythons of this machine, from 3.11 on
 	@others="$(OTHERS)"; [ -z "$$others" ] || \
 	$(MAKE) --no-print-directory --keep-going $$(printf 'test-packages-%s ' $$others)
+
+test-newest: .venv/.dev ## do the same on the newest of them
+	@newest=$$(printf '%s\n' $(OTHERS) | tail -n 1); [ -z "$$newest" ] || \
+	$(MAKE) --no-print-directory "test-packages-$$newest"
 
 test-whole: .venv/.dev # run all tests, those that measure time last
 	.venv/bin/python $(PYTEST) -m "not timing"
