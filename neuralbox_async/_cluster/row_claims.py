@@ -18,10 +18,10 @@ from neuralbox_async._cluster.session import ClaimLostError, unsent_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from neuralbox_async._batch.batch_request import BatchRequest
     from neuralbox_async._batch.claim import Claim
     from neuralbox_async._batch.errors import JournalError
     from neuralbox_async._batch.journal_entries import JournalEntry
-    from neuralbox_async._batch.request_state import RequestState
     from neuralbox_async._batch.results import BatchResult
     from neuralbox_async._cluster.messages import ClaimKind, Grant, Outcome
     from neuralbox_async._cluster.session import WorkerSession
@@ -37,7 +37,7 @@ def new_id() -> str:
 
 class RowClaims:
     """
-    The claims of one row, with the interface of `Coordinator` that `RequestState` uses.
+    The claims of one row, with the interface of `Coordinator` that `BatchRequest` uses.
 
     The start of a request is in the journal of the coordinator before it is granted, so `sent` only checks the lease.
     """
@@ -51,7 +51,7 @@ class RowClaims:
         self._has_start = False  # in the journal, without an outcome
         self._lines: tuple[bytes, ...] = ()
         self._received: tuple[str, bytes] = "", b""
-        self.state: RequestState | None = None
+        self.batch_request: BatchRequest | None = None
 
     # ----------------------------------------------------------------------------------------------------------- claims
 
@@ -96,10 +96,10 @@ class RowClaims:
         return await self._admit("repair", self._repair_id())
 
     def _repair_id(self) -> str:
-        state = self.state
-        if state is None or state.typed is None:
+        batch_request = self.batch_request
+        if batch_request is None or batch_request.typed is None:
             raise AssertionError("only a typed request has repairs")
-        return state.typed.repair(state.wire.headers).headers["Idempotency-Key"]
+        return batch_request.typed.repair(batch_request.wire.headers).headers["Idempotency-Key"]
 
     async def _admit(self, kind: ClaimKind, claim_id: str) -> int | None:
         grant = await self.claim_further(kind, claim_id)
@@ -113,7 +113,7 @@ class RowClaims:
         """Release the key, if it has no outcome that released it."""
         if not self._session.holds(self._key):
             return
-        if self._has_start and (self.state is None or self.state.status is RequestStatus.CLAIMED):
+        if self._has_start and (self.batch_request is None or self.batch_request.status is RequestStatus.CLAIMED):
             self._session.observe(self._key, ServerSignal.NONE, time.monotonic())
             self._settle("withdrawn", unsent_line(self._key), 0)
         else:

@@ -1,5 +1,5 @@
 """
-The life of one request of a batch: each transition is one method, and the only place where its facts change.
+One request of a batch, from its claim to its outcome: each transition is one method, and the only place where its facts change.
 
 Each transition informs the `Coordinator` of journal, budget and limits.
 """
@@ -52,11 +52,11 @@ _ADMITTED = ServerSignal.ADMITTED
 
 
 @attrs.define(eq=False)
-class RequestState:
+class BatchRequest:
     """
-    One request of a batch on its way, and what is known of it.
+    One request of a batch, from its claim to its outcome. Its *status* changes as `RequestStatus` describes.
 
-    *item*: as it was given. *claim*: of its key. *reserved*: tokens of the budget, None without a budget or when the
+    *item*: as the user passed it. *claim*: of its key. *reserved*: tokens of the budget, None without a budget or when the
     price is unknown. *typed*: of an item with an output type; with a generation of an earlier run that is not of that
     type, *wire* is a repair.
     """
@@ -82,7 +82,7 @@ class RequestState:
 
     @property
     def key(self) -> Any:
-        """The key as it was given; without one, that of the claim."""
+        """The key of the request; without one, that of the claim."""
         return self.claim.key if self.request.key is None else self.request.key
 
     @property
@@ -189,9 +189,9 @@ class RequestState:
         return decode_generation(status_code, headers, body)
 
     @staticmethod
-    async def _wait(executor: Executor, state: Generation, call: Call, *, immediately: bool = False) -> Generation:
+    async def _wait(executor: Executor, generation: Generation, call: Call, *, immediately: bool = False) -> Generation:
         try:
-            return await polling.wait(executor, state, call.options, call.deadline, immediately=immediately)
+            return await polling.wait(executor, generation, call.options, call.deadline, immediately=immediately)
         except GenerationFailedError:
             raise
         except NeuralBoxError as error:
