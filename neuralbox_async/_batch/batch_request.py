@@ -1,7 +1,7 @@
 """
-One request of a batch, from its claim to its outcome: each transition is one method, and the only place where its facts change.
+One request of a batch, from its claim to its outcome.
 
-Each transition informs the `Coordinator` of journal, budget and limits.
+Each transition is one method. It alone changes the facts, and informs the `Coordinator` of journal, budget and limits.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class BatchRequest:
     """
     One request of a batch, from its claim to its outcome. Its *status* changes as `RequestStatus` describes.
 
-    *item*: as the user passed it. *claim*: of its key. *reserved*: tokens of the budget, None without a budget or when the
-    price is unknown. *typed*: of an item with an output type; with a generation of an earlier run that is not of that
-    type, *wire* is a repair.
+    *item*: as the user passed it. *claim*: of its key. *reserved*: tokens of the budget, None without a budget or
+    when the price is unknown. *typed*: of an item with an output type; with a generation of an earlier run that is not
+    of that type, *wire* is a repair.
     """
 
     index: int

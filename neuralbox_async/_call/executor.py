@@ -93,7 +93,7 @@ class Call:
     @property
     def possibly_billed(self) -> bool:
         """Whether the call may be billed if it ends now."""
-        if self.request.idempotent:
+        if self.request.costs_nothing:
             return False
         previous = self.previous_error
         return self.accepted or self.request_sent or (previous is not None and previous.billed == "unknown")
@@ -125,7 +125,7 @@ class Call:
         error.idempotency_key = self.request.headers.get("Idempotency-Key")
         if self.accepted and not isinstance(error, GenerationFailedError):
             error.billed, error.request_sent, error.generation_id = "unknown", True, self.generation_id
-        elif self.request.idempotent:
+        elif self.request.costs_nothing:
             if self.generation_id is None:
                 error.billed = "no"
             elif not isinstance(error, GenerationFailedError):
@@ -140,7 +140,7 @@ class Call:
     def _received_with(self, error: NeuralBoxError) -> bytes:
         if isinstance(error, APIConnectionError | ResponseError):
             return error.body
-        if isinstance(error, ClientClosedError) and self.response is not None and not self.request.idempotent:
+        if isinstance(error, ClientClosedError) and self.response is not None and not self.request.costs_nothing:
             return self.response.received
         return b""
 
@@ -301,7 +301,7 @@ class Executor:
 
     def _observe(self, call: Call, response: Response) -> None:
         call.response = response
-        self.account.rate_limits.observe(response.headers, counted=not call.request.idempotent)
+        self.account.rate_limits.observe(response.headers, counted=not call.request.costs_nothing)
         record = call.record
         if record is None or record.is_logged:
             log(logging.DEBUG, call, "%d", response.status_code, status_code=response.status_code)
@@ -331,8 +331,8 @@ class Executor:
 
     def _retry_delay(self, call: Call, error: NeuralBoxError) -> float | None:
         log(logging.DEBUG, call, "attempt %d: %s", call.attempts, type(error).__name__)
-        remaining = call.deadline - now()
-        return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
+        costs_nothing, remaining = call.request.costs_nothing, call.deadline - now()
+        return call.options.retry.delay(call.attempts, error, costs_nothing=costs_nothing, remaining=remaining)
 
 
 def _mask_of(key: object, connections: ConnectionOptions, mask: Mask | None = None) -> Mask:

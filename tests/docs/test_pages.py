@@ -302,7 +302,7 @@ def test_rules_of_retrying():
         name: (
             policy.delay(1, error) is not None,
             retries_unknown.delay(1, error) is not None,
-            policy.delay(1, error, idempotent=True) is not None,
+            policy.delay(1, error, costs_nothing=True) is not None,
         )
         for name, (error, *_) in tested.items()
     }
