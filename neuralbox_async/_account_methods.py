@@ -59,7 +59,7 @@ class AccountMethods:
 
         Source: the vendor's page "Rate limits" (``X-RateLimit-*``).
         """
-        return snapshot_of(self._executor.account.rate_limits)
+        return snapshot_of(self._executor.account_state.rate_limits)
 
     async def get_balance(
         self,

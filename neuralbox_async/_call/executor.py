@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 import attrs
 
 from neuralbox_async._api_key import KeySource, call_key_function
-from neuralbox_async._call.account import Account
+from neuralbox_async._call.account_state import AccountState
 from neuralbox_async._call.call_log import log
 from neuralbox_async._call.lifetime import Lifetime
 from neuralbox_async._call.monitor import Monitor
@@ -170,8 +170,8 @@ class Executor:
     api_key: KeySource = attrs.field(repr=False)
     base_url: str
     max_response_bytes: int
-    account: Account = attrs.field(
-        default=attrs.Factory(lambda self: self.shared.accounts.of(self.api_key), takes_self=True)
+    account_state: AccountState = attrs.field(
+        default=attrs.Factory(lambda self: self.shared.account_states.of(self.api_key), takes_self=True)
     )
     lifetime: Lifetime = attrs.field(factory=Lifetime)
     monitor: Monitor = attrs.field(factory=Monitor)
@@ -193,7 +193,7 @@ class Executor:
         derived = attrs.evolve(self, lifetime=self.lifetime.derive(), monitor=self.monitor.derive())
         if api_key is None or api_key == self.api_key:
             return derived
-        return attrs.evolve(derived, api_key=api_key, account=self.shared.accounts.of(api_key))
+        return attrs.evolve(derived, api_key=api_key, account_state=self.shared.account_states.of(api_key))
 
     async def aclose(self) -> None:
         """Close it and those derived from it. The connections are closed with the one that is not derived."""
@@ -265,7 +265,7 @@ class Executor:
 
     async def _send(self, call: Call) -> Response:
         """Make attempts until a response with a status of success arrives, or a failure that is not retried."""
-        account, request, refund = self.account, call.request, 1
+        retry_budget, request, refund = self.account_state.retry_budget, call.request, 1
         while True:
             call.begin_attempt()
             try:
@@ -288,11 +288,11 @@ class Executor:
                 if call.previous_error is not None and _rejects_reused_key(error, call.previous_error):
                     raise call.annotate(call.previous_error) from error
                 delay = self._retry_delay(call, error)
-                if delay is None or (cost := account.retry_budget.take(error)) is None:
+                if delay is None or (cost := retry_budget.take(error)) is None:
                     raise
                 refund, call.previous_error, call.attempt = cost, error, None
             else:
-                account.retry_budget.give_back(refund)
+                retry_budget.give_back(refund)
                 return response
             log(logging.INFO, call, "retry in %.2f s", delay, delay=delay)
             if call.record is not None:
@@ -301,7 +301,7 @@ class Executor:
 
     def _observe(self, call: Call, response: Response) -> None:
         call.response = response
-        self.account.rate_limits.observe(response.headers, counted=not call.request.costs_nothing)
+        self.account_state.rate_limits.observe(response.headers, counted=not call.request.costs_nothing)
         record = call.record
         if record is None or record.is_logged:
             log(logging.DEBUG, call, "%d", response.status_code, status_code=response.status_code)
@@ -317,7 +317,7 @@ class Executor:
             if attempt is None or target is None:
                 error = await _read_error(response, call)
                 if isinstance(error, RateLimitError):
-                    self.account.rate_limits.refused(error)
+                    self.account_state.rate_limits.refused(error)
                 raise error
             response.close()
             redirects += 1

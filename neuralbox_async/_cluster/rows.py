@@ -206,7 +206,7 @@ class RowRunner:
 
     async def _wait_for_limit(self, batch_request: BatchRequest) -> None:
         """Wait while a limit that another request has reached lets nothing be sent, unless this one will not be."""
-        while (delay := self._executor.account.rate_limits.closed_until - time.monotonic()) > 0:
+        while (delay := self._executor.account_state.rate_limits.closed_until - time.monotonic()) > 0:
             if self._session.stopped_by is not None and not batch_request.claim.is_pending:
                 return
             await anyio.sleep(min(delay, 1.0))

@@ -163,7 +163,7 @@ async def test_a_finished_batch_unsubscribes(client, neuralbox_server, read):
         for _ in range(read):
             await anext(results)
 
-    assert [] == client._executor.account.rate_limits.active_subscribers
+    assert [] == client._executor.account_state.rate_limits.active_subscribers
 
 
 async def test_stop_ends_a_wait():
@@ -173,7 +173,7 @@ async def test_stop_ends_a_wait():
             await client.generate("gpt-5-nano", "Hi")
             await client.generate("gpt-5-nano", "Hi")
             server.fail(429, retry_after=60)
-            client._executor.account.rate_limits.hour.remaining = 1
+            client._executor.account_state.rate_limits.hour.remaining = 1
             async with client.generate_many([str(n) for n in range(9)], model="gpt-5-nano") as results:
                 while not results.report.rate_limited:
                     await asyncio.sleep(0.001)
