@@ -16,7 +16,7 @@ from neuralbox_async._call.call_log import log
 from neuralbox_async._call.lifetime import Lifetime
 from neuralbox_async._call.monitor import Monitor
 from neuralbox_async._call.shared_state import SharedState
-from neuralbox_async._clock import Deadline, now, time_after
+from neuralbox_async._clock import DeadlineScope, now, time_after
 from neuralbox_async._errors import (
     APIConnectionError,
     APIStatusError,
@@ -203,7 +203,7 @@ class Executor:
 
     async def execute(self, call: Call, decode: Callable[[int, Mapping[str, str], bytes], T]) -> T:
         """Execute *call*, read its response to the last byte, and return the result of *decode*."""
-        with Deadline(call.deadline):
+        with DeadlineScope(call.deadline):
             response = await self._send(call)
             try:
                 value = call.decode(
@@ -245,7 +245,7 @@ class Executor:
     async def _open(self, request: Request, options: CallOptions, record: CallRecord | None) -> tuple[Response, Call]:
         total, first = time_after(options.stream_timeout), time_after(options.first_event_timeout)
         call = Call(request, options, min(total, first), record=record)
-        with Deadline(call.deadline):
+        with DeadlineScope(call.deadline):
             return await self._send(call), call
         raise call.timeout_error("total" if total <= first else "first_event")
 
@@ -387,7 +387,7 @@ async def _read_error(response: Response, call: Call) -> APIStatusError:
     # The status has arrived and decides: a body that is late or broken must not hide it.
     started = now()
     try:
-        with Deadline(started + min(_ERROR_BODY_TIMEOUT, 0.9 * (call.deadline - started))):
+        with DeadlineScope(started + min(_ERROR_BODY_TIMEOUT, 0.9 * (call.deadline - started))):
             await response.read(_MAX_ERROR_BYTES, truncate=True)
     except NeuralBoxError as error:
         logger.debug("the body of a response with status %d broke: %s", response.status_code, type(error).__name__)
