@@ -331,7 +331,7 @@ def test_budget():
     from neuralbox_async._call.retry_budget import RetryBudget
 
     text = " ".join(read(RETRIES).split())
-    assert f"share {RetryBudget.CAPACITY} tokens" in text
+    assert f"share {RetryBudget.CAPACITY} units" in text
     assert f"takes {RetryBudget.COST} ({RetryBudget.THROTTLE_COST} after 429" in text
 
 
