@@ -104,7 +104,7 @@ class AsyncBatch(AsyncOnly, AsyncIterationOnly, Generic[T]):
         while (result := runner.buffer.pop()) is None:
             if not await runner.wait_for_results():
                 raise StopAsyncIteration
-        runner.results_read()
+        runner.on_results_read()
         return result
 
     async def read_batch(self) -> list[BatchResult[T]]:
@@ -113,7 +113,7 @@ class AsyncBatch(AsyncOnly, AsyncIterationOnly, Generic[T]):
         while not (results := runner.buffer.pop_all()):
             if not await runner.wait_for_results():
                 return []
-        runner.results_read()
+        runner.on_results_read()
         return results
 
     @property

@@ -212,7 +212,7 @@ class BatchRequest:
         if not coordinator.has_journal:
             return
         try:
-            await coordinator.sent(self.claim, self.wire.headers["Idempotency-Key"], self.reserved)
+            await coordinator.record_sent(self.claim, self.wire.headers["Idempotency-Key"], self.reserved)
         except JournalError as error:
             raise _NotRecordedError(error) from None
 
@@ -222,7 +222,7 @@ class BatchRequest:
         call.accept(generation.id)
         if generation.id is not None and not self.claim.is_pending:
             # It is paid for: it is waited for even if the journal cannot be written.
-            self.journal_error = await coordinator.accepted(self.claim, generation.id)
+            self.journal_error = await coordinator.record_accepted(self.claim, generation.id)
 
     async def _complete(self, generation: Generation, coordinator: RequestCoordinator) -> BatchResult:
         self._move(_COMPLETED)
@@ -273,7 +273,7 @@ class BatchRequest:
         if coordinator.has_journal and self._call is not None:
             masked, body = masking.mask_generation(generation, body, self._call.mask)
             recorded = result if masked is generation else attrs.evolve(result, generation=masked)
-        error = await coordinator.completed(
+        error = await coordinator.record_completed(
             self.claim, recorded, body, is_valid=is_valid, tokens_of_invalid=tokens_of_invalid
         )
         if error is not None:
@@ -284,7 +284,7 @@ class BatchRequest:
         not_billed = error.billed == "no"
         self._move(_FAILED if not_billed else _UNRESOLVED)
         result = self._result(None, error, 0 if not_billed else None)
-        self._note(await coordinator.failed(self.claim, result, self._generation_id(error)))
+        self._note(await coordinator.record_failed(self.claim, result, self._generation_id(error)))
         return self._failed_result(result, error)
 
     async def _give_back(self, error: JournalError, coordinator: RequestCoordinator) -> BatchResult:
@@ -292,19 +292,19 @@ class BatchRequest:
         self._move(_FAILED)
         self._note(error)
         # No line in the journal: it would settle an earlier run's request with the same key.
-        await coordinator.withdrawn(self.claim)
+        await coordinator.record_withdrawn(self.claim)
         return self._failed_result(self._result(None, error, 0), error)
 
     async def _refuse(self, error: RateLimitError, coordinator: RequestCoordinator) -> None:
         # It will be sent again, perhaps in hours: until then it is not unresolved.
         self._move(_REFUSED)
         generation_id, self._call = self._generation_id(error), None
-        self._note(await coordinator.refused(self.claim, self._result(None, error, 0), generation_id))
+        self._note(await coordinator.record_refused(self.claim, self._result(None, error, 0), generation_id))
 
     async def _withdraw(self, coordinator: RequestCoordinator) -> None:
         """Record that the request will not be sent; the journal knows nothing of it, or that it was refused."""
         self._move(_WITHDRAWN)
-        await coordinator.withdrawn(self.claim)
+        await coordinator.record_withdrawn(self.claim)
 
     async def _cancel(self, coordinator: RequestCoordinator) -> None:
         """Record that the request was cancelled on its way."""
@@ -313,11 +313,11 @@ class BatchRequest:
         self.cancelled_in_flight = self.status is _SENT or self.status is _ACCEPTED
         if self.possibly_billed:
             self._move(_UNRESOLVED)
-            await coordinator.unresolved(self.claim)
+            await coordinator.record_unresolved(self.claim)
         elif self.cancelled_in_flight:
             self._move(_WITHDRAWN)
             unsent = APIConnectionError("the request was cancelled before it was sent")
-            self._note(await coordinator.failed(self.claim, self._result(None, unsent, 0), None))
+            self._note(await coordinator.record_failed(self.claim, self._result(None, unsent, 0), None))
         else:
             await self._withdraw(coordinator)
 

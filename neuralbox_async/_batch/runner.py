@@ -247,7 +247,7 @@ class BatchRunner:
             raise self._failure
         return False
 
-    def results_read(self) -> None:
+    def on_results_read(self) -> None:
         """Take more requests: results were read."""
         self._capacity_changed.notify_all()
 

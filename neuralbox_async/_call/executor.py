@@ -317,7 +317,7 @@ class Executor:
             if attempt is None or target is None:
                 error = await _read_error(response, call)
                 if isinstance(error, RateLimitError):
-                    self.account_state.rate_limits.refused(error)
+                    self.account_state.rate_limits.record_refused(error)
                 raise error
             response.close()
             redirects += 1

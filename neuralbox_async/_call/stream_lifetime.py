@@ -93,7 +93,8 @@ class StreamLifetime(TypedStream[T]):
 
         With *wait_for* ``"response"``, it returns when the response begins: the errors with a status have been raised
         by then. With ``"first_text"``, it also waits for the first piece of text, or the end: a generation that fails
-        before that raises here, so a server can still choose the status of its own response. No event is lost. After this, close the stream with `aclose`, or read it to its end.
+        before that raises here, so a server can still choose the status of its own response. No event is lost. After
+        this, close the stream with `aclose`, or read it to its end.
 
         Raises `InvalidParameterError` before anything is sent; the errors of `AsyncNeuralBox.generate`, and with
         ``"first_text"`` those of reading. If it raises or is cancelled, the stream is closed.

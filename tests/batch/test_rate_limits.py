@@ -261,7 +261,7 @@ def test_the_latest_response_before_a_batch():
     """The latest response before a batch is learned before the responses of the batch."""
     limits = RateLimits()
     limits.observe({"x-ratelimit-remaining-day": "0", "x-ratelimit-limit-day": "100"}, counted=True)
-    limits.refused(rate_limit_error(retry_after=60.0))
+    limits.record_refused(rate_limit_error(retry_after=60.0))
     Pacer(limits, max_in_flight=4, rate=None)
     limits.observe({"x-ratelimit-remaining-day": "95", "x-ratelimit-limit-day": "100"}, counted=True)
 

@@ -45,7 +45,7 @@ class RecordingCoordinator:
             self.calls.append(name)
             if name == "admit_again" or (name == "admit_repair" and not self.admits_repairs):
                 raise NotAdmittedError
-            return self.journal_error if name in {"completed", "failed", "refused"} else None
+            return self.journal_error if name in {"record_completed", "record_failed", "record_refused"} else None
 
         return record
 
@@ -128,14 +128,14 @@ METHODS = {
 # The call of the coordinator that belongs to each new status: one, which updates the journal before the budget.
 CALLS = {
     RequestStatus.CLAIMED: "admit_repair",
-    RequestStatus.INVALID: "completed",
-    RequestStatus.SENT: "sent",
-    RequestStatus.ACCEPTED: "accepted",
-    RequestStatus.REFUSED: "refused",
-    RequestStatus.COMPLETED: "completed",
-    RequestStatus.FAILED: "failed",
-    RequestStatus.UNRESOLVED: "failed",
-    RequestStatus.WITHDRAWN: "withdrawn",
+    RequestStatus.INVALID: "record_completed",
+    RequestStatus.SENT: "record_sent",
+    RequestStatus.ACCEPTED: "record_accepted",
+    RequestStatus.REFUSED: "record_refused",
+    RequestStatus.COMPLETED: "record_completed",
+    RequestStatus.FAILED: "record_failed",
+    RequestStatus.UNRESOLVED: "record_failed",
+    RequestStatus.WITHDRAWN: "record_withdrawn",
 }
 ALLOWED = [(before, after) for before, afters in TRANSITIONS.items() for after in afters]
 OTHERS = [pair for pair in itertools.product(RequestStatus, METHODS) if pair not in ALLOWED]
@@ -187,11 +187,11 @@ async def test_a_pending_request_of_an_earlier_run():
 @pytest.mark.parametrize(
     "before, sent, after, calls, in_flight",
     [
-        (RequestStatus.CLAIMED, False, RequestStatus.WITHDRAWN, ["withdrawn"], False),
-        (RequestStatus.REFUSED, False, RequestStatus.WITHDRAWN, ["withdrawn"], False),
-        (RequestStatus.SENT, False, RequestStatus.WITHDRAWN, ["failed"], True),
-        (RequestStatus.SENT, True, RequestStatus.UNRESOLVED, ["unresolved"], True),
-        (RequestStatus.ACCEPTED, True, RequestStatus.UNRESOLVED, ["unresolved"], True),
+        (RequestStatus.CLAIMED, False, RequestStatus.WITHDRAWN, ["record_withdrawn"], False),
+        (RequestStatus.REFUSED, False, RequestStatus.WITHDRAWN, ["record_withdrawn"], False),
+        (RequestStatus.SENT, False, RequestStatus.WITHDRAWN, ["record_failed"], True),
+        (RequestStatus.SENT, True, RequestStatus.UNRESOLVED, ["record_unresolved"], True),
+        (RequestStatus.ACCEPTED, True, RequestStatus.UNRESOLVED, ["record_unresolved"], True),
         (RequestStatus.COMPLETED, True, RequestStatus.COMPLETED, [], False),
         (RequestStatus.INVALID, True, RequestStatus.INVALID, [], False),
     ],
@@ -249,9 +249,9 @@ FINAL_REFUSAL = RateLimitError("429", status_code=429, headers={"x-should-retry"
 @pytest.mark.parametrize(
     "outcomes, status, calls",
     [
-        ([GENERATION], "COMPLETED", ["sent", "observe", "completed"]),
-        ([ProviderError("500", status_code=500)], "FAILED", ["sent", "observe", "failed"]),
-        ([FINAL_REFUSAL], "FAILED", ["sent", "observe", "failed"]),
+        ([GENERATION], "COMPLETED", ["record_sent", "observe", "record_completed"]),
+        ([ProviderError("500", status_code=500)], "FAILED", ["record_sent", "observe", "record_failed"]),
+        ([FINAL_REFUSAL], "FAILED", ["record_sent", "observe", "record_failed"]),
     ],
 )
 async def test_runs(outcomes, status, calls):
@@ -271,7 +271,7 @@ async def test_a_refusal_at_the_end_of_a_batch():
         await batch_request.run(ScriptedExecutor(RATE_LIMITED), CallOptions(), coordinator)
 
     assert "WITHDRAWN" == batch_request.status.name
-    assert ["sent", "observe", "refused", "admit_again", "withdrawn"] == coordinator.calls
+    assert ["record_sent", "observe", "record_refused", "admit_again", "record_withdrawn"] == coordinator.calls
     assert not batch_request.cancelled_in_flight
 
 
@@ -289,7 +289,7 @@ async def test_a_run_that_is_cancelled():
         batch_request.cancelled_in_flight,
         batch_request.possibly_billed,
     )
-    assert ["sent", "observe", "unresolved"] == coordinator.calls
+    assert ["record_sent", "observe", "record_unresolved"] == coordinator.calls
 
 
 def test_a_run_whose_loop_was_closed():
@@ -303,4 +303,4 @@ def test_a_run_whose_loop_was_closed():
 
     asyncio.run(begin()).close()
 
-    assert ["sent", "observe"] == coordinator.calls
+    assert ["record_sent", "observe"] == coordinator.calls
