@@ -65,7 +65,8 @@ def demo(*, count: int, max_concurrency: int) -> None:
     """
     Show the SDK at work: a generation, a live stream, a blocking call, and many concurrent generations.
 
-    A temporary local server stands in for the API. No other server is contacted, no API key is needed, and nothing is billed.
+    A temporary local server stands in for the API. No other server is contacted, no API key is needed, and nothing is
+    billed.
 
     \b
     Examples:
