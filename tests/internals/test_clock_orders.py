@@ -1,4 +1,4 @@
-"""`Deadline` has the same outcome on both paths, in any order of deadlines, cancellations and results."""
+"""`DeadlineScope` has the same outcome on both paths, in any order of deadlines, cancellations and results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from neuralbox_async._clock import Deadline, now
+from neuralbox_async._clock import DeadlineScope, now
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -47,7 +47,7 @@ async def end(event):
     """End without a wait."""
 
 
-class Running(Deadline):
+class Running(DeadlineScope):
     """A deadline whose time comes when a test says so: once, and only while its block runs."""
 
     __slots__ = ("is_due",)
