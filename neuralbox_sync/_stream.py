@@ -141,7 +141,7 @@ class Stream(BulkIterator[AsyncStream[Y], neuralbox_async.StreamEvent], Generic[
         return self
 
     @documented_by(AsyncStream.open)
-    def open(self, *, wait_for: Literal["response", "first_text"] = "response") -> Self:
+    def open(self, *, wait_for: Literal["response", "first_event"] = "response") -> Self:
         """Send the request, as ``with`` does, where a block cannot span the use of the stream. Return the stream."""
         was_entered = self._is_entered
         try:
@@ -151,7 +151,7 @@ class Stream(BulkIterator[AsyncStream[Y], neuralbox_async.StreamEvent], Generic[
             raise
         return self
 
-    async def _open(self, wait_for: Literal["response", "first_text"]) -> None:
+    async def _open(self, wait_for: Literal["response", "first_event"]) -> None:
         self._begin()
         await self._subject.open(wait_for=wait_for)
 

@@ -86,7 +86,7 @@ def server_sent_events(
     """
     Return the bytes of a response with the server-sent events of *stream*, which must be open.
 
-    ``stream = client.stream(...).open(wait_for="first_text")``. The events, parameters and errors are those of
+    ``stream = client.stream(...).open(wait_for="first_event")``. The events, parameters and errors are those of
     `neuralbox_async.web.server_sent_events`. A blocking server notices that the browser has left when it sends: after
     at most *heartbeat* seconds.
     """
@@ -96,7 +96,7 @@ def server_sent_events(
 def flask_response(
     stream: Stream[Any],
     *,
-    wait_for: Literal["response", "first_text"] = "first_text",
+    wait_for: Literal["response", "first_event"] = "first_event",
     heartbeat: float | None = DEFAULT_HEARTBEAT,
     cost: bool = True,
     write_timeout: float | None = DEFAULT_WRITE_TIMEOUT,

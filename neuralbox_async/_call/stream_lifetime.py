@@ -33,7 +33,7 @@ else:
     events = lazy_module("neuralbox_async._wire.events")
 
 _CLOSED_WHILE_OPENING = "the stream was closed while it was being opened"
-_WAIT_FOR = ("response", "first_text")
+_WAIT_FOR = ("response", "first_event")
 
 
 class StreamLifetime(TypedStream[T]):
@@ -87,24 +87,24 @@ class StreamLifetime(TypedStream[T]):
         await self._send()
         return self
 
-    async def open(self, *, wait_for: Literal["response", "first_text"] = "response") -> Self:
+    async def open(self, *, wait_for: Literal["response", "first_event"] = "response") -> Self:
         """
         Send the request, as ``async with`` does, where a block cannot span the use of the stream. Return the stream.
 
         With *wait_for* ``"response"``, it returns when the response begins: the errors with a status have been raised
-        by then. With ``"first_text"``, it also waits for the first piece of text, or the end: a generation that fails
+        by then. With ``"first_event"``, it also waits for the first piece of text, or the end: a generation that fails
         before that raises here, so a server can still choose the status of its own response. No event is lost. After
         this, close the stream with `aclose`, or read it to its end.
 
         Raises `InvalidParameterError` before anything is sent; the errors of `AsyncNeuralBox.generate`, and with
-        ``"first_text"`` those of reading. If it raises or is cancelled, the stream is closed.
+        ``"first_event"`` those of reading. If it raises or is cancelled, the stream is closed.
         """
         if wait_for not in _WAIT_FOR:
-            raise InvalidParameterError("wait_for", wait_for, "'response' or 'first_text'")
+            raise InvalidParameterError("wait_for", wait_for, "'response' or 'first_event'")
         self._begin()
         try:
             await self._send()
-            if wait_for == "first_text":
+            if wait_for == "first_event":
                 await self._wait_for_content()
         except BaseException:
             self._close()

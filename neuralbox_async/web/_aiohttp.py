@@ -27,7 +27,7 @@ async def aiohttp_response(
     request: web.Request,
     stream: AsyncStream[Any],
     *,
-    wait_for: Literal["response", "first_text"] = "first_text",
+    wait_for: Literal["response", "first_event"] = "first_event",
     heartbeat: float | None = DEFAULT_HEARTBEAT,
     cost: bool = True,
     write_timeout: float | None = DEFAULT_WRITE_TIMEOUT,

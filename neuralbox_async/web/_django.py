@@ -23,7 +23,7 @@ async def django_response(
     request: Any,
     stream: AsyncStream[Any],
     *,
-    wait_for: Literal["response", "first_text"] = "first_text",
+    wait_for: Literal["response", "first_event"] = "first_event",
     heartbeat: float | None = DEFAULT_HEARTBEAT,
     cost: bool = True,
     write_timeout: float | None = DEFAULT_WRITE_TIMEOUT,

@@ -178,7 +178,7 @@ def server_sent_events(
     """
     Return the bytes of a response with the server-sent events of *stream*, which must be open.
 
-    ``stream = await client.stream(...).open(wait_for="first_text")``, then send each item at once, with the headers
+    ``stream = await client.stream(...).open(wait_for="first_event")``, then send each item at once, with the headers
     `HEADERS`. The events of the response, each with an ``id``, and with JSON as its data:
 
     * an event without a name (``onmessage``) for the text that has arrived: ``{"text": "Hello"}``;

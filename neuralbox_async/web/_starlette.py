@@ -35,7 +35,7 @@ _NOT_OF_204 = {b"content-type", b"content-length", b"x-accel-buffering"}
 def starlette_response(
     stream: AsyncStream[Any],
     *,
-    wait_for: Literal["response", "first_text"] = "first_text",
+    wait_for: Literal["response", "first_event"] = "first_event",
     heartbeat: float | None = DEFAULT_HEARTBEAT,
     cost: bool = True,
     write_timeout: float | None = DEFAULT_WRITE_TIMEOUT,
@@ -92,7 +92,7 @@ def _response_type() -> Callable[[Callable[[_Send, _RawHeaders], _Sending], dict
 
 
 class _Options(NamedTuple):
-    wait_for: Literal["response", "first_text"]
+    wait_for: Literal["response", "first_event"]
     heartbeat: float | None
     write_timeout: float | None
     cost: bool

@@ -32,7 +32,7 @@ from neuralbox_async.testing import FakeResponse, FakeTransport
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
-BOTH = pytest.mark.parametrize("wait_for", ["response", "first_text"])
+BOTH = pytest.mark.parametrize("wait_for", ["response", "first_event"])
 FAILED = {"type": "error", "error": {"code": "provider_error", "message": "the provider failed"}}
 
 
@@ -91,7 +91,7 @@ async def test_waits_for_content(make_client, content):
     response = Slow(b": heartbeat\n\n", sse(START), sse(delta("")), sse(*content))
     response.headers["content-type"] = "text/event-stream"
     stream = new(make_client, response)
-    opening = asyncio.ensure_future(stream.open(wait_for="first_text"))
+    opening = asyncio.ensure_future(stream.open(wait_for="first_event"))
     await asyncio.sleep(0.02)
 
     assert not opening.done()
@@ -118,7 +118,7 @@ async def test_events_before_the_content(make_client):
     observer = SimpleNamespace(observe=seen.append)
     other = {"type": "thinking", "text": "..."}
     chunks = [sse(START), sse(delta("")), *[sse(other)] * 20, sse(delta("Hello")), sse(END)]
-    stream = await new(make_client, stream_of(*chunks), observers=[observer]).open(wait_for="first_text")
+    stream = await new(make_client, stream_of(*chunks), observers=[observer]).open(wait_for="first_event")
     before = len(seen)
     types = [type(event) async for event in stream]
 
@@ -134,7 +134,7 @@ async def test_failure_before_content(make_client, events):
     stream = new(make_client, response)
 
     with pytest.raises(StreamInterruptedError, match="the provider failed") as caught:
-        await stream.open(wait_for="first_text")
+        await stream.open(wait_for="first_event")
     with pytest.raises(StreamInterruptedError) as again:
         await anext(stream)
     assert caught.value is again.value
@@ -143,7 +143,7 @@ async def test_failure_before_content(make_client, events):
 
 async def test_failure_after_content(make_client):
     """A failure after the first content is raised by reading, after that content."""
-    stream = await new(make_client, stream_of(sse(START, delta("Hello"), FAILED))).open(wait_for="first_text")
+    stream = await new(make_client, stream_of(sse(START, delta("Hello"), FAILED))).open(wait_for="first_event")
 
     assert EVENTS[:2] == [await anext(stream), await anext(stream)]
     with pytest.raises(StreamInterruptedError) as caught:
@@ -155,7 +155,7 @@ async def test_recovers_before_content(make_client):
     """A stream that breaks after its start continues with the generation that the API completed."""
     whole = {"id": "gen_1", "status": "completed", "content": "Hello, world", "tokens_used": 3}
     stream = new(make_client, stream_of(sse(START), RESET), whole)
-    await stream.open(wait_for="first_text")
+    await stream.open(wait_for="first_event")
 
     assert ["Hello, world"] == [text async for text in stream.text_stream]
     assert "gen_1" == stream.generation.id
@@ -173,7 +173,7 @@ async def test_first_event_timeout(make_client):
     stream = new(make_client, response, stream_options={"first_event_timeout": 0.01})
 
     with pytest.raises(StreamTimeoutError) as caught:
-        await stream.open(wait_for="first_text")
+        await stream.open(wait_for="first_event")
     assert "first_event" == caught.value.phase
     assert response.closed
 
@@ -194,7 +194,7 @@ async def test_cancelled(make_client, wait_for, before):
     with anyio.move_on_after(0.02) as scope:
         await stream.open(wait_for=wait_for)
 
-    assert scope.cancelled_caught == (before == "the response" or wait_for == "first_text")
+    assert scope.cancelled_caught == (before == "the response" or wait_for == "first_event")
     await stream.aclose()
     assert StreamState.CLOSED is stream._state
     assert response.closed == (before == "the first event")
@@ -204,7 +204,7 @@ async def test_closed_while_it_waits(make_client):
     """Closing the stream from another task ends the wait."""
     response = stream_of(sse(START), ...)
     stream = new(make_client, response, stream_options={"recover": False})
-    opening = asyncio.ensure_future(stream.open(wait_for="first_text"))
+    opening = asyncio.ensure_future(stream.open(wait_for="first_event"))
     await asyncio.sleep(0.02)
     await stream.aclose()
 
@@ -253,6 +253,6 @@ async def test_records_the_end(make_client):
     """A call whose `open` fails after the response counts as one that may have been billed."""
     client = make_client(FakeTransport(stream_of(sse(START, FAILED))))
     with pytest.raises(NeuralBoxError):
-        await client.stream("gpt-5", "Hi").open(wait_for="first_text")
+        await client.stream("gpt-5", "Hi").open(wait_for="first_event")
 
     assert 1 == client.usage.unknown

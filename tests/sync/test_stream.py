@@ -106,7 +106,7 @@ def test_not_entered(client):
     stream.close()
 
 
-@pytest.mark.parametrize("wait_for", ["response", "first_text"])
+@pytest.mark.parametrize("wait_for", ["response", "first_event"])
 def test_opened_outside_a_block(client, wait_for):
     """A stream opened outside a block is read as in one; it is opened once, which a second attempt does not disturb."""
     stream = client.stream("gpt-5", "one two").open(wait_for=wait_for)
@@ -123,14 +123,14 @@ def test_failure_before_the_first_event(client, neuralbox_server):
     stream = client.stream("gpt-5", "one two", recover=False)
 
     with pytest.raises(StreamInterruptedError):
-        stream.open(wait_for="first_text")
+        stream.open(wait_for="first_event")
     neuralbox_server.wait_until(lambda: not neuralbox_server.in_flight)
 
 
 @ENDLESS
 def test_closed_outside_a_block(client, neuralbox_server):
     """Closing a stream that was opened outside a block closes the connection."""
-    client.stream("gpt-5", "?").open(wait_for="first_text").close()
+    client.stream("gpt-5", "?").open(wait_for="first_event").close()
 
     neuralbox_server.wait_for_disconnect()
 

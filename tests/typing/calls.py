@@ -66,7 +66,7 @@ async def accepted(client: AsyncNeuralBox) -> None:
         async for event in stream:
             assert_type(event, GenerationStart | ContentDelta | GenerationEnd | UnknownEvent)
     assert_type(await stream.get_final_generation(), Generation)
-    assert_type(await client.stream("gpt-5", "Hi").open(wait_for="first_text"), AsyncStream)
+    assert_type(await client.stream("gpt-5", "Hi").open(wait_for="first_event"), AsyncStream)
     assert_type(await client.retrieve(reply), Generation)
     assert_type(await client.wait(18473, timeout=None), Generation)
     assert_type(client.with_options(timeout=3), AsyncNeuralBox)
@@ -169,7 +169,7 @@ def blocking(client: NeuralBox) -> None:
             assert_type(event, GenerationStart | ContentDelta | GenerationEnd | UnknownEvent)
         assert_type(stream.generation, Generation)
         assert_type(stream.get_final_generation(), Generation)
-    assert_type(client.stream("gpt-5", "Hi").open(wait_for="first_text"), Stream)
+    assert_type(client.stream("gpt-5", "Hi").open(wait_for="first_event"), Stream)
     assert_type(client.retrieve(reply), Generation)
     assert_type(client.wait(18473, timeout=None), Generation)
     assert_type(client.with_options(timeout=3), NeuralBox)
