@@ -199,7 +199,7 @@ async def test_repair(site):
 
 
 async def test_invalid_after_the_repair(site, log):
-    """A text that stays invalid is an error that has the text and the cost, and is not to be repeated; so has the log."""
+    """A text that stays invalid is an error with text and cost, and is not to be repeated; the log has the cost."""
     site.server.reply_with('{"a": "x"}', "no JSON")
     reply = await site.send(response_format=JSON_SCHEMA)
 
