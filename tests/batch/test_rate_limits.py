@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -109,6 +110,16 @@ async def test_a_refused_request_is_sent_again(client, neuralbox_server):
     assert {None} == {result.error for result in found}
     assert (4, 20) == (batch.report.rate_limited, batch.report.completed)
     assert [5] + [1] * 19 == [result.attempts for result in found]
+
+
+async def test_refusals_without_a_wait(client, neuralbox_server):
+    """A server that refuses again and again, and says that the wait is over at once, is not flooded with requests."""
+    neuralbox_server.fail(429, times=5, retry_after=0.001)
+    started = time.monotonic()
+    await run_without_errors(client.generate_many(["Hi"], model="gpt-5-nano"))
+
+    assert time.monotonic() - started >= 0.1 + 0.2 + 0.4 + 0.8 + 1.0
+    assert 6 == len(neuralbox_server.requests)
 
 
 async def test_a_final_refusal(client, neuralbox_server):

@@ -164,3 +164,14 @@ def test_refusals_without_retry_after():
     limits.record_admitted()
     limits.record_refused(refusal())
     assert limits.closed_until - time.monotonic() < 1.2
+
+
+@pytest.mark.parametrize("retry_after, longest", [(None, 60), (0.001, 1)])
+def test_any_number_of_refusals(retry_after, longest):
+    """The pauses grow up to a limit, however many refusals follow each other."""
+    limits = RateLimits()
+    for _ in range(2000):
+        limits.closed_until, before = 0.0, time.monotonic()
+        limits.record_refused(refusal(retry_after=retry_after))
+
+    assert longest <= limits.closed_until - before < longest + 10

@@ -59,7 +59,7 @@ FOREIGN_NAMES |= {"ChatOpenAI"}
 FOREIGN_NAMES |= {"CancelledError", "NamedTuple", "NewType", "NotRequired", "ReadOnly", "TypedDict"}
 FOREIGN_OPTIONS = {"--verifytypes", "--no-buffer", "--data", "--json", "--check"}
 # Of pip and useradd in a Dockerfile.
-FOREIGN_OPTIONS |= {"--no-cache-dir", "--system"}
+FOREIGN_OPTIONS |= {"--no-cache-dir", "--system", "--uid"}
 # Of uvicorn, gunicorn and Celery.
 FOREIGN_OPTIONS |= {"--app", "--concurrency", "--preload", "--threads", "--worker-class", "--workers"}
 
