@@ -237,7 +237,11 @@ class LiveJournal(Journal):
         return tuple(self._file.line_at(offset) for offset in offsets)
 
     def append_outcome(self, line: bytes, claim_id: str | None) -> None:
-        """Write the *line* of an outcome, and apply it. Raises `JournalError`; *claim_id*: None: its idempotency key."""
+        """
+        Write the *line* of an outcome and apply it. Raises `JournalError`.
+
+        *claim_id*: of its request; None: that is its idempotency key.
+        """
         self._append(line if claim_id is None else _with_claim(line, claim_id), retry=True)
 
     def _append(self, line: bytes, *, retry: bool = False) -> None:
