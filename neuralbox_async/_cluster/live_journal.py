@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
@@ -13,7 +14,7 @@ import attrs
 from neuralbox_async._batch import journal_lines
 from neuralbox_async._batch.errors import JournalError
 from neuralbox_async._batch.journal import Journal
-from neuralbox_async._batch.journal_entries import header_with
+from neuralbox_async._batch.journal_entries import header_with, unusable
 from neuralbox_async._batch.journal_file import JournalFile
 from neuralbox_async._batch.key_index import digest_of
 from neuralbox_async._batch.key_status import (
@@ -67,6 +68,23 @@ class _CheckedFile(JournalFile):
         self._take_checked, self._begins_as = take_line, begins_as
         self.is_expected = begins_as is None
         self.checksum = 0
+        self._first_line, self._last_line = b"", (0, b"")  # and its offset
+
+    def check(self) -> None:
+        """Do the same as `JournalFile.check`. Raises `JournalError` also if the lines of another file are in it."""
+        super().check()
+        offset, line = self._last_line  # there may be more meanwhile
+        if self._has(0, self._first_line) and self._has(offset, line):
+            return
+        raise JournalError(f"the journal was overwritten while it was in use: {self.path}", path=self.path)
+
+    def _has(self, offset: int, line: bytes) -> bool:
+        if sys.platform == "win32":  # it has no call that leaves the position of the file
+            return True
+        try:
+            return os.pread(self._fd, len(line), offset) == line
+        except OSError as error:
+            raise unusable(self.path, error) from error
 
     def _take(self, line: bytes, number: int) -> None:
         self._take_checked(line, number)
@@ -78,6 +96,7 @@ class _CheckedFile(JournalFile):
 
     def _add(self, line: bytes, end: int) -> None:
         self.checksum = crc32(line, self.checksum)
+        self._first_line, self._last_line = self._first_line or line, (end - len(line), line)
         if self._begins_as is not None and end == self._begins_as.size:
             self.is_expected = self.checksum == self._begins_as.checksum
 

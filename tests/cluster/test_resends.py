@@ -128,9 +128,7 @@ def test_claims_after_a_refusal_that_are_lost_with_a_coordinator(make_service, j
     one.claim("a")
     refused = Settled(**REQUEST, outcome="refused", line=LINES["refused"], tokens_used=0)
     again = Wanted(id="one-again", key="a", model="m", kind="again", idempotency_key="one-a")
-    assert [Decision.SEND] == [
-        grant.decision for grant in one.exchange(settled=(refused,), wanted=(again,)).grants
-    ]
+    assert [Decision.SEND] == [grant.decision for grant in one.exchange(settled=(refused,), wanted=(again,)).grants]
     service = lost_and_replaced(first, make_service, {"one": one})
     held = Held(**REQUEST, reserved=3, counted=False)
     (grant,) = one.exchange(settled=(refused,), wanted=(again,), holding=(held,)).grants
