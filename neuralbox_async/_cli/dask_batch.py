@@ -43,12 +43,13 @@ class DaskRunner:
 
     async def __aenter__(self) -> Self:
         try:
-            client = importlib.import_module("distributed").Client
+            distributed = importlib.import_module("distributed")
         except ModuleNotFoundError:
             raise click.UsageError("--dask needs other packages: pip install 'neuralbox[dask]'") from None
         try:
+            distributed.comm.get_address_host(self._address)  # a client refuses it too, and then blocks for a minute
             self._client = await anyio.to_thread.run_sync(
-                lambda: client(self._address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
+                lambda: distributed.Client(self._address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
             )
         except (OSError, ValueError) as error:
             reason = str(error) or type(error).__name__

@@ -10,7 +10,7 @@ import pytest
 from command import Result
 from journals import entries
 
-pytest.importorskip("distributed")
+distributed = pytest.importorskip("distributed")
 pytest.importorskip("click")
 
 from neuralbox_async._batch.journal import Journal
@@ -208,3 +208,15 @@ def test_without_dask(folder, capsys, monkeypatch, server):
 
     assert 2 == run(("batch", "in.txt", "-o", "out.jsonl", "--dask", "tcp://127.0.0.1:1"))
     assert "pip install 'neuralbox[dask]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["foo bar", "scheduler", "tcp://scheduler:port", "http://scheduler:80"])
+def test_malformed_addresses(folder, capsys, monkeypatch, address):
+    """No client of Dask is made: one with such an address blocks for a minute when it is collected."""
+    clients = []
+    monkeypatch.setattr(distributed, "Client", lambda *_, **__: clients.append(address))
+    (folder / "in.txt").write_text("Hi\n")
+    status = run(("batch", "in.txt", "-o", "out.jsonl", "--dask", address))
+
+    assert (1, []) == (status, clients)
+    assert f"no scheduler at {address}: " in capsys.readouterr().err
