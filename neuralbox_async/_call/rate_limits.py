@@ -177,7 +177,7 @@ class RateLimits:
         if day is not None and limit_day != 0:
             self._day.update(limit_day, day, 0, None)
 
-    def refused(self, error: RateLimitError) -> None:
+    def record_refused(self, error: RateLimitError) -> None:
         """Learn from a 429: send nothing before its *retry_after* has passed, or a growing pause of our own."""
         now = time.monotonic()
         pause = error.retry_after or 0.0
@@ -194,7 +194,7 @@ class RateLimits:
         jitter = random.uniform(0.0, min(1.0, 0.05 * pause))  # noqa: S311 - not a secret
         self.closed_until = max(self.closed_until, now + pause + jitter)
 
-    def admitted(self) -> None:
+    def record_admitted(self) -> None:
         """Record that the server accepted a request."""
         self._refusals = 0
 

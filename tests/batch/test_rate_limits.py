@@ -163,7 +163,7 @@ async def test_a_finished_batch_unsubscribes(client, neuralbox_server, read):
         for _ in range(read):
             await anext(results)
 
-    assert [] == client._executor.account.rate_limits.active_subscribers
+    assert [] == client._executor.account_state.rate_limits.active_subscribers
 
 
 async def test_stop_ends_a_wait():
@@ -173,7 +173,7 @@ async def test_stop_ends_a_wait():
             await client.generate("gpt-5-nano", "Hi")
             await client.generate("gpt-5-nano", "Hi")
             server.fail(429, retry_after=60)
-            client._executor.account.rate_limits.hour.remaining = 1
+            client._executor.account_state.rate_limits.hour.remaining = 1
             async with client.generate_many([str(n) for n in range(9)], model="gpt-5-nano") as results:
                 while not results.report.rate_limited:
                     await asyncio.sleep(0.001)
@@ -261,7 +261,7 @@ def test_the_latest_response_before_a_batch():
     """The latest response before a batch is learned before the responses of the batch."""
     limits = RateLimits()
     limits.observe({"x-ratelimit-remaining-day": "0", "x-ratelimit-limit-day": "100"}, counted=True)
-    limits.refused(rate_limit_error(retry_after=60.0))
+    limits.record_refused(rate_limit_error(retry_after=60.0))
     Pacer(limits, max_in_flight=4, rate=None)
     limits.observe({"x-ratelimit-remaining-day": "95", "x-ratelimit-limit-day": "100"}, counted=True)
 
