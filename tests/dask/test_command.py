@@ -12,8 +12,10 @@ import pytest
 from command import Result
 from journals import entries
 
-distributed = pytest.importorskip("distributed")
+pytest.importorskip("distributed")
 pytest.importorskip("click")
+
+import distributed
 
 from neuralbox_async._batch.journal import Journal
 from neuralbox_async._cli import run

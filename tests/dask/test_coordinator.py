@@ -6,7 +6,9 @@ import threading
 
 import pytest
 
-distributed = pytest.importorskip("distributed")
+pytest.importorskip("distributed")
+
+import distributed
 
 from neuralbox_async import JournalError, JournalLockedError
 from neuralbox_async.dask import _coordinator
