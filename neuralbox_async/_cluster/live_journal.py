@@ -224,7 +224,8 @@ class LiveJournal(Journal):
                     others.append(one)
                 one = following
         self._superseded = others
-        self.spent += tokens
+        spent: int = self.spent
+        self.spent = spent + tokens
         self.prices[settled.model] = max(tokens, self.prices.get(settled.model, 0))
 
     def state_of(self, key: str, request_hash: str | None) -> KeyState:
