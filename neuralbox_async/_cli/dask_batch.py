@@ -50,7 +50,8 @@ class DaskRunner:
         except ModuleNotFoundError:
             raise click.UsageError("--dask needs other packages: pip install 'neuralbox[dask]'") from None
         try:
-            distributed.comm.get_address_host(self._address)  # a client refuses it too, and then blocks for a minute
+            # A client would refuse a malformed one too, and then block for a minute.
+            importlib.import_module("distributed.comm").get_address_host(self._address)
             self._client = await anyio.to_thread.run_sync(
                 lambda: distributed.Client(self._address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
             )

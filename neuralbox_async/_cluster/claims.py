@@ -164,7 +164,8 @@ class Claims:
         if not has_reservation and granted is None and (waits := self._reserve(wanted.model)) is not None:
             return None if waits else Grant(id=wanted.id, decision=Decision.STOPPED)
         # Should the API honour this header after all, it will not bill a second time.
-        idempotency_key = (again and again.idempotency_key) or wanted.idempotency_key or wanted.id
+        earlier = None if again is None else again.idempotency_key
+        idempotency_key = earlier or wanted.idempotency_key or wanted.id
         reserved = self._budget.price(wanted.model) if self._budget.limited else None
         if granted is not None:
             self._budget.begin_retrieval()
