@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,10 +24,12 @@ from neuralbox_async._cli.completed_rows import CompletedRows
 from neuralbox_async._cli.error_messages import printable_line
 from neuralbox_async._cli.input_rows import InputRows
 from neuralbox_async._cli.input_text import InvalidRowError
+from neuralbox_async._cli.terminal import print_error
 from neuralbox_async._cluster.plan import Plan, make_plan
 from neuralbox_async._cluster.row_results import RowResult
 
 _CONNECT_TIMEOUT: Final = 30.0  # seconds
+_LEAVE_TIMEOUT: Final = 30.0
 _PARTITION_SIZE: Final = 100  # rows
 
 
@@ -43,16 +46,20 @@ class DaskRunner:
 
     async def __aenter__(self) -> Self:
         try:
-            client = importlib.import_module("distributed").Client
+            distributed = importlib.import_module("distributed")
         except ModuleNotFoundError:
             raise click.UsageError("--dask needs other packages: pip install 'neuralbox[dask]'") from None
         try:
+            # A client would refuse a malformed one too, and then block for a minute.
+            importlib.import_module("distributed.comm").get_address_host(self._address)
             self._client = await anyio.to_thread.run_sync(
-                lambda: client(self._address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
+                lambda: distributed.Client(self._address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
             )
         except (OSError, ValueError) as error:
             reason = str(error) or type(error).__name__
             raise click.ClickException(f"there is no scheduler at {self._address}: {reason}") from None
+        if not await anyio.to_thread.run_sync(self._client.nthreads):
+            print_error("neuralbox: the cluster has no workers: waiting for the first one")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -112,8 +119,27 @@ class DaskRun:
         """Start the coordinator. Raises what a batch of a client raises, and waits for it without a time limit."""
         if self._plan.service.on_changed == "raise":
             await self._check_unchanged()
-        await anyio.to_thread.run_sync(self._batch.__enter__)
+        await self._start()
         return self
+
+    async def _start(self) -> None:
+        """Start the coordinator. It waits for a worker that has a thread for it; cancelling this ends the wait."""
+        ended = threading.Event()
+
+        def enter() -> None:
+            try:
+                self._batch.__enter__()
+            finally:
+                ended.set()
+
+        try:
+            await anyio.to_thread.run_sync(enter, abandon_on_cancel=True)
+        except anyio.get_cancelled_exc_class():
+            self._batch.cancel_start()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(ended.wait, _LEAVE_TIMEOUT)
+                await anyio.to_thread.run_sync(self._batch.__exit__, None, None, None)
+            raise
 
     async def _check_unchanged(self) -> None:
         journal = Journal(self._plan.service.journal)
@@ -131,6 +157,7 @@ class DaskRun:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._ended = True
+        self._stopped = self._stopped or exc_type is not None  # what it reports then is the end of itself
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._batch.__exit__, exc_type, exc, traceback)
         self._elapsed = time.monotonic() - self._started

@@ -26,13 +26,14 @@ class HeldClaim:
     """
     A claim that a session holds.
 
-    *reservation*: in the budget: ``"own"``, of a request that this coordinator let start; ``"earlier"``, of
-    *unresolved*, a request that it found in the journal; None after its outcome, or after a 429 of an earlier
-    coordinator.
+    *claim_id*: of the claim that its request was sent for. *reservation*: in the budget: ``"own"``, of a request that
+    this coordinator let start; ``"earlier"``, of one that it found in the journal; None after its outcome, or after a
+    429 of an earlier coordinator. *unresolved*: that request, while it has no outcome.
     """
 
     model: str
     idempotency_key: str
+    claim_id: str
     reservation: Literal["own", "earlier"] | None = None
     reserved: int | None = None
     unresolved: Unresolved | None = None
@@ -77,7 +78,9 @@ class Claims:
         """Return the answer to *wanted*; None if it has to wait: for a limit, or because `is_busy`."""
         held = session.held.get(wanted.key)
         if wanted.kind != "new" and held is not None:
-            return self._start(session, wanted, held, now)
+            if self._journal.status_of(wanted.key) is not KeyStatus.DONE:
+                return self._start(session, wanted, held, now)
+            self._lose_claim(session, wanted.key, held)  # of another request of the key, whose outcome came late
         if self.is_busy(wanted):
             return None
         state = self._journal.state_of(wanted.key, wanted.request_hash)
@@ -95,7 +98,7 @@ class Claims:
         if not self.waits_for_absent:
             return False
         unresolved = self._journal.state_of(wanted.key, None).unresolved
-        return unresolved is not None and not unresolved.is_of_claim(wanted.id)
+        return unresolved is not None and self._journal.unresolved_request(wanted.key, wanted.id) is None
 
     def _grant_new(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
         unresolved = state.unresolved
@@ -107,27 +110,31 @@ class Claims:
             line = self._journal.done_line(wanted.key)
             return Grant(id=wanted.id, decision=Decision.DONE, lines=(line,))
         if state.status is KeyStatus.INVALID:
-            self._hold(session, wanted.key, HeldClaim(wanted.model, wanted.id))
+            self._hold(session, wanted.key, HeldClaim(wanted.model, wanted.id, wanted.id))
             lines = self._journal.lines_at(state.invalid)
-            return Grant(id=wanted.id, decision=Decision.INVALID, lines=lines)
+            return Grant(id=wanted.id, decision=Decision.INVALID, claim_id=wanted.id, lines=lines)
         if state.status is KeyStatus.PENDING and unresolved is not None:
-            held = HeldClaim(wanted.model, unresolved.idempotency_key or wanted.id, "earlier", None, unresolved)
+            idempotency_key = unresolved.idempotency_key or wanted.id
+            claim_id = unresolved.claim_id or idempotency_key
+            held = HeldClaim(wanted.model, idempotency_key, claim_id, "earlier", None, unresolved)
             self._hold(session, wanted.key, held)
             self._budget.begin_retrieval()
             return Grant(
                 id=wanted.id,
                 decision=Decision.ASK,
                 unresolved=attrs.evolve(unresolved, earlier=None),
-                idempotency_key=held.idempotency_key,
+                idempotency_key=idempotency_key,
+                claim_id=claim_id,
                 lines=self._journal.lines_at(state.invalid),
             )
         return self._grant_unresolved(session, wanted, state, now)
 
     def _grant_unresolved(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
         unresolved = state.unresolved
-        if unresolved is not None and unresolved.is_of_claim(wanted.id):
+        granted = self._journal.unresolved_request(wanted.key, wanted.id)
+        if granted is not None:
             # The worker repeats a claim that an earlier coordinator granted: the answer was lost, so it was never sent.
-            return self._start(session, wanted, None, now, granted=unresolved)
+            return self._start(session, wanted, None, now, granted=granted)
         if self._resends_unknown and not state.changed:
             return self._start(session, wanted, None, now, again=unresolved)
         text, body = ("", b"") if unresolved is None else self._journal.response_of(unresolved)
@@ -157,11 +164,13 @@ class Claims:
         if not has_reservation and granted is None and (waits := self._reserve(wanted.model)) is not None:
             return None if waits else Grant(id=wanted.id, decision=Decision.STOPPED)
         # Should the API honour this header after all, it will not bill a second time.
-        idempotency_key = (again.idempotency_key if again is not None else None) or wanted.id
+        earlier = None if again is None else again.idempotency_key
+        idempotency_key = earlier or wanted.idempotency_key or wanted.id
         reserved = self._budget.price(wanted.model) if self._budget.limited else None
         if granted is not None:
             self._budget.begin_retrieval()
-            claim = HeldClaim(wanted.model, granted.idempotency_key or wanted.id, "earlier", granted.reserved, granted)
+            idempotency_key = granted.idempotency_key or wanted.id
+            claim = HeldClaim(wanted.model, idempotency_key, wanted.id, "earlier", granted.reserved, granted)
         else:
             try:
                 self._journal.append_start(
@@ -172,12 +181,17 @@ class Claims:
                     self._budget.settle(wanted.model, 0)
                 self.stop(error)
                 return Grant(id=wanted.id, decision=Decision.STOPPED)
-            claim = HeldClaim(wanted.model, idempotency_key, "own", reserved)
+            unresolved = self._journal.unresolved_request(wanted.key, wanted.id)
+            claim = HeldClaim(wanted.model, idempotency_key, wanted.id, "own", reserved, unresolved)
         self._pacer.record_start(now)
         session.permits += 1
         self._hold(session, wanted.key, claim)
         return Grant(
-            id=wanted.id, decision=Decision.SEND, idempotency_key=claim.idempotency_key, reserved=claim.reserved
+            id=wanted.id,
+            decision=Decision.SEND,
+            idempotency_key=idempotency_key,
+            claim_id=wanted.id,
+            reserved=claim.reserved,
         )
 
     def _reserve(self, model: str) -> bool | None:
@@ -204,28 +218,31 @@ class Claims:
     def settle(self, session: Session, settled: Settled) -> None:
         """Record an outcome, also of a session that had been taken for lost; a repeated one changes nothing."""
         held = session.held.get(settled.key)
-        if held is None or held.idempotency_key != settled.idempotency_key:
+        if held is None or held.claim_id != settled.claim_id:
             self._settle_late(settled)
             return
-        self._write(settled.line)
+        self._write(settled)
         if settled.outcome == "released":
             self._lose_claim(session, settled.key, held)
             return
-        if settled.outcome == "refused" and held.reservation == "earlier":
-            self._settle_budget(held, 0)  # it needs a reservation of its own when it is sent again
-        if settled.outcome in {"accepted", "refused"}:
+        if settled.outcome == "accepted":
+            return
+        if settled.outcome == "refused" and held.reservation == "own":  # which it needs when it is sent again
+            held.unresolved = None
             return
         self._settle_budget(held, None if settled.outcome == "unresolved" else settled.tokens_used)
-        if settled.outcome != "invalid":
+        if settled.outcome not in {"invalid", "refused"}:
             self._release(session, settled.key)
 
     def _settle_late(self, settled: Settled) -> None:
-        unresolved = self._journal.unresolved_request(settled.key, settled.idempotency_key)
+        unresolved = self._journal.unresolved_request(settled.key, settled.claim_id)
         is_done = self._journal.status_of(settled.key) is KeyStatus.DONE
+        if is_done and unresolved is None:
+            unresolved = self._journal.superseded_request(settled.key, settled.claim_id)
         if unresolved is None and (is_done or settled.outcome != "completed"):
-            return  # it was recorded before, or it is that of another request now
-        self._write(settled.line)
-        if settled.outcome in {"accepted", "refused", "unresolved"}:
+            return  # it was recorded before
+        self._write(settled)
+        if settled.outcome in {"accepted", "unresolved"}:
             return
         holder = self._holders.get(settled.key)
         asking = None if holder is None else holder.held[settled.key]
@@ -241,12 +258,13 @@ class Claims:
             self._budget.settle(held.model, tokens_used)
         elif held.reservation == "earlier" and held.unresolved is not None:
             self._budget.resolve(held.unresolved.model, held.unresolved.reserved, tokens_used)
-        held.reservation = None
+        held.reservation = held.unresolved = None
 
-    def _write(self, line: bytes | None) -> None:
-        if line is not None:
+    def _write(self, settled: Settled) -> None:
+        if settled.line is not None:
+            claim_id = None if settled.claim_id == settled.idempotency_key else settled.claim_id
             try:
-                self._journal.append(line, retry=True)
+                self._journal.append_outcome(settled.line, claim_id)
             except JournalError as error:  # the outcome stands nevertheless: it is paid for
                 self.stop(error)
 
@@ -260,12 +278,12 @@ class Claims:
         """Let *session*, which is new here, hold the claims that it has. Return the keys that are not its own."""
         revoked: list[str] = []
         for one in holding:
-            unresolved = self._journal.unresolved_request(one.key, one.idempotency_key)
+            unresolved = self._journal.unresolved_request(one.key, one.claim_id)
             status = self._journal.status_of(one.key)
             if one.key in self._holders or (unresolved is None and status not in {KeyStatus.FAILED, KeyStatus.INVALID}):
                 revoked.append(one.key)
                 continue
-            claim = HeldClaim(one.model, one.idempotency_key, None, one.reserved, unresolved)
+            claim = HeldClaim(one.model, one.idempotency_key, one.claim_id, None, one.reserved, unresolved)
             if unresolved is not None:
                 claim.reservation = "earlier"
                 self._budget.begin_retrieval()
@@ -287,9 +305,8 @@ class Claims:
         """Release *key*, of whose request no more is known than the journal has."""
         if held.reservation == "own":
             self._budget.settle(held.model, 0)
-            unresolved = self._journal.unresolved_request(key, held.idempotency_key)
-            if unresolved is not None:
-                add_unresolved(self._budget, unresolved, takes_rest=True)
+            if held.unresolved is not None:
+                add_unresolved(self._budget, held.unresolved, takes_rest=True)
         else:
             self._settle_budget(held, None)
         self._release(session, key)

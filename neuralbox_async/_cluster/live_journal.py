@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
@@ -13,7 +14,7 @@ import attrs
 from neuralbox_async._batch import journal_lines
 from neuralbox_async._batch.errors import JournalError
 from neuralbox_async._batch.journal import Journal
-from neuralbox_async._batch.journal_entries import header_with
+from neuralbox_async._batch.journal_entries import header_with, unusable
 from neuralbox_async._batch.journal_file import JournalFile
 from neuralbox_async._batch.key_index import digest_of
 from neuralbox_async._batch.key_status import (
@@ -30,8 +31,12 @@ from neuralbox_async._cluster.messages import JournalMark
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from neuralbox_async._types import GenerationId
+
 _ID: Final = re.compile(rb'"id":"([^"\\]+)"')
 _CLAIM: Final = re.compile(rb',"claim":"([^"\\]+)"[,}]')
+_CLAIM_AT_END: Final = re.compile(rb',"claim":"([^"\\]+)"\}\n\Z')
+_MAX_CLAIM: Final = 200  # bytes of it
 
 
 @attrs.frozen
@@ -63,6 +68,23 @@ class _CheckedFile(JournalFile):
         self._take_checked, self._begins_as = take_line, begins_as
         self.is_expected = begins_as is None
         self.checksum = 0
+        self._first_line, self._last_line = b"", (0, b"")  # and its offset
+
+    def check(self) -> None:
+        """Do the same as `JournalFile.check`. Raises `JournalError` also if the lines of another file are in it."""
+        super().check()
+        offset, line = self._last_line  # there may be more meanwhile
+        if self._has(0, self._first_line) and self._has(offset, line):
+            return
+        raise JournalError(f"the journal was overwritten while it was in use: {self.path}", path=self.path)
+
+    def _has(self, offset: int, line: bytes) -> bool:
+        if sys.platform == "win32":  # it has no call that leaves the position of the file
+            return True
+        try:
+            return os.pread(self._fd, len(line), offset) == line
+        except OSError as error:
+            raise unusable(self.path, error) from error
 
     def _take(self, line: bytes, number: int) -> None:
         self._take_checked(line, number)
@@ -74,6 +96,7 @@ class _CheckedFile(JournalFile):
 
     def _add(self, line: bytes, end: int) -> None:
         self.checksum = crc32(line, self.checksum)
+        self._first_line, self._last_line = self._first_line or line, (end - len(line), line)
         if self._begins_as is not None and end == self._begins_as.size:
             self.is_expected = self.checksum == self._begins_as.checksum
 
@@ -135,7 +158,9 @@ class LiveJournal(Journal):
         if number == 1:
             self._id = found[1].decode() if (found := _ID.search(line)) else ""
         self._is_own_start = self._end_of_own_start is not None and line.endswith(self._end_of_own_start)
-        found = _CLAIM.search(line) if line.startswith(b'{"event":"start"') else None
+        is_start = line.startswith(b'{"event":"start"')
+        # A response of the server comes before the end.
+        found = _CLAIM.search(line) if is_start else _CLAIM_AT_END.search(line[-_MAX_CLAIM:])
         self._claim_id = found[1].decode() if found else None
         super()._read_line(line, number)
 
@@ -147,6 +172,62 @@ class LiveJournal(Journal):
         if unresolved.reserved is not None:  # the price that was quoted, which a bill may be lower than
             self.prices[unresolved.model] = max(unresolved.reserved, self.prices.get(unresolved.model, 0))
 
+    # Of the requests of a key that have no outcome, an outcome belongs to the one that its line names.
+
+    def _on_done(self, key: bytes, tokens: int | None) -> None:
+        self._choose(key)
+        self._settle_superseded(key, tokens)
+        super()._on_done(key, tokens)
+
+    def _on_invalid(self, key: bytes, tokens: int | None) -> None:
+        self._choose(key)
+        self._settle_superseded(key, tokens)
+        super()._on_invalid(key, tokens)
+
+    def _on_not_billed(self, key: bytes) -> None:
+        self._choose(key)
+        self._settle_superseded(key, 0)
+        super()._on_not_billed(key)
+
+    def _on_unresolved(self, key: bytes, generation_id: GenerationId | None, *, has_response: bool) -> None:
+        self._choose(key)
+        super()._on_unresolved(key, generation_id, has_response=has_response)
+
+    def _choose(self, key: bytes) -> None:
+        """Make the request that the line names the last one of *key*."""
+        digest = digest_of(key)
+        last = self._unresolved.get(digest)
+        chosen = None if last is None or last.earlier is None else _find(last, self._claim_id)
+        if last is None or chosen is None or chosen is last:
+            return
+        later = last
+        while later.earlier is not None and later.earlier is not chosen:
+            later = later.earlier
+        later.earlier, chosen.earlier = chosen.earlier, last
+        if chosen.done_before:  # it belongs to the first one
+            later.done_before, chosen.done_before = chosen.done_before, 0
+        self._unresolved[digest] = chosen
+
+    def _settle_superseded(self, key: bytes, tokens: int | None) -> None:
+        """Record that the request that the line names cost so many *tokens*, if another one has the generation."""
+        if tokens is None or self._status_of(digest_of(key)) != KeyStatus.DONE:
+            return
+        settled = self.superseded_request(key.decode(errors="replace"), self._claim_id)
+        if settled is None:
+            return
+        others: list[Unresolved] = []
+        for chain in self._superseded:
+            one: Unresolved | None = chain
+            while one is not None:
+                following, one.earlier = one.earlier, None
+                if one is not settled:
+                    others.append(one)
+                one = following
+        self._superseded = others
+        spent: int = self.spent
+        self.spent = spent + tokens
+        self.prices[settled.model] = max(tokens, self.prices.get(settled.model, 0))
+
     def state_of(self, key: str, request_hash: str | None) -> KeyState:
         """Return the state of *key*, which is now for a request with *request_hash*."""
         digest = digest_of(key.encode())
@@ -156,12 +237,14 @@ class LiveJournal(Journal):
         is_own = number & CLAIMED_BIT != 0
         return KeyState(status, self._unresolved.get(digest), changed, tuple(self._invalid.get(digest, ())), is_own)
 
-    def unresolved_request(self, key: str, idempotency_key: str) -> Unresolved | None:
-        """Return the request of *key* without an outcome, if it is the last one and may have had *idempotency_key*."""
-        unresolved = self._unresolved.get(digest_of(key.encode()))
-        # A journal that a user has edited may lack the start of a pending request.
-        known = None if unresolved is None else unresolved.idempotency_key
-        return unresolved if known is None or known == idempotency_key else None
+    def unresolved_request(self, key: str, claim_id: str) -> Unresolved | None:
+        """Return the request of *key* without an outcome that was, or may have been, sent for *claim_id*."""
+        return _find(self._unresolved.get(digest_of(key.encode())), claim_id)
+
+    def superseded_request(self, key: str, claim_id: str | None) -> Unresolved | None:
+        """Return the same, if another request of *key* has its generation."""
+        chains = (chain for chain in self._superseded if chain.key == key)
+        return next((found for chain in chains if (found := _find(chain, claim_id)) is not None), None)
 
     def done_line(self, key: str) -> bytes:
         """Return the line with the generation of *key*; ``b""`` if it cannot be read."""
@@ -173,8 +256,15 @@ class LiveJournal(Journal):
         """Return the lines at *offsets*."""
         return tuple(self._file.line_at(offset) for offset in offsets)
 
-    def append(self, line: bytes, *, retry: bool = False) -> None:
-        """Write *line* and apply it. Raises `JournalError`; *retry*: see `JournalFile.write`."""
+    def append_outcome(self, line: bytes, claim_id: str | None) -> None:
+        """
+        Write the *line* of an outcome and apply it. Raises `JournalError`.
+
+        *claim_id*: of its request; None: that is its idempotency key.
+        """
+        self._append(line if claim_id is None else _with_claim(line, claim_id), retry=True)
+
+    def _append(self, line: bytes, *, retry: bool = False) -> None:
         self._file.write(line, retry=retry)
         self._file.offset = self._file.end - len(line)
         self._read_line(line, 0)
@@ -193,7 +283,22 @@ class LiveJournal(Journal):
         line = journal_lines.start(key, idempotency_key, model, reserved, request_hash)
         # What a coordinator that replaces this one cannot know otherwise.
         if claim_id != idempotency_key:
-            line = b'%b,"claim":"%b"}\n' % (line[:-2], claim_id.encode())
+            line = _with_claim(line, claim_id)
         if self._end_of_own_start is not None:
             line = line[:-2] + self._end_of_own_start
-        self.append(line)
+        self._append(line)
+
+
+def _with_claim(line: bytes, claim_id: str) -> bytes:
+    return b'%b,"claim":"%b"}\n' % (line[:-2], claim_id.encode())
+
+
+def _find(chain: Unresolved | None, claim_id: str | None) -> Unresolved | None:
+    """Return the request in *chain* that was sent for *claim_id*; None: that is its idempotency key."""
+    one = chain
+    while one is not None:
+        # A journal that a user has edited may lack the start of a pending request.
+        if one.idempotency_key is None or (one.claim_id is None if claim_id is None else one.is_of_claim(claim_id)):
+            return one
+        one = one.earlier
+    return None

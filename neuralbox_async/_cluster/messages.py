@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import attrs
 
@@ -39,12 +39,15 @@ Outcome: TypeAlias = Literal[
 """Of a claim. After ``"accepted"``, ``"refused"`` and ``"invalid"`` the worker still holds it."""
 
 
+_IDEMPOTENCY_KEY: Any = attrs.Factory(lambda self: self.idempotency_key, takes_self=True)
+
+
 @attrs.frozen(kw_only=True)
 class Wanted:
     """
     A claim of *key*, for a request of *model* whose body has the hash *request_hash* (None: the key itself is that).
 
-    *id*: of this claim, unique; also the idempotency key of its request.
+    *id*: of this claim, unique. *idempotency_key*: of a request that has one already; None: *id*.
     """
 
     id: str
@@ -52,6 +55,7 @@ class Wanted:
     model: str
     request_hash: str | None = None
     kind: ClaimKind = "new"
+    idempotency_key: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -59,14 +63,16 @@ class Grant:
     """
     The answer to the claim *id*.
 
-    *idempotency_key*: to be sent, of SEND. *reserved*: tokens of the budget. *unresolved*: what is known of a request
-    without an outcome. *lines*: of the journal: of the generation of DONE, or of the invalid generations. *text*,
-    *body*: what had arrived of the response of UNRESOLVED.
+    *idempotency_key*: to be sent, of SEND. *claim_id*: of the claim that the request, which an outcome is to be
+    reported of, was sent for. *reserved*: tokens of the budget. *unresolved*: what is known of a request without an
+    outcome. *lines*: of the journal: of the generation of DONE, or of the invalid generations. *text*, *body*: what had
+    arrived of the response of UNRESOLVED.
     """
 
     id: str
     decision: Decision
     idempotency_key: str = ""
+    claim_id: str = ""
     reserved: int | None = None
     unresolved: Unresolved | None = None
     lines: tuple[bytes, ...] = ()
@@ -76,13 +82,18 @@ class Grant:
 
 @attrs.frozen(kw_only=True)
 class Held:
-    """A claim that a worker holds, for a coordinator that was restarted. *counted*: whether it has a permit."""
+    """
+    A claim that a worker holds, for a coordinator that was restarted. *counted*: whether it has a permit.
+
+    *claim_id*: see `Settled`.
+    """
 
     key: str
     model: str
     idempotency_key: str
     reserved: int | None
     counted: bool
+    claim_id: str = _IDEMPOTENCY_KEY
 
 
 @attrs.frozen(kw_only=True)
@@ -90,7 +101,8 @@ class Settled:
     """
     The outcome of the claim of *key*, whose request had *idempotency_key*.
 
-    *line*: for the journal; None without one. *tokens_used*: None when they are unknown.
+    *line*: for the journal; None without one. *tokens_used*: None when they are unknown. *claim_id*: what identifies
+    the request: one that is sent once more has the idempotency key of the first one.
     """
 
     key: str
@@ -99,6 +111,7 @@ class Settled:
     outcome: Outcome
     line: bytes | None = None
     tokens_used: int | None = None
+    claim_id: str = _IDEMPOTENCY_KEY
 
 
 @attrs.frozen

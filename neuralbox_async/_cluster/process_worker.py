@@ -20,6 +20,7 @@ from neuralbox_async._client import AsyncNeuralBox
 from neuralbox_async._cluster.learned_limits import LearnedLimits
 from neuralbox_async._cluster.rows import RowRunner
 from neuralbox_async._cluster.session import WorkerSession
+from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._lazy_imports import anyio, asyncio
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from neuralbox_async._cluster.settings import WorkerSettings
     from neuralbox_async._options import CallOptions
 
+_KEY_VARIABLE = "NEURALBOX_API_KEY"
 _IDLE_TIMEOUT = 5.0  # seconds without a partition after which a worker ends
 _POLL_INTERVAL = 0.25
 _SPARE_CONNECTIONS = 10
@@ -161,6 +163,9 @@ class ProcessWorker:
 
     async def _main(self) -> None:
         settings = self._settings
+        if settings.api_key is None and not os.environ.get(_KEY_VARIABLE):
+            rule = f"in the environment of each worker, as {_KEY_VARIABLE}, or returned by a function there"
+            raise InvalidParameterError("api_key", None, f"{rule}: a worker has neither", show=False)
         output = None
         if settings.output_type is not None:
             output = TypedOutput.of(settings.output_type, settings.max_repairs)

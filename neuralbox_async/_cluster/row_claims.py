@@ -31,7 +31,7 @@ _numbers = itertools.count()
 
 
 def new_id() -> str:
-    """Return an id for a claim, which is the idempotency key of its request."""
+    """Return an id for a claim, and for its request."""
     return f"{os.urandom(12).hex()}-{next(_numbers)}"
 
 
@@ -48,7 +48,7 @@ class RowClaims:
 
     def __init__(self, session: WorkerSession, key: str, model: str, request_hash: str | None) -> None:
         self._session, self._key, self._model, self._request_hash = session, key, model, request_hash
-        self._idempotency_key = ""
+        self._idempotency_key = self._claim_id = ""
         self._has_start = False  # in the journal, without an outcome
         self._lines: tuple[bytes, ...] = ()
         self._received: tuple[str, bytes] = "", b""
@@ -56,32 +56,38 @@ class RowClaims:
 
     # ----------------------------------------------------------------------------------------------------------- claims
 
-    async def claim(self, kind: ClaimKind = "new", claim_id: str | None = None) -> Grant:
-        """Claim the key, or a further request of it; *claim_id*: the idempotency key, None for a new one."""
+    async def claim(self, kind: ClaimKind = "new", idempotency_key: str | None = None) -> Grant:
+        """Claim the key, or a further request of it, with *idempotency_key*, None for a new one."""
         wanted = Wanted(
-            id=claim_id or new_id(), key=self._key, model=self._model, request_hash=self._request_hash, kind=kind
+            id=new_id(),
+            key=self._key,
+            model=self._model,
+            request_hash=self._request_hash,
+            kind=kind,
+            idempotency_key=idempotency_key,
         )
         grant = await self._session.claim(wanted)
         self._lines, self._received = grant.lines or self._lines, (grant.text, grant.body)
         if grant.decision is not Decision.STOPPED:  # then what it holds is the same as before
             self._idempotency_key = grant.idempotency_key or wanted.id
+            self._claim_id = grant.claim_id or wanted.id
         self._has_start = grant.decision is Decision.SEND
         return grant
 
-    async def claim_further(self, kind: ClaimKind, claim_id: str | None = None) -> Grant:
+    async def claim_further(self, kind: ClaimKind, idempotency_key: str | None = None) -> Grant:
         """
         Claim a further request of the key: SEND or STOPPED.
 
         Raises `ClaimLostError` when another one has had the key meanwhile, so that it is to be claimed anew.
         """
-        grant = await self.claim(kind, claim_id)
+        grant = await self.claim(kind, idempotency_key)
         if grant.decision in {Decision.SEND, Decision.STOPPED}:
             return grant
         if grant.decision is Decision.ASK:
             self._settle("unresolved", None, None)
         elif grant.decision is Decision.INVALID:
             self._settle("released", None, None)
-        self._idempotency_key = ""  # what this row reports from now on is of no request
+        self._idempotency_key = self._claim_id = ""  # what this row reports from now on is of no request
         raise ClaimLostError("another worker has since claimed the key of this request")
 
     async def admit_again(self) -> None:
@@ -102,8 +108,8 @@ class RowClaims:
             raise AssertionError("only a typed request has repairs")
         return batch_request.typed.repair(batch_request.wire.headers).headers["Idempotency-Key"]
 
-    async def _admit(self, kind: ClaimKind, claim_id: str) -> int | None:
-        grant = await self.claim_further(kind, claim_id)
+    async def _admit(self, kind: ClaimKind, idempotency_key: str) -> int | None:
+        grant = await self.claim_further(kind, idempotency_key)
         if grant.decision is Decision.SEND:
             return grant.reserved
         if isinstance(self._session.stopped_by, BudgetReachedError):
@@ -212,6 +218,7 @@ class RowClaims:
                 key=self._key,
                 model=self._model,
                 idempotency_key=self._idempotency_key,
+                claim_id=self._claim_id,
                 outcome=outcome,
                 line=line,
                 tokens_used=tokens_used,

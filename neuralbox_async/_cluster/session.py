@@ -143,6 +143,7 @@ class WorkerSession:
                     key=wanted.key,
                     model=wanted.model,
                     idempotency_key=grant.idempotency_key or wanted.id,
+                    claim_id=grant.claim_id,
                     outcome="withdrawn" if is_start else "unresolved",
                     line=unsent_line(wanted.key) if is_start else None,
                     tokens_used=0,
@@ -341,6 +342,7 @@ class WorkerSession:
                 key=wanted.key,
                 model=wanted.model,
                 idempotency_key=grant.idempotency_key or wanted.id,
+                claim_id=grant.claim_id,
                 reserved=grant.reserved,
                 counted=grant.decision is Decision.SEND,
             )

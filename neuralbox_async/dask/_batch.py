@@ -110,6 +110,10 @@ class DaskBatch:
         self._futures.discard(future)
         return self._value_of(future)
 
+    def cancel_start(self) -> None:
+        """End the wait for a coordinator, in another thread: entering then raises `BatchStateError`."""
+        self._coordinator.cancel_start()
+
     def stop(self) -> None:
         """Let nothing more be sent. The results of what is in flight still come; other rows have an error."""
         self._partitions = iter(())

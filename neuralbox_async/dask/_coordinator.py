@@ -101,6 +101,10 @@ class CoordinatorActor:
     def _plugin(self) -> str:
         return plugin_name(self._plan.run)
 
+    def cancel_start(self) -> None:
+        """Have `start` raise `BatchStateError` if it still waits for a worker."""
+        self._ended.set()
+
     def stop_sending(self) -> None:
         """Let nothing more be sent, without waiting for the coordinator; nor by one that replaces it."""
         self._is_stopped = True
@@ -111,6 +115,8 @@ class CoordinatorActor:
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join()
+        if self._actor is None:  # it was not started
+            return
         deadline = time.monotonic() + _DRAIN_TIMEOUT
         try:
             if not early:

@@ -72,18 +72,23 @@ class ActorLink:
         self._actor = distributed.actor.Actor(DaskService, place.address, place.key, place.worker)
 
     def exchange(self, message: Exchange) -> Reply:
-        """Return the reply of the coordinator. Raises `OSError` when it is lost, or was replaced."""
+        """Return the reply of the coordinator. Raises `OSError` when it is lost, was replaced, or has ended."""
+        self._check_place()  # Dask logs each call of an actor that is gone, on both sides
         future = self._actor.exchange(message)
         deadline = time.monotonic() + _CALL_TIMEOUT
         while True:
             try:
                 reply: Reply = future.result(timeout=_POLL_INTERVAL)
             except TimeoutError:
-                # Connecting to a worker that is gone would take half a minute.
-                if _places.get(self._run) is not self._place or time.monotonic() > deadline:
-                    raise ConnectionError("the coordinator of the batch was lost") from None
+                self._check_place()  # connecting to a worker that is gone would take half a minute
+                if time.monotonic() > deadline:
+                    raise ConnectionError("the coordinator of the batch does not reply") from None
             else:
                 return reply
+
+    def _check_place(self) -> None:
+        if _places.get(self._run) is not self._place:
+            raise ConnectionError("the coordinator of the batch was lost")
 
 
 class Connect:

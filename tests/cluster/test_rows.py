@@ -11,7 +11,7 @@ import pytest
 from cluster_processes import settings_of
 from journals import entries
 
-from neuralbox_async import RequestChangedError
+from neuralbox_async import InvalidParameterError, RequestChangedError
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._batch.inputs import RequestDefaults
 from neuralbox_async._batch.typed_items import TypedItem
@@ -59,6 +59,17 @@ def test_results(run, neuralbox_server):
     assert {(False, True)} == {(one.from_journal, two.from_journal) for one, two in zip(results, again, strict=True)}
     assert 50 == len(neuralbox_server.billed) == report.completed
     assert report.tokens_used == sum(one.tokens_used for one in neuralbox_server.billed)
+
+
+def test_workers_without_a_key(journal, monkeypatch):
+    """The message is about their environment, not that of the program."""
+    monkeypatch.delenv("NEURALBOX_API_KEY", raising=False)
+    service = CoordinatorService(ServiceOptions(journal=str(journal)))
+    try:
+        with pytest.raises(InvalidParameterError, match="environment of each worker, as NEURALBOX_API_KEY"):
+            run_rows(settings_of("no-key"), lambda: service, rows_of(1))
+    finally:
+        assert service.finish()
 
 
 def test_templates_and_keys(run, neuralbox_server):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import sys
+import threading
 
+import anyio
 import pytest
 from command import Result
 from journals import entries
@@ -13,8 +15,12 @@ from journals import entries
 pytest.importorskip("distributed")
 pytest.importorskip("click")
 
+import distributed
+
 from neuralbox_async._batch.journal import Journal
 from neuralbox_async._cli import run
+from neuralbox_async._cli.dask_batch import DaskRun, DaskRunner
+from neuralbox_async._cluster.plan import make_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -208,3 +214,76 @@ def test_without_dask(folder, capsys, monkeypatch, server):
 
     assert 2 == run(("batch", "in.txt", "-o", "out.jsonl", "--dask", "tcp://127.0.0.1:1"))
     assert "pip install 'neuralbox[dask]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["foo bar", "scheduler", "tcp://scheduler:port", "http://scheduler:80"])
+def test_malformed_addresses(folder, capsys, monkeypatch, address):
+    """No client of Dask is made: one with such an address blocks for a minute when it is collected."""
+    clients = []
+    monkeypatch.setattr(distributed, "Client", lambda *_, **__: clients.append(address))
+    (folder / "in.txt").write_text("Hi\n")
+    status = run(("batch", "in.txt", "-o", "out.jsonl", "--dask", address))
+
+    assert (1, []) == (status, clients)
+    assert f"no scheduler at {address}: " in capsys.readouterr().err
+
+
+class EmptyCluster:
+    """Stands in for the client of a cluster without workers: nothing that is submitted starts."""
+
+    def __init__(self, *_, **__):
+        self.cancelled = False
+
+    def nthreads(self):
+        return {}
+
+    def submit(self, *_, **__):
+        return self
+
+    def done(self):
+        return False
+
+    def cancel(self):
+        self.cancelled = True
+
+    def close(self):
+        pass
+
+
+def test_clusters_without_workers(folder, capsys, monkeypatch):
+    """The command says that it waits, and the wait can be interrupted."""
+    monkeypatch.setattr(distributed, "Client", EmptyCluster)
+    plan = make_plan(journal=folder / "run.jsonl", model="gpt-5", on_changed="retry")
+
+    async def enter():
+        async with DaskRunner("tcp://127.0.0.1:1", timeout=1.0, max_retries=0) as runner:
+            with anyio.move_on_after(0.5) as scope:
+                await DaskRun(runner._client, [], plan, print).__aenter__()
+        return scope.cancelled_caught, runner._client.cancelled
+
+    assert (True, True) == anyio.run(enter)
+    assert "no workers" in capsys.readouterr().err
+
+
+def test_starts_that_end_while_they_are_cancelled():
+    """The batch is left, so that its journal is free."""
+    calls, cancelled = [], threading.Event()
+
+    class Batch:
+        def __enter__(self):
+            cancelled.wait(60)
+
+        def __exit__(self, *_):
+            calls.append("left")
+
+        def cancel_start(self):
+            cancelled.set()
+
+    async def enter():
+        run_of_batch = DaskRun(None, [], make_plan(journal="run.jsonl", model="gpt-5", on_changed="retry"), print)
+        run_of_batch._batch = Batch()
+        with anyio.move_on_after(0.2):
+            await run_of_batch.__aenter__()
+
+    anyio.run(enter)
+    assert ["left"] == calls

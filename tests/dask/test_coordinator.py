@@ -8,9 +8,12 @@ import pytest
 
 pytest.importorskip("distributed")
 
+import distributed
+
 from neuralbox_async import JournalError, JournalLockedError
 from neuralbox_async.dask import _coordinator
 from neuralbox_async.dask._coordinator import CoordinatorActor
+from neuralbox_async.dask._tasks import ActorLink, CoordinatorPlugin
 
 
 @pytest.mark.parametrize(
@@ -89,3 +92,30 @@ def test_stops_during_a_replacement(monkeypatch):
 
     assert actor._restart()
     assert ["lost", "new"] == calls
+
+
+def test_calls_of_a_coordinator_that_has_ended(monkeypatch):
+    """A worker that leaves late makes none: Dask would log an error for each."""
+    calls = []
+
+    class Actor:
+        def __init__(self, *_):
+            pass
+
+        def exchange(self, message):
+            calls.append(message)
+            raise TimeoutError
+
+    monkeypatch.setattr(distributed.actor, "Actor", Actor)
+    plugin = CoordinatorPlugin("run", "tcp://127.0.0.1:1", "key")
+    plugin.setup("worker")
+    link = ActorLink("run")
+    with pytest.raises(TimeoutError):
+        link.exchange("message")
+    plugin.teardown("worker")
+
+    with pytest.raises(ConnectionError, match="lost"):
+        link.exchange("another")
+    with pytest.raises(ConnectionError):
+        ActorLink("run")
+    assert ["message"] == calls

@@ -1,0 +1,141 @@
+"""Requests that are sent again although the first may be billed: each bill counts, whoever reports it, and when."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from coordinators import GENERATION, LINE, Worker, forget, lose
+from journals import entries
+
+from neuralbox_async._batch import journal_lines
+from neuralbox_async._cluster.messages import Decision, Held, Settled, Wanted
+
+OPTIONS = {"budget": 100, "on_unknown": "retry"}
+REQUEST = {"key": "a", "model": "m", "idempotency_key": "one-a"}  # of both
+LINES = {
+    "completed": journal_lines.done("a", GENERATION, b"", **LINE),
+    "failed": b'{"event":"failed","key":"a","billed":"no"}\n',
+    "refused": b'{"event":"failed","key":"a","billed":"no"}\n',
+}
+BILLS = {"completed": 3, "failed": 0}
+
+
+@pytest.fixture
+def resent(make_service):
+    """Make a coordinator, and two workers that have sent the same request, the second one in place of the first."""
+    service = make_service(**OPTIONS)
+    workers = {"one": Worker(service), "two": Worker(service, "two")}
+    assert [Decision.SEND] == workers["one"].claim("a")
+    forget(service, "one")
+    assert [Decision.SEND] == workers["two"].claim("a")
+    return service, workers
+
+
+def report(worker, outcome, **parts):
+    """Have *worker*, which the coordinator does not know, report its outcome."""
+    settled = Settled(
+        **REQUEST,
+        claim_id=f"{worker.name}-a",
+        outcome=outcome,
+        line=LINES[outcome],
+        tokens_used=BILLS.get(outcome, 0),
+    )
+    return worker.exchange(settled=(settled,), holding=(), **parts)
+
+
+def costs(service):
+    """Return the tokens that are billed, and those that may be."""
+    return service.report().tokens_used, service.report().tokens_possibly_billed
+
+
+def test_a_worker_is_lost_after_another_has_reported(resent):
+    """The request of the second one may be billed although the key has the generation of the first."""
+    service, workers = resent
+    report(workers["one"], "completed")
+    assert (3, 0) == costs(service)
+
+    forget(service, "two")
+    assert (3, 3) == costs(service)
+
+
+@pytest.mark.parametrize("outcomes", list(itertools.product(BILLS, BILLS)))
+@pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
+@pytest.mark.parametrize("lost_before", [0, 1, 2])
+def test_outcomes_of_both(resent, make_service, journal, outcomes, order, lost_before):
+    """In any order, each counts once, although a new coordinator gets the last one again."""
+    service, workers = resent
+    bills = 0
+    for number, (name, outcome) in enumerate(zip(order, outcomes, strict=True)):
+        if number == lost_before:
+            service = lost_and_replaced(service, make_service, workers)
+            if number:
+                report(workers[order[0]], outcomes[0])
+        bills += BILLS[outcome]
+        report(workers[name], outcome)
+        assert bills == service.report().tokens_used
+        # That of the other one is reserved as long as its worker is known.
+        assert service.report().tokens_possibly_billed in ({0, 3} if number == 0 else {0})
+    service = lost_and_replaced(service, make_service, workers)
+    report(workers[order[1]], outcomes[1])
+
+    assert (bills, 0) == costs(service)
+    assert 2 == len(entries(journal, "start"))
+
+
+def lost_and_replaced(service, make_service, workers):
+    """Lose *service*, and return the one that replaces it, which the workers have found."""
+    lose(service)
+    replacement = make_service(**OPTIONS, restarted=True)
+    for worker in workers.values():
+        worker.service = replacement
+    return replacement
+
+
+def test_workers_that_both_come_back(resent, make_service):
+    """The bill of each is its own, whoever comes back first."""
+    service, workers = resent
+    service = lost_and_replaced(service, make_service, workers)
+    assert (0, 6) == costs(service)
+    for name in ("one", "two"):
+        claim = Held(**REQUEST, reserved=3, counted=True, claim_id=f"{name}-a")
+        assert (() if name == "one" else ("a",)) == workers[name].exchange(holding=(claim,)).revoked
+    report(workers["two"], "completed")
+    forget(service, "one")
+
+    assert (3, 3) == costs(service)
+
+
+def test_refused_requests_whose_key_is_done(resent, journal):
+    """After a 429 a request is not sent again if the one before it has the generation after all."""
+    service, workers = resent
+    two = workers["two"]
+    refused = Settled(**REQUEST, claim_id="two-a", outcome="refused", line=LINES["refused"], tokens_used=0)
+    two.exchange(settled=(refused,))
+    report(workers["one"], "completed")
+
+    again = Wanted(id="two-again", key="a", model="m", kind="again", idempotency_key="one-a")
+    assert [Decision.DONE] == [grant.decision for grant in two.exchange(wanted=(again,)).grants]
+    assert 2 == len(entries(journal, "start"))
+    assert (3, 0) == costs(service)
+    assert service.finish()
+
+
+def test_claims_after_a_refusal_that_are_lost_with_a_coordinator(make_service, journal):
+    """The new one grants the same claim: the request was not sent, and nothing waits for its outcome."""
+    first = make_service(**OPTIONS)
+    one = Worker(first)
+    one.claim("a")
+    refused = Settled(**REQUEST, outcome="refused", line=LINES["refused"], tokens_used=0)
+    again = Wanted(id="one-again", key="a", model="m", kind="again", idempotency_key="one-a")
+    assert [Decision.SEND] == [grant.decision for grant in one.exchange(settled=(refused,), wanted=(again,)).grants]
+    service = lost_and_replaced(first, make_service, {"one": one})
+    held = Held(**REQUEST, reserved=3, counted=False)
+    (grant,) = one.exchange(settled=(refused,), wanted=(again,), holding=(held,)).grants
+
+    assert (Decision.SEND, "one-a", "one-again") == (grant.decision, grant.idempotency_key, grant.claim_id)
+    done = Settled(**REQUEST, claim_id="one-again", outcome="completed", line=LINES["completed"], tokens_used=3)
+    one.exchange(settled=(done,))
+    assert (3, 0) == costs(service)
+    assert not service._budget.holding
+    assert 2 == len(entries(journal, "start"))
