@@ -10,15 +10,16 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 # Processes that run tests at the same time. Most tests wait more than they compute.
 WORKERS ?= 4
-PYTEST := -m pytest --numprocesses=$(WORKERS)
-# What a change of the SDK can break, with a quarter of the generated examples. CI runs the rest, too. A process that has
-# nothing left to do takes tests of another: without that, a few long tests keep one core idle at the end.
-TEST := --dist=worksteal --hypothesis-profile=quick -m "not programs and not slow and not timing"
+# A process that has nothing left to do takes tests of another: without that, a few long tests keep one core idle at the
+# end.
+PYTEST := -m pytest --numprocesses=$(WORKERS) --dist=worksteal
+# What a change of the SDK can break, with a quarter of the generated examples. CI runs the rest, too.
+TEST := --hypothesis-profile=quick -m "not programs and not slow and not timing"
 # Tests that measure time run after the others, so that no load fails them. They wait more than they compute.
 TIMING := -m pytest --numprocesses=2 -m timing
 # Fakes instead of sockets for the most part, in this process, without long waits and without generated examples.
 FAST_TESTS := $(wildcard tests/test_*.py) $(addprefix tests/,call internals)
-FAST := "not process and not signals and not slow and not timing and not hypothesis"
+FAST := "not process and not signals and not slow and not timing and not hypothesis and not long"
 # The tests of the packages, for other interpreters and other versions of the required packages: the command, the local
 # server, the hosts, the pages and the benchmarks add nothing there, and faults and batches take the most time. Generated
 # examples of values do not depend on the interpreter. Processes and signals do, but not on the versions of packages.
@@ -35,7 +36,7 @@ OTHER_SDKS := requests httpx openai anthropic
 GATEWAY_TOOLS := langchain-openai litellm llm shell-gpt
 
 
-.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-whole test-all test-gateway test-gateway-tools test-ray lint format bench bench-other-sdks bench-gateway docs dist clean
+.PHONY: help demo test test-fast test-process test-thorough test-timing coverage test-general test-oldest test-next test-others test-newest test-whole test-all test-gateway test-gateway-tools test-ray lint format bench bench-other-sdks bench-gateway docs dist clean
 # Otherwise make removes these stamps at the end, as intermediate files of a pattern rule.
 .PRECIOUS: .venv-%/.test .venv-%/.packages-test
 
@@ -48,7 +49,7 @@ demo: .venv/.demo ## show a generation, a stream, a blocking call and a batch, o
 test: .venv/.dev ## run the tests of the SDK, without slow ones (PYTEST_ARGS="-k sse": only these)
 	.venv/bin/python $(PYTEST) $(if $(PYTEST_ARGS),$(PYTEST_ARGS),$(TEST))
 
-test-fast: .venv/.dev ## run the quick tests of the core: no process, no generated examples
+test-fast: .venv/.dev ## run the quick tests of the core: no process, no generated examples, nothing long
 	.venv/bin/python $(PYTEST) $(FAST_TESTS) -m $(FAST) $(PYTEST_ARGS)
 
 test-thorough: .venv/.dev ## run the property tests with 1000 random examples each
@@ -102,6 +103,10 @@ test-packages-%: .venv-%/.packages-test # run the tests of the packages on anoth
 test-others: .venv/.dev ## run the tests of the packages on the other CPythons of this machine, from 3.11 on
 	@others="$(OTHERS)"; [ -z "$$others" ] || \
 	$(MAKE) --no-print-directory --keep-going $$(printf 'test-packages-%s ' $$others)
+
+test-newest: .venv/.dev ## do the same on the newest of them
+	@newest=$$(printf '%s\n' $(OTHERS) | tail -n 1); [ -z "$$newest" ] || \
+	$(MAKE) --no-print-directory "test-packages-$$newest"
 
 test-whole: .venv/.dev # run all tests, those that measure time last
 	.venv/bin/python $(PYTEST) -m "not timing"

@@ -49,7 +49,7 @@ class AccountMethods:
         return self._executor.monitor.usage.snapshot()
 
     def reset_usage(self) -> ClientUsage:
-        """Return `usage`, and begin again at 0; a client that this one is derived from keeps its count."""
+        """Return `usage`, and reset it to 0; a client that this one is derived from keeps its count."""
         return self._executor.monitor.usage.snapshot(reset=True)
 
     @property
@@ -59,7 +59,7 @@ class AccountMethods:
 
         Source: the vendor's page "Rate limits" (``X-RateLimit-*``).
         """
-        return snapshot_of(self._executor.account.rate_limits)
+        return snapshot_of(self._executor.account_state.rate_limits)
 
     async def get_balance(
         self,

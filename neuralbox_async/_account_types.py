@@ -32,7 +32,7 @@ class Balance:
     * *plan_expires_at*, *next_refill_at*: aware datetimes.
     * *plan_tokens_remaining*, *bonus_tokens*: the parts of the balance. Only one of the two documented endpoints sends
       them, and *next_refill_at*.
-    * *problems*, *raw*: as of `Generation`.
+    * *problems*, *raw*: as in `Generation`.
 
     Source: the vendor's pages "Balance" and "Profile".
     """
@@ -53,11 +53,11 @@ class Account:
     The account that the API key belongs to.
 
     * *id*; *name*; *email*, *telegram_username*, *avatar_url*: None if the account has none.
-    * *plan*, *plan_expires_at*, *token_balance*: as of `Balance`.
-    * *token_limit*, *tokens_used_this_period*: NeuralBox tokens of the plan, and those of them that were spent.
+    * *plan*, *plan_expires_at*, *token_balance*: as in `Balance`.
+    * *token_limit*: NeuralBox tokens of the plan; *tokens_used_this_period*: how many of them were spent.
     * *rate_limit_hourly*, *rate_limit_daily*: requests; 0 means unlimited.
     * *auth_methods*: whether the user can log in with ``telegram``, ``google`` or ``email``.
-    * *problems*, *raw*: as of `Generation`.
+    * *problems*, *raw*: as in `Generation`.
 
     Source: the vendor's page "Profile".
     """
@@ -95,7 +95,7 @@ class AccountStats:
     * *total_generations*, *tokens_used_total* (NeuralBox tokens): since the account exists.
     * *breakdown*: the same by category (``"text"``, ``"image"``, ``"video"``, ``"audio"``, ``"tools"``).
     * *recent_30d*: of the last 30 days.
-    * *problems*, *raw*: as of `Generation`.
+    * *problems*, *raw*: as in `Generation`.
 
     Source: the vendor's page "Statistics".
     """
@@ -115,13 +115,13 @@ class HistoryEntry:
 
     * *id*: for `AsyncNeuralBox.retrieve`, which gets the text.
     * *status*: ``"completed"``, ``"pending"``, ``"failed"``, or one that this version does not know.
-    * *model*, *model_name*: the slug, and the name for people.
+    * *model*, *model_name*: the slug, and the name to display.
     * *category*: ``"text"``, ``"image"``, ``"video"``, ``"audio"``, ``"tts"``, ``"stt"`` or ``"tool"``.
     * *prompt*; *content*: the text, None if the list leaves it out, as documented; *url*: of generations that make
       files.
     * *tokens_used*: NeuralBox tokens billed. *created_at*: an aware datetime.
     * *is_favorited*, *user_rating*: as set on the website.
-    * *problems*, *raw*: as of `Generation`.
+    * *problems*, *raw*: as in `Generation`.
 
     Source: the vendor's two pages "History".
     """
@@ -148,14 +148,15 @@ class Model:
     A model of the catalogue.
 
     * *slug*: what `AsyncNeuralBox.generate` takes as *model*; ``""`` if a list has an entry without one.
-    * *name*, *provider*, *description*: for people. *category*: as of `HistoryEntry`.
+    * *name*, *provider*, *description*: to display. *category*: as in `HistoryEntry`.
     * *min_plan*: the smallest plan that may use it.
     * *token_cost*: the base price of one generation, in NeuralBox tokens; *min_token_cost*, *max_token_cost*: with the
       cheapest and with the most expensive options.
     * *supports_streaming*; *config*: the options that the model takes, such as sizes.
-    * *problems*, *raw*: as of `Generation`.
+    * *problems*, *raw*: as in `Generation`.
 
-    Source: the vendor's page "Get model". The list of models is not documented; its entries are taken for the same.
+    Source: the vendor's page "Get model". The list of models is not documented; its entries are assumed to have the
+    same members.
     """
 
     slug: str = ""
@@ -182,7 +183,7 @@ class Price:
       all of them; the local server multiplies.
     * *min_token_cost*, *max_token_cost*: of one generation, with any options.
     * *pricing_type*: ``"fixed"``, ``"matrix"`` (by size and quality), ``"per_second"`` or ``"per_point"``.
-    * *problems*, *raw*: as of `Generation`.
+    * *problems*, *raw*: as in `Generation`.
 
     Source: the vendor's page "Calculate price".
     """

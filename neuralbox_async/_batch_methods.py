@@ -130,9 +130,10 @@ class BatchMethods:
         max_retries: int | NotGiven = NOT_GIVEN,
     ) -> AsyncBatch[Any]:
         """
-        Return a batch that generates for each of *requests*, many at a time, and yields results as they arrive.
+        Return a batch that generates for each of *requests*, many concurrently, and yields results as they arrive.
 
-        ``async with client.generate_many(...) as results:``, then ``async for result in results:``; failures as well.
+        ``async with client.generate_many(...) as results:``, then ``async for result in results:``. A failure is a
+        result with an *error*.
 
         * *requests*: an iterable or async iterable, read as far as needed, of `GenerateRequest` values, strings, or
           dicts with ``messages`` or ``prompt``, optionally ``key`` and other fields; further members are not sent.
@@ -142,13 +143,14 @@ class BatchMethods:
         * *ordered*: yield the results in the order of the requests.
         * *journal*: a file that records the requests that were sent and their outcomes. With the same file again, done
           requests are skipped (with *include_done*, their results are yielded), and pending ones are waited for.
-        * *on_unknown*: of requests that may have been billed without a response: ``"skip"`` (an `OutcomeUnknownError`),
-          ``"retry"``, ``"raise"`` (when entering), or a function that returns for a key whether to retry.
-        * *on_changed*: of keys with which earlier runs sent other requests: ``"raise"``, ``"skip"`` or ``"retry"``.
+        * *on_unknown*: for requests that may have been billed without a response: ``"skip"`` (an
+          `OutcomeUnknownError`), ``"retry"``, ``"raise"`` (when entering), or a function that returns for a key whether
+          to retry.
+        * *on_changed*: for keys with which earlier runs sent other requests: ``"raise"``, ``"skip"`` or ``"retry"``.
         * *budget*: the maximum of NeuralBox tokens to spend, with a journal by all its runs together;
           *limit_to_balance*: get the balance first, and spend no more than that in this run.
         * *max_rate*: requests per second; None adapts the number of requests in flight to what the server accepts.
-          Either way the rate limits of the account are kept, and waited for when they are reached.
+          Either way the rate limits of the account are respected: the batch waits when one is reached.
         * *on_progress*: called with a `BatchProgress`, at most some 10 times a second.
         * *output_type*, *max_repairs*: as for `parse`: a result has a *value*, or a `ParsingError`. Repairs are further
           requests of an item: the budget covers each, and a rerun continues with the texts that are paid for.

@@ -42,14 +42,14 @@ class AsyncNeuralBox(StreamMethods, BatchMethods, ParseMethods, AccountMethods, 
     """
     A client of the NeuralBox API.
 
-    Make one and share it: it is safe for any number of tasks, for event loops one after the other, and for threads with
-    loops of their own. It opens connections at the first call; close it with ``async with`` or `aclose`.
+    Create one and share it: it is safe for any number of tasks, for consecutive event loops, and for threads with loops
+    of their own. It opens connections at the first call; close it with ``async with`` or `aclose`.
 
     * *api_key*: the key, or a function, plain or async, that returns it (called before each attempt, so that keys can
       rotate). Default: NEURALBOX_API_KEY.
     * *base_url*: default NEURALBOX_BASE_URL, then ``https://neuralbox.top/api/v2``. Plain http only to loopback, unless
       *allow_insecure*.
-    * *timeout*: seconds of a call in all, retries and waits included; None for no limit. Default: 600 s for a call, no
+    * *timeout*: seconds for a whole call, retries and waits included; None for no limit. Default: 600 s for a call, no
       limit for a stream; a value that you set holds for both. Streams have two more: *first_event_timeout* from the
       request to the first event, *stall_timeout* of waiting without content.
     * *connect_timeout*: seconds for a new connection: name resolution, TCP and TLS.
@@ -165,7 +165,7 @@ class AsyncNeuralBox(StreamMethods, BatchMethods, ParseMethods, AccountMethods, 
         """
         Return a client with some options changed, which shares this one's connections.
 
-        Cheap: make one per tenant or request. Another *api_key* has rate limits and a retry budget of its own;
+        Cheap: create one for each tenant or request. Another *api_key* has rate limits and a retry budget of its own;
         *default_headers* are added. Closing it leaves this client open. Raises `InvalidParameterError`.
         """
         api_key, default_headers = as_secret_key(api_key), as_secret_values(default_headers)
@@ -210,7 +210,7 @@ class AsyncNeuralBox(StreamMethods, BatchMethods, ParseMethods, AccountMethods, 
           model's default.
         * *wait*: when the API responds with ``pending``, poll until the generation is finished. Otherwise the pending
           generation is returned.
-        * *timeout* (seconds for everything, None for no limit) and *max_retries*: instead of the client's.
+        * *timeout* (seconds in total, None for no limit) and *max_retries*: instead of the client's.
         * *idempotency_key*: sent with each attempt; generated if omitted. The API documents no use of it.
         * *extra_headers*, *extra_body*: further headers, further top-level members of the body.
 
@@ -265,7 +265,7 @@ class AsyncNeuralBox(StreamMethods, BatchMethods, ParseMethods, AccountMethods, 
         *timeout*: seconds in all, None for no limit. *poll_interval*: seconds between two status requests, above 0; by
         default 5, or the ``eta_seconds`` of the API, up to 30. It varies by 10 %, and grows after failures and near the
         rate limit. Transient failures are retried. Raises `GenerationFailedError` when it failed, and
-        `WaitTimeoutError`, which has the last state, when the time is over.
+        `WaitTimeoutError`, which has the last state, when *timeout* expires.
 
         Source: the vendor's page "Generation status" (poll every 5 s).
         """

@@ -105,9 +105,9 @@ class Timer:
             self._handle.cancel()
 
 
-class Deadline(Timer):
+class DeadlineScope(Timer):
     """
-    Cancels the current task inside ``with Deadline(when):`` at the time *when* (of `now`).
+    Cancels the current task inside ``with DeadlineScope(when):`` at the time *when* (of `now`).
 
     *expired* is True afterwards if that happened; the block is then left without an exception. A cancellation from
     elsewhere propagates, also when it coincides with the deadline. A result that arrives before the deadline in the

@@ -60,7 +60,7 @@ class NeuralBoxError(Exception):
 
     Each fact is an attribute, which every error of the tree has:
 
-    * *message* (str): the sentence for people.
+    * *message* (str): the human-readable message.
     * *billed*: ``"no"``, ``"yes"`` or ``"unknown"``: whether the call was charged.
     * *request_sent* (bool): whether the request may have left this machine.
     * *attempts* (int): how many attempts were made; 0 when the call was refused before the first.
@@ -335,7 +335,7 @@ class GenerationFailedError(NeuralBoxError):
 
 class StreamInterruptedError(NeuralBoxError):
     """
-    A stream ended before its terminal event: cut, garbled, or ended by an error event.
+    A stream ended before its terminal event: cut off, malformed, or ended by an error event.
 
     *text*: all text that was delivered; *generation*: the same as an incomplete `Generation`; *generation_id*: to
     `retrieve` it later; *reason*: the text of an error event, or None; *recovered*: the completed `Generation` that the

@@ -23,8 +23,8 @@ def data_url(source: str | os.PathLike[str] | bytes, *, media_type: str | None =
     """
     Return the image *source* as a ``data:`` URL (RFC 2397) to be sent inside a message.
 
-    *source* is a path, read at once and whole, or the encoded bytes. The media type is *media_type*, or recognised by
-    the content (PNG, JPEG, GIF, WebP, BMP) or by the file's name. Raises `InvalidParameterError` when it cannot be
+    *source* is a path, which is read immediately, or the encoded bytes. The media type is *media_type*, or recognised
+    by the content (PNG, JPEG, GIF, WebP, BMP) or by the file's name. Raises `InvalidParameterError` when it cannot be
     recognised or is not an image's, and `OSError` when the file cannot be read.
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()

@@ -76,7 +76,7 @@ class CallStarted:
 
 @attrs.frozen(kw_only=True, slots=False)
 class AttemptStarted:
-    """An attempt began, the first, or another one after a `RetryScheduled`. *attempt*: its number, from 1."""
+    """An attempt began: the first, or another one after a `RetryScheduled`. *attempt*: its number, from 1."""
 
     call: CallInfo
     attempt: int
@@ -124,7 +124,7 @@ class RetryScheduled:
 @attrs.frozen(kw_only=True, slots=False)
 class CallEnded:
     """
-    A call ended. The last event of each call; for a stream, at its terminal event, when it is closed, or collected.
+    A call ended: its last event. For a stream, at its terminal event, or when it is closed or garbage-collected.
 
     * *outcome*: see `Outcome`. *elapsed*: seconds since the start of the call.
     * *attempts*, *status_code*, *request_id*: of the last response, None without one.

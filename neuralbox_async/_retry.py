@@ -62,22 +62,22 @@ class RetryPolicy:
     jitter: Callable[[float, float], float] = attrs.field(default=random.uniform, repr=False, eq=False)
 
     def delay(
-        self, attempt: int, error: NeuralBoxError, *, idempotent: bool = False, remaining: float | None = None
+        self, attempt: int, error: NeuralBoxError, *, costs_nothing: bool = False, remaining: float | None = None
     ) -> float | None:
         """
         Return the seconds to wait before the next attempt, or None for no retry.
 
-        *attempt* counts from 1; *idempotent* is True for a request that costs nothing (a GET, a price calculation);
+        *attempt* counts from 1. *costs_nothing* is True for a request that is not billed (a GET, a price calculation).
         *remaining* is the time left until the deadline, in seconds.
         """
-        if attempt > self.max_retries or not self._is_retryable(error, idempotent=idempotent):
+        if attempt > self.max_retries or not self._is_retryable(error, costs_nothing=costs_nothing):
             return None
         wait = self._wait(attempt, error)
         if wait is None or (remaining is not None and wait + _MARGIN > remaining):
             return None
         return wait
 
-    def _is_retryable(self, error: NeuralBoxError, *, idempotent: bool) -> bool:  # noqa: PLR0911 - a table
+    def _is_retryable(self, error: NeuralBoxError, *, costs_nothing: bool) -> bool:  # noqa: PLR0911 - a table
         match error:
             case APIStatusError(headers={"x-should-retry": "false"}):
                 return False
@@ -85,12 +85,12 @@ class RetryPolicy:
                 return self.retry_rate_limits
             case ProviderError() | ModelUnavailableError():
                 return True
-            case APIStatusError() if idempotent:
+            case APIStatusError() if costs_nothing:
                 return is_transient(error)
             case APIStatusError(status_code=status_code):
                 return status_code == _TOO_EARLY or (self.retry_unknown and status_code in _MAYBE_TRANSIENT)
             case APIConnectionError():
-                return error.retryable and (not error.request_sent or idempotent or self.retry_unknown)
+                return error.retryable and (not error.request_sent or costs_nothing or self.retry_unknown)
             case _:
                 return False
 

@@ -14,6 +14,7 @@ E = TypeVar("E", bound=BaseException)
 
 _MASK = "***"
 _SHORT = 8  # characters; a shorter secret may be part of an ordinary word
+_START = 8  # characters of a form that are searched for first
 
 
 class Secret(str):
@@ -65,7 +66,7 @@ class Mask:
 
     def __init__(self, *secrets: str) -> None:
         self._secrets = tuple(map(Secret, secrets))
-        self._forms: list[_Form] | None = None  # until the first value: most calls need no mask
+        self._forms: _Forms | None = None  # until the first value: most calls need no mask
 
     def including(self, secret: str) -> Mask:
         """Return a mask for *secret* as well."""
@@ -94,9 +95,27 @@ class Mask:
         return Mask(*(secret for secret in self._secrets if len(secret) >= length))
 
 
-def _forms_of(secrets: Iterable[str]) -> list[_Form]:
+def _forms_of(secrets: Iterable[str]) -> _Forms:
     forms = [_Form(text, text.encode(), is_word=len(secret) < _SHORT) for secret in secrets for text in _forms(secret)]
-    return sorted(forms, key=lambda form: len(form.text), reverse=True)  # a short form may be part of a long one
+    forms.sort(key=lambda form: len(form.text), reverse=True)  # a short form may be part of a long one
+    starts = {form.encoded[:_START] for form in forms}
+    return _Forms(forms, tuple(starts), min((len(form.text) for form in forms), default=0))
+
+
+@attrs.frozen(repr=False)
+class _Forms:
+    """All ways to write the secrets, the longest first; *starts*: how they begin; *shortest*: the least length."""
+
+    all: list[_Form]
+    starts: tuple[bytes, ...]
+    shortest: int
+
+    def may_be_in(self, value: bytes) -> bool:
+        """Return whether a form begins in *value*: of most values, these searches are all."""
+        for start in self.starts:  # noqa: SIM110 - `any` with a generator takes twice the time
+            if value.find(start) >= 0:  # `in` takes 100 ns more
+                return True
+        return False
 
 
 @attrs.frozen(repr=False)
@@ -149,17 +168,17 @@ def _base64_forms(secret: bytes) -> set[str]:
     return forms | {form.replace("+", "-").replace("/", "_") for form in forms}
 
 
-def _masked(value: object, forms: list[_Form]) -> object:
+def _masked(value: object, forms: _Forms) -> object:
     # By type: `str(value)` of a large body takes seconds.
     if isinstance(value, str):
-        if not forms or len(value) < len(forms[-1].text):  # the shortest: most values are shorter
+        if len(value) < forms.shortest:  # most values are shorter
             return value
-        for form in forms:
+        for form in forms.all:
             if form.text in value:  # here, because most values have none: a call of each form would take longer
                 value = form.mask_text(value)
         return value
     if isinstance(value, bytes):
-        for form in forms:
+        for form in forms.all if forms.may_be_in(value) else ():
             if form.encoded in value:
                 value = form.mask_bytes(value)
         return value

@@ -119,7 +119,7 @@ class Generation:
 
     @property
     def completed(self) -> bool:
-        """Whether the generation is finished and whole."""
+        """Whether the status is ``"completed"``: the text is complete."""
         return self.status == "completed"
 
     @property
@@ -297,7 +297,7 @@ class GenerateRequest:
     * *temperature*: 0.0 to 2.0; None leaves the API's default (0.7).
     * *max_tokens*: at least 1; None leaves the model's default.
     * *extra_body*: further top-level wire members, sent as they are.
-    * *key*: the caller's own name for it, a string or an integer, for `AsyncNeuralBox.generate_many`; not sent.
+    * *key*: your own identifier, a string or an integer, for `AsyncNeuralBox.generate_many`; not sent.
 
     Numbers may be numpy's. Source: the vendor's page "Text Generation".
     """

@@ -34,7 +34,7 @@ class AccountMethods(View[AsyncNeuralBox]):
 
     @documented_by(AsyncNeuralBox.reset_usage)
     def reset_usage(self) -> ClientUsage:
-        """Return `usage`, and begin again at 0; a client that this one is derived from keeps its count."""
+        """Return `usage`, and reset it to 0; a client that this one is derived from keeps its count."""
         return self._subject.reset_usage()
 
     @property

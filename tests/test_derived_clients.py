@@ -40,6 +40,7 @@ async def test_closing_a_derived_client(server):
     assert 3 == len(server.billed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("depth", [1, 2, 3000])
 async def test_closing_the_first_client(server, depth):
     """A client is closed with the one it is derived from, also when those between them are gone."""
@@ -67,6 +68,7 @@ async def test_closing_a_client_in_the_middle(server):
         await sibling.generate("gpt-5", "Hi")
 
 
+@pytest.mark.long
 async def test_requests_in_flight_finish(server):
     """A request in flight of a derived client that is closed finishes, and so does its stream: both are paid for."""
     server.delay(0.3, times=1)

@@ -32,6 +32,7 @@ from neuralbox_async import InvalidParameterError, RetryPolicy
         "ClientClosedError.when",
         "APIStatusError.redact",
         "APIStatusError.status",
+        "RetryPolicy.delay(idempotent)",
         "RetryPolicy.uniform",
     ],
 )

@@ -72,7 +72,7 @@ def test_retries(error, post, post_unknown, get):
 
     assert post == (POLICY.delay(1, error) is not None)
     assert post_unknown == (retry_unknown.delay(1, error) is not None)
-    assert get == (POLICY.delay(1, error, idempotent=True) is not None)
+    assert get == (POLICY.delay(1, error, costs_nothing=True) is not None)
 
 
 @pytest.mark.parametrize(

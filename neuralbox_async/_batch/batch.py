@@ -29,12 +29,12 @@ class AsyncBatch(AsyncOnly, AsyncIterationOnly, Generic[T]):
     """
     Many concurrent generations: an async context manager and an async iterator over their results.
 
-    Made by `AsyncNeuralBox.generate_many`. Entering opens the journal and starts; iterating yields each result when it
-    is there, failures included. Leaving early cancels the requests in flight; `report` counts them, and results that
-    were not read can be read afterwards. A read that is cancelled loses nothing, and any number of tasks may read.
+    Returned by `AsyncNeuralBox.generate_many`. Entering it opens the journal and starts; iterating yields each result
+    as it arrives, failures included. Leaving early cancels the requests in flight; `report` counts them, and results
+    that were not read can be read afterwards. A read that is cancelled loses nothing, and any number of tasks may read.
 
-    Reading raises the error of the iterator of the requests or of *on_progress*, after the last result; also one that
-    every connection of the client would have, such as a certificate that is not trusted.
+    After the last result, reading raises what the iterator of the requests or *on_progress* has raised, or a failure
+    that affects every connection of the client, such as a certificate that is not trusted.
     """
 
     def __init__(
@@ -104,16 +104,16 @@ class AsyncBatch(AsyncOnly, AsyncIterationOnly, Generic[T]):
         while (result := runner.buffer.pop()) is None:
             if not await runner.wait_for_results():
                 raise StopAsyncIteration
-        runner.results_read()
+        runner.on_results_read()
         return result
 
     async def read_batch(self) -> list[BatchResult[T]]:
-        """Return all results that are there, at least one; ``[]`` at the end. For bulk processing."""
+        """Return all results that have arrived, at least one; ``[]`` at the end. For bulk processing."""
         runner = self._running()
         while not (results := runner.buffer.pop_all()):
             if not await runner.wait_for_results():
                 return []
-        runner.results_read()
+        runner.on_results_read()
         return results
 
     @property

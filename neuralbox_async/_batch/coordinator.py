@@ -198,14 +198,14 @@ class Coordinator:
             delay = self._pacer.delay(now)
             self._on_limit(self._pacer.opens_at)
             if delay <= 0 and (again or not self.postponed):
-                self._pacer.started(now)
+                self._pacer.record_start(now)
                 return
             await self._changed.wait(delay if 0 < delay < math.inf else None)
         raise NotAdmittedError
 
     # ------------------------------------------------------------------------------------------- on the way, outcomes
 
-    async def sent(self, claim: Claim, idempotency_key: str, reserved: int | None) -> None:
+    async def record_sent(self, claim: Claim, idempotency_key: str, reserved: int | None) -> None:
         """Record in the journal that the request of *claim* is about to be sent. Raises `JournalError`."""
         if self._journal is not None:
             self._journal.write_start(claim.key, idempotency_key, claim.model, reserved, claim.request_hash)
@@ -213,16 +213,16 @@ class Coordinator:
     async def observe(self, signal: ServerSignal, started: float) -> None:
         """Learn the pace from the end of a request that started at *started* (`time.monotonic`)."""
         if signal is _ADMITTED:
-            self._pacer.admitted()
+            self._pacer.record_admitted()
         elif signal is ServerSignal.PUSHED_BACK:
-            self._pacer.pushed_back(time.monotonic(), started)
+            self._pacer.record_pushed_back(time.monotonic(), started)
         elif signal is ServerSignal.FAILED:
-            self._pacer.failed(time.monotonic(), started)
+            self._pacer.record_failed(time.monotonic(), started)
         else:
-            self._pacer.dropped()
+            self._pacer.record_ended()
         self._changed.notify_all()
 
-    async def accepted(self, claim: Claim, generation_id: GenerationId) -> JournalError | None:
+    async def record_accepted(self, claim: Claim, generation_id: GenerationId) -> JournalError | None:
         """Record in the journal that the API accepted the request of *claim*. Returns the error of the journal."""
         if self._journal is not None:
             try:
@@ -231,7 +231,7 @@ class Coordinator:
                 return self._lost(error)
         return None
 
-    async def completed(
+    async def record_completed(
         self,
         claim: Claim,
         result: BatchResult,
@@ -263,7 +263,7 @@ class Coordinator:
         self._settle(claim, result.tokens_used)
         return error if error is None else self._lost(error)
 
-    async def failed(
+    async def record_failed(
         self, claim: Claim, result: BatchResult, generation_id: GenerationId | None
     ) -> JournalError | None:
         """Record the error of *result*; *generation_id* if it was accepted. Returns the error of the journal."""
@@ -271,7 +271,7 @@ class Coordinator:
         self._settle(claim, result.tokens_used)
         return self._lost(error)
 
-    async def refused(
+    async def record_refused(
         self, claim: Claim, result: BatchResult, generation_id: GenerationId | None
     ) -> JournalError | None:
         """Record a 429, after which the request is sent again: its reservation stays. Returns the journal's error."""
@@ -279,11 +279,11 @@ class Coordinator:
         error = None if self._journal is None else _write_failed(self._journal, claim, result, generation_id)
         return self._lost(error)
 
-    async def unresolved(self, claim: Claim) -> None:
+    async def record_unresolved(self, claim: Claim) -> None:
         """Record that the request ended without a response and may be billed. The journal has its start."""
         self._settle(claim, None)
 
-    async def withdrawn(self, claim: Claim) -> None:
+    async def record_withdrawn(self, claim: Claim) -> None:
         """Record that the request, which is new or was refused, will not be sent. The journal has its state."""
         self._settle(claim, 0)
 

@@ -17,7 +17,8 @@ class BudgetReachedError(NeuralBoxError):
     """
     The next request of a batch, for *model*, could cost more than its budget has left; it was not sent.
 
-    *budget*, *spent*: NeuralBox tokens; *spent* includes the price of requests that may have been billed unseen.
+    *budget*, *spent*: NeuralBox tokens; *spent* includes the price of requests that may have been billed without a
+    response.
     """
 
     def __init__(self, message: str, *, budget: int = 0, spent: int = 0, model: str | None = None) -> None:
@@ -31,7 +32,7 @@ class OutcomeUnknownError(NeuralBoxError):
     """
     A journal has requests, named by *keys*, that were sent and have no outcome; they may have been billed.
 
-    Raised when a batch is entered, its *keys* are the texts in the journal; otherwise, they are as they were given. As
+    Raised when a batch is entered, its *keys* are the texts in the journal; otherwise, they are as you passed them. As
     the result of one request: *text* or *body* (bytes) is the part of its response that had arrived.
     """
 
@@ -48,7 +49,7 @@ class RequestChangedError(NeuralBoxError):
     """
     Requests of a batch, named by *keys*, differ from those that earlier runs sent with the same keys; none was sent.
 
-    *keys*: as they were given.
+    *keys*: as you passed them.
     """
 
     def __init__(self, message: str, *, keys: tuple[Any, ...] = ()) -> None:

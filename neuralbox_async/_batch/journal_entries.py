@@ -35,7 +35,7 @@ class JournalEntry:
 
     * *event*: ``"start"`` (about to be sent), ``"pending"`` (accepted; *generation_id* identifies it), ``"done"``,
       ``"failed"``, or ``"invalid"`` (generated, but not of the output type; a repair may follow). The last entry of a
-      key has its state; a key is done once.
+      key is its current state; a key is done once.
     * *key*; *at*: the time.
     * *generation*: of ``"done"`` and ``"invalid"``. *generation_id*: if it is known.
     * *error_type* (the name of the class), *message*, *billed*: of ``"failed"``. *text*: generated text that had

@@ -111,7 +111,7 @@ def _response_in(error: NeuralBoxError) -> dict[str, str]:
 
 def _generation(generation: Generation, body: bytes) -> bytes:
     """Return the JSON object of *generation* as one line: the bytes of *body* if they are one."""
-    is_line = body[:1] == b"{" and b"\n" not in body and body[-1:] == b"}"
+    is_line = body[:1] == b"{" and body.find(b"\n") < 0 and body[-1:] == b"}"
     is_deep = body.count(b"{") + body.count(b"[") > _MAX_DEPTH and (
         bool(generation.problems)  # perhaps of a member that `raw` has no more, because it is nested too deeply
         or _is_deeper(generation.raw, _MAX_DEPTH)
@@ -152,6 +152,6 @@ def _encoded(members: Mapping[str, object]) -> bytes:
 
 
 def _now() -> str:
-    """Return the Unix time as a JSON number. Not from a float, whose conversion is 2 % of a request."""
-    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
-    return f"{seconds}.{milliseconds:03}"
+    """Return the Unix time as a JSON number, to the millisecond. Not from a float, whose conversion is costly."""
+    digits = str(time.time_ns())
+    return f"{digits[:-9]}.{digits[-9:-6]}"

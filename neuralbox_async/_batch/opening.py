@@ -101,7 +101,7 @@ def _make_runner(
 ) -> BatchRunner:
     max_in_flight = _max_in_flight(executor, options)
     pacer = Pacer(
-        executor.account.rate_limits,
+        executor.account_state.rate_limits,
         max_in_flight=max_in_flight,
         rate=options.max_rate,
         is_over=asyncio.get_running_loop().is_closed,

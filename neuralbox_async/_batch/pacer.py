@@ -68,7 +68,7 @@ class Pacer:
             return math.inf
         return max(0.0, self._next_start - now) if self._rate else 0.0
 
-    def started(self, now: float) -> None:
+    def record_start(self, now: float) -> None:
         """Record that a request starts."""
         self.in_flight += 1
         if self._probe_in_flight is False:
@@ -76,38 +76,38 @@ class Pacer:
         if self._rate:
             self._next_start = max(self._next_start, now - _CATCH_UP) + 1 / self._rate
 
-    def admitted(self) -> None:
+    def record_admitted(self) -> None:
         """Record that the server accepted a request in flight, whatever its outcome."""
         self.in_flight -= 1
         self._probe_in_flight = None
         self._failures = self._cooldowns = 0
-        self._limits.admitted()
+        self._limits.record_admitted()
         if self._window < self._max_in_flight:
             if self._threshold == math.inf and self._limits.known:
                 self._window = self._max_in_flight  # the limits are known: there is nothing to probe
             else:
                 self._window += 1.0 if self._window < self._threshold else 1.0 / self._window
 
-    def pushed_back(self, now: float, started: float) -> None:
+    def record_pushed_back(self, now: float, started: float) -> None:
         """Record that a request *started* at that time was refused, or did not get through."""
-        self.dropped()
+        self.record_ended()
         if started < self._halved_at:
             return  # it started before the window was halved, and adds no information
         self._halved_at, self._probe_in_flight = now, False
         if self._rate is None:
             self._window = self._threshold = max(1.0, self._window / 2)
 
-    def failed(self, now: float, started: float) -> None:
+    def record_failed(self, now: float, started: float) -> None:
         """Record that a request *started* at that time got no response; several in a row reduce the pace."""
         self._failures += 1
         if self._failures < _OUTAGE_AFTER or started < self._halved_at:
-            self.dropped()
+            self.record_ended()
             return
-        self.pushed_back(now, started)
+        self.record_pushed_back(now, started)
         self._cooldown_until = now + min(_MAX_COOLDOWN, 0.25 * 2**self._cooldowns)
         self._cooldowns = min(10, self._cooldowns + 1)
 
-    def dropped(self) -> None:
+    def record_ended(self) -> None:
         """Record that a request in flight ended without any information about the server."""
         self.in_flight -= 1
         if self._probe_in_flight:

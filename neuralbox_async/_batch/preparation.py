@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from neuralbox_async._batch import earlier_results
+from neuralbox_async._batch.batch_request import BatchRequest
 from neuralbox_async._batch.changed_requests import changed_error
 from neuralbox_async._batch.inputs import content_key, key_of, plain
 from neuralbox_async._batch.key_status import KeyStatus
-from neuralbox_async._batch.request_state import RequestState
 from neuralbox_async._batch.results import BatchResult
 from neuralbox_async._call.executor import Call
 from neuralbox_async._clock import time_after
@@ -60,7 +60,7 @@ class RequestPreparer:
         self._encode = endpoints.generate if output is None else output.encode
         self._quoted_models: set[str] = set()
 
-    async def prepare(self, index: int, item: object) -> RequestState | BatchResult | None:
+    async def prepare(self, index: int, item: object) -> BatchRequest | BatchResult | None:
         """
         Return the request that *item* describes, once it may be sent, or its result if it has one; None if it is done.
 
@@ -83,17 +83,17 @@ class RequestPreparer:
             claim = await self._claim(request, wire)
         except InvalidParameterError as error:
             return BatchResult(index=index, key=request.key, item=item, request=request, error=error, tokens_used=0)
-        state = RequestState(index, claim, request, wire, item=item)
+        batch_request = BatchRequest(index, claim, request, wire, item=item)
         if self._output is not None:
-            state.typed = self._output.item(request)
+            batch_request.typed = self._output.item(request)
         if claim.status is not _NEW:
-            resumed = await self._resume(state, headers)
-            if resumed is not state:
+            resumed = await self._resume(batch_request, headers)
+            if resumed is not batch_request:
                 return resumed
-        if self._has_budget and not state.claim.is_pending:
+        if self._has_budget and not batch_request.claim.is_pending:
             await self._quote_prices(claim.model)
-        state.reserved = await self._coordinator.admit(state.claim)
-        return state
+        batch_request.reserved = await self._coordinator.admit(batch_request.claim)
+        return batch_request
 
     async def _claim(self, request: GenerateRequest, wire: Request) -> Claim:
         """Claim the key of *request*. Raises `InvalidParameterError` when another one of this batch has it."""
@@ -106,40 +106,42 @@ class RequestPreparer:
 
     # -------------------------------------------------------------------------------------- requests of earlier runs
 
-    async def _resume(self, state: RequestState, headers: dict[str, str]) -> BatchResult | RequestState | None:
+    async def _resume(self, batch_request: BatchRequest, headers: dict[str, str]) -> BatchResult | BatchRequest | None:
         """
-        Return the result of *state*, which earlier runs sent, None if it is done, or *state* if it has a request left.
+        Return the result of *batch_request*, which earlier runs sent; None if it is done; itself if it is to be sent.
 
-        That is the next repair if there were texts that were not of the output type.
+        If earlier runs got texts that were not of the output type, its next repair is what is sent.
         """
-        if state.claim.changed:
-            self._settle_change(state)
-        claim = state.claim
+        if batch_request.claim.changed:
+            self._settle_change(batch_request)
+        claim = batch_request.claim
         if claim.status is KeyStatus.DONE:
-            return await earlier_results.done_result(state, self._coordinator) if self._include_done else None
-        if claim.status is KeyStatus.UNRESOLVED and not await self._sends_again(state, headers):
-            return await earlier_results.unknown_result(state, self._coordinator)
+            return await earlier_results.done_result(batch_request, self._coordinator) if self._include_done else None
+        if claim.status is KeyStatus.UNRESOLVED and not await self._sends_again(batch_request, headers):
+            return await earlier_results.unknown_result(batch_request, self._coordinator)
         if claim.invalid:
-            if (result := await earlier_results.invalid_result(state, self._coordinator)) is not None:
+            if (result := await earlier_results.invalid_result(batch_request, self._coordinator)) is not None:
                 return result
-            if state.typed is not None:
-                state.wire = endpoints.generate(state.typed.request, headers)
-        return state
+            if batch_request.typed is not None:
+                batch_request.wire = endpoints.generate(batch_request.typed.request, headers)
+        return batch_request
 
-    def _settle_change(self, state: RequestState) -> None:
-        """Settle *state*, with whose key earlier runs sent another request, as *on_changed* has it."""
+    def _settle_change(self, batch_request: BatchRequest) -> None:
+        """Settle *batch_request*, with whose key earlier runs sent another request, as *on_changed* has it."""
         if self._on_changed == "raise":
-            raise changed_error((state.request.key,))
+            raise changed_error((batch_request.request.key,))
         if self._on_changed == "retry":
-            state.claim = attrs.evolve(state.claim, status=KeyStatus.NEW, unresolved=None, changed=False, invalid=())
-        elif state.typed is not None:
-            state.typed.max_repairs = 0  # the text to repair is of another request
+            batch_request.claim = attrs.evolve(
+                batch_request.claim, status=KeyStatus.NEW, unresolved=None, changed=False, invalid=()
+            )
+        elif batch_request.typed is not None:
+            batch_request.typed.max_repairs = 0  # the text to repair is of another request
 
     # -------------------------------------------------------------------------------------- before a request is sent
 
-    async def _sends_again(self, state: RequestState, headers: dict[str, str]) -> bool:
+    async def _sends_again(self, batch_request: BatchRequest, headers: dict[str, str]) -> bool:
         """Return whether a request that may have been billed is sent again, and set its idempotency key."""
-        claim = state.claim
+        claim = batch_request.claim
         if claim.changed:
             return False  # it would be another request
         if not self._coordinator.sending:
@@ -148,7 +150,7 @@ class RequestPreparer:
             # Should the API honour this header after all, it will not bill a second time.
             with suppress(InvalidParameterError):  # the journal may have none, or one that a user has edited
                 headers["Idempotency-Key"] = check_idempotency_key(claim.unresolved.idempotency_key)
-        decision = self._choose_retry(state.key)
+        decision = self._choose_retry(batch_request.key)
         return await decision if isinstance(decision, Awaitable) else decision
 
     async def _quote_prices(self, model: str) -> None:

@@ -20,10 +20,10 @@ class BatchResult(Generic[T]):
     """
     The result of one request of a batch.
 
-    * *index*: its place among the requests, from 0. *item*: the request as it was given, such as a dict with all its
+    * *index*: its place among the requests, from 0. *item*: the request as you passed it, such as a dict with all its
       members, also those that are not sent.
-    * *key*: the request's own key as it was given or, without one, a hash of its body; with a journal, repetitions are
-      numbered.
+    * *key*: the key of the request as you passed it or, without one, a hash of its body; with a journal, repetitions
+      are numbered.
     * *request*: the valid request; None when the input is not a valid request.
     * *generation*, *error*: one of them is None. *error.billed* has the billing status.
     * *value*: the text of the generation as a value of the *output_type*; None without one, and with an error. A text

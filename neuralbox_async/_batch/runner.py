@@ -10,11 +10,11 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
+from neuralbox_async._batch.batch_request import BatchRequest
 from neuralbox_async._batch.coordinator import NotAdmittedError
 from neuralbox_async._batch.errors import BudgetReachedError, JournalError, RequestChangedError
 from neuralbox_async._batch.inputs import END
 from neuralbox_async._batch.notifier import Notifier, receive_soon
-from neuralbox_async._batch.request_state import RequestState
 from neuralbox_async._batch.results import last_error
 from neuralbox_async._errors import (
     APIConnectionError,
@@ -124,13 +124,13 @@ class BatchRunner:
 
     async def _take_and_process(self) -> None:
         """Take all requests, and wait until the workers have completed them."""
-        send, receive = anyio.create_memory_object_stream[RequestState](self._max_in_flight)
+        send, receive = anyio.create_memory_object_stream[BatchRequest](self._max_in_flight)
         with receive:
             async with anyio.create_task_group() as workers:
                 with send:
                     try:
-                        while (state := await self._take()) is not None:
-                            send.send_nowait(state)
+                        while (batch_request := await self._take()) is not None:
+                            send.send_nowait(batch_request)
                             self._assign_worker(workers, receive)
                     except BaseException as error:  # noqa: BLE001 - of the user's own code
                         self._fail_unless_ending(error)
@@ -247,21 +247,21 @@ class BatchRunner:
             raise self._failure
         return False
 
-    def results_read(self) -> None:
+    def on_results_read(self) -> None:
         """Take more requests: results were read."""
         self._capacity_changed.notify_all()
 
     # ------------------------------------------------------------------------------------------------- taking requests
 
-    async def _take(self) -> RequestState | None:
+    async def _take(self) -> BatchRequest | None:
         """Return the next request, once it may be sent and a worker is free; None after the last."""
         while self._is_taking:
             if self.buffer.full or self._busy_workers >= self._max_in_flight:
                 await self._capacity_changed.wait()
             elif (item := await self._inputs.next()) is not END:
                 self.buffer.reserve()
-                if (state := await self._prepare(self._inputs.taken - 1, item)) is not None:
-                    return state
+                if (batch_request := await self._prepare(self._inputs.taken - 1, item)) is not None:
+                    return batch_request
         return None
 
     @property
@@ -272,7 +272,7 @@ class BatchRunner:
             return True
         return self._state is RunState.DRAINING and self._coordinator.expects_claims(self._inputs.total)
 
-    async def _prepare(self, index: int, item: object) -> RequestState | None:
+    async def _prepare(self, index: int, item: object) -> BatchRequest | None:
         """Return the request that *item* describes, once it may be sent; None if it is not sent."""
         try:
             prepared = await self._preparer.prepare(index, item)
@@ -284,7 +284,7 @@ class BatchRunner:
             self.stop(error)
             raise
         else:
-            if isinstance(prepared, RequestState):
+            if isinstance(prepared, BatchRequest):
                 return prepared
             if prepared is None:
                 self.stats.add_skipped()
@@ -306,44 +306,44 @@ class BatchRunner:
 
     # --------------------------------------------------------------------------------------------------------- working
 
-    def _assign_worker(self, workers: TaskGroup, receive: MemoryObjectReceiveStream[RequestState]) -> None:
+    def _assign_worker(self, workers: TaskGroup, receive: MemoryObjectReceiveStream[BatchRequest]) -> None:
         """Have a worker for the request that was passed: one that waits, or a new one."""
         self._busy_workers += 1
         if self._busy_workers > self._workers:
             self._workers += 1
             workers.start_soon(self._work, receive)
 
-    async def _work(self, receive: MemoryObjectReceiveStream[RequestState]) -> None:
+    async def _work(self, receive: MemoryObjectReceiveStream[BatchRequest]) -> None:
         try:
-            while (state := await receive_soon(receive)) is not None:
-                await self._process(state)
+            while (batch_request := await receive_soon(receive)) is not None:
+                await self._process(batch_request)
                 self._busy_workers -= 1
                 self._capacity_changed.notify_all()
         except BaseException as error:  # noqa: BLE001 - of the user's own code
             self._fail_unless_ending(error)
 
-    async def _process(self, state: RequestState) -> None:
-        self.stats.begin(state)
+    async def _process(self, batch_request: BatchRequest) -> None:
+        self.stats.begin(batch_request)
         result: BatchResult | None = None
         try:
-            result = await state.run(self._executor, self._options, self._coordinator)
+            result = await batch_request.run(self._executor, self._options, self._coordinator)
         except NotAdmittedError:
             pass
         except BaseException:
-            if (result := state.unread_result) is not None:
+            if (result := batch_request.unread_result) is not None:
                 self._deliver(result)
             raise
         finally:
-            self.stats.end(state, result)
-        if state.budget_error is not None:
-            self._stop_sending(RunState.DRAINING, state.budget_error)
-        if state.journal_error is not None:
-            self.stop(state.journal_error)
+            self.stats.end(batch_request, result)
+        if batch_request.budget_error is not None:
+            self._stop_sending(RunState.DRAINING, batch_request.budget_error)
+        if batch_request.journal_error is not None:
+            self.stop(batch_request.journal_error)
         if result is None:
-            self.buffer.put(state.index, None)
+            self.buffer.put(batch_request.index, None)
         elif result.error is not None and self._concerns_the_client(result.error):
             self.stats.observation.end_item(result)
-            self.buffer.put(state.index, None)
+            self.buffer.put(batch_request.index, None)
             self.stop(result.error)
             raise result.error
         else:

@@ -13,9 +13,9 @@ from neuralbox_async._batch.results import BatchProgress, BatchReport, last_erro
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from neuralbox_async._batch.batch_request import BatchRequest
     from neuralbox_async._batch.coordinator import Coordinator
     from neuralbox_async._batch.inputs import InputReader
-    from neuralbox_async._batch.request_state import RequestState
     from neuralbox_async._batch.results import BatchResult
     from neuralbox_async._errors import NeuralBoxError
     from neuralbox_async._types import GenerationId
@@ -65,22 +65,22 @@ class BatchStats:
         """Whether any request of this run had a generation."""
         return self._completed > 0
 
-    def begin(self, state: RequestState) -> None:
-        """Count *state*, which a worker begins to process."""
+    def begin(self, batch_request: BatchRequest) -> None:
+        """Count *batch_request*, which a worker begins to process."""
         self._in_progress += 1
         if self.observation.running:
-            self.observation.begin_item(state.index)
+            self.observation.begin_item(batch_request.index)
 
-    def end(self, state: RequestState, result: BatchResult | None) -> None:
-        """Count the end of *state*'s processing, whatever its outcome; *result*: None without one."""
+    def end(self, batch_request: BatchRequest, result: BatchResult | None) -> None:
+        """Count the end of *batch_request*'s processing, whatever its outcome; *result*: None without one."""
         self._in_progress -= 1
-        self._tokens_used += state.tokens_billed
+        self._tokens_used += batch_request.tokens_billed
         if result is None:
-            self.observation.end_item_without_result(state.index, possibly_billed=state.possibly_billed)
-        if state.cancelled_in_flight:
-            self._cancelled_keys.append(state.key)
-            if state.possibly_billed:
-                self._add_unknown(state.key, state.generation_id)
+            self.observation.end_item_without_result(batch_request.index, possibly_billed=batch_request.possibly_billed)
+        if batch_request.cancelled_in_flight:
+            self._cancelled_keys.append(batch_request.key)
+            if batch_request.possibly_billed:
+                self._add_unknown(batch_request.key, batch_request.generation_id)
 
     def add(self, result: BatchResult) -> None:
         """Count *result*."""

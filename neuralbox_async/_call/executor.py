@@ -11,12 +11,12 @@ from urllib.parse import urljoin, urlsplit
 import attrs
 
 from neuralbox_async._api_key import KeySource, call_key_function
-from neuralbox_async._call.account import Account
+from neuralbox_async._call.account_state import AccountState
 from neuralbox_async._call.call_log import log
 from neuralbox_async._call.lifetime import Lifetime
 from neuralbox_async._call.monitor import Monitor
 from neuralbox_async._call.shared_state import SharedState
-from neuralbox_async._clock import Deadline, now, time_after
+from neuralbox_async._clock import DeadlineScope, now, time_after
 from neuralbox_async._errors import (
     APIConnectionError,
     APIStatusError,
@@ -93,7 +93,7 @@ class Call:
     @property
     def possibly_billed(self) -> bool:
         """Whether the call may be billed if it ends now."""
-        if self.request.idempotent:
+        if self.request.costs_nothing:
             return False
         previous = self.previous_error
         return self.accepted or self.request_sent or (previous is not None and previous.billed == "unknown")
@@ -125,7 +125,7 @@ class Call:
         error.idempotency_key = self.request.headers.get("Idempotency-Key")
         if self.accepted and not isinstance(error, GenerationFailedError):
             error.billed, error.request_sent, error.generation_id = "unknown", True, self.generation_id
-        elif self.request.idempotent:
+        elif self.request.costs_nothing:
             if self.generation_id is None:
                 error.billed = "no"
             elif not isinstance(error, GenerationFailedError):
@@ -140,7 +140,7 @@ class Call:
     def _received_with(self, error: NeuralBoxError) -> bytes:
         if isinstance(error, APIConnectionError | ResponseError):
             return error.body
-        if isinstance(error, ClientClosedError) and self.response is not None and not self.request.idempotent:
+        if isinstance(error, ClientClosedError) and self.response is not None and not self.request.costs_nothing:
             return self.response.received
         return b""
 
@@ -170,8 +170,8 @@ class Executor:
     api_key: KeySource = attrs.field(repr=False)
     base_url: str
     max_response_bytes: int
-    account: Account = attrs.field(
-        default=attrs.Factory(lambda self: self.shared.accounts.of(self.api_key), takes_self=True)
+    account_state: AccountState = attrs.field(
+        default=attrs.Factory(lambda self: self.shared.account_states.of(self.api_key), takes_self=True)
     )
     lifetime: Lifetime = attrs.field(factory=Lifetime)
     monitor: Monitor = attrs.field(factory=Monitor)
@@ -193,7 +193,7 @@ class Executor:
         derived = attrs.evolve(self, lifetime=self.lifetime.derive(), monitor=self.monitor.derive())
         if api_key is None or api_key == self.api_key:
             return derived
-        return attrs.evolve(derived, api_key=api_key, account=self.shared.accounts.of(api_key))
+        return attrs.evolve(derived, api_key=api_key, account_state=self.shared.account_states.of(api_key))
 
     async def aclose(self) -> None:
         """Close it and those derived from it. The connections are closed with the one that is not derived."""
@@ -203,7 +203,7 @@ class Executor:
 
     async def execute(self, call: Call, decode: Callable[[int, Mapping[str, str], bytes], T]) -> T:
         """Execute *call*, read its response to the last byte, and return the result of *decode*."""
-        with Deadline(call.deadline):
+        with DeadlineScope(call.deadline):
             response = await self._send(call)
             try:
                 value = call.decode(
@@ -245,7 +245,7 @@ class Executor:
     async def _open(self, request: Request, options: CallOptions, record: CallRecord | None) -> tuple[Response, Call]:
         total, first = time_after(options.stream_timeout), time_after(options.first_event_timeout)
         call = Call(request, options, min(total, first), record=record)
-        with Deadline(call.deadline):
+        with DeadlineScope(call.deadline):
             return await self._send(call), call
         raise call.timeout_error("total" if total <= first else "first_event")
 
@@ -265,7 +265,7 @@ class Executor:
 
     async def _send(self, call: Call) -> Response:
         """Make attempts until a response with a status of success arrives, or a failure that is not retried."""
-        account, request, refund = self.account, call.request, 1
+        retry_budget, request, refund = self.account_state.retry_budget, call.request, 1
         while True:
             call.begin_attempt()
             try:
@@ -288,11 +288,11 @@ class Executor:
                 if call.previous_error is not None and _rejects_reused_key(error, call.previous_error):
                     raise call.annotate(call.previous_error) from error
                 delay = self._retry_delay(call, error)
-                if delay is None or (cost := account.retry_budget.take(error)) is None:
+                if delay is None or (cost := retry_budget.take(error)) is None:
                     raise
                 refund, call.previous_error, call.attempt = cost, error, None
             else:
-                account.retry_budget.give_back(refund)
+                retry_budget.give_back(refund)
                 return response
             log(logging.INFO, call, "retry in %.2f s", delay, delay=delay)
             if call.record is not None:
@@ -301,7 +301,7 @@ class Executor:
 
     def _observe(self, call: Call, response: Response) -> None:
         call.response = response
-        self.account.rate_limits.observe(response.headers, counted=not call.request.idempotent)
+        self.account_state.rate_limits.observe(response.headers, counted=not call.request.costs_nothing)
         record = call.record
         if record is None or record.is_logged:
             log(logging.DEBUG, call, "%d", response.status_code, status_code=response.status_code)
@@ -317,7 +317,7 @@ class Executor:
             if attempt is None or target is None:
                 error = await _read_error(response, call)
                 if isinstance(error, RateLimitError):
-                    self.account.rate_limits.refused(error)
+                    self.account_state.rate_limits.record_refused(error)
                 raise error
             response.close()
             redirects += 1
@@ -331,8 +331,8 @@ class Executor:
 
     def _retry_delay(self, call: Call, error: NeuralBoxError) -> float | None:
         log(logging.DEBUG, call, "attempt %d: %s", call.attempts, type(error).__name__)
-        remaining = call.deadline - now()
-        return call.options.retry.delay(call.attempts, error, idempotent=call.request.idempotent, remaining=remaining)
+        costs_nothing, remaining = call.request.costs_nothing, call.deadline - now()
+        return call.options.retry.delay(call.attempts, error, costs_nothing=costs_nothing, remaining=remaining)
 
 
 def _mask_of(key: object, connections: ConnectionOptions, mask: Mask | None = None) -> Mask:
@@ -387,7 +387,7 @@ async def _read_error(response: Response, call: Call) -> APIStatusError:
     # The status has arrived and decides: a body that is late or broken must not hide it.
     started = now()
     try:
-        with Deadline(started + min(_ERROR_BODY_TIMEOUT, 0.9 * (call.deadline - started))):
+        with DeadlineScope(started + min(_ERROR_BODY_TIMEOUT, 0.9 * (call.deadline - started))):
             await response.read(_MAX_ERROR_BYTES, truncate=True)
     except NeuralBoxError as error:
         logger.debug("the body of a response with status %d broke: %s", response.status_code, type(error).__name__)

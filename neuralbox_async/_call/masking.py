@@ -135,7 +135,7 @@ def mask_generation(generation: Generation, body: bytes, mask: Mask) -> tuple[Ge
     """
     # Any character of a secret may be written as an escape in the body; the members have none.
     is_echoed = mask.apply(body) is not body or (
-        (b"\\u" in body or not body) and mask.apply(generation.raw) is not generation.raw
+        (body.find(b"\\u") >= 0 or not body) and mask.apply(generation.raw) is not generation.raw
     )
     if not is_echoed:
         return generation, body

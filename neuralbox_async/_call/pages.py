@@ -96,8 +96,8 @@ class AsyncHistory(AsyncIterationOnly):
     The generations of the account, newest first: an async iterator of `HistoryEntry`, for any task.
 
     A page is requested when it is needed, and errors are raised then; reading on requests it again. *total* is the
-    number of generations, None before the first page and if the API does not report it. An entry that newer
-    generations move to the next page meanwhile is not repeated. After 100,000 pages, reading raises `ResponseError`.
+    number of generations, None before the first page and if the API does not report it. An entry that moves to the next
+    page because of newer generations is not repeated. After 100,000 pages, reading raises `ResponseError`.
     """
 
     def __init__(self, pages: PageReader[HistoryEntry]) -> None:
@@ -120,7 +120,7 @@ class AsyncHistory(AsyncIterationOnly):
         return self._entries.popleft()
 
     async def read_batch(self) -> list[HistoryEntry]:
-        """Return the rest of the page, or else the next page whole; ``[]`` at the end."""
+        """Return the rest of the current page, or else the whole next page; ``[]`` at the end."""
         if self._entries:
             entries = list(self._entries)
             self._entries.clear()

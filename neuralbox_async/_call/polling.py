@@ -200,7 +200,7 @@ async def recover(executor: Executor, options: CallOptions, generation_id: Gener
 
 def _allowed_pace(executor: Executor) -> float:
     """Return the part of the full pace that the rate limits leave to polling: 1, or less when little remains."""
-    hour = executor.account.rate_limits.hour
+    hour = executor.account_state.rate_limits.hour
     if not hour.limit or hour.remaining is None:
         return 1.0
     return min(1.0, max(_MIN_PACE, hour.remaining / hour.limit / _FULL_PACE_ABOVE))

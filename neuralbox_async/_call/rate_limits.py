@@ -29,6 +29,8 @@ _MIN_LIMIT_WITH_RESERVE, _MAX_RESERVE = 20, 10
 _MAX_CLOCK_SKEW = 2.0  # seconds; the ``Date`` header has whole ones, so ours is the better clock unless it is off
 _OVERDUE_RECHECK = 0.5  # seconds until the next check, when a window lasts longer than announced
 _MAX_REFUSAL_PAUSE = 60.0
+_SHORT = 1.0  # seconds
+_MAX_DOUBLINGS = 10  # of a pause: there is no power of 2 for any number of refusals
 
 
 @attrs.define(eq=False)
@@ -158,6 +160,16 @@ class RateLimits:
             self._unread, (headers, arrived) = None, unread
             self._learn(headers, counted=True, age=time.monotonic() - arrived)
 
+    def _least_pause(self, requested: float, now: float) -> float:
+        """Return the least pause after a 429 that requests *requested* seconds: it grows with the refusals in a row."""
+        if requested >= _SHORT or now < self.closed_until:
+            return 0.0  # in the second case: one of many that were refused together
+        # A short one may be wrong: many requests in a short time could close the account for longer.
+        first, most = (0.1, _SHORT) if requested else (1.0, _MAX_REFUSAL_PAUSE)
+        pause = min(most, first * 2.0 ** min(self._refusals, _MAX_DOUBLINGS))
+        self._refusals += 1
+        return pause
+
     def _learn(self, headers: Mapping[str, str], *, counted: bool, age: float = 0.0) -> None:
         hour = _number(headers.get(_REMAINING_HOUR))
         day = _number(headers.get(_REMAINING_DAY))
@@ -177,24 +189,20 @@ class RateLimits:
         if day is not None and limit_day != 0:
             self._day.update(limit_day, day, 0, None)
 
-    def refused(self, error: RateLimitError) -> None:
+    def record_refused(self, error: RateLimitError) -> None:
         """Learn from a 429: send nothing before its *retry_after* has passed, or a growing pause of our own."""
         now = time.monotonic()
-        pause = error.retry_after or 0.0
-        if not pause:
-            if now < self.closed_until:
-                return  # one of many that were refused together
-            pause = min(_MAX_REFUSAL_PAUSE, 2.0**self._refusals)
-            self._refusals += 1
-        elif error.limit_hour and pause <= _HOUR and not self.hour.announced_reset:
+        requested = error.retry_after or 0.0
+        pause = max(requested, self._least_pause(requested, now))
+        if error.limit_hour and 0 < requested <= _HOUR and not self.hour.announced_reset:
             self.hour.exhaust(error.limit_hour, now + pause)
-        elif error.limit_day and pause > _HOUR:
+        elif error.limit_day and requested > _HOUR:
             self.day.exhaust(error.limit_day, now + pause)
         # A little later than requested, each client at another moment, so that they do not all return together.
         jitter = random.uniform(0.0, min(1.0, 0.05 * pause))  # noqa: S311 - not a secret
         self.closed_until = max(self.closed_until, now + pause + jitter)
 
-    def admitted(self) -> None:
+    def record_admitted(self) -> None:
         """Record that the server accepted a request."""
         self._refusals = 0
 

@@ -1,4 +1,4 @@
-"""The retry budget of an API key: a token bucket, as the Google SRE book recommends against retry storms."""
+"""The retry budget of an API key, as the Google SRE book recommends against retry storms."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 class RetryBudget:
     """
-    A token bucket for all calls with one API key, so that an outage does not cause a storm of retries.
+    A bound on the retries of all calls with one API key, so that an outage does not cause a storm of retries.
 
-    It holds 500 tokens. A retry takes 14 (5 when the server throttles) and returns them when it succeeds; a call that
-    succeeds at once adds 1. When too few are left, the failure is raised at once.
+    It begins with 500 units, which have nothing to do with NeuralBox tokens. A retry takes 14 (5 when the server
+    throttles) and returns them when it succeeds; a call that succeeds at the first attempt adds 1, up to 500. When too
+    few are left, the failure is raised without a retry.
     """
 
     CAPACITY = 500
@@ -23,17 +24,17 @@ class RetryBudget:
     THROTTLE_COST = 5
 
     def __init__(self) -> None:
-        self._tokens = self.CAPACITY
+        self._left = self.CAPACITY
 
     def take(self, error: NeuralBoxError) -> int | None:
-        """Take the cost of a retry after *error* and return it, or return None when too few tokens are left."""
+        """Take the cost of a retry after *error* and return it, or return None when too little is left."""
         cost = self.THROTTLE_COST if is_throttled(error) else self.COST
-        if cost > self._tokens:
+        if cost > self._left:
             return None
-        self._tokens -= cost
+        self._left -= cost
         return cost
 
     def give_back(self, cost: int) -> None:
-        """Return *cost* tokens to the bucket: the cost of the last retry, or 1 after a success at once."""
-        if self._tokens < self.CAPACITY:
-            self._tokens = min(self.CAPACITY, self._tokens + cost)
+        """Add *cost* to the budget: the cost of the last retry, or 1 after a success at the first attempt."""
+        if self._left < self.CAPACITY:
+            self._left = min(self.CAPACITY, self._left + cost)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from neuralbox_async._call.account import Accounts
+from neuralbox_async._call.account_state import AccountStates
 
 if TYPE_CHECKING:
     from neuralbox_async._http.transport import Transport
@@ -19,7 +19,7 @@ class SharedState:
 
     connections: ConnectionOptions
     custom_transport: Transport | None = None
-    accounts: Accounts = attrs.field(factory=Accounts)
+    account_states: AccountStates = attrs.field(factory=AccountStates)
     status_paths: tuple[str, ...] = ()  # in the order in which to try them; none: in the documented order
     balance_paths: tuple[str, ...] = ()  # likewise
     prefers_stream_fallback: bool = False  # of the two documented endpoints of streams

@@ -53,13 +53,14 @@ _DRAIN_TIMEOUT = 0.25  # seconds for the server to end the body after the termin
 
 class AsyncStream(StreamLifetime[T], AsyncOnly, AsyncIterationOnly):
     """
-    The events of one generation, once each and in order: an async context manager and an async iterator.
+    The events of one generation, each once and in order: an async context manager and an async iterator.
 
-    Made by `AsyncNeuralBox.stream`. Entering sends the request; leaving closes the connection, so that the server stops
-    generating. Iterate the stream for every event, or `text_stream` for the pieces of text; afterwards `generation` has
-    the whole. A read that is cancelled or times out loses nothing: the next one continues. Only a terminal event of the
-    API ends a stream. If it ends otherwise, each read raises the same `StreamInterruptedError`, which has the text so
-    far. The text can always be encoded as UTF-8: surrogates in two deltas are joined, and a lone one becomes U+FFFD.
+    Returned by `AsyncNeuralBox.stream`. Entering sends the request; leaving closes the connection, so that the server
+    stops generating. Iterate the stream for every event, or `text_stream` for the pieces of text; afterwards
+    `generation` has the complete result. A read that is cancelled or times out loses nothing: the next one continues.
+    Only a terminal event of the API ends a stream. If it ends otherwise, each read raises the same
+    `StreamInterruptedError`, which has the text so far. The text can always be encoded as UTF-8: surrogates in two
+    deltas are joined, and a lone one becomes U+FFFD.
     """
 
     # -------------------------------------------------------------------------------------------------------- reading

@@ -92,9 +92,9 @@ class StreamLifetime(TypedStream[T]):
         Send the request, as ``async with`` does, where a block cannot span the use of the stream. Return the stream.
 
         With *wait_for* ``"response"``, it returns when the response begins: the errors with a status have been raised
-        by then. With ``"first_event"``, it also waits for the first event with content, a piece of text or the end: a
-        server can send the status of its own response after that, because a generation that fails at its beginning
-        raises here. No event is lost. After this, close the stream with `aclose`, or read it to its end.
+        by then. With ``"first_event"``, it also waits for the first piece of text, or the end: a generation that fails
+        before that raises here, so a server can still choose the status of its own response. No event is lost. After
+        this, close the stream with `aclose`, or read it to its end.
 
         Raises `InvalidParameterError` before anything is sent; the errors of `AsyncNeuralBox.generate`, and with
         ``"first_event"`` those of reading. If it raises or is cancelled, the stream is closed.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from neuralbox_async._clock import Deadline
+from neuralbox_async._clock import DeadlineScope
 from neuralbox_async._errors import APIConnectionError, APITimeoutError, ResponseError
 from neuralbox_async._lazy_imports import lazy_module
 from neuralbox_async._options import (
@@ -117,7 +117,7 @@ class StreamReader:
         Raises `APITimeoutError` with *phase* at the *deadline*, `APIConnectionError` or `ResponseError`.
         """
         failure: APIConnectionError = APITimeoutError("no data arrived in time", phase=phase, request_sent=True)
-        with Deadline(deadline):
+        with DeadlineScope(deadline):
             try:
                 return self._peeked + await self.response.read(self._limits.max_response_bytes)
             except APIConnectionError as error:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
@@ -32,13 +27,13 @@ from neuralbox_async._cli.output import Output, escaped, result_line
 from neuralbox_async._cli.progress import ProgressDisplay, progress_display
 from neuralbox_async._cli.saved_results import saved_results
 from neuralbox_async._cli.schema import Schema
+from neuralbox_async._cli.signals import SIGHUP, handle_signals
 from neuralbox_async._cli.terminal import counted, discard_stderr, print_error
 
 if TYPE_CHECKING:
     from neuralbox_async._cli.dask_batch import DaskRun, DaskRunner
 
 _COMPLETED, _ERROR, _SOME_FAILED, _STOPPED, _SIGNALLED = 0, 1, 3, 4, 128
-_SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none
 _MAX_KEYS_SHOWN: Final = 5
 
 
@@ -105,7 +100,7 @@ class BatchRun:
     async def _run(self) -> None:
         with progress_display(animated=not self._options.output.is_terminal) as display:
             async with self._client:
-                with anyio.CancelScope() as scope, _signals_to(lambda number: self._stop(number, scope, display)):
+                with anyio.CancelScope() as scope, handle_signals(lambda number: self._stop(number, scope, display)):
                     await self._send(display)
 
     async def _send(self, display: ProgressDisplay) -> None:
@@ -203,7 +198,7 @@ class BatchRun:
     def _stop(self, number: int, scope: anyio.CancelScope, display: ProgressDisplay) -> None:
         """Handle the signal *number*: let requests in flight finish; at the second signal, stop immediately."""
         first, self._signal = self._signal, self._signal or number
-        if number == first == _SIGHUP:
+        if number == first == SIGHUP:
             return  # the system and the shell may both report that the terminal was closed
         if first is not None or self._batch is None:
             scope.cancel()
@@ -275,26 +270,3 @@ def _unknown_fact(report: BatchReport) -> str:
     keys = ", ".join(report.unknown_keys[:_MAX_KEYS_SHOWN]) + (", ..." if report.unknown > _MAX_KEYS_SHOWN else "")
     price = f" ({counted(report.tokens_possibly_billed, 'token')})" if report.tokens_possibly_billed else ""
     return f"{counted(report.unknown, 'request')} may have been billed without a response{price}: {keys}"
-
-
-@contextmanager
-def _signals_to(handle: Callable[[int], None]) -> Generator[None]:
-    """Call *handle* in the event loop with the number of each SIGINT, SIGTERM and SIGHUP."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread can handle signals
-        return
-    loop = asyncio.get_running_loop()
-
-    # Not `loop.add_signal_handler`: it does not exist on Windows.
-    def call_in_loop(number: int, _frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(handle, number)
-
-    numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
-    if _SIGHUP is not None and signal.getsignal(_SIGHUP) is not signal.SIG_IGN:  # as `nohup` wants it
-        numbers.append(_SIGHUP)
-    previous = {number: signal.signal(number, call_in_loop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

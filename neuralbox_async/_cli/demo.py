@@ -65,7 +65,8 @@ def demo(*, count: int, max_concurrency: int) -> None:
     """
     Show the SDK at work: a generation, a live stream, a blocking call, and many concurrent generations.
 
-    A temporary local server plays the API. No other server is contacted, no API key is needed, and nothing is billed.
+    A temporary local server stands in for the API. No other server is contacted, no API key is needed, and nothing is
+    billed.
 
     \b
     Examples:
@@ -116,7 +117,7 @@ class _Demo:
         """Show the parts one after the other."""
         started = time.perf_counter()
         self._write(f"neuralbox {__version__}", "bold")
-        self._write(f"A local server plays the API at {self._server.base_url}")
+        self._write(f"A local server stands in for the API at {self._server.base_url}")
         self._write("No other server is contacted, and nothing is billed.", "dim")
         key, url = self._server.api_key, self._server.base_url
         async with AsyncNeuralBox(key, base_url=url, max_connections=self._concurrency) as client:

@@ -51,7 +51,7 @@ _OPTIONS: Final = {"allowed_hosts": "--allow-host", "cors_origins": "--cors-orig
     envvar="NEURALBOX_GATEWAY_TOKEN_FILE",
     type=click.Path(exists=True, dir_okay=False),
     metavar="FILE",
-    help="A file with the token that clients send as their API key. Default: that of NEURALBOX_GATEWAY_TOKEN.",
+    help="A file with the token that clients send as their API key. Default: the token in NEURALBOX_GATEWAY_TOKEN.",
 )
 @click.option(
     "--allow-host",
@@ -84,7 +84,7 @@ _OPTIONS: Final = {"allowed_hosts": "--allow-host", "cors_origins": "--cors-orig
     show_default=True,
     type=click.IntRange(min=1),
     metavar="N",
-    help="Generations at the same time; further calls wait.",
+    help="Maximum number of concurrent generations; further calls wait.",
 )
 @click.option(
     "--max-waiting",
@@ -127,7 +127,7 @@ _OPTIONS: Final = {"allowed_hosts": "--allow-host", "cors_origins": "--cors-orig
     show_default=True,
     type=_WAIT,
     metavar="SECONDS",
-    help="Grace period for running calls after Ctrl-C or SIGTERM; a second one ends them.",
+    help="Grace period for running calls after Ctrl-C or SIGTERM; a second signal ends them.",
 )
 @local
 @click.option("--quiet", is_flag=True, help="Do not log the requests.")

@@ -173,7 +173,7 @@ class Claims:
                 self.stop(error)
                 return Grant(id=wanted.id, decision=Decision.STOPPED)
             claim = HeldClaim(wanted.model, idempotency_key, "own", reserved)
-        self._pacer.started(now)
+        self._pacer.record_start(now)
         session.permits += 1
         self._hold(session, wanted.key, claim)
         return Grant(
@@ -271,7 +271,7 @@ class Claims:
                 self._budget.begin_retrieval()
             self._hold(session, one.key, claim)
         for _ in range(sum(one.counted for one in holding)):
-            self._pacer.started(now)
+            self._pacer.record_start(now)
             session.permits += 1
         return tuple(revoked)
 
@@ -280,7 +280,7 @@ class Claims:
         for key, held in list(session.held.items()):
             self._lose_claim(session, key, held)
         for _ in range(session.permits):
-            self._pacer.dropped()
+            self._pacer.record_ended()
         session.permits = 0
 
     def _lose_claim(self, session: Session, key: str, held: HeldClaim) -> None:
@@ -301,13 +301,13 @@ class Claims:
         session.permits -= 1
         match observed.signal:
             case ServerSignal.ADMITTED:
-                self._pacer.admitted()
+                self._pacer.record_admitted()
             case ServerSignal.PUSHED_BACK:
-                self._pacer.pushed_back(now, now - observed.age)
+                self._pacer.record_pushed_back(now, now - observed.age)
             case ServerSignal.FAILED:
-                self._pacer.failed(now, now - observed.age)
+                self._pacer.record_failed(now, now - observed.age)
             case ServerSignal.NONE:
-                self._pacer.dropped()
+                self._pacer.record_ended()
 
     def is_held(self, key: str) -> bool:
         """Return whether a session holds *key*."""

@@ -33,9 +33,9 @@ class LearnedLimits(RateLimits):
         if counted or len(facts) > 1:
             self.reports.append(LimitReport(headers=facts, counted=counted))
 
-    def refused(self, error: RateLimitError) -> None:
+    def record_refused(self, error: RateLimitError) -> None:
         """Learn from a 429."""
-        super().refused(error)
+        super().record_refused(error)
         self.reports.append(
             LimitReport(
                 refused=True,

@@ -15,7 +15,7 @@ import attrs
 
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._batch.typed_items import TypedOutput
-from neuralbox_async._call.account import Account
+from neuralbox_async._call.account_state import AccountState
 from neuralbox_async._client import AsyncNeuralBox
 from neuralbox_async._cluster.learned_limits import LearnedLimits
 from neuralbox_async._cluster.rows import RowRunner
@@ -81,9 +81,9 @@ class _WorkerClient(AsyncNeuralBox):
     def parts(self) -> tuple[Executor, CallOptions, LearnedLimits]:
         """Return an executor whose account reports what it learns of limits, and options for a batch."""
         limits = LearnedLimits()
-        account = Account(rate_limits=limits, retry_budget=self._executor.account.retry_budget)
+        account_state = AccountState(rate_limits=limits, retry_budget=self._executor.account_state.retry_budget)
         options = attrs.evolve(self._options, retry=attrs.evolve(self._options.retry, retry_rate_limits=False))
-        return attrs.evolve(self._executor, account=account), options, limits
+        return attrs.evolve(self._executor, account_state=account_state), options, limits
 
 
 class ProcessWorker:

@@ -18,10 +18,10 @@ from neuralbox_async._cluster.session import ClaimLostError, unsent_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from neuralbox_async._batch.batch_request import BatchRequest
     from neuralbox_async._batch.claim import Claim
     from neuralbox_async._batch.errors import JournalError
     from neuralbox_async._batch.journal_entries import JournalEntry
-    from neuralbox_async._batch.request_state import RequestState
     from neuralbox_async._batch.results import BatchResult
     from neuralbox_async._cluster.messages import ClaimKind, Grant, Outcome
     from neuralbox_async._cluster.session import WorkerSession
@@ -37,9 +37,10 @@ def new_id() -> str:
 
 class RowClaims:
     """
-    The claims of one row, with the interface of `Coordinator` that `RequestState` uses.
+    The claims of one row, with the interface of `Coordinator` that `BatchRequest` uses.
 
-    The start of a request is in the journal of the coordinator before it is granted, so `sent` only checks the lease.
+    The start of a request is in the journal of the coordinator before it is granted, so `record_sent` only
+    checks the lease.
     """
 
     has_journal = True
@@ -51,7 +52,7 @@ class RowClaims:
         self._has_start = False  # in the journal, without an outcome
         self._lines: tuple[bytes, ...] = ()
         self._received: tuple[str, bytes] = "", b""
-        self.state: RequestState | None = None
+        self.batch_request: BatchRequest | None = None
 
     # ----------------------------------------------------------------------------------------------------------- claims
 
@@ -96,10 +97,10 @@ class RowClaims:
         return await self._admit("repair", self._repair_id())
 
     def _repair_id(self) -> str:
-        state = self.state
-        if state is None or state.typed is None:
+        batch_request = self.batch_request
+        if batch_request is None or batch_request.typed is None:
             raise AssertionError("only a typed request has repairs")
-        return state.typed.repair(state.wire.headers).headers["Idempotency-Key"]
+        return batch_request.typed.repair(batch_request.wire.headers).headers["Idempotency-Key"]
 
     async def _admit(self, kind: ClaimKind, claim_id: str) -> int | None:
         grant = await self.claim_further(kind, claim_id)
@@ -113,7 +114,7 @@ class RowClaims:
         """Release the key, if it has no outcome that released it."""
         if not self._session.holds(self._key):
             return
-        if self._has_start and (self.state is None or self.state.status is RequestStatus.CLAIMED):
+        if self._has_start and (self.batch_request is None or self.batch_request.status is RequestStatus.CLAIMED):
             self._session.observe(self._key, ServerSignal.NONE, time.monotonic())
             self._settle("withdrawn", unsent_line(self._key), 0)
         else:
@@ -135,7 +136,7 @@ class RowClaims:
 
     # --------------------------------------------------------------------------------------------------------- outcomes
 
-    async def sent(self, _claim: Claim, _idempotency_key: str, _reserved: int | None) -> None:
+    async def record_sent(self, _claim: Claim, _idempotency_key: str, _reserved: int | None) -> None:
         """Check that the request may still be sent. Raises `ClaimLostError`, and `NotAdmittedError` after a stop."""
         await self._session.check_lease(self._key)
         if self._session.stopped_by is not None:
@@ -145,12 +146,12 @@ class RowClaims:
         """Report what the end of a request that started at *started* shows of the server."""
         self._session.observe(self._key, signal, started)
 
-    async def accepted(self, _claim: Claim, generation_id: GenerationId) -> JournalError | None:
+    async def record_accepted(self, _claim: Claim, generation_id: GenerationId) -> JournalError | None:
         """Report that the API accepted the request."""
         self._settle("accepted", journal_lines.pending(self._key, generation_id), None)
         return None
 
-    async def completed(
+    async def record_completed(
         self,
         _claim: Claim,
         result: BatchResult,
@@ -159,7 +160,7 @@ class RowClaims:
         is_valid: bool = True,
         tokens_of_invalid: Sequence[int | None] = (),
     ) -> JournalError | None:
-        """Report the generation of *result*, with the *body* of its response; see `Coordinator.completed`."""
+        """Report the generation of *result*, with the *body* of its response; see `Coordinator.record_completed`."""
         if result.generation is None:
             raise AssertionError("a completed request has a generation")
         line = journal_lines.done(
@@ -175,25 +176,25 @@ class RowClaims:
         self._settle("completed" if is_valid else "invalid", line, result.tokens_used)
         return None
 
-    async def failed(
+    async def record_failed(
         self, _claim: Claim, result: BatchResult, generation_id: GenerationId | None
     ) -> JournalError | None:
         """Report the error of *result*; *generation_id* if it was accepted."""
         self._settle("failed", self._failed_line(result, generation_id), result.tokens_used)
         return None
 
-    async def refused(
+    async def record_refused(
         self, _claim: Claim, result: BatchResult, generation_id: GenerationId | None
     ) -> JournalError | None:
         """Report a 429, after which the request is sent again."""
         self._settle("refused", self._failed_line(result, generation_id), 0)
         return None
 
-    async def unresolved(self, _claim: Claim) -> None:
+    async def record_unresolved(self, _claim: Claim) -> None:
         """Report that the request ended without a response and may be billed."""
         self._settle("unresolved", None, None)
 
-    async def withdrawn(self, _claim: Claim) -> None:
+    async def record_withdrawn(self, _claim: Claim) -> None:
         """Report that the request, which is new or was refused, will not be sent."""
         self._settle("withdrawn", unsent_line(self._key) if self._has_start else None, 0)
 

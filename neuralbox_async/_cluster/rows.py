@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from neuralbox_async._batch import earlier_results
+from neuralbox_async._batch.batch_request import BatchRequest
 from neuralbox_async._batch.changed_requests import changed_error
 from neuralbox_async._batch.claim import Claim
 from neuralbox_async._batch.coordinator import NotAdmittedError
@@ -16,7 +17,6 @@ from neuralbox_async._batch.errors import BatchStateError, JournalError
 from neuralbox_async._batch.inputs import content_key, key_of, plain
 from neuralbox_async._batch.key_status import KeyStatus, Unresolved
 from neuralbox_async._batch.notifier import Notifier
-from neuralbox_async._batch.request_state import RequestState
 from neuralbox_async._batch.request_status import RequestStatus
 from neuralbox_async._batch.results import BatchResult, last_error
 from neuralbox_async._call.executor import Call
@@ -138,7 +138,7 @@ class RowRunner:
         except BaseException as error:  # noqa: BLE001 - of the user's functions: not that of all rows of the task
             # Not its text, which may have a key that the program uses.
             failure = failure_of(row, key, NeuralBoxError(f"a function of the program raised {type(error).__name__}"))
-            if claims.state is None or claims.state.status is not RequestStatus.UNRESOLVED:
+            if claims.batch_request is None or claims.batch_request.status is not RequestStatus.UNRESOLVED:
                 return failure
             return attrs.evolve(failure, billed="unknown", tokens_used=None)
         finally:
@@ -161,40 +161,40 @@ class RowRunner:
             raise self._not_sent()
         if grant.decision is Decision.CHANGED:
             raise changed_error((key,))
-        state = self._state(index, request, key, grant)
-        claims.state = state
+        batch_request = self._batch_request(index, request, key, grant)
+        claims.batch_request = batch_request
         if grant.decision is Decision.DONE:
-            return await earlier_results.done_result(state, claims)
+            return await earlier_results.done_result(batch_request, claims)
         if grant.decision is Decision.UNRESOLVED:
-            return await earlier_results.unknown_result(state, claims)
+            return await earlier_results.unknown_result(batch_request, claims)
         if grant.lines:
-            if (result := await earlier_results.invalid_result(state, claims)) is not None:
+            if (result := await earlier_results.invalid_result(batch_request, claims)) is not None:
                 return result
             if grant.decision is Decision.INVALID:
                 grant = await claims.claim_further("repair")
                 if grant.decision is not Decision.SEND:
-                    return earlier_results.unrepaired_result(state, self._not_sent())
-                state.reserved = grant.reserved
-            if state.typed is not None:
-                state.wire = endpoints.generate(state.typed.request, self._headers(grant))
-        return await self._run(state, claims)
+                    return earlier_results.unrepaired_result(batch_request, self._not_sent())
+                batch_request.reserved = grant.reserved
+            if batch_request.typed is not None:
+                batch_request.wire = endpoints.generate(batch_request.typed.request, self._headers(grant))
+        return await self._run(batch_request, claims)
 
-    def _state(self, index: int, request: GenerateRequest, key: str, grant: Grant) -> RequestState:
+    def _batch_request(self, index: int, request: GenerateRequest, key: str, grant: Grant) -> BatchRequest:
         unresolved = grant.unresolved or (Unresolved(key) if grant.decision is Decision.UNRESOLVED else None)
         claim = Claim(key, plain(request.model), _STATUS[grant.decision], unresolved)
-        state = RequestState(index, claim, request, self._encode(request, self._headers(grant)), grant.reserved)
+        batch_request = BatchRequest(index, claim, request, self._encode(request, self._headers(grant)), grant.reserved)
         if self._output is not None:
-            state.typed = self._output.item(request)
-        return state
+            batch_request.typed = self._output.item(request)
+        return batch_request
 
     def _headers(self, grant: Grant) -> dict[str, str]:
         return {**self._options.headers, "Idempotency-Key": grant.idempotency_key or grant.id}
 
-    async def _run(self, state: RequestState, claims: RowClaims) -> BatchResult:
+    async def _run(self, batch_request: BatchRequest, claims: RowClaims) -> BatchResult:
         async with self._places:
-            await self._wait_for_limit(state)
+            await self._wait_for_limit(batch_request)
             try:
-                result = await state.run(self._executor, self._options, claims)
+                result = await batch_request.run(self._executor, self._options, claims)
             except NotAdmittedError:
                 raise self._not_sent() from None
         if result.error is not None:
@@ -204,10 +204,10 @@ class RowRunner:
             self._stop_after(error)
         return result
 
-    async def _wait_for_limit(self, state: RequestState) -> None:
-        """Wait while a limit that another request has reached lets nothing be sent, unless *state* will not be."""
-        while (delay := self._executor.account.rate_limits.closed_until - time.monotonic()) > 0:
-            if self._session.stopped_by is not None and not state.claim.is_pending:
+    async def _wait_for_limit(self, batch_request: BatchRequest) -> None:
+        """Wait while a limit that another request has reached lets nothing be sent, unless this one will not be."""
+        while (delay := self._executor.account_state.rate_limits.closed_until - time.monotonic()) > 0:
+            if self._session.stopped_by is not None and not batch_request.claim.is_pending:
                 return
             await anyio.sleep(min(delay, 1.0))
 

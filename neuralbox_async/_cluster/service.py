@@ -228,7 +228,7 @@ class CoordinatorService:
                 limit_hour=report.limit_hour,
                 limit_day=report.limit_day,
             )
-            self._limits.refused(error)
+            self._limits.record_refused(error)
         else:
             self._limits.observe(report.headers, counted=report.counted)
 

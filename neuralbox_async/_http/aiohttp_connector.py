@@ -16,7 +16,7 @@ from neuralbox_async._clock import clock
 from neuralbox_async._http import request_writer
 from neuralbox_async._http.resolver import DaemonThreadResolver
 from neuralbox_async._http.transport import CLIENT_CLOSED
-from neuralbox_async._http.watched_protocol import WatchedProtocol
+from neuralbox_async._http.watched_protocol import BUFFER_SIZE, WatchedProtocol
 from neuralbox_async._options import check_stays_on_this_machine, refuses_other_machines
 from neuralbox_async._secret import Secret
 
@@ -127,6 +127,7 @@ class Connector(aiohttp.TCPConnector):
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - of aiohttp's options
         self.writes = request_writer.WriteBatch()
         self._time = clock()
+        self._buffer = memoryview(bytearray(BUFFER_SIZE))
 
     async def connect(self, req: Any, *args: Any, **kwargs: Any) -> Any:
         exchange = current_exchange.get()
@@ -135,7 +136,7 @@ class Connector(aiohttp.TCPConnector):
         connect = super().connect if self.proxy_timeout is None else self._connect_to_proxy
         try:
             connection = await connect(req, *args, **kwargs)
-            while (protocol := WatchedProtocol.of(connection)) is None:
+            while (protocol := WatchedProtocol.of(connection, self._buffer)) is None:
                 # The server closed it, or data arrived while it was idle (a gateway's 408, say), which would be read as
                 # the response.
                 connection.close()

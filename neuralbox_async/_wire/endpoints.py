@@ -142,4 +142,4 @@ def price(model: str, headers: Mapping[str, str], params: Mapping[str, Any] | No
     """
     path = f"/models/{quote(model, safe='')}/calculate-price"
     body = json.dumps({"params": dict(params or {}), "count": count}, parameter="params")
-    return Request(method="POST", path=path, body=body, headers=headers, free=True)
+    return Request(method="POST", path=path, body=body, headers=headers, read_only=True)

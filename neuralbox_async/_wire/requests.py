@@ -23,8 +23,8 @@ class Request:
     """
     One HTTP request, without the API key and without the host; never changed.
 
-    *headers* are sent besides the client's own. *free*: a POST that changes nothing and costs nothing. *model*,
-    *temperature*, *max_tokens*: of a request for a generation; they are in the body as well.
+    *headers* are sent besides the client's own. *read_only*: of a POST: it changes nothing and costs nothing.
+    *model*, *temperature*, *max_tokens*: of a request for a generation; they are in the body as well.
     """
 
     method: str
@@ -32,15 +32,15 @@ class Request:
     body: bytes | None = attrs.field(default=None, repr=False)
     headers: Mapping[str, str] = attrs.field(default=NO_HEADERS, repr=False)
     stream: bool = False
-    free: bool = False
+    read_only: bool = False
     model: str | None = None
     temperature: float | None = None
     max_tokens: int | None = None
 
     @property
-    def idempotent(self) -> bool:
-        """Whether it may be repeated at no cost."""
-        return self.free or self.method == "GET"
+    def costs_nothing(self) -> bool:
+        """Whether it is not billed, so that it may be repeated: a GET, or a POST that is *read_only*."""
+        return self.read_only or self.method == "GET"
 
 
 def encode_request(request: GenerateRequest, *, stream: bool) -> bytes:

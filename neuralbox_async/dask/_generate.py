@@ -63,9 +63,9 @@ def generate(
     * *model*, *system*, *temperature*, *max_tokens*: of rows that do not have them.
     * *key*: the name of the member with the row's key, or a function of the row; None: the member ``key``, or else the
       hash of the request. Rows with the same key share one generation.
-    * *on_unknown*: of requests that may have been billed without a response: ``"skip"`` (their rows have an
+    * *on_unknown*: for requests that may have been billed without a response: ``"skip"`` (their rows have an
       `OutcomeUnknownError`), ``"retry"``, or ``"raise"`` (when entering, for those of earlier runs).
-    * *on_changed*: of keys with which earlier runs sent other requests: ``"raise"`` (their rows have a
+    * *on_changed*: for keys with which earlier runs sent other requests: ``"raise"`` (their rows have a
       `RequestChangedError`), ``"skip"`` or ``"retry"``.
     * *budget*: the maximum of NeuralBox tokens to spend by all runs of the journal. *max_rate*: requests per second of
       all workers; None adapts to what the server accepts.

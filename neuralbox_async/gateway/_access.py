@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 
 from neuralbox_async.gateway._errors import ErrorBody, Refusal
 from neuralbox_async.gateway._settings import GatewaySettings
@@ -38,6 +39,8 @@ class AccessRules:
     def check_host(self, request: web.BaseRequest) -> None:
         """Raise `Refusal` unless *request* names a host that this gateway has."""
         hosts = request.headers.getall("Host", [])
+        if not hosts and request.version < HttpVersion11:
+            return  # a health check, say: browsers always send one
         match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if match is None or not self._is_known(match[1].lower()):
             message = "the Host header is not a host of this gateway (see its option --allow-host)"

@@ -94,12 +94,14 @@ class Admission:
         Raises the errors of *request* and `Refusal`.
         """
         deadline = time.monotonic() + self._max_wait if deadline is None else deadline
+        attempt = 0
         while True:
+            attempt += 1
             try:
                 return await request()
             except RateLimitError as error:
                 refused = error
-            self.refused(refused)
+            self.refused(refused, attempt)
             with self._place_in_queue():
                 await self.wait_for_rate_limit(deadline, refused)
 
@@ -149,9 +151,11 @@ class Admission:
             return closed
         return max(closed, (hour.resets_at - datetime.now(UTC)).total_seconds())
 
-    def refused(self, error: RateLimitError) -> None:
-        """Learn from a 429: nothing is sent before its time has passed."""
-        pause = error.retry_after or _REFUSAL_PAUSE
+    def refused(self, error: RateLimitError, attempt: int) -> None:
+        """Learn from a 429 to the *attempt* (from 1 on) of a request: nothing is sent before its time has passed."""
+        # Its time may be wrong: many requests in a short time could close the account for longer.
+        least = min(_REFUSAL_PAUSE, _RECHECK * 2 ** min(attempt - 1, 9))
+        pause = max(error.retry_after or _REFUSAL_PAUSE, least)
         # A little later, each call at another moment, so that they do not all return together.
         jitter = random.uniform(0.0, min(1.0, 0.05 * pause))  # noqa: S311 - not a secret
         self._closed_until = max(self._closed_until, time.monotonic() + pause + jitter)
@@ -201,7 +205,9 @@ class Ticket:
         Raises the errors of *call*, `RateLimitError` when the wait would be too long, and `Refusal`.
         """
         error: RateLimitError | None = None
+        attempt = 0
         while True:
+            attempt += 1
             await self._admission.wait_for_rate_limit(self.deadline, error, self.is_wanted)
             self._admission.sent(1)
             self._is_sent = True
@@ -209,7 +215,7 @@ class Ticket:
                 return await call()
             except RateLimitError as refused:  # never billed
                 self._is_sent, error = False, refused
-                self._admission.refused(refused)
+                self._admission.refused(refused, attempt)
             finally:
                 self._admission.sent(-1)
 

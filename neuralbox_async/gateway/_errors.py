@@ -140,7 +140,7 @@ def error_body(error: NeuralBoxError, *, with_text: bool = True) -> ErrorBody:
     return ErrorBody(
         status=status or 502,
         message=message,
-        type=kind,
+        type="server_error" if (status or 502) >= 500 else kind,  # a redirect, say
         code=code,
         param=param,
         retry=transient and error.billed == "no",

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from anyio.abc import TaskGroup
 
-from neuralbox_async import AsyncNeuralBox, Model, NotFoundError, Usage
+from neuralbox_async import AsyncNeuralBox, Model, NeuralBoxError, NotFoundError, Usage
 from neuralbox_async.gateway._admission import Admission
 from neuralbox_async.gateway._errors import ErrorBody, Refusal, invalid
 from neuralbox_async.gateway._exchange import Exchange
@@ -28,7 +28,7 @@ from neuralbox_async.gateway._responses import (
 )
 from neuralbox_async.gateway._settings import GatewaySettings
 from neuralbox_async.gateway._streamed import StreamedCalls
-from neuralbox_async.gateway._whole import WholeCalls
+from neuralbox_async.gateway._whole import WholeCalls, tokens_of
 
 _MODELS_KEPT: Final = 300.0  # seconds; whether a GET counts for the rate limit is not documented
 _TEXT: Final = (None, "text")
@@ -92,9 +92,13 @@ class Routes:
                 return await _send_whole(exchange, chat, done, own, generation.usage)
             return await exchange.send(completion(done.generation, chat.model, done.content, done.reason), own)
 
-        if chat.stops:
-            return await send(await self._streamed.complete(exchange, chat))
-        return await self.whole.respond(chat, hashlib.sha256(body).hexdigest(), send, is_repetition=is_repetition)
+        try:
+            if chat.stops:
+                return await send(await self._streamed.complete(exchange, chat))
+            return await self.whole.respond(chat, hashlib.sha256(body).hexdigest(), send, is_repetition=is_repetition)
+        except NeuralBoxError as error:
+            exchange.describe(tokens_used=tokens_of(error))
+            raise
 
     # ---------------------------------------------------------------------------------------------------------- models
 

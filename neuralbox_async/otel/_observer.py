@@ -69,8 +69,8 @@ class OpenTelemetryObserver:
     An observer that makes OpenTelemetry spans and metrics: ``observers=[OpenTelemetryObserver()]``.
 
     *tracer_provider*, *meter_provider*, *logger_provider*: default to the global ones. *capture_content*: whether
-    prompts and generated text are exported; by default as OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says, and
-    without that never. To observe every client of the process, use `instrument` instead.
+    prompts and generated text are exported; by default as OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT
+    requests, and without it never. To observe every client of the process, use `instrument` instead.
 
     Source: OpenTelemetry's semantic conventions for generative AI, v0.1.0.
     """
@@ -108,7 +108,7 @@ class OpenTelemetryObserver:
         return self._capture is not ContentCapture.NO_CONTENT
 
     def observe(self, event: Event, /) -> None:
-        """Make of *event* what it stands for in spans and metrics."""
+        """Record *event* in spans and metrics."""
         self._handlers[type(event)](event)
 
     # ----------------------------------------------------------------------------------------------------------- calls

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -111,6 +112,16 @@ async def test_a_refused_request_is_sent_again(client, neuralbox_server):
     assert [5] + [1] * 19 == [result.attempts for result in found]
 
 
+async def test_refusals_without_a_wait(client, neuralbox_server):
+    """A server that refuses again and again, and says that the wait is over at once, is not flooded with requests."""
+    neuralbox_server.fail(429, times=5, retry_after=0.001)
+    started = time.monotonic()
+    await run_without_errors(client.generate_many(["Hi"], model="gpt-5-nano"))
+
+    assert time.monotonic() - started >= 0.1 + 0.2 + 0.4 + 0.8 + 1.0
+    assert 6 == len(neuralbox_server.requests)
+
+
 async def test_a_final_refusal(client, neuralbox_server):
     """A 429 with ``x-should-retry: false`` is a failure."""
     neuralbox_server.fail(429, headers={"x-should-retry": "false"}, retry_after=0.01)
@@ -163,7 +174,7 @@ async def test_a_finished_batch_unsubscribes(client, neuralbox_server, read):
         for _ in range(read):
             await anext(results)
 
-    assert [] == client._executor.account.rate_limits.active_subscribers
+    assert [] == client._executor.account_state.rate_limits.active_subscribers
 
 
 async def test_stop_ends_a_wait():
@@ -173,7 +184,7 @@ async def test_stop_ends_a_wait():
             await client.generate("gpt-5-nano", "Hi")
             await client.generate("gpt-5-nano", "Hi")
             server.fail(429, retry_after=60)
-            client._executor.account.rate_limits.hour.remaining = 1
+            client._executor.account_state.rate_limits.hour.remaining = 1
             async with client.generate_many([str(n) for n in range(9)], model="gpt-5-nano") as results:
                 while not results.report.rate_limited:
                     await asyncio.sleep(0.001)
@@ -261,7 +272,7 @@ def test_the_latest_response_before_a_batch():
     """The latest response before a batch is learned before the responses of the batch."""
     limits = RateLimits()
     limits.observe({"x-ratelimit-remaining-day": "0", "x-ratelimit-limit-day": "100"}, counted=True)
-    limits.refused(rate_limit_error(retry_after=60.0))
+    limits.record_refused(rate_limit_error(retry_after=60.0))
     Pacer(limits, max_in_flight=4, rate=None)
     limits.observe({"x-ratelimit-remaining-day": "95", "x-ratelimit-limit-day": "100"}, counted=True)
 

@@ -126,21 +126,23 @@ async def test_account_of_a_function():
     assert 3 == await requests_of_failing_calls(lambda: client, transport, calls=1)
 
 
+@pytest.mark.long
 async def test_accounts_are_forgotten():
     """A client for each of 10,000 tenants leaves few accounts behind, and none of a client that is dropped."""
     client = AsyncNeuralBox("base", transport=FakeTransport(REPLY))
-    accounts = [weakref.ref(client.with_options(api_key=f"key-{n}")._executor.account) for n in range(10_000)]
+    accounts = [weakref.ref(client.with_options(api_key=f"key-{n}")._executor.account_state) for n in range(10_000)]
     held = client.with_options(api_key="held")
     for number in range(1000):
         client.with_options(api_key=f"other-{number}")
     gc.collect()
 
     assert not [reference for reference in accounts if reference() is not None]
-    assert held._executor.account is client.with_options(api_key="held")._executor.account
-    assert len(client._executor.shared.accounts._recent) < 300
+    assert held._executor.account_state is client.with_options(api_key="held")._executor.account_state
+    assert len(client._executor.shared.account_states._recent) < 300
     assert len(client._executor.lifetime._derived) < 300
 
 
+@pytest.mark.long
 async def test_threads_share_an_account():
     """Threads that derive clients with the same keys get the same accounts."""
     client = AsyncNeuralBox("base", transport=FakeTransport(REPLY))
@@ -165,9 +167,9 @@ async def test_a_key_never_appears_in_the_accounts():
     """No `repr` of the accounts shows a key."""
     client = AsyncNeuralBox("nb_canary", transport=FakeTransport(REPLY))
     derived = client.with_options(api_key="nb_canary_2")
-    accounts = client._executor.shared.accounts
+    accounts = client._executor.shared.account_states
 
-    for value in (accounts, vars(accounts), dict(accounts._accounts), derived._executor, derived._executor.shared):
+    for value in (accounts, vars(accounts), dict(accounts._states), derived._executor, derived._executor.shared):
         assert "canary" not in repr(value)
 
 

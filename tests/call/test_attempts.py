@@ -133,6 +133,7 @@ async def test_cancellation_during_a_backoff(make_client):
     assert 1 == len(transport.requests)
 
 
+@pytest.mark.long
 async def test_closing_during_a_backoff(make_client):
     """Closing the client ends a call that waits for its next attempt."""
     transport = FakeTransport(RateLimitError("429", status_code=429, retry_after=30.0))

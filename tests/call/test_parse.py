@@ -271,6 +271,7 @@ async def test_the_first_generation_fails(server, client):
         await client.parse("gpt-5", "Norway?", City, max_retries=0)
 
 
+@pytest.mark.long
 async def test_the_time_is_for_everything(server, client):
     """A repair has only the time that is left: it ends the call when that is over, and keeps the text."""
     server.reply_with(INVALID)

@@ -132,7 +132,7 @@ def test_headers_without_a_limit(headers):
 def test_limits_are_learned_from_refusals():
     """A 429 reports the limits of a server without the headers; from then on its responses are counted."""
     limits = RateLimits()
-    limits.refused(refusal(retry_after=800, limit_hour=3))
+    limits.record_refused(refusal(retry_after=800, limit_hour=3))
     now = time.monotonic()
     assert 800 <= limits.opens_at(now, 0) - now + 1 <= 802
     assert 0.0 == limits.opens_at(now + 900, 0)
@@ -146,7 +146,7 @@ def test_limits_are_learned_from_refusals():
 def test_a_refused_day():
     """A *retry_after* of more than an hour means that the day's limit is reached."""
     limits = RateLimits()
-    limits.refused(refusal(retry_after=30_000, limit_hour=100, limit_day=1000))
+    limits.record_refused(refusal(retry_after=30_000, limit_hour=100, limit_day=1000))
 
     assert (None, 0) == (limits.hour.remaining, limits.day.remaining)
 
@@ -156,11 +156,22 @@ def test_refusals_without_retry_after():
     limits = RateLimits()
     pauses = []
     for _ in range(4):
-        limits.refused(refusal())
-        limits.refused(refusal(retry_after=0.0))
+        limits.record_refused(refusal())
+        limits.record_refused(refusal(retry_after=0.0))
         pauses.append(limits.closed_until - time.monotonic())
         limits.closed_until = 0.0
     assert [1, 2, 4, 8] == [round(pause * 0.97) for pause in pauses]
-    limits.admitted()
-    limits.refused(refusal())
+    limits.record_admitted()
+    limits.record_refused(refusal())
     assert limits.closed_until - time.monotonic() < 1.2
+
+
+@pytest.mark.parametrize("retry_after, longest", [(None, 60), (0.001, 1)])
+def test_any_number_of_refusals(retry_after, longest):
+    """The pauses grow up to a limit, however many refusals follow each other."""
+    limits = RateLimits()
+    for _ in range(2000):
+        limits.closed_until, before = 0.0, time.monotonic()
+        limits.record_refused(refusal(retry_after=retry_after))
+
+    assert longest <= limits.closed_until - before < longest + 10

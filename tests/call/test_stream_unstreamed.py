@@ -64,6 +64,7 @@ async def test_refused_status_requests(make_client, answer, code):
     assert (7, "unknown", True) == (error.generation_id, error.billed, error.request_sent)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("failure", [status_code(500), status_code(503), status_code(429), PENDING, None])
 async def test_pending_at_the_stall_timeout(make_client, answer, failure):
     """When the generation is not finished at the stall timeout, the error is an interruption with the id."""
@@ -74,6 +75,7 @@ async def test_pending_at_the_stall_timeout(make_client, answer, failure):
     assert not isinstance(error, StreamTimeoutError) or error.phase in {"stall", "total"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("response", [FakeResponse(b"<html>"), FakeResponse(b""), {"status": "pending"}])
 async def test_malformed_status_responses(make_client, answer, response):
     """When the status response is malformed or says nothing, the error is an interruption with the id."""
@@ -122,6 +124,7 @@ async def test_a_failed_generation_has_its_id(make_client):
     assert (7, "no", "policy") == (error.generation_id, error.billed, error.reason)
 
 
+@pytest.mark.long
 async def test_recovered(make_client, answer):
     """The text of an unfinished generation is read when it is finished."""
     whole = {"id": 7, "status": "completed", "content": "Hello", "tokens_used": 3}

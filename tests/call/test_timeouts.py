@@ -10,7 +10,7 @@ from stream_bodies import START, sse, stream_of
 
 from neuralbox_async import APITimeoutError, StreamTimeoutError
 from neuralbox_async._call import executor
-from neuralbox_async._clock import Deadline, now
+from neuralbox_async._clock import DeadlineScope, now
 from neuralbox_async.testing import FakeResponse, FakeTransport
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
@@ -23,14 +23,14 @@ def deadlines(monkeypatch):
     """Record the seconds of each deadline that a call starts, infinity for none."""
     seconds = []
 
-    class Recording(Deadline):
+    class Recording(DeadlineScope):
         __slots__ = ()
 
         def __enter__(self):
             seconds.append(self.when - now())
             return super().__enter__()
 
-    monkeypatch.setattr(executor, "Deadline", Recording)
+    monkeypatch.setattr(executor, "DeadlineScope", Recording)
     return seconds
 
 

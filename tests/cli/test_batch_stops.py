@@ -49,7 +49,7 @@ def bill_counts(server):
 @pytest.mark.parametrize("number,status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_one_signal(begin, serve, number, status):
     """After the first signal nothing more is sent, and the requests in flight finish."""
-    server = serve(latency=0.3)
+    server = serve(latency=2.0)
     process = begin("-c", "4")
     server.wait_until(lambda: server.in_flight == 4)
     process.popen.send_signal(number)

@@ -72,6 +72,8 @@ def test_container(serve, run):
     port, _ = serve(words[0] + words[1], **variables, NEURALBOX_GATEWAY_TOKEN=TOKEN)
     health = json.loads(re.search(r"^HEALTHCHECK CMD (.*)$", dockerfile, re.MULTILINE)[1])
 
+    # Kubernetes wants a number to know that it is not root.
+    assert re.search(r"--uid (\d+)", dockerfile)[1] == re.search(r"^USER (\d+)$", dockerfile, re.MULTILINE)[1]
     # aiohttp waits twice for the last responses, and Docker 10 s for all.
     assert float(words[1][words[1].index("--shutdown-timeout") + 1]) + 2 * _LAST_RESPONSES < 10
     assert [401, 200] == [send(port), send(port, Authorization=f"Bearer {TOKEN}")]

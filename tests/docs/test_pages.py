@@ -59,7 +59,7 @@ FOREIGN_NAMES |= {"ChatOpenAI"}
 FOREIGN_NAMES |= {"CancelledError", "NamedTuple", "NewType", "NotRequired", "ReadOnly", "TypedDict"}
 FOREIGN_OPTIONS = {"--verifytypes", "--no-buffer", "--data", "--json", "--check"}
 # Of pip and useradd in a Dockerfile.
-FOREIGN_OPTIONS |= {"--no-cache-dir", "--system"}
+FOREIGN_OPTIONS |= {"--no-cache-dir", "--system", "--uid"}
 # Of uvicorn, gunicorn and Celery.
 FOREIGN_OPTIONS |= {"--app", "--concurrency", "--preload", "--threads", "--worker-class", "--workers"}
 
@@ -302,7 +302,7 @@ def test_rules_of_retrying():
         name: (
             policy.delay(1, error) is not None,
             retries_unknown.delay(1, error) is not None,
-            policy.delay(1, error, idempotent=True) is not None,
+            policy.delay(1, error, costs_nothing=True) is not None,
         )
         for name, (error, *_) in tested.items()
     }
@@ -331,7 +331,7 @@ def test_budget():
     from neuralbox_async._call.retry_budget import RetryBudget
 
     text = " ".join(read(RETRIES).split())
-    assert f"share {RetryBudget.CAPACITY} tokens" in text
+    assert f"share {RetryBudget.CAPACITY} units" in text
     assert f"takes {RetryBudget.COST} ({RetryBudget.THROTTLE_COST} after 429" in text
 
 

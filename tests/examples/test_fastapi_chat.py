@@ -176,6 +176,7 @@ async def test_errors(open_page, server):
         await ask(page, "Three")
         assert (await page.evaluate(REPLIES))[-1].startswith("You said: ")  # what had arrived stays
         assert 2 == await page.evaluate("document.querySelectorAll('.failure').length")
+        assert "The rest of the text could not be generated." == await page.text("li:last-child .failure p")
         posts = [request.json for request in server.requests if request.json is not None]
         roles = [turn["role"] for turn in posts[-1]["messages"]]
         assert ["user", "assistant", "user"] == roles  # without the turn that failed

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from gateways import TOKEN, running
+from yarl import URL
 
 from neuralbox_async import InvalidParameterError
 from neuralbox_async.gateway import GatewaySettings
@@ -122,6 +125,18 @@ async def test_host(server, host, status):
 
     assert (status, status) == (reply.status, health.status)
     assert (status == 200) == bool(server.requests)
+
+
+@pytest.mark.parametrize("version, hosts, status", [("1.0", 0, 200), ("1.1", 0, 400), ("1.0", 1, 200)])
+async def test_number_of_hosts(site, version, hosts, status):
+    """Only HTTP/1.0 has requests without a host, such as the health checks of HAProxy; browsers always send one."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", URL(site.gateway.base_url).port)
+    headers = "Host: localhost\r\n" * hosts
+    writer.write(f"GET /healthz HTTP/{version}\r\n{headers}\r\n".encode())
+    line = await reader.readline()
+    writer.close()
+
+    assert status == int(line.split()[1])
 
 
 @pytest.mark.parametrize("method, path", [("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("GET", "/healthz")])

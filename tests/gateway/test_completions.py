@@ -198,8 +198,8 @@ async def test_repair(site):
     assert 2 == len(site.server.billed)
 
 
-async def test_invalid_after_the_repair(site):
-    """A text that stays invalid is an error that has the text and the cost, and is not to be repeated."""
+async def test_invalid_after_the_repair(site, log):
+    """A text that stays invalid is an error with text and cost, and is not to be repeated; the log has the cost."""
     site.server.reply_with('{"a": "x"}', "no JSON")
     reply = await site.send(response_format=JSON_SCHEMA)
 
@@ -208,6 +208,7 @@ async def test_invalid_after_the_repair(site):
     facts = reply.error["neuralbox"]
     assert ("yes", "no JSON", 4) == (facts["billed"], facts["text"], facts["tokens_used"])
     assert "false" == reply.headers["x-should-retry"]
+    assert f" 4 tokens {facts['generation_id']} invalid_output" in log()[-1]
 
 
 # --------------------------------------------------------------------------------------------------------------- others

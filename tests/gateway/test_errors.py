@@ -20,6 +20,7 @@ from neuralbox_async.testing import NeuralBoxServer
 
 # A status of the API; the status, type and code of the gateway; whether clients may repeat the request.
 STATUSES = [
+    (307, 502, "server_error", None, False),
     (400, 400, "invalid_request_error", "bad_request", False),
     (401, 401, "authentication_error", "invalid_api_key", False),
     (402, 429, "insufficient_quota", "insufficient_quota", False),

@@ -133,6 +133,17 @@ async def test_refusal_is_waited_for(server, stream):
     assert 1 == len(server.billed)
 
 
+@pytest.mark.parametrize("method, path", [("POST", "/v1/chat/completions"), ("GET", "/v1/models")])
+async def test_refusals_without_a_wait(server, method, path):
+    """An API that refuses again and again, and says that the wait is over at once, is not flooded with requests."""
+    server.fail(429, times=1000, method=method, retry_after=0.001)
+    async with running(server, max_wait=1) as site:
+        reply = await site.send(method, path)
+
+    assert 429 == reply.status
+    assert len(server.requests) < 10
+
+
 async def test_other_calls_wait_too(server):
     """While the account is refused, no call is sent; a wait that is too long is OpenAI's error."""
     server.fail(429, retry_after=500)

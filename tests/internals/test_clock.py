@@ -1,4 +1,4 @@
-"""`Deadline` cancels a late block, and neither swallows nor adds a cancellation; with the fast path and without it."""
+"""`DeadlineScope` cancels a late block, and neither swallows nor adds a cancellation, on either path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralbox_async import UnsupportedEventLoopError
-from neuralbox_async._clock import Deadline, Timer, now
+from neuralbox_async._clock import DeadlineScope, Timer, now
 
 pytestmark = pytest.mark.usefixtures("no_task_left", "fast_paths")
 
@@ -35,17 +35,17 @@ def fast_paths_on(fast_paths, monkeypatch):
 async def test_in_time():
     """A block that ends in time is not cancelled."""
     for when in (now() + 60, math.inf):
-        with Deadline(when) as deadline:
+        with DeadlineScope(when) as deadline_scope:
             await asyncio.sleep(0)
-        assert not deadline.expired
+        assert not deadline_scope.expired
 
 
 @pytest.mark.parametrize("late", [0.01, 0.0, -5.0])
 async def test_too_late(late):
     """A late block is cancelled and left, and the task continues as if it had not been cancelled."""
-    with Deadline(now() + late) as deadline:
+    with DeadlineScope(now() + late) as deadline_scope:
         await asyncio.sleep(60)
-    assert deadline.expired
+    assert deadline_scope.expired
     assert 0 == asyncio.current_task().cancelling()
     await asyncio.sleep(0)
 
@@ -86,14 +86,14 @@ async def test_a_late_timer_fires_after_the_reads(others):
 
 async def test_other_exceptions_pass():
     """An exception of the block propagates, before the deadline and after it."""
-    with pytest.raises(ZeroDivisionError), Deadline(now() + 60):
+    with pytest.raises(ZeroDivisionError), DeadlineScope(now() + 60):
         raise ZeroDivisionError
-    with pytest.raises(ZeroDivisionError), Deadline(now()) as deadline:
+    with pytest.raises(ZeroDivisionError), DeadlineScope(now()) as deadline_scope:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             raise ZeroDivisionError from None
-    assert not deadline.expired
+    assert not deadline_scope.expired
     assert 0 == asyncio.current_task().cancelling()
 
 
@@ -101,7 +101,7 @@ async def test_cancellation_passes():
     """A cancellation from elsewhere propagates."""
 
     async def run() -> None:
-        with Deadline(now() + 60):
+        with DeadlineScope(now() + 60):
             await asyncio.sleep(60)
 
     task = asyncio.ensure_future(run())
@@ -116,7 +116,7 @@ async def test_cancellation_in_the_same_iteration_passes():
     for offset in (-0.001, 0.0, 0.001):
 
         async def run() -> str:
-            with Deadline(now() + 0.02):
+            with DeadlineScope(now() + 0.02):
                 await asyncio.sleep(60)
             return "continued"
 
@@ -130,23 +130,23 @@ async def test_cancellation_in_the_same_iteration_passes():
 
 async def test_inside_other_scopes():
     """Nested with anyio's scopes, asyncio's timeouts and other deadlines, each ends only its own block."""
-    with anyio.move_on_after(0.01) as scope, Deadline(now() + 60) as deadline:
+    with anyio.move_on_after(0.01) as scope, DeadlineScope(now() + 60) as deadline_scope:
         await asyncio.sleep(60)
-    assert (True, False) == (scope.cancelled_caught, deadline.expired)
+    assert (True, False) == (scope.cancelled_caught, deadline_scope.expired)
 
     with anyio.move_on_after(60) as scope:
-        with Deadline(now() + 0.01) as deadline:
+        with DeadlineScope(now() + 0.01) as deadline_scope:
             await asyncio.sleep(60)
         await anyio.lowlevel.checkpoint()
-    assert (False, True) == (scope.cancelled_caught, deadline.expired)
+    assert (False, True) == (scope.cancelled_caught, deadline_scope.expired)
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            with Deadline(now() + 60):
+            with DeadlineScope(now() + 60):
                 await asyncio.sleep(60)
 
-    with Deadline(now() + 60) as outer:
-        with Deadline(now() + 0.01) as inner:
+    with DeadlineScope(now() + 60) as outer:
+        with DeadlineScope(now() + 0.01) as inner:
             await asyncio.sleep(60)
         await asyncio.sleep(0)
     assert (False, True) == (outer.expired, inner.expired)
@@ -165,10 +165,10 @@ async def test_many_at_once(plan):
 
     async def run(milliseconds: int, waits: bool) -> bool:
         when = started + milliseconds / 1000
-        with Deadline(when) as deadline:
+        with DeadlineScope(when) as deadline_scope:
             await asyncio.sleep(60 if waits else 0)
-        assert now() >= when - 0.001 or not deadline.expired
-        return deadline.expired
+        assert now() >= when - 0.001 or not deadline_scope.expired
+        return deadline_scope.expired
 
     expired = await asyncio.gather(*(run(*each) for each in plan))
 
@@ -182,9 +182,9 @@ async def test_after_the_loop_was_blocked():
     """Deadlines that expire while the loop is blocked end their blocks as soon as it runs again."""
 
     async def run(after: float) -> bool:
-        with Deadline(now() + after) as deadline:
+        with DeadlineScope(now() + after) as deadline_scope:
             await asyncio.sleep(60)
-        return deadline.expired
+        return deadline_scope.expired
 
     tasks = [asyncio.ensure_future(run(index / 1000)) for index in range(50)]
     await asyncio.sleep(0)
@@ -202,13 +202,13 @@ async def test_one_timer_of_the_loop_for_many(monkeypatch):
     monkeypatch.setattr(loop, "call_at", lambda *args, **kwargs: timers.append(args) or call_at(*args, **kwargs))
 
     for _ in range(100):
-        with Deadline(now() + 60):
+        with DeadlineScope(now() + 60):
             pass
     assert 1 == len(timers)
 
-    with Deadline(now() + 70), Deadline(now() + 0.01) as deadline:
+    with DeadlineScope(now() + 70), DeadlineScope(now() + 0.01) as deadline_scope:
         await asyncio.sleep(60)
-    assert deadline.expired
+    assert deadline_scope.expired
 
 
 @pytest.mark.usefixtures("fast_paths_on")
@@ -220,7 +220,7 @@ async def test_replaced_timers_are_cancelled(monkeypatch):
     monkeypatch.setattr(loop, "call_at", lambda *args: timers.append(call_at(*args)) or timers[-1])
 
     for step in range(100):
-        with Deadline(now() + 60 - step / 10):
+        with DeadlineScope(now() + 60 - step / 10):
             pass
 
     assert 1 == sum(not timer.cancelled() for timer in timers)
@@ -240,10 +240,10 @@ async def test_a_timer_that_raises():
     when = now() + 0.01
     Broken(when).start()
 
-    with Deadline(when) as deadline:
+    with DeadlineScope(when) as deadline_scope:
         await asyncio.sleep(60)
 
-    assert deadline.expired
+    assert deadline_scope.expired
     assert [ZeroDivisionError] == reported
 
 
@@ -251,7 +251,7 @@ def test_loops_are_freed():
     """A loop is freed with the timers that it had."""
 
     async def run() -> None:
-        with Deadline(now() + 600):
+        with DeadlineScope(now() + 600):
             await asyncio.sleep(0)
 
     loop = asyncio.new_event_loop()
@@ -271,7 +271,7 @@ def test_loops_with_waiting_tasks_are_freed():
     """A loop is freed with timers that have not fired, and with tasks that still wait."""
 
     async def wait() -> None:
-        with Deadline(now() + 600):
+        with DeadlineScope(now() + 600):
             await asyncio.Event().wait()
 
     async def run() -> None:
@@ -292,7 +292,7 @@ def test_loops_with_waiting_tasks_are_freed():
 async def test_without_a_task():
     """A deadline at infinity needs no task, so that a coroutine can be driven without one."""
     outcomes = []
-    asyncio.get_running_loop().call_soon(lambda: outcomes.append(Deadline(math.inf).__enter__().expired))
+    asyncio.get_running_loop().call_soon(lambda: outcomes.append(DeadlineScope(math.inf).__enter__().expired))
     await asyncio.sleep(0)
 
     assert [False] == outcomes
@@ -303,13 +303,13 @@ async def test_deadlines_are_freed_without_the_garbage_collector():
     """A deadline that was not missed is freed at once: a cycle for each call would keep the collector busy."""
 
     def count() -> int:
-        return sum(issubclass(type(thing), Deadline) for thing in gc.get_objects())
+        return sum(issubclass(type(thing), DeadlineScope) for thing in gc.get_objects())
 
     before = count()
     gc.disable()
     try:
         for _ in range(10):
-            with Deadline(now() + 60):
+            with DeadlineScope(now() + 60):
                 pass
         assert before == count()
     finally:

@@ -1,4 +1,4 @@
-"""`Deadline` has the same outcome on both paths, in any order of deadlines, cancellations and results."""
+"""`DeadlineScope` has the same outcome on both paths, in any order of deadlines, cancellations and results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from neuralbox_async._clock import Deadline, now
+from neuralbox_async._clock import DeadlineScope, now
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -47,7 +47,7 @@ async def end(event):
     """End without a wait."""
 
 
-class Running(Deadline):
+class Running(DeadlineScope):
     """A deadline whose time comes when a test says so: once, and only while its block runs."""
 
     __slots__ = ("is_due",)
@@ -116,6 +116,7 @@ async def differences(monkeypatch, orders, block):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("block", [wait, wait_and_clean_up, wait_and_fail, end])
 async def test_both_paths_have_the_same_outcome(monkeypatch, block):
     """Any order of up to four steps has the same outcome with the fast path and without it."""

@@ -98,6 +98,7 @@ def nested(depth, **leaf):
     return value
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("color, valid", [("red", True), (5, False)])
 def test_deep_trees(color, valid):
     """Each part of a value is checked once with each of several schemas, however deep it is."""
@@ -158,6 +159,7 @@ MIXED = json.dumps([{"a": number} for number in range(3_000)])
 NESTED_ITEMS = "[" * 50 + many("[0]") + "]" * 50
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "schema, text",
     [
@@ -190,6 +192,7 @@ def test_hostile_texts(monkeypatch, schema, text):
     assert calls_of(lambda: output_type.parse(text)) < 500_000
 
 
+@pytest.mark.long
 def test_too_much_work(monkeypatch):
     """A value with more to check than the bound is a problem; the next value has all of it."""
     monkeypatch.setattr(_json_schema, "_MAX_WORK", 1000)

@@ -160,6 +160,7 @@ def test_any_value(value):
     assert (masked is value) == (KEY not in repr(value))
 
 
+@pytest.mark.long
 def test_deep_values():
     """A value that is nested too deeply is masked whole."""
     value = [KEY]

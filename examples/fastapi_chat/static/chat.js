@@ -34,7 +34,7 @@ async function reply() {
         turn.tokens = event.data.tokens_used;
         turn.complete = true;
       } else if (event.kind === "failed") {
-        failure = { detail: event.data.detail };
+        failure = { detail: turn.content ? "The rest of the text could not be generated." : event.data.detail };
       }
     }
     if (!turn.complete && !failure) failure = { detail: "The connection was lost." };

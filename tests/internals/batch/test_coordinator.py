@@ -44,7 +44,7 @@ class Parts:
         for part, names in [
             (self.journal, ("write_start", "write_pending", "write_done", "write_failed")),
             (self.budget, ("reserve", "settle", "resolve", "begin_retrieval")),
-            (self.pacer, ("started", "admitted", "pushed_back", "failed", "dropped")),
+            (self.pacer, ("record_start", "record_admitted", "record_pushed_back", "record_failed", "record_ended")),
         ]:
             for name in names if part is not None else ():
                 self.record(part, name)
@@ -86,7 +86,7 @@ def result_of(*, generation=None, error=None, tokens_used=None):
 async def started(parts, key="a"):
     """Claim *key*, and let its request start."""
     claim = await parts.coordinator.claim(key, "m", may_number=False)
-    await parts.coordinator.sent(claim, "idempotency", await parts.coordinator.admit(claim))
+    await parts.coordinator.record_sent(claim, "idempotency", await parts.coordinator.admit(claim))
     parts.changes.clear()
     return claim
 
@@ -113,7 +113,7 @@ async def test_admission(parts):
     claim = await parts.coordinator.claim("a", "m", may_number=False)
 
     assert 5 == await parts.coordinator.admit(claim)
-    assert ["Budget.reserve", "Pacer.started"] == parts.changes
+    assert ["Budget.reserve", "Pacer.record_start"] == parts.changes
 
 
 async def test_the_start_is_written_before_the_request_is_sent(parts, journal):
@@ -143,27 +143,27 @@ async def test_signals(parts, signal):
     "record, changes, spent, possibly_billed",
     [
         (
-            lambda one, claim: one.completed(claim, result_of(generation=GENERATION, tokens_used=3), BODY),
+            lambda one, claim: one.record_completed(claim, result_of(generation=GENERATION, tokens_used=3), BODY),
             ["Journal.write_done", "Budget.settle"],
             3,
             0,
         ),
         (
-            lambda one, claim: one.failed(claim, result_of(error=ERROR, tokens_used=0), None),
+            lambda one, claim: one.record_failed(claim, result_of(error=ERROR, tokens_used=0), None),
             ["Journal.write_failed", "Budget.settle"],
             0,
             0,
         ),
         (
-            lambda one, claim: one.failed(claim, result_of(error=ERROR), "gen_1"),
+            lambda one, claim: one.record_failed(claim, result_of(error=ERROR), "gen_1"),
             ["Journal.write_failed", "Budget.settle"],
             0,
             5,
         ),
-        (lambda one, claim: one.refused(claim, result_of(error=ERROR), None), ["Journal.write_failed"], 0, 0),
-        (lambda one, claim: one.accepted(claim, "gen_1"), ["Journal.write_pending"], 0, 0),
-        (lambda one, claim: one.unresolved(claim), ["Budget.settle"], 0, 5),
-        (lambda one, claim: one.withdrawn(claim), ["Budget.settle"], 0, 0),
+        (lambda one, claim: one.record_refused(claim, result_of(error=ERROR), None), ["Journal.write_failed"], 0, 0),
+        (lambda one, claim: one.record_accepted(claim, "gen_1"), ["Journal.write_pending"], 0, 0),
+        (lambda one, claim: one.record_unresolved(claim), ["Budget.settle"], 0, 5),
+        (lambda one, claim: one.record_withdrawn(claim), ["Budget.settle"], 0, 0),
     ],
 )
 async def test_outcomes(parts, record, changes, spent, possibly_billed):
@@ -177,8 +177,8 @@ async def test_outcomes(parts, record, changes, spent, possibly_billed):
 @pytest.mark.parametrize(
     "record, spent",
     [
-        (lambda one, claim: one.completed(claim, result_of(generation=GENERATION, tokens_used=3), BODY), 3),
-        (lambda one, claim: one.failed(claim, result_of(error=ERROR, tokens_used=0), None), 0),
+        (lambda one, claim: one.record_completed(claim, result_of(generation=GENERATION, tokens_used=3), BODY), 3),
+        (lambda one, claim: one.record_failed(claim, result_of(error=ERROR, tokens_used=0), None), 0),
     ],
 )
 async def test_a_journal_that_cannot_be_written(parts, monkeypatch, record, spent):
@@ -201,7 +201,7 @@ async def test_a_start_that_cannot_be_written(parts, monkeypatch):
     claim = await parts.coordinator.claim("a", "m", may_number=False)
     monkeypatch.setattr(os, "write", lambda _fd, _data: 1 // 0)
     with pytest.raises(ZeroDivisionError):
-        await parts.coordinator.sent(claim, "idempotency", 5)
+        await parts.coordinator.record_sent(claim, "idempotency", 5)
 
 
 async def test_waiting_for_the_budget(parts):
@@ -213,7 +213,7 @@ async def test_waiting_for_the_budget(parts):
     waiting = asyncio.ensure_future(parts.coordinator.admit(last))
     await asyncio.sleep(0.01)
     assert not waiting.done()
-    await parts.coordinator.withdrawn(claims[0])
+    await parts.coordinator.record_withdrawn(claims[0])
 
     assert 10 == await asyncio.wait_for(waiting, 1)
 
@@ -221,7 +221,7 @@ async def test_waiting_for_the_budget(parts):
 async def test_a_budget_that_is_reached(parts):
     """A request that the budget does not cover is not admitted, and the error has the numbers."""
     claim = await started(parts)
-    await parts.coordinator.completed(claim, result_of(generation=GENERATION, tokens_used=18), BODY)
+    await parts.coordinator.record_completed(claim, result_of(generation=GENERATION, tokens_used=18), BODY)
     with pytest.raises(BudgetReachedError) as caught:
         await parts.coordinator.admit(await parts.coordinator.claim("b", "m", may_number=False))
 
@@ -295,7 +295,7 @@ async def test_a_pending_request_is_admitted_at_once(journal):
     assert claim.is_pending
     assert await parts.coordinator.admit(claim) is None
     assert parts.budget.holding
-    await parts.coordinator.completed(claim, result_of(generation=GENERATION, tokens_used=3), BODY)
+    await parts.coordinator.record_completed(claim, result_of(generation=GENERATION, tokens_used=3), BODY)
     assert ["Budget.begin_retrieval", "Journal.write_done", "Budget.resolve"] == parts.changes
     assert (3, 0, 1) == (parts.budget.spent, parts.budget.possibly_billed, parts.budget.left)
     parts.coordinator.close()
@@ -304,8 +304,8 @@ async def test_a_pending_request_is_admitted_at_once(journal):
 async def test_the_report(parts):
     """The report has the spending before this run, the possibly billed tokens, and the number of refusals."""
     claim = await started(parts)
-    await parts.coordinator.refused(claim, result_of(error=ERROR), None)
-    await parts.coordinator.unresolved(claim)
+    await parts.coordinator.record_refused(claim, result_of(error=ERROR), None)
+    await parts.coordinator.record_unresolved(claim)
     report = parts.coordinator.report()
 
     assert (0, 5, 1) == (report.spent_before, report.possibly_billed, report.rate_limited)

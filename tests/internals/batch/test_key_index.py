@@ -43,6 +43,7 @@ def test_the_range_of_numbers(typecode, highest):
     assert (highest, 0, 1) == (index[1], index[2], len(index))
 
 
+@pytest.mark.long
 def test_line_numbers():
     """With the typecode ``"I"`` an index has a line number for each key, over all its growth."""
     index = KeyIndex("I")

@@ -28,7 +28,7 @@ def started(pacer, now, most=1000):
     for count in range(most):
         if pacer.delay(now) > 0:
             return count
-        pacer.started(now)
+        pacer.record_start(now)
     return most
 
 
@@ -39,7 +39,7 @@ def test_slow_start():
     for now in range(1, 5):
         rounds.append(started(pacer, float(now)))
         for _ in range(rounds[-1]):
-            pacer.admitted()
+            pacer.record_admitted()
 
     assert [16, 32, 64, 100] == rounds
 
@@ -51,7 +51,7 @@ def test_known_limits_need_no_probing():
     pacer = Pacer(limits, max_in_flight=200, rate=None)
     now = time.monotonic()
     started(pacer, now)
-    pacer.admitted()
+    pacer.record_admitted()
 
     assert 200 == pacer.in_flight + started(pacer, now)
 
@@ -62,15 +62,15 @@ def test_a_refusal_halves_the_window():
     pacer = Pacer(limits, max_in_flight=64, rate=None)
     for now in (1.0, 2.0, 3.0):
         for _ in range(started(pacer, now)):
-            pacer.admitted()
+            pacer.record_admitted()
     assert 64 == started(pacer, 4.0)
     for _ in range(60):
-        pacer.pushed_back(5.0, started=4.0)
+        pacer.record_pushed_back(5.0, started=4.0)
     for _ in range(4):
-        pacer.admitted()
+        pacer.record_admitted()
     assert 32 == started(pacer, 6.0)
     for _ in range(32):
-        pacer.admitted()
+        pacer.record_admitted()
     assert 32 <= started(pacer, 7.0) <= 34
 
 
@@ -82,9 +82,9 @@ def test_one_request_probes_after_a_limit():
     assert (90.0, 100.0) == (pacer.delay(10.0), pacer.opens_at)
     assert 1 == started(pacer, 101.0)
     assert pacer.opens_at is None
-    pacer.pushed_back(102.0, started=101.0)
+    pacer.record_pushed_back(102.0, started=101.0)
     assert 1 == started(pacer, 102.0)
-    pacer.admitted()
+    pacer.record_admitted()
     assert 1 < started(pacer, 103.0)
 
 
@@ -92,20 +92,20 @@ def test_cooldowns_of_an_outage_grow():
     """When several requests in a row get no response, the pauses grow; a single failure has no effect."""
     pacer = Pacer(RateLimits(), max_in_flight=64, rate=None)
     started(pacer, 1.0, most=1)
-    pacer.failed(1.0, started=1.0)
+    pacer.record_failed(1.0, started=1.0)
     assert 16 == started(pacer, 1.0)
     for _ in range(16):
-        pacer.failed(2.0, started=1.0)
+        pacer.record_failed(2.0, started=1.0)
     pauses = []
     now = 3.0
     for _ in range(7):
         assert 1 == started(pacer, now)
-        pacer.failed(now, started=now)
+        pacer.record_failed(now, started=now)
         pauses.append(pacer.delay(now))
         now += pauses[-1]
     assert [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0] == pauses
     started(pacer, now)
-    pacer.admitted()
+    pacer.record_admitted()
     assert 0.0 == pacer.delay(now)
 
 

@@ -343,6 +343,7 @@ async def respond_with_garbage(reader, writer):
     writer.close()
 
 
+@pytest.mark.long
 async def test_the_same_errors(server, sent, monkeypatch):
     """An error says the same as one of aiohttp's session."""
     ours = await failures(server)

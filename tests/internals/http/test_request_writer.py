@@ -58,6 +58,7 @@ def prompts(wire):
     return [body["messages"][0]["content"] for body in wire.bodies]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [0, 1000, 16 * 1024, 100_000, 2_000_000])
 @pytest.mark.parametrize("concurrency", [1, 20])
 async def test_each_body_arrives_whole_and_once(wire, size, concurrency):
@@ -70,6 +71,7 @@ async def test_each_body_arrives_whole_and_once(wire, size, concurrency):
     assert wire.connections == concurrency
 
 
+@pytest.mark.long
 async def test_a_large_head_arrives_whole(wire):
     """A head that does not fit into the socket's buffer arrives whole."""
     header = {"X-Large": "x" * 5_000_000}

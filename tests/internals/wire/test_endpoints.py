@@ -18,7 +18,7 @@ def test_a_stream_differs_in_one_member():
     assert ("POST", "/generate") == (whole.method, whole.path) == (streamed.method, streamed.path)
     assert json.loads(streamed.body) == {**json.loads(whole.body), "stream": True}
     assert (False, True) == (whole.stream, streamed.stream)
-    assert not whole.idempotent
+    assert not whole.costs_nothing
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_retrieve(generation_id, path):
     """An id of either type is quoted in the path, so that it can only name a generation."""
     request = endpoints.retrieve(generation_id, "/generate/{id}", {})
 
-    assert ("GET", path, None, True) == (request.method, request.path, request.body, request.idempotent)
+    assert ("GET", path, None, True) == (request.method, request.path, request.body, request.costs_nothing)
 
 
 @pytest.mark.parametrize("extra_body", [None, {}, {"seed": 7}])

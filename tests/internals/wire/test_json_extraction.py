@@ -196,6 +196,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("piece", HOSTILE, ids=ascii)
 def test_hostile_texts(piece):
     """A long text of brackets, quotes, fences or small values is read in a bounded number of steps."""
@@ -207,6 +208,7 @@ def test_hostile_texts(piece):
     assert calls_of(lambda: output_type.parse_partial(text)) < 10 * len(text)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("piece", ["[1]", '{"a":1}', "{'a':1,}", '["a"]\n'])
 def test_many_values(piece):
     """Of many values in a text, a bounded number is tried."""

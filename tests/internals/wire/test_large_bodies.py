@@ -11,7 +11,7 @@ import pytest
 from neuralbox_async import ResponseError
 from neuralbox_async._wire.responses import decode_generation
 
-pytestmark = pytest.mark.usefixtures("json_library")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("json_library")]
 
 MIB = 1024 * 1024
 SIZE = 60 * MIB

@@ -363,6 +363,7 @@ def test_decimals():
     assert (Decimal("1e400"), 0.5, float) == (*numbers, type(numbers[1]))
 
 
+@pytest.mark.long
 def test_deep_values():
     """A value that is nested too deeply is a problem."""
     depth = 100_000

@@ -14,6 +14,8 @@ from neuralbox_async._parsed import InvalidOutputError
 from neuralbox_async._wire import output_unions
 from neuralbox_async._wire.output_types import output_type_of
 
+pytestmark = pytest.mark.long
+
 DEPTH = 40
 checked = []
 

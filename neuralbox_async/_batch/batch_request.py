@@ -1,7 +1,7 @@
 """
-The life of one request of a batch: each transition is one method, and the only place where its facts change.
+One request of a batch, from its claim to its outcome.
 
-Each transition informs the `Coordinator` of journal, budget and limits.
+Each transition is one method. It alone changes the facts, and informs the `Coordinator` of journal, budget and limits.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ _ADMITTED = ServerSignal.ADMITTED
 
 
 @attrs.define(eq=False)
-class RequestState:
+class BatchRequest:
     """
-    One request of a batch on its way, and what is known of it.
+    One request of a batch, from its claim to its outcome. Its *status* changes as `RequestStatus` describes.
 
-    *item*: as it was given. *claim*: of its key. *reserved*: tokens of the budget, None without a budget or when the
-    price is unknown. *typed*: of an item with an output type; with a generation of an earlier run that is not of that
-    type, *wire* is a repair.
+    *item*: as the user passed it. *claim*: of its key. *reserved*: tokens of the budget, None without a budget or
+    when the price is unknown. *typed*: of an item with an output type; with a generation of an earlier run that is not
+    of that type, *wire* is a repair.
     """
 
     index: int
@@ -82,7 +82,7 @@ class RequestState:
 
     @property
     def key(self) -> Any:
-        """The key as it was given; without one, that of the claim."""
+        """The key of the request; without one, that of the claim."""
         return self.claim.key if self.request.key is None else self.request.key
 
     @property
@@ -189,9 +189,9 @@ class RequestState:
         return decode_generation(status_code, headers, body)
 
     @staticmethod
-    async def _wait(executor: Executor, state: Generation, call: Call, *, immediately: bool = False) -> Generation:
+    async def _wait(executor: Executor, generation: Generation, call: Call, *, immediately: bool = False) -> Generation:
         try:
-            return await polling.wait(executor, state, call.options, call.deadline, immediately=immediately)
+            return await polling.wait(executor, generation, call.options, call.deadline, immediately=immediately)
         except GenerationFailedError:
             raise
         except NeuralBoxError as error:
@@ -212,7 +212,7 @@ class RequestState:
         if not coordinator.has_journal:
             return
         try:
-            await coordinator.sent(self.claim, self.wire.headers["Idempotency-Key"], self.reserved)
+            await coordinator.record_sent(self.claim, self.wire.headers["Idempotency-Key"], self.reserved)
         except JournalError as error:
             raise _NotRecordedError(error) from None
 
@@ -222,7 +222,7 @@ class RequestState:
         call.accept(generation.id)
         if generation.id is not None and not self.claim.is_pending:
             # It is paid for: it is waited for even if the journal cannot be written.
-            self.journal_error = await coordinator.accepted(self.claim, generation.id)
+            self.journal_error = await coordinator.record_accepted(self.claim, generation.id)
 
     async def _complete(self, generation: Generation, coordinator: RequestCoordinator) -> BatchResult:
         self._move(_COMPLETED)
@@ -273,7 +273,7 @@ class RequestState:
         if coordinator.has_journal and self._call is not None:
             masked, body = masking.mask_generation(generation, body, self._call.mask)
             recorded = result if masked is generation else attrs.evolve(result, generation=masked)
-        error = await coordinator.completed(
+        error = await coordinator.record_completed(
             self.claim, recorded, body, is_valid=is_valid, tokens_of_invalid=tokens_of_invalid
         )
         if error is not None:
@@ -284,7 +284,7 @@ class RequestState:
         not_billed = error.billed == "no"
         self._move(_FAILED if not_billed else _UNRESOLVED)
         result = self._result(None, error, 0 if not_billed else None)
-        self._note(await coordinator.failed(self.claim, result, self._generation_id(error)))
+        self._note(await coordinator.record_failed(self.claim, result, self._generation_id(error)))
         return self._failed_result(result, error)
 
     async def _give_back(self, error: JournalError, coordinator: RequestCoordinator) -> BatchResult:
@@ -292,19 +292,19 @@ class RequestState:
         self._move(_FAILED)
         self._note(error)
         # No line in the journal: it would settle an earlier run's request with the same key.
-        await coordinator.withdrawn(self.claim)
+        await coordinator.record_withdrawn(self.claim)
         return self._failed_result(self._result(None, error, 0), error)
 
     async def _refuse(self, error: RateLimitError, coordinator: RequestCoordinator) -> None:
         # It will be sent again, perhaps in hours: until then it is not unresolved.
         self._move(_REFUSED)
         generation_id, self._call = self._generation_id(error), None
-        self._note(await coordinator.refused(self.claim, self._result(None, error, 0), generation_id))
+        self._note(await coordinator.record_refused(self.claim, self._result(None, error, 0), generation_id))
 
     async def _withdraw(self, coordinator: RequestCoordinator) -> None:
         """Record that the request will not be sent; the journal knows nothing of it, or that it was refused."""
         self._move(_WITHDRAWN)
-        await coordinator.withdrawn(self.claim)
+        await coordinator.record_withdrawn(self.claim)
 
     async def _cancel(self, coordinator: RequestCoordinator) -> None:
         """Record that the request was cancelled on its way."""
@@ -313,11 +313,11 @@ class RequestState:
         self.cancelled_in_flight = self.status is _SENT or self.status is _ACCEPTED
         if self.possibly_billed:
             self._move(_UNRESOLVED)
-            await coordinator.unresolved(self.claim)
+            await coordinator.record_unresolved(self.claim)
         elif self.cancelled_in_flight:
             self._move(_WITHDRAWN)
             unsent = APIConnectionError("the request was cancelled before it was sent")
-            self._note(await coordinator.failed(self.claim, self._result(None, unsent, 0), None))
+            self._note(await coordinator.record_failed(self.claim, self._result(None, unsent, 0), None))
         else:
             await self._withdraw(coordinator)
 

@@ -1,4 +1,4 @@
-"""The states of one request: its transitions, and the calls of the coordinator that each makes."""
+"""One request of a batch: its transitions, and the calls of the coordinator that each makes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from neuralbox_async import (
     ProviderError,
     RateLimitError,
 )
+from neuralbox_async._batch.batch_request import BatchRequest
 from neuralbox_async._batch.coordinator import Claim, NotAdmittedError
 from neuralbox_async._batch.key_status import KeyStatus, Unresolved
-from neuralbox_async._batch.request_state import RequestState
 from neuralbox_async._batch.request_status import TRANSITIONS, RequestStatus
 from neuralbox_async._batch.typed_items import TypedOutput
 from neuralbox_async._call.executor import Call
@@ -45,7 +45,7 @@ class RecordingCoordinator:
             self.calls.append(name)
             if name == "admit_again" or (name == "admit_repair" and not self.admits_repairs):
                 raise NotAdmittedError
-            return self.journal_error if name in {"completed", "failed", "refused"} else None
+            return self.journal_error if name in {"record_completed", "record_failed", "record_refused"} else None
 
         return record
 
@@ -57,7 +57,7 @@ def claimed(*, pending=False):
         claim = Claim("key", "gpt-5", KeyStatus.PENDING, Unresolved("key", generation_id="gen_1", model="gpt-5"))
     request = GenerateRequest("gpt-5", "Hi")
     wire = Request(method="POST", path="/generate", body=b"{}", headers={"Idempotency-Key": "1"})
-    return RequestState(0, claim, request, wire)
+    return BatchRequest(0, claim, request, wire)
 
 
 def typed(max_repairs=1):
@@ -65,53 +65,53 @@ def typed(max_repairs=1):
     return TypedOutput.of(int, max_repairs).item(GenerateRequest("gpt-5", "Hi"))
 
 
-def call_of(state, *, sent=True):
-    """Give *state* a call whose attempt has left this machine if *sent*."""
-    state._call = Call(state.wire, CallOptions(), 0.0)
-    state._call.attempt = HTTPRequest("POST", "https://x/", {}, stage="sent" if sent else "connecting")
-    return state._call
+def call_of(batch_request, *, sent=True):
+    """Give *batch_request* a call whose attempt has left this machine if *sent*."""
+    batch_request._call = Call(batch_request.wire, CallOptions(), 0.0)
+    batch_request._call.attempt = HTTPRequest("POST", "https://x/", {}, stage="sent" if sent else "connecting")
+    return batch_request._call
 
 
-async def send(state, coordinator):
-    await state._send(coordinator)
+async def send(batch_request, coordinator):
+    await batch_request._send(coordinator)
 
 
-async def accept(state, coordinator):
-    await state._accept(call_of(state), PENDING, coordinator)
+async def accept(batch_request, coordinator):
+    await batch_request._accept(call_of(batch_request), PENDING, coordinator)
 
 
-async def refuse(state, coordinator):
-    await state._refuse(RateLimitError("429", status_code=429), coordinator)
+async def refuse(batch_request, coordinator):
+    await batch_request._refuse(RateLimitError("429", status_code=429), coordinator)
 
 
-async def complete(state, coordinator):
-    assert 3 == (await state._complete(GENERATION, coordinator)).tokens_used
+async def complete(batch_request, coordinator):
+    assert 3 == (await batch_request._complete(GENERATION, coordinator)).tokens_used
 
 
-async def fail(state, coordinator):
-    assert 0 == (await state._fail(ProviderError("500", status_code=500), coordinator)).tokens_used
+async def fail(batch_request, coordinator):
+    assert 0 == (await batch_request._fail(ProviderError("500", status_code=500), coordinator)).tokens_used
 
 
-async def lose(state, coordinator):
-    result = await state._fail(APIConnectionError("reset", request_sent=True), coordinator)
+async def lose(batch_request, coordinator):
+    result = await batch_request._fail(APIConnectionError("reset", request_sent=True), coordinator)
     assert result.tokens_used is None
 
 
-async def reject(state, coordinator):
-    state.typed = typed(max_repairs=0)
-    result = await state._complete_typed(state.typed, GENERATION, coordinator)
+async def reject(batch_request, coordinator):
+    batch_request.typed = typed(max_repairs=0)
+    result = await batch_request._complete_typed(batch_request.typed, GENERATION, coordinator)
     assert ("Hi", 3) == (result.error.text, result.tokens_used)
 
 
-async def repair(state, coordinator):
-    state.typed = typed()
-    state.typed.parse(GENERATION)
+async def repair(batch_request, coordinator):
+    batch_request.typed = typed()
+    batch_request.typed.parse(GENERATION)
     coordinator.admits_repairs = True
-    assert await state._repair(state.typed, coordinator) is None
+    assert await batch_request._repair(batch_request.typed, coordinator) is None
 
 
-async def withdraw(state, coordinator):
-    await state._withdraw(coordinator)
+async def withdraw(batch_request, coordinator):
+    await batch_request._withdraw(coordinator)
 
 
 METHODS = {
@@ -125,17 +125,17 @@ METHODS = {
     RequestStatus.UNRESOLVED: lose,
     RequestStatus.WITHDRAWN: withdraw,
 }
-# The call of the coordinator that belongs to each new state: one, which updates the journal before the budget.
+# The call of the coordinator that belongs to each new status: one, which updates the journal before the budget.
 CALLS = {
     RequestStatus.CLAIMED: "admit_repair",
-    RequestStatus.INVALID: "completed",
-    RequestStatus.SENT: "sent",
-    RequestStatus.ACCEPTED: "accepted",
-    RequestStatus.REFUSED: "refused",
-    RequestStatus.COMPLETED: "completed",
-    RequestStatus.FAILED: "failed",
-    RequestStatus.UNRESOLVED: "failed",
-    RequestStatus.WITHDRAWN: "withdrawn",
+    RequestStatus.INVALID: "record_completed",
+    RequestStatus.SENT: "record_sent",
+    RequestStatus.ACCEPTED: "record_accepted",
+    RequestStatus.REFUSED: "record_refused",
+    RequestStatus.COMPLETED: "record_completed",
+    RequestStatus.FAILED: "record_failed",
+    RequestStatus.UNRESOLVED: "record_failed",
+    RequestStatus.WITHDRAWN: "record_withdrawn",
 }
 ALLOWED = [(before, after) for before, afters in TRANSITIONS.items() for after in afters]
 OTHERS = [pair for pair in itertools.product(RequestStatus, METHODS) if pair not in ALLOWED]
@@ -144,25 +144,28 @@ OTHERS = [pair for pair in itertools.product(RequestStatus, METHODS) if pair not
 @pytest.mark.parametrize("before, after", ALLOWED)
 async def test_allowed_transitions(before, after):
     """Each transition of the table happens through its method, which makes one call of the coordinator."""
-    state, coordinator = claimed(), RecordingCoordinator()
-    state.status = before
+    batch_request, coordinator = claimed(), RecordingCoordinator()
+    batch_request.status = before
 
-    await METHODS[after](state, coordinator)
+    await METHODS[after](batch_request, coordinator)
 
-    assert (after, [CALLS[after]]) == (state.status, coordinator.calls)
+    assert (after, [CALLS[after]]) == (batch_request.status, coordinator.calls)
 
 
 @pytest.mark.parametrize("before, after", OTHERS)
 async def test_other_transitions(before, after):
     """Every other transition is refused, and changes nothing."""
-    state, coordinator = claimed(), RecordingCoordinator()
-    state.status = before
+    batch_request, coordinator = claimed(), RecordingCoordinator()
+    batch_request.status = before
 
     with pytest.raises(AssertionError, match=f"{before.name} cannot become {after.name}"):
-        await METHODS[after](state, coordinator)
+        await METHODS[after](batch_request, coordinator)
 
     # A repair is admitted before the request may be claimed for it.
-    assert (before, ["admit_repair"] if after is RequestStatus.CLAIMED else []) == (state.status, coordinator.calls)
+    assert (before, ["admit_repair"] if after is RequestStatus.CLAIMED else []) == (
+        batch_request.status,
+        coordinator.calls,
+    )
 
 
 def test_final_states():
@@ -174,46 +177,46 @@ def test_final_states():
 
 async def test_a_pending_request_of_an_earlier_run():
     """A generation that an earlier run's journal has as pending is not recorded again."""
-    state, coordinator = claimed(pending=True), RecordingCoordinator()
+    batch_request, coordinator = claimed(pending=True), RecordingCoordinator()
 
-    await accept(state, coordinator)
+    await accept(batch_request, coordinator)
 
-    assert (RequestStatus.ACCEPTED, []) == (state.status, coordinator.calls)
+    assert (RequestStatus.ACCEPTED, []) == (batch_request.status, coordinator.calls)
 
 
 @pytest.mark.parametrize(
     "before, sent, after, calls, in_flight",
     [
-        (RequestStatus.CLAIMED, False, RequestStatus.WITHDRAWN, ["withdrawn"], False),
-        (RequestStatus.REFUSED, False, RequestStatus.WITHDRAWN, ["withdrawn"], False),
-        (RequestStatus.SENT, False, RequestStatus.WITHDRAWN, ["failed"], True),
-        (RequestStatus.SENT, True, RequestStatus.UNRESOLVED, ["unresolved"], True),
-        (RequestStatus.ACCEPTED, True, RequestStatus.UNRESOLVED, ["unresolved"], True),
+        (RequestStatus.CLAIMED, False, RequestStatus.WITHDRAWN, ["record_withdrawn"], False),
+        (RequestStatus.REFUSED, False, RequestStatus.WITHDRAWN, ["record_withdrawn"], False),
+        (RequestStatus.SENT, False, RequestStatus.WITHDRAWN, ["record_failed"], True),
+        (RequestStatus.SENT, True, RequestStatus.UNRESOLVED, ["record_unresolved"], True),
+        (RequestStatus.ACCEPTED, True, RequestStatus.UNRESOLVED, ["record_unresolved"], True),
         (RequestStatus.COMPLETED, True, RequestStatus.COMPLETED, [], False),
         (RequestStatus.INVALID, True, RequestStatus.INVALID, [], False),
     ],
 )
 async def test_cancelling(before, sent, after, calls, in_flight):
     """A cancelled request is withdrawn if it has not left this machine, and unresolved if it may be billed."""
-    state, coordinator = claimed(), RecordingCoordinator()
-    state.status = before
+    batch_request, coordinator = claimed(), RecordingCoordinator()
+    batch_request.status = before
     if before is not RequestStatus.CLAIMED:
-        call_of(state, sent=sent)
+        call_of(batch_request, sent=sent)
 
-    await state._cancel(coordinator)
+    await batch_request._cancel(coordinator)
 
-    assert (after, calls, in_flight) == (state.status, coordinator.calls, state.cancelled_in_flight)
+    assert (after, calls, in_flight) == (batch_request.status, coordinator.calls, batch_request.cancelled_in_flight)
 
 
 async def test_a_journal_that_cannot_be_written():
     """An outcome that the journal does not take stands, with the error of the journal."""
     error = JournalError("disk full", path="run.jsonl")
-    state = claimed()
-    state.status = RequestStatus.SENT
+    batch_request = claimed()
+    batch_request.status = RequestStatus.SENT
 
-    result = await state._complete(GENERATION, RecordingCoordinator(error))
+    result = await batch_request._complete(GENERATION, RecordingCoordinator(error))
 
-    assert (GENERATION, error) == (result.generation, state.journal_error)
+    assert (GENERATION, error) == (result.generation, batch_request.journal_error)
 
 
 # ---------------------------------------------------------------------------------------------------------------- runs
@@ -246,54 +249,58 @@ FINAL_REFUSAL = RateLimitError("429", status_code=429, headers={"x-should-retry"
 @pytest.mark.parametrize(
     "outcomes, status, calls",
     [
-        ([GENERATION], "COMPLETED", ["sent", "observe", "completed"]),
-        ([ProviderError("500", status_code=500)], "FAILED", ["sent", "observe", "failed"]),
-        ([FINAL_REFUSAL], "FAILED", ["sent", "observe", "failed"]),
+        ([GENERATION], "COMPLETED", ["record_sent", "observe", "record_completed"]),
+        ([ProviderError("500", status_code=500)], "FAILED", ["record_sent", "observe", "record_failed"]),
+        ([FINAL_REFUSAL], "FAILED", ["record_sent", "observe", "record_failed"]),
     ],
 )
 async def test_runs(outcomes, status, calls):
     """A run records the start, learns the pace from the response, and records the outcome, in this order."""
-    state, coordinator = claimed(), RecordingCoordinator()
+    batch_request, coordinator = claimed(), RecordingCoordinator()
 
-    result = await state.run(ScriptedExecutor(*outcomes), CallOptions(), coordinator)
+    result = await batch_request.run(ScriptedExecutor(*outcomes), CallOptions(), coordinator)
 
-    assert (status, calls, 1) == (state.status.name, coordinator.calls, result.attempts)
+    assert (status, calls, 1) == (batch_request.status.name, coordinator.calls, result.attempts)
 
 
 async def test_a_refusal_at_the_end_of_a_batch():
     """A refused request that may not be sent again is withdrawn."""
-    state, coordinator = claimed(), RecordingCoordinator()
+    batch_request, coordinator = claimed(), RecordingCoordinator()
 
     with pytest.raises(NotAdmittedError):
-        await state.run(ScriptedExecutor(RATE_LIMITED), CallOptions(), coordinator)
+        await batch_request.run(ScriptedExecutor(RATE_LIMITED), CallOptions(), coordinator)
 
-    assert "WITHDRAWN" == state.status.name
-    assert ["sent", "observe", "refused", "admit_again", "withdrawn"] == coordinator.calls
-    assert not state.cancelled_in_flight
+    assert "WITHDRAWN" == batch_request.status.name
+    assert ["record_sent", "observe", "record_refused", "admit_again", "record_withdrawn"] == coordinator.calls
+    assert not batch_request.cancelled_in_flight
 
 
 async def test_a_run_that_is_cancelled():
     """A run that is cancelled in flight is recorded as unresolved before its task ends."""
-    state, coordinator = claimed(), RecordingCoordinator()
-    run = asyncio.ensure_future(state.run(ScriptedExecutor(...), CallOptions(), coordinator))
+    batch_request, coordinator = claimed(), RecordingCoordinator()
+    run = asyncio.ensure_future(batch_request.run(ScriptedExecutor(...), CallOptions(), coordinator))
     await asyncio.sleep(0)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
 
-    assert ("UNRESOLVED", True, True) == (state.status.name, state.cancelled_in_flight, state.possibly_billed)
-    assert ["sent", "observe", "unresolved"] == coordinator.calls
+    assert ("UNRESOLVED", True, True) == (
+        batch_request.status.name,
+        batch_request.cancelled_in_flight,
+        batch_request.possibly_billed,
+    )
+    assert ["record_sent", "observe", "record_unresolved"] == coordinator.calls
 
 
 def test_a_run_whose_loop_was_closed():
     """A run that is closed after the end of its loop records nothing: no coordinator can be reached."""
-    state, coordinator = claimed(), RecordingCoordinator()
+    batch_request, coordinator = claimed(), RecordingCoordinator()
 
     async def begin():
-        coroutine = state.run(ScriptedExecutor(...), CallOptions(), coordinator)
+        coroutine = batch_request.run(ScriptedExecutor(...), CallOptions(), coordinator)
         coroutine.send(None)
         return coroutine
 
     asyncio.run(begin()).close()
 
-    assert ["sent", "observe"] == coordinator.calls
+    assert ["record_sent", "observe"] == coordinator.calls
