@@ -73,7 +73,7 @@ def is_integer(value: object) -> TypeGuard[int]:
 
 def plain_number(value: Any) -> Any:
     """Return *value*; if it is a number of another library's type, such as numpy's, as an int or a float."""
-    if type(value) is int or type(value) is float or isinstance(value, int):
+    if value is None or type(value) is int or type(value) is float or isinstance(value, int):
         return value
     if isinstance(value, numbers.Integral):
         return operator.index(value)

@@ -157,6 +157,8 @@ class EventLoop:
         except BaseException as error:
             if not call.done:  # only this thread was interrupted, and a request that ran on would be billed
                 despite_interrupt(functools.partial(call.abandon, loop))
+                if call.errors and (paid := call.errors[0].__cause__) is not None:
+                    raise error from paid  # as the cancellation of a repair has it
             elif generation_id := getattr(next(iter(call.results), None), "id", None):
                 error.add_note(f"the call that it interrupted had returned generation {generation_id}")
             raise
@@ -197,8 +199,12 @@ class EventLoop:
             call.results.append(await function())
             call.finish()
         except BaseException as error:  # noqa: BLE001 - SystemExit is for this caller, and would end the loop of all
-            cancelled = isinstance(error, asyncio.CancelledError)  # by the end of the loop, or by its own thread
-            call.finish(_closed("during") if cancelled else error)
+            if isinstance(error, asyncio.CancelledError):  # by the end of the loop, or by its own thread
+                closed = _closed("during")
+                closed.__cause__ = error.__cause__  # what was paid for, as of a repair
+                call.finish(closed)
+            else:
+                call.finish(error)
         finally:
             current_call.set(None)  # the call has this context: its result would stay until the garbage collector runs
 

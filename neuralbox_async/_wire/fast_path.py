@@ -47,7 +47,8 @@ def encode_plain(
         return None
     if system is None and temperature is None and max_tokens is None:
         return required + b"}"
-    check_settings(system, temperature, max_tokens)
+    if max_tokens is not None or temperature is not None or type(system) is not str:
+        check_settings(system, temperature, max_tokens)  # a string is checked by its encoding
     settings = _settings(system, temperature, max_tokens)
     return None if settings is None else b"%b%b}" % (required, settings)
 

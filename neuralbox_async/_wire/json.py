@@ -22,12 +22,13 @@ except ImportError:  # the extra `speed` is not installed
 _EXCERPT_LENGTH = 200
 _MAX_ORJSON_BYTES = 8 * 1024 * 1024  # it reserves twelve times the size of its input
 _WHITE_SPACE = " \t\n\r"  # RFC 8259, section 2
-_LONG_NUMBER = re.compile(r"[0-9]{19}")
-_LONG_NUMBER_BYTES = re.compile(rb"[0-9]{19}")
+# Written out: the search for a counted repetition takes twice as long.
+_LONG_NUMBER = re.compile(r"[0-9]" * 19)
+_LONG_NUMBER_BYTES = re.compile(rb"[0-9]" * 19)
 # Of 19 digits in a row, three are next to each other among every sixth character, wherever one begins to count.
 _SAMPLE_STEP = 6
-_SAMPLE = re.compile(r"[0-9]{3}")
-_SAMPLE_BYTES = re.compile(rb"[0-9]{3}")
+_SAMPLE = re.compile(r"[0-9][0-9][0-9]")
+_SAMPLE_BYTES = re.compile(rb"[0-9][0-9][0-9]")
 
 
 def loads(data: bytes | str) -> Any:

@@ -173,6 +173,8 @@ def _class(tp: Any, converter: Converter) -> Hook:
     detailed = converter.detailed_validation
     # Of all fields: cattrs resolves fewer annotations than `fields_of`, by which the schema is made.
     overrides = {field.name: library.gen.override(struct_hook=_field_hook(field, converter)) for field in fields_of(tp)}
+    # Of the fast converter, whose errors nobody reads: cattrs makes sets of each value (benchmark scenario `parse`).
+    names = frozenset[str]()
     structure: Any
     if is_named_tuple(tp):
         cls = _resolved_named_tuple(tp) if get_args(tp) else tp
@@ -190,18 +192,23 @@ def _class(tp: Any, converter: Converter) -> Hook:
             **overrides,
         )
     else:
+        names = frozenset[str]() if detailed else frozenset(field.member for field in fields_of(tp))
         structure = library.gen.make_dict_structure_fn(
             tp,
             converter,
-            _cattrs_forbid_extra_keys=True,
+            _cattrs_forbid_extra_keys=detailed or not names,
             _cattrs_use_alias=True,
             _cattrs_detailed_validation=detailed,
             **overrides,
         )
 
+    knows_all: Any = names.issuperset if names else None
+
     def hook(value: Any, _tp: Any) -> Any:
         if type(value) is not dict:
             mismatch("an object", value)
+        if knows_all is not None and not knows_all(value):
+            raise MismatchError("there are members without a field")
         return structure(value, tp)
 
     return hook
@@ -258,12 +265,13 @@ def _array(tp: Any, converter: Converter) -> Hook:
     build, (item_type,) = ARRAYS[get_origin(tp) or tp], get_args(tp) or (Any,)
     structure, is_fast = _hook_of(item_type, converter), not converter.detailed_validation
     is_plain = item_type in _PLAIN if _is_scalar(item_type) else False
+    item_types = {item_type} if is_plain else set[Any]()
 
     def hook(value: list[Any], _tp: Any) -> Any:
         if type(value) is not list:
             mismatch("an array", value)
         if is_fast:
-            if is_plain and {*map(type, value)} <= {item_type}:
+            if is_plain and item_types.issuperset(map(type, value)):
                 return build(value)
             return build([structure(item, item_type) for item in value])
         return build(_collected(itertools.count(), value, itertools.repeat(item_type), converter, tp))

@@ -105,6 +105,8 @@ def _types_in(schema: Any, root: Mapping[str, Any], depth: int) -> frozenset[str
 
 def output_type_of(tp: Any) -> OutputType[Any]:
     """Return *tp* as an output type. Raises `InvalidParameterError` if it is not supported."""
+    if type(tp) is type:
+        return _made(tp, "")
     if isinstance(tp, OutputType):
         return tp  # pyright: ignore[reportUnknownVariableType] - its type argument is not known at run time
     try:
@@ -112,7 +114,7 @@ def output_type_of(tp: Any) -> OutputType[Any]:
     except TypeError:  # as of a list in the metadata of an annotation
         return _make(tp)
     # Unions that differ only in the order of their members are equal, and both orders have a meaning.
-    return _made(tp, "" if type(tp) is type else repr(tp))
+    return _made(tp, repr(tp))
 
 
 def _make(tp: Any) -> OutputType[Any]:

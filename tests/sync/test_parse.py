@@ -52,3 +52,28 @@ def test_the_signature():
 
     (called,) = client._subject.parse.call_args_list
     assert {"self": None, **arguments} == original.bind(None, *called.args, **called.kwargs).arguments
+
+
+@pytest.mark.signals
+def test_ctrl_c_during_a_repair(start, neuralbox_server):
+    """Ctrl-C during a repair cancels it; its error has the text that was paid for as its cause."""
+    neuralbox_server.reply_with("Oslo")
+    neuralbox_server.delay(0)
+    neuralbox_server.delay(60)
+    script = start(
+        """
+        from neuralbox_sync import NeuralBox
+
+        with NeuralBox() as client:
+            try:
+                client.parse("gpt-5", "The capital of Norway?", list[int])
+            except KeyboardInterrupt as error:
+                paid = error.__cause__
+                print(type(paid).__name__, paid.text, paid.attempts, paid.billed, paid.tokens_used)
+        """
+    )
+    neuralbox_server.wait_until(lambda: len(neuralbox_server.requests) == 2, timeout=60)
+
+    script.interrupt()
+
+    assert ["ParsingError Oslo 1 yes None"] == script.end().lines
