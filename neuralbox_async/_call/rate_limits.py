@@ -28,6 +28,8 @@ _REMAINING_HOUR, _REMAINING_DAY = "x-ratelimit-remaining-hour", "x-ratelimit-rem
 _MIN_LIMIT_WITH_RESERVE, _MAX_RESERVE = 20, 10
 _MAX_CLOCK_SKEW = 2.0  # seconds; the ``Date`` header has whole ones, so ours is the better clock unless it is off
 _OVERDUE_RECHECK = 0.5  # seconds until the next check, when a window lasts longer than announced
+_MAX_SPARE, _SPARE_PART = 100, 20  # at most 100 requests, and a twentieth of what remains,
+_SPARE_SECONDS = 1.0  # for so long: others use the account, too
 _MAX_REFUSAL_PAUSE = 60.0
 _SHORT = 1.0  # seconds
 _MAX_DOUBLINGS = 10  # of a pause: there is no power of 2 for any number of refusals
@@ -111,6 +113,8 @@ class RateLimits:
     _subscribers: set[weakref.ref[Subscriber]] = attrs.field(factory=set[weakref.ref["Subscriber"]])
     _refusals: int = 0
     _unread: tuple[Mapping[str, str], float] | None = None  # headers of the latest response, and when it arrived
+    _spare: int = 0  # requests of batches that may start before the limits are read again,
+    _spare_until: float = 0.0  # at the latest at this time
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Learn from every response from now on, not only from the latest."""
@@ -147,10 +151,11 @@ class RateLimits:
 
     def observe(self, headers: Mapping[str, str], *, counted: bool) -> None:
         """Learn from the *headers* (lower-case names) of a response to a request that *counted* against the limits."""
-        if self._subscribers:
+        if self._subscribers and self._spare <= 0:
             self._learn(headers, counted=counted)
         elif _REMAINING_HOUR in headers or _REMAINING_DAY in headers:
-            # Until somebody needs them, the latest response is enough, and it is not parsed: 4 % of a call.
+            # Until somebody needs them, the latest response is enough, and it is not parsed: 4 % of a call. Batches need
+            # them when the limits are near (benchmark scenario `batch`).
             self._unread = headers, time.monotonic()
         elif counted and self.known:
             self._count()
@@ -191,7 +196,7 @@ class RateLimits:
 
     def record_refused(self, error: RateLimitError) -> None:
         """Learn from a 429: send nothing before its *retry_after* has passed, or a growing pause of our own."""
-        now = time.monotonic()
+        now, self._spare = time.monotonic(), 0
         requested = error.retry_after or 0.0
         pause = max(requested, self._least_pause(requested, now))
         if error.limit_hour and 0 < requested <= _HOUR and not self.hour.announced_reset:
@@ -214,12 +219,20 @@ class RateLimits:
         """
         if now < self.closed_until:
             return self.closed_until
+        if self._spare > 0 and now < self._spare_until:
+            self._spare -= 1
+            return 0.0
         self._catch_up()
-        if self._hour.remaining is None and self._day.remaining is None:
+        known = [window for window in (self._hour, self._day) if window.remaining is not None]
+        if not known:
             return 0.0
         if len(self._subscribers) > 1:
             in_flight = sum(subscriber.in_flight for subscriber in self.active_subscribers)
-        return max(self._hour.opens_at(now, in_flight), self._day.opens_at(now, in_flight))
+        opens_at = max(window.opens_at(now, in_flight) for window in known)
+        if not opens_at and self._hour.resets_at is not None:  # otherwise what remains is an assumption
+            left = min(window.remaining or 0 for window in known) - in_flight
+            self._spare, self._spare_until = max(0, min(_MAX_SPARE, left // _SPARE_PART)), now + _SPARE_SECONDS
+        return opens_at
 
     def _count(self) -> None:
         now = time.monotonic()

@@ -110,6 +110,55 @@ def test_a_window_that_lasts_longer_than_announced():
     assert 0 < limits.opens_at(time.monotonic(), 0) - time.monotonic() < 1
 
 
+class Batch:
+    """A running batch, for `RateLimits.subscribe`."""
+
+    in_flight = 0
+    is_over = staticmethod(lambda: False)
+
+
+@pytest.mark.parametrize("remaining, most", [(10_000, 100), (200, 10), (60, 3), (30, 1)])
+def test_other_users_of_the_account(remaining, most):
+    """While the limits are far away, a batch reads them after at most *most* requests: a twentieth of what remains."""
+    limits, batch = RateLimits(), Batch()
+    limits.subscribe(batch)
+    now, reset = time.monotonic(), int(time.time()) + 600
+    limits.observe(rate_limit_headers(20_000, remaining, reset), counted=True)
+    assert 0.0 == limits.opens_at(now, 0)
+    starts = 1
+    while starts <= 200 and limits.opens_at(now, 0) == 0.0:
+        limits.observe(rate_limit_headers(20_000, 3, reset), counted=True)  # all others have used the rest
+        starts += 1
+
+    assert starts <= most + 1
+    assert 3 == limits.hour.remaining
+
+
+def test_limits_of_other_users_are_read_each_second():
+    """A slow batch reads the limits before each request."""
+    limits, batch = RateLimits(), Batch()
+    limits.subscribe(batch)
+    now, reset = time.monotonic(), int(time.time()) + 600
+    limits.observe(rate_limit_headers(20_000, 10_000, reset), counted=True)
+    assert 0.0 == limits.opens_at(now, 0)
+    limits.observe(rate_limit_headers(20_000, 3, reset), counted=True)
+
+    assert limits.opens_at(now + 1.5, 0) > now + 100
+
+
+def test_a_refusal_counts_at_once():
+    """After a 429 nothing starts, however much remained before."""
+    limits, batch = RateLimits(), Batch()
+    limits.subscribe(batch)
+    now = time.monotonic()
+    limits.observe(rate_limit_headers(20_000, 10_000, int(time.time()) + 600), counted=True)
+    assert 0.0 == limits.opens_at(now, 0)
+    limits.record_refused(refusal(retry_after=30))
+
+    assert limits.opens_at(now, 0) >= now + 30
+    assert limits.opens_at(now + 40, 0) == 0.0
+
+
 @pytest.mark.parametrize(
     "headers",
     [
