@@ -154,8 +154,8 @@ class RateLimits:
         if self._subscribers and self._spare <= 0:
             self._learn(headers, counted=counted)
         elif _REMAINING_HOUR in headers or _REMAINING_DAY in headers:
-            # Until somebody needs them, the latest response is enough, and it is not parsed: 4 % of a call. Batches need
-            # them when the limits are near (benchmark scenario `batch`).
+            # Until somebody needs them, the latest response is enough, and it is not parsed: 4 % of a call. A batch
+            # needs them when the limits are near (benchmark scenario `batch`).
             self._unread = headers, time.monotonic()
         elif counted and self.known:
             self._count()
