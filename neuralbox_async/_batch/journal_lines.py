@@ -153,5 +153,5 @@ def _encoded(members: Mapping[str, object]) -> bytes:
 
 def _now() -> str:
     """Return the Unix time as a JSON number, to the millisecond. Not from a float, whose conversion is costly."""
-    digits = str(time.time_ns())
+    digits = str(time.time_ns()).zfill(10)  # some programs set the clock to 0
     return f"{digits[:-9]}.{digits[-9:-6]}"

@@ -293,6 +293,7 @@ class Executor:
                 refund, call.previous_error, call.attempt = cost, error, None
             else:
                 retry_budget.give_back(refund)
+                self.account_state.rate_limits.record_admitted()
                 return response
             log(logging.INFO, call, "retry in %.2f s", delay, delay=delay)
             if call.record is not None:
@@ -351,8 +352,7 @@ def _key_headers(key: object) -> dict[str, str]:
 
 
 def _headers(key_headers: Mapping[str, str], request: Request) -> dict[str, str]:
-    # As few as possible: aiohttp takes 1 us for each.
-    headers = {**key_headers, **request.headers}
+    headers = {**key_headers, **request.headers}  # as few as possible: aiohttp takes 1 us for each
     if request.body is not None:
         headers["Content-Type"] = "application/json"
     if request.stream:

@@ -117,7 +117,7 @@ class RateLimits:
     _spare_until: float = 0.0  # at the latest at this time
 
     def subscribe(self, subscriber: Subscriber) -> None:
-        """Learn from every response from now on, not only from the latest."""
+        """Learn from every response from now on, not only from the latest, unless the limits are far away."""
         self._catch_up()
         self._subscribers.add(weakref.ref(subscriber, self._subscribers.discard))
 

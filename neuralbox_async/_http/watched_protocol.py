@@ -210,7 +210,7 @@ class _BufferedProtocol(WatchedProtocol, asyncio.BufferedProtocol):
     All connections of an event loop share it: data is copied out of it at once. For a protocol without a buffer,
     asyncio allocates 256 KiB for each read. That costs a fifth of a call while the allocator returns such blocks to the
     system, as glibc's does until the process has freed a larger one, and next to nothing after that. With TLS a buffer
-    saves nothing.
+    saves nothing. uvloop has a buffer of its own, and calls `data_received`.
     """
 
     __slots__ = ("_buffer",)

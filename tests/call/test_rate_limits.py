@@ -9,10 +9,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from neuralbox_async import RateLimitError
+from neuralbox_async import AsyncNeuralBox, RateLimitError, RetryPolicy
 from neuralbox_async._call.rate_limits import RateLimits, Window
+from neuralbox_async.testing import FakeResponse, FakeTransport
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
+
+REPLY = {"id": "gen_1", "status": "completed", "content": "Hello"}
 
 
 def refusal(**facts):
@@ -224,3 +227,19 @@ def test_any_number_of_refusals(retry_after, longest):
         limits.record_refused(refusal(retry_after=retry_after))
 
     assert longest <= limits.closed_until - before < longest + 10
+
+
+async def test_a_success_ends_the_refusals_in_a_row():
+    """The pause after a refusal grows with the refusals in a row: not with those before a successful call."""
+    transport = FakeTransport(*[answer for _ in range(6) for answer in (FakeResponse(b"{}", status_code=429), REPLY)])
+    client = AsyncNeuralBox("key", transport=transport, retry_policy=RetryPolicy(max_retries=0))
+    limits = client._executor.account_state.rate_limits
+    for _ in range(6):
+        with pytest.raises(RateLimitError):
+            await client.generate("gpt-5", "Hi")
+        await client.generate("gpt-5", "Hi")
+        limits.closed_until = 0.0  # the pause has passed
+    now = time.monotonic()
+    limits.record_refused(refusal())
+
+    assert limits.closed_until - now < 10  # the first pause of a second

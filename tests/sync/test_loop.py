@@ -1,5 +1,6 @@
 """The private event loop: threads, errors, contexts."""
 
+import _thread
 import asyncio
 import contextvars
 import gc
@@ -14,7 +15,7 @@ import anyio.to_thread
 import pytest
 from coroutines import do_nothing, echo, in_threads
 
-from neuralbox_async import ClientClosedError
+from neuralbox_async import ClientClosedError, ResponseError
 from neuralbox_sync._loop import CallState, _Call
 
 THREADS = 64
@@ -96,6 +97,23 @@ def test_exceptions_keep_nothing_alive(loop):
         assert alive() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.signals
+def test_the_error_of_an_interrupted_call(loop):
+    """A call that fails by itself while Ctrl-C cancels it: the interrupt has its error, with the text, as its cause."""
+
+    async def fail():
+        _thread.interrupt_main()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise ResponseError("malformed", text="paid") from LookupError()
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        loop.call(fail)
+
+    assert "paid" == caught.value.__cause__.text
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
