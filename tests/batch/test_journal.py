@@ -165,3 +165,15 @@ def test_the_lines_are_json(journal):
     """Each line is one JSON object, so that any tool can read a journal."""
     for line in written(journal):
         assert isinstance(json.loads(line), dict)
+
+
+@pytest.mark.parametrize("nanoseconds", [0, 999_999, 1_500_000_000, 1_700_000_000_123_456_789])
+def test_times_are_numbers(tmp_path, monkeypatch, nanoseconds):
+    """The times in a journal are JSON numbers, to the millisecond, whatever the clock says."""
+    monkeypatch.setattr("time.time_ns", lambda: nanoseconds)
+    journal = opened(tmp_path / "run.jsonl")
+    journal.write_start("a", "1", "m", None)
+    journal.close()
+
+    (entry,) = entries(tmp_path / "run.jsonl")
+    assert nanoseconds // 1_000_000 / 1000 == entry.at.timestamp()
