@@ -98,7 +98,7 @@ class Claims:
         if not self.waits_for_absent:
             return False
         unresolved = self._journal.state_of(wanted.key, None).unresolved
-        return unresolved is not None and self._journal.unresolved_request(wanted.key, wanted.id) is None
+        return unresolved is not None and self._journal.started_request(wanted.key, wanted.id) is None
 
     def _grant_new(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
         unresolved = state.unresolved
@@ -131,7 +131,7 @@ class Claims:
 
     def _grant_unresolved(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
         unresolved = state.unresolved
-        granted = self._journal.unresolved_request(wanted.key, wanted.id)
+        granted = self._journal.started_request(wanted.key, wanted.id)
         if granted is not None:
             # The worker repeats a claim that an earlier coordinator granted: the answer was lost, so it was never sent.
             return self._start(session, wanted, None, now, granted=granted)

@@ -241,6 +241,13 @@ class LiveJournal(Journal):
         """Return the request of *key* without an outcome that was, or may have been, sent for *claim_id*."""
         return _find(self._unresolved.get(digest_of(key.encode())), claim_id)
 
+    def started_request(self, key: str, claim_id: str) -> Unresolved | None:
+        """Return the request of *key* without an outcome whose start names *claim_id*."""
+        one = self._unresolved.get(digest_of(key.encode()))
+        while one is not None and not one.is_of_claim(claim_id):
+            one = one.earlier
+        return one
+
     def superseded_request(self, key: str, claim_id: str | None) -> Unresolved | None:
         """Return the same, if another request of *key* has its generation."""
         chains = (chain for chain in self._superseded if chain.key == key)

@@ -6,13 +6,14 @@ import itertools
 
 import pytest
 from coordinators import GENERATION, LINE, Worker, forget, lose
-from journals import entries
+from journals import HEADER, entries
 
 from neuralbox_async._batch import journal_lines
 from neuralbox_async._cluster.messages import Decision, Held, Settled, Wanted
 
 OPTIONS = {"budget": 100, "on_unknown": "retry"}
 REQUEST = {"key": "a", "model": "m", "idempotency_key": "one-a"}  # of both
+UNKNOWN = b'{"event":"failed","key":"a","billed":"unknown"}\n'
 LINES = {
     "completed": journal_lines.done("a", GENERATION, b"", **LINE),
     "failed": b'{"event":"failed","key":"a","billed":"no"}\n',
@@ -34,13 +35,8 @@ def resent(make_service):
 
 def report(worker, outcome, **parts):
     """Have *worker*, which the coordinator does not know, report its outcome."""
-    settled = Settled(
-        **REQUEST,
-        claim_id=f"{worker.name}-a",
-        outcome=outcome,
-        line=LINES[outcome],
-        tokens_used=BILLS.get(outcome, 0),
-    )
+    facts = {"outcome": outcome, "line": LINES[outcome], "tokens_used": BILLS.get(outcome, 0)}
+    settled = Settled(**REQUEST, claim_id=f"{worker.name}-a", **facts)
     return worker.exchange(settled=(settled,), holding=(), **parts)
 
 
@@ -139,3 +135,25 @@ def test_claims_after_a_refusal_that_are_lost_with_a_coordinator(make_service, j
     assert (3, 0) == costs(service)
     assert not service._budget.holding
     assert 2 == len(entries(journal, "start"))
+
+
+@pytest.mark.parametrize("on_unknown", ["skip", "retry"])
+@pytest.mark.parametrize("line", [UNKNOWN, b'{"event":"start","key":"a","model":"m"}\n'])
+def test_requests_without_an_idempotency_key(make_service, journal, line, on_unknown):
+    """What a journal has of one whose start it lacks is no start of the next claim."""
+    journal.write_bytes(HEADER + line)
+    service = make_service(budget=100, on_unknown=on_unknown)
+    starts = len(entries(journal, "start"))
+
+    is_sent = on_unknown == "retry"
+    assert [Decision.SEND if is_sent else Decision.UNRESOLVED] == Worker(service).claim("a")
+    assert starts + is_sent == len(entries(journal, "start"))
+
+
+def test_requests_without_an_idempotency_key_after_a_restart(make_service, journal):
+    """A worker that has not reported yet may hold them."""
+    journal.write_bytes(HEADER + UNKNOWN)
+    worker = Worker(make_service(budget=100, on_unknown="retry", restarted=True))
+
+    reply = worker.exchange(wanted=(Wanted(id="one-a", key="a", model="m"),))
+    assert ((), frozenset({"one-a"})) == (reply.grants, reply.busy)
