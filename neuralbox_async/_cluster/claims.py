@@ -235,10 +235,8 @@ class Claims:
             self._release(session, settled.key)
 
     def _settle_late(self, settled: Settled) -> None:
-        unresolved = self._journal.unresolved_request(settled.key, settled.claim_id)
+        unresolved = self._journal.settled_request(settled.key, settled.claim_id, settled.tokens_used)
         is_done = self._journal.status_of(settled.key) is KeyStatus.DONE
-        if is_done and unresolved is None:
-            unresolved = self._journal.superseded_request(settled.key, settled.claim_id)
         if unresolved is None and (is_done or settled.outcome != "completed"):
             return  # it was recorded before
         self._write(settled)
@@ -262,9 +260,8 @@ class Claims:
 
     def _write(self, settled: Settled) -> None:
         if settled.line is not None:
-            claim_id = None if settled.claim_id == settled.idempotency_key else settled.claim_id
             try:
-                self._journal.append_outcome(settled.line, claim_id)
+                self._journal.append_outcome(settled.line, settled.key, settled.claim_id)
             except JournalError as error:  # the outcome stands nevertheless: it is paid for
                 self.stop(error)
 

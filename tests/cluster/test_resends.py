@@ -16,10 +16,11 @@ REQUEST = {"key": "a", "model": "m", "idempotency_key": "one-a"}  # of both
 UNKNOWN = b'{"event":"failed","key":"a","billed":"unknown"}\n'
 LINES = {
     "completed": journal_lines.done("a", GENERATION, b"", **LINE),
+    "invalid": journal_lines.done("a", GENERATION, b"", **LINE, is_valid=False),
     "failed": b'{"event":"failed","key":"a","billed":"no"}\n',
     "refused": b'{"event":"failed","key":"a","billed":"no"}\n',
 }
-BILLS = {"completed": 3, "failed": 0}
+BILLS = {"completed": 3, "invalid": 3, "failed": 0}
 
 
 @pytest.fixture
@@ -35,7 +36,9 @@ def resent(make_service):
 
 def report(worker, outcome, **parts):
     """Have *worker*, which the coordinator does not know, report its outcome."""
-    facts = {"outcome": outcome, "line": LINES[outcome], "tokens_used": BILLS.get(outcome, 0)}
+    facts = {"outcome": outcome, "line": LINES.get(outcome), "tokens_used": BILLS.get(outcome, 0)}
+    if outcome == "unknown":  # whether it is billed
+        facts = {"outcome": "failed", "line": UNKNOWN, "tokens_used": None}
     settled = Settled(**REQUEST, claim_id=f"{worker.name}-a", **facts)
     return worker.exchange(settled=(settled,), holding=(), **parts)
 
@@ -157,3 +160,86 @@ def test_requests_without_an_idempotency_key_after_a_restart(make_service, journ
 
     reply = worker.exchange(wanted=(Wanted(id="one-a", key="a", model="m"),))
     assert ((), frozenset({"one-a"})) == (reply.grants, reply.busy)
+
+
+def test_unknown_outcomes_after_an_invalid_one(resent, make_service, journal):
+    """The second request may be billed, and the key, whose first generation is invalid, can be repaired."""
+    service, workers = resent
+    report(workers["one"], "invalid")
+    report(workers["two"], "unknown")
+    assert (3, 3) == costs(service)
+    three = Worker(service, "three")
+    assert [Decision.INVALID] == three.claim("a")
+    assert 2 == len(entries(journal, "start"))
+
+    assert [Decision.SEND] == three.claim("a", kind="repair")
+    three.settle("a")
+    assert (6, 3) == costs(service)
+    service = lost_and_replaced(service, make_service, {})
+    assert (6, 3) == costs(service)
+
+
+@pytest.mark.parametrize("outcome", ["completed", "invalid", "failed", "unknown"])
+@pytest.mark.parametrize("is_repaired", [False, True])
+def test_late_outcomes_after_an_invalid_one(resent, make_service, journal, outcome, is_repaired):
+    """What the other request brought is in the journal, and its bill counts once; a repair is a third request."""
+    service, workers = resent
+    report(workers["one"], "invalid")
+    forget(service, "two")
+    assert (3, 3) == costs(service)
+    three = Worker(service, "three")
+    if is_repaired:
+        assert [Decision.INVALID] == three.claim("a")
+        assert [Decision.SEND] == three.claim("a", kind="repair")
+    report(workers["two"], outcome)
+    assert 4 + is_repaired == len(entries(journal))
+    bill, possibly = BILLS.get(outcome, 0), 3 * (outcome == "unknown")
+    assert (3 + bill, possibly) == costs(service)
+    if is_repaired:
+        three.settle("a")
+        bill += 3
+    assert (3 + bill, possibly) == costs(service)
+
+    service = lost_and_replaced(service, make_service, {})
+    assert (3 + bill, possibly) == costs(service)
+    is_done = is_repaired or outcome == "completed"
+    assert [Decision.DONE if is_done else Decision.INVALID] == Worker(service, "four").claim("a")
+
+
+def test_outcomes_of_another_run(make_service, journal):
+    """A run without a cluster, whose lines name no claim, reports those of the request that it asked for."""
+    lines = [
+        journal_lines.start("a", "one-a", "m", 3, None),
+        journal_lines.start("a", "one-a", "m", 3, None)[:-2] + b',"claim":"two-a"}\n',
+        journal_lines.pending("a", "gen_1")[:-2] + b',"claim":"two-a"}\n',
+        LINES["failed"],
+    ]
+    journal.write_bytes(HEADER + b"".join(lines))
+    service = make_service(budget=100)
+
+    assert [Decision.UNRESOLVED] == Worker(service, "three").claim("a")
+    assert (0, 3) == costs(service)
+
+
+def test_late_outcomes_beside_a_pending_request(resent, make_service):
+    """An outcome of the first one is not taken for that of the second one, which the API has accepted."""
+    service, workers = resent
+    accepted = Settled(**REQUEST, claim_id="two-a", outcome="accepted", line=journal_lines.pending("a", "gen_1"))
+    workers["two"].exchange(settled=(accepted,))
+    report(workers["one"], "failed")
+    service = lost_and_replaced(service, make_service, {})
+    service._claims.waits_for_absent = False
+
+    (grant,) = Worker(service, "three").exchange(wanted=(Wanted(id="three-a", key="a", model="m"),)).grants
+    assert (Decision.ASK, "two-a") == (grant.decision, grant.claim_id)
+
+
+@pytest.mark.parametrize("is_billed", [False, True])
+def test_outcomes_of_claims_without_a_start(make_service, journal, is_billed):
+    """They settle no other request of their key."""
+    line = LINES["completed" if is_billed else "failed"]
+    journal.write_bytes(HEADER + journal_lines.start("a", "one-a", "m", 3, None) + line[:-2] + b',"claim":"other-a"}\n')
+    service = make_service(budget=100)
+
+    assert (3 * is_billed, 3) == costs(service)
+    assert [Decision.DONE if is_billed else Decision.UNRESOLVED] == Worker(service, "two").claim("a")
