@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _ID: Final = re.compile(rb'"id":"([^"\\]+)"')
 _CLAIM: Final = re.compile(rb',"claim":"([^"\\]+)"[,}]')
-_CLAIM_AT_END: Final = re.compile(rb',"claim":"([^"\\]+)"\}\n\Z')
+_CLAIM_AT_END: Final = re.compile(rb',"claim":"([^"\\]+)"\}\s*\Z')  # the last line may lack its newline
 _MAX_CLAIM: Final = 200  # bytes of it
 
 
@@ -157,8 +157,9 @@ class LiveJournal(Journal):
     def _read_line(self, line: bytes, number: int) -> None:
         if number == 1:
             self._id = found[1].decode() if (found := _ID.search(line)) else ""
-        self._is_own_start = self._end_of_own_start is not None and line.endswith(self._end_of_own_start)
         is_start = line.startswith(b'{"event":"start"')
+        end = self._end_of_own_start
+        self._is_own_start = is_start and end is not None and line.rstrip().endswith(end[:-1])
         # A response of the server comes before the end.
         found = _CLAIM.search(line) if is_start else _CLAIM_AT_END.search(line[-_MAX_CLAIM:])
         self._claim_id = found[1].decode() if found else None

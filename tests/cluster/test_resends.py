@@ -243,3 +243,15 @@ def test_outcomes_of_claims_without_a_start(make_service, journal, is_billed):
 
     assert (3 * is_billed, 3) == costs(service)
     assert [Decision.DONE if is_billed else Decision.UNRESOLVED] == Worker(service, "two").claim("a")
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n", b" \n"])
+def test_last_lines_that_an_editor_has_changed(make_service, journal, end):
+    """The claim of an outcome is found whatever follows the object."""
+    lines = [
+        journal_lines.start("a", "one-a", "m", 3, None),
+        journal_lines.start("a", "one-a", "other", 5, None)[:-2] + b',"claim":"two-a"}\n',
+        LINES["failed"][:-2] + b',"claim":"two-a"}' + end,
+    ]
+    journal.write_bytes(HEADER + b"".join(lines))
+    assert (0, 3) == costs(make_service(budget=100))
