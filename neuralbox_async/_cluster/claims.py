@@ -240,8 +240,8 @@ class Claims:
         if unresolved is None and (is_done or settled.outcome != "completed"):
             return  # it was recorded before
         self._write(settled)
-        if settled.outcome in {"accepted", "unresolved"}:
-            return
+        if settled.outcome in {"accepted", "unresolved"} or settled.tokens_used is None:
+            return  # whoever asks for it may learn more
         holder = self._holders.get(settled.key)
         asking = None if holder is None else holder.held[settled.key]
         if asking is not None and asking.reservation == "earlier" and unresolved is asking.unresolved:

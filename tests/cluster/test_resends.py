@@ -255,3 +255,20 @@ def test_last_lines_that_an_editor_has_changed(make_service, journal, end):
     ]
     journal.write_bytes(HEADER + b"".join(lines))
     assert (0, 3) == costs(make_service(budget=100))
+
+
+def test_unknown_bills_of_a_request_that_is_asked_for(make_service):
+    """A late failure does not settle it: its bill counts once it is known."""
+    service = make_service(**OPTIONS)
+    one, two = Worker(service), Worker(service, "two")
+    one.claim("a")
+    one.settle("a", "accepted")
+    forget(service, "one")
+    assert [Decision.ASK] == two.claim("a")
+    failed = b'{"event":"failed","key":"a","billed":"unknown","id":"gen_1"}\n'
+    settled = Settled(**REQUEST, outcome="failed", line=failed, tokens_used=None)
+    one.exchange(settled=(settled,), holding=())
+    assert service._budget.holding
+
+    two.settle("a", idempotency_key="one-a", tokens_used=7)
+    assert (7, 0) == costs(service)
