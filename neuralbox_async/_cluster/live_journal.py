@@ -266,7 +266,7 @@ class LiveJournal(Journal):
         return _find(self._unresolved.get(digest_of(key.encode())), claim_id)
 
     def unresolved_request(self, key: str, claim_id: str) -> Unresolved | None:
-        """Return the same, or one that may have been sent for *claim_id*."""
+        """Return the same, or one that may be asked for with *claim_id*."""
         return self.started_request(key, claim_id) or _without_start(self._unresolved.get(digest_of(key.encode())))
 
     def settled_request(self, key: str, claim_id: str | None, tokens: int | None) -> Unresolved | None:
@@ -358,5 +358,6 @@ def _find(chain: Unresolved | None, claim_id: str | None) -> Unresolved | None:
 
 
 def _without_start(chain: Unresolved | None) -> Unresolved | None:
-    """Return the request in *chain* whose start is missing, because a user has edited the journal."""
-    return next((one for one in _requests(chain) if one.idempotency_key is None and one.claim_id is None), None)
+    """Return the pending request in *chain* whose start is missing: whoever asks for it uses a claim of its own."""
+    pending = (one for one in _requests(chain) if one.status is KeyStatus.PENDING)
+    return next((one for one in pending if one.idempotency_key is None and one.claim_id is None), None)

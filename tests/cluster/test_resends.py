@@ -272,3 +272,17 @@ def test_unknown_bills_of_a_request_that_is_asked_for(make_service):
 
     two.settle("a", idempotency_key="one-a", tokens_used=7)
     assert (7, 0) == costs(service)
+
+
+def test_repeated_outcomes_beside_a_request_without_an_idempotency_key(make_service, journal):
+    """They are not its own: it stays unresolved, and may be billed."""
+    journal.write_bytes(HEADER + UNKNOWN)
+    one = Worker(make_service(**OPTIONS))
+    assert [Decision.SEND] == one.claim("a")
+    one.settle("a", "failed", tokens_used=0)
+    one.service = service = lost_and_replaced(one.service, make_service, {})
+    settled = Settled(**REQUEST, outcome="failed", line=LINES["failed"], tokens_used=0)
+    one.exchange(settled=(settled,), holding=())
+
+    assert (0, 100) == costs(service)  # all that is left, because its price is unknown
+    assert ("a",) == service.report().unresolved_keys
