@@ -181,7 +181,7 @@ class Claims:
                     self._budget.settle(wanted.model, 0)
                 self.stop(error)
                 return Grant(id=wanted.id, decision=Decision.STOPPED)
-            unresolved = self._journal.unresolved_request(wanted.key, wanted.id)
+            unresolved = self._journal.started_request(wanted.key, wanted.id)
             claim = HeldClaim(wanted.model, idempotency_key, wanted.id, "own", reserved, unresolved)
         self._pacer.record_start(now)
         session.permits += 1
@@ -221,6 +221,8 @@ class Claims:
         if held is None or held.claim_id != settled.claim_id:
             self._settle_late(settled)
             return
+        if settled.outcome == "invalid" and held.reservation is None and held.unresolved is None:
+            return  # an earlier coordinator has recorded it
         self._write(settled)
         if settled.outcome == "released":
             self._lose_claim(session, settled.key, held)
@@ -275,9 +277,10 @@ class Claims:
         """Let *session*, which is new here, hold the claims that it has. Return the keys that are not its own."""
         revoked: list[str] = []
         for one in holding:
-            unresolved = self._journal.unresolved_request(one.key, one.claim_id)
+            unresolved = self._journal.settled_request(one.key, one.claim_id, None)
             status = self._journal.status_of(one.key)
-            if one.key in self._holders or (unresolved is None and status not in {KeyStatus.FAILED, KeyStatus.INVALID}):
+            is_known = unresolved is not None or status in {KeyStatus.FAILED, KeyStatus.INVALID}
+            if one.key in self._holders or status is KeyStatus.DONE or not is_known:
                 revoked.append(one.key)
                 continue
             claim = HeldClaim(one.model, one.idempotency_key, one.claim_id, None, one.reserved, unresolved)

@@ -265,10 +265,6 @@ class LiveJournal(Journal):
         """Return the request of *key* without an outcome whose start names *claim_id*."""
         return _find(self._unresolved.get(digest_of(key.encode())), claim_id)
 
-    def unresolved_request(self, key: str, claim_id: str) -> Unresolved | None:
-        """Return the same, or one that may be asked for with *claim_id*."""
-        return self.started_request(key, claim_id) or _without_start(self._unresolved.get(digest_of(key.encode())))
-
     def settled_request(self, key: str, claim_id: str | None, tokens: int | None) -> Unresolved | None:
         """
         Return the request of *key* that an outcome for *claim_id* settles; None if it has its outcome.

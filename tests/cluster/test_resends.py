@@ -286,3 +286,33 @@ def test_repeated_outcomes_beside_a_request_without_an_idempotency_key(make_serv
 
     assert (0, 100) == costs(service)  # all that is left, because its price is unknown
     assert ("a",) == service.report().unresolved_keys
+
+
+def test_invalid_outcomes_that_are_repeated(make_service, journal):
+    """A new coordinator, to which the worker reports it again with its claim, counts and keeps it once."""
+    one = Worker(make_service(**OPTIONS))
+    one.claim("a")
+    one.settle("a", "invalid")
+    service = lost_and_replaced(one.service, make_service, {"one": one})
+    claim = Held(**REQUEST, reserved=3, counted=False)
+    one.settle("a", "invalid", holding=(claim,))
+    assert (3, 0) == costs(service)
+    assert 1 == len(entries(journal, "invalid"))
+
+    assert [Decision.SEND] == one.claim("a", kind="repair")
+
+
+@pytest.mark.parametrize("outcome", list(BILLS))
+def test_superseded_requests_whose_workers_come_back(resent, make_service, journal, outcome):
+    """A new coordinator takes the outcome of the second request from its worker, which still has its claim."""
+    service, workers = resent
+    report(workers["one"], "invalid")
+    service = lost_and_replaced(service, make_service, workers)
+    assert (3, 3) == costs(service)
+    claim = Held(**REQUEST, claim_id="two-a", reserved=3, counted=True)
+    workers["two"].exchange(holding=(claim,))
+    report(workers["two"], outcome)
+
+    assert (3 + BILLS[outcome], 0) == costs(service)
+    assert 4 == len(entries(journal))
+    assert (3 + BILLS[outcome], 0) == costs(lost_and_replaced(service, make_service, {}))
