@@ -45,6 +45,7 @@ class Unresolved:
     earlier: Unresolved | None = None  # of the same key, which was sent again nevertheless: both may be billed
     short_hash: int = 0  # of its request
     done_before: int = 0  # the number in the index of another request that was done with the same key
+    has_outcome: bool = False  # which did not say what it cost
     claim_id: str | None = None  # on a cluster, of the claim that it was sent for, unless that is its idempotency key
 
     @property

@@ -55,12 +55,21 @@ class DaskRunner:
             self._client = await anyio.to_thread.run_sync(
                 lambda: distributed.Client(self._address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
             )
+            has_workers = await self._has_workers()
         except (OSError, ValueError) as error:
             reason = str(error) or type(error).__name__
             raise click.ClickException(f"there is no scheduler at {self._address}: {reason}") from None
-        if not await anyio.to_thread.run_sync(self._client.nthreads):
+        if not has_workers:
             print_error("neuralbox: the cluster has no workers: waiting for the first one")
         return self
+
+    async def _has_workers(self) -> bool:
+        try:
+            return bool(await anyio.to_thread.run_sync(self._client.nthreads))
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._client.close)
+            raise
 
     async def __aexit__(self, *_: object) -> None:
         await anyio.to_thread.run_sync(self._client.close)

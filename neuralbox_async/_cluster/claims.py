@@ -98,7 +98,7 @@ class Claims:
         if not self.waits_for_absent:
             return False
         unresolved = self._journal.state_of(wanted.key, None).unresolved
-        return unresolved is not None and self._journal.unresolved_request(wanted.key, wanted.id) is None
+        return unresolved is not None and self._journal.started_request(wanted.key, wanted.id) is None
 
     def _grant_new(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
         unresolved = state.unresolved
@@ -131,7 +131,7 @@ class Claims:
 
     def _grant_unresolved(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
         unresolved = state.unresolved
-        granted = self._journal.unresolved_request(wanted.key, wanted.id)
+        granted = self._journal.started_request(wanted.key, wanted.id)
         if granted is not None:
             # The worker repeats a claim that an earlier coordinator granted: the answer was lost, so it was never sent.
             return self._start(session, wanted, None, now, granted=granted)
@@ -181,7 +181,7 @@ class Claims:
                     self._budget.settle(wanted.model, 0)
                 self.stop(error)
                 return Grant(id=wanted.id, decision=Decision.STOPPED)
-            unresolved = self._journal.unresolved_request(wanted.key, wanted.id)
+            unresolved = self._journal.started_request(wanted.key, wanted.id)
             claim = HeldClaim(wanted.model, idempotency_key, wanted.id, "own", reserved, unresolved)
         self._pacer.record_start(now)
         session.permits += 1
@@ -221,6 +221,8 @@ class Claims:
         if held is None or held.claim_id != settled.claim_id:
             self._settle_late(settled)
             return
+        if settled.outcome == "invalid" and held.reservation is None and held.unresolved is None:
+            return  # an earlier coordinator has recorded it
         self._write(settled)
         if settled.outcome == "released":
             self._lose_claim(session, settled.key, held)
@@ -235,15 +237,13 @@ class Claims:
             self._release(session, settled.key)
 
     def _settle_late(self, settled: Settled) -> None:
-        unresolved = self._journal.unresolved_request(settled.key, settled.claim_id)
+        unresolved = self._journal.settled_request(settled.key, settled.claim_id, settled.tokens_used)
         is_done = self._journal.status_of(settled.key) is KeyStatus.DONE
-        if is_done and unresolved is None:
-            unresolved = self._journal.superseded_request(settled.key, settled.claim_id)
         if unresolved is None and (is_done or settled.outcome != "completed"):
             return  # it was recorded before
         self._write(settled)
-        if settled.outcome in {"accepted", "unresolved"}:
-            return
+        if settled.outcome in {"accepted", "unresolved"} or settled.tokens_used is None:
+            return  # whoever asks for it may learn more
         holder = self._holders.get(settled.key)
         asking = None if holder is None else holder.held[settled.key]
         if asking is not None and asking.reservation == "earlier" and unresolved is asking.unresolved:
@@ -262,9 +262,8 @@ class Claims:
 
     def _write(self, settled: Settled) -> None:
         if settled.line is not None:
-            claim_id = None if settled.claim_id == settled.idempotency_key else settled.claim_id
             try:
-                self._journal.append_outcome(settled.line, claim_id)
+                self._journal.append_outcome(settled.line, settled.key, settled.claim_id)
             except JournalError as error:  # the outcome stands nevertheless: it is paid for
                 self.stop(error)
 
@@ -278,9 +277,10 @@ class Claims:
         """Let *session*, which is new here, hold the claims that it has. Return the keys that are not its own."""
         revoked: list[str] = []
         for one in holding:
-            unresolved = self._journal.unresolved_request(one.key, one.claim_id)
+            unresolved = self._journal.settled_request(one.key, one.claim_id, None)
             status = self._journal.status_of(one.key)
-            if one.key in self._holders or (unresolved is None and status not in {KeyStatus.FAILED, KeyStatus.INVALID}):
+            is_known = unresolved is not None or status in {KeyStatus.FAILED, KeyStatus.INVALID}
+            if one.key in self._holders or status is KeyStatus.DONE or not is_known:
                 revoked.append(one.key)
                 continue
             claim = HeldClaim(one.model, one.idempotency_key, one.claim_id, None, one.reserved, unresolved)

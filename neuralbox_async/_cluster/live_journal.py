@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _ID: Final = re.compile(rb'"id":"([^"\\]+)"')
 _CLAIM: Final = re.compile(rb',"claim":"([^"\\]+)"[,}]')
-_CLAIM_AT_END: Final = re.compile(rb',"claim":"([^"\\]+)"\}\n\Z')
+_CLAIM_AT_END: Final = re.compile(rb',"claim":"([^"\\]+)"\}\s*\Z')  # the last line may lack its newline
 _MAX_CLAIM: Final = 200  # bytes of it
 
 
@@ -157,8 +157,9 @@ class LiveJournal(Journal):
     def _read_line(self, line: bytes, number: int) -> None:
         if number == 1:
             self._id = found[1].decode() if (found := _ID.search(line)) else ""
-        self._is_own_start = self._end_of_own_start is not None and line.endswith(self._end_of_own_start)
         is_start = line.startswith(b'{"event":"start"')
+        end = self._end_of_own_start
+        self._is_own_start = is_start and end is not None and line.rstrip().endswith(end[:-1])
         # A response of the server comes before the end.
         found = _CLAIM.search(line) if is_start else _CLAIM_AT_END.search(line[-_MAX_CLAIM:])
         self._claim_id = found[1].decode() if found else None
@@ -172,61 +173,84 @@ class LiveJournal(Journal):
         if unresolved.reserved is not None:  # the price that was quoted, which a bill may be lower than
             self.prices[unresolved.model] = max(unresolved.reserved, self.prices.get(unresolved.model, 0))
 
-    # Of the requests of a key that have no outcome, an outcome belongs to the one that its line names.
+    # Of the requests of a key that have no outcome, an outcome belongs to the one that its line names. That one may be
+    # superseded: another request brought a generation before. Or its start is missing; then it settles no other one.
 
     def _on_done(self, key: bytes, tokens: int | None) -> None:
-        self._choose(key)
-        self._settle_superseded(key, tokens)
+        self._choose(key, tokens)
         super()._on_done(key, tokens)
 
     def _on_invalid(self, key: bytes, tokens: int | None) -> None:
-        self._choose(key)
-        self._settle_superseded(key, tokens)
+        self._choose(key, tokens)
         super()._on_invalid(key, tokens)
 
     def _on_not_billed(self, key: bytes) -> None:
-        self._choose(key)
-        self._settle_superseded(key, 0)
-        super()._on_not_billed(key)
+        if not self._lacks_start(key):
+            self._choose(key, 0)
+            super()._on_not_billed(key)
 
     def _on_unresolved(self, key: bytes, generation_id: GenerationId | None, *, has_response: bool) -> None:
-        self._choose(key)
+        digest = digest_of(key)
+        settled = self.settled_request(_text(key), self._claim_id, None)
+        if self._lacks_start(key) or (settled is not None and not _has(self._unresolved.get(digest), settled)):
+            return  # one that is superseded may be billed, as before, and what the key has is better
+        if settled is not None:
+            self._put_last(digest, settled)
         super()._on_unresolved(key, generation_id, has_response=has_response)
 
-    def _choose(self, key: bytes) -> None:
-        """Make the request that the line names the last one of *key*."""
-        digest = digest_of(key)
-        last = self._unresolved.get(digest)
-        chosen = None if last is None or last.earlier is None else _find(last, self._claim_id)
-        if last is None or chosen is None or chosen is last:
-            return
-        later = last
-        while later.earlier is not None and later.earlier is not chosen:
-            later = later.earlier
-        later.earlier, chosen.earlier = chosen.earlier, last
-        if chosen.done_before:  # it belongs to the first one
-            later.done_before, chosen.done_before = chosen.done_before, 0
-        self._unresolved[digest] = chosen
+    def _lacks_start(self, key: bytes) -> bool:
+        """Return whether the line names a request that the journal lacks, of a key that has others."""
+        is_other = self._claim_id is not None and digest_of(key) in self._unresolved
+        return is_other and self.settled_request(_text(key), self._claim_id, 0) is None
 
-    def _settle_superseded(self, key: bytes, tokens: int | None) -> None:
-        """Record that the request that the line names cost so many *tokens*, if another one has the generation."""
-        if tokens is None or self._status_of(digest_of(key)) != KeyStatus.DONE:
-            return
-        settled = self.superseded_request(key.decode(errors="replace"), self._claim_id)
+    def _choose(self, key: bytes, tokens: int | None) -> None:
+        """Make the request that the line names the last one of *key*; if the key is done, record its *tokens*."""
+        digest = digest_of(key)
+        settled = self.settled_request(_text(key), self._claim_id, tokens)
+        if self._lacks_start(key):
+            settled = Unresolved(_text(key), model=self._unresolved[digest].model, claim_id=self._claim_id)
         if settled is None:
             return
+        if self._status_of(digest) != KeyStatus.DONE:
+            self._put_last(digest, settled)
+        elif tokens is not None:
+            self._take_superseded(settled)
+            spent: int = self.spent
+            self.spent = spent + tokens
+            self.prices[settled.model] = max(tokens, self.prices.get(settled.model, 0))
+
+    def _put_last(self, digest: int, chosen: Unresolved) -> None:
+        last = self._unresolved.get(digest)
+        if last is chosen:
+            return
+        if last is None or not _has(last, chosen):
+            self._take_superseded(chosen)
+            chosen.earlier, chosen.done_before = last, 0
+        else:
+            later = last
+            while later.earlier is not None and later.earlier is not chosen:
+                later = later.earlier
+            later.earlier, chosen.earlier = chosen.earlier, last
+            if chosen.done_before:  # it belongs to the first one
+                later.done_before, chosen.done_before = chosen.done_before, 0
+        self._unresolved[digest] = chosen
+
+    def _take_superseded(self, taken: Unresolved) -> None:
         others: list[Unresolved] = []
         for chain in self._superseded:
             one: Unresolved | None = chain
             while one is not None:
                 following, one.earlier = one.earlier, None
-                if one is not settled:
+                if one is not taken:
                     others.append(one)
                 one = following
         self._superseded = others
-        spent: int = self.spent
-        self.spent = spent + tokens
-        self.prices[settled.model] = max(tokens, self.prices.get(settled.model, 0))
+
+    def _bill(self, digest: int, tokens: int | None) -> None:
+        settled = self._unresolved.get(digest)
+        super()._bill(digest, tokens)
+        if settled is not None:
+            settled.has_outcome = True
 
     def state_of(self, key: str, request_hash: str | None) -> KeyState:
         """Return the state of *key*, which is now for a request with *request_hash*."""
@@ -237,14 +261,25 @@ class LiveJournal(Journal):
         is_own = number & CLAIMED_BIT != 0
         return KeyState(status, self._unresolved.get(digest), changed, tuple(self._invalid.get(digest, ())), is_own)
 
-    def unresolved_request(self, key: str, claim_id: str) -> Unresolved | None:
-        """Return the request of *key* without an outcome that was, or may have been, sent for *claim_id*."""
+    def started_request(self, key: str, claim_id: str) -> Unresolved | None:
+        """Return the request of *key* without an outcome whose start names *claim_id*."""
         return _find(self._unresolved.get(digest_of(key.encode())), claim_id)
 
-    def superseded_request(self, key: str, claim_id: str | None) -> Unresolved | None:
-        """Return the same, if another request of *key* has its generation."""
-        chains = (chain for chain in self._superseded if chain.key == key)
-        return next((found for chain in chains if (found := _find(chain, claim_id)) is not None), None)
+    def settled_request(self, key: str, claim_id: str | None, tokens: int | None) -> Unresolved | None:
+        """
+        Return the request of *key* that an outcome for *claim_id* settles; None if it has its outcome.
+
+        It is among those without an outcome, or another one has brought a generation. *tokens*: of the outcome; None:
+        unknown, which is no news of a request that has an outcome with an unknown bill.
+        """
+        last = self._unresolved.get(digest_of(key.encode()))
+        if (found := _find(last, claim_id)) is not None:
+            return found
+        for chain in self._superseded:
+            found = _find(chain, claim_id) if chain.key == key else None
+            if found is not None and not (found.has_outcome and tokens is None):
+                return found
+        return _without_start(last)
 
     def done_line(self, key: str) -> bytes:
         """Return the line with the generation of *key*; ``b""`` if it cannot be read."""
@@ -256,13 +291,13 @@ class LiveJournal(Journal):
         """Return the lines at *offsets*."""
         return tuple(self._file.line_at(offset) for offset in offsets)
 
-    def append_outcome(self, line: bytes, claim_id: str | None) -> None:
-        """
-        Write the *line* of an outcome and apply it. Raises `JournalError`.
-
-        *claim_id*: of its request; None: that is its idempotency key.
-        """
-        self._append(line if claim_id is None else _with_claim(line, claim_id), retry=True)
+    def append_outcome(self, line: bytes, key: str, claim_id: str) -> None:
+        """Write the *line* of an outcome of *key*, for *claim_id*, and apply it. Raises `JournalError`."""
+        last = self._unresolved.get(digest_of(key.encode()))
+        is_only = last is not None and last.earlier is None and last.claim_id is None and last.is_of_claim(claim_id)
+        if not is_only:
+            line = _with_claim(line, claim_id)
+        self._append(line, retry=True)
 
     def _append(self, line: bytes, *, retry: bool = False) -> None:
         self._file.write(line, retry=retry)
@@ -293,12 +328,32 @@ def _with_claim(line: bytes, claim_id: str) -> bytes:
     return b'%b,"claim":"%b"}\n' % (line[:-2], claim_id.encode())
 
 
+def _text(key: bytes) -> str:
+    return key.decode(errors="replace")
+
+
+def _requests(chain: Unresolved | None) -> Iterator[Unresolved]:
+    while chain is not None:
+        yield chain
+        chain = chain.earlier
+
+
+def _has(chain: Unresolved | None, request: Unresolved) -> bool:
+    return any(one is request for one in _requests(chain))
+
+
 def _find(chain: Unresolved | None, claim_id: str | None) -> Unresolved | None:
-    """Return the request in *chain* that was sent for *claim_id*; None: that is its idempotency key."""
-    one = chain
-    while one is not None:
-        # A journal that a user has edited may lack the start of a pending request.
-        if one.idempotency_key is None or (one.claim_id is None if claim_id is None else one.is_of_claim(claim_id)):
-            return one
-        one = one.earlier
-    return None
+    """Return the request in *chain* that was sent for *claim_id*; None: that its line names no claim."""
+    if claim_id is not None:
+        return next((one for one in _requests(chain) if one.is_of_claim(claim_id)), None)
+    if chain is None or chain.claim_id is None:
+        return chain
+    # A run without a cluster sends a request, which is the last one then, or asks for one that is pending.
+    pending = (one for one in _requests(chain) if one.status is KeyStatus.PENDING)
+    return next(pending, None) or next((one for one in _requests(chain) if one.claim_id is None), None)
+
+
+def _without_start(chain: Unresolved | None) -> Unresolved | None:
+    """Return the pending request in *chain* whose start is missing: whoever asks for it uses a claim of its own."""
+    pending = (one for one in _requests(chain) if one.status is KeyStatus.PENDING)
+    return next((one for one in pending if one.idempotency_key is None and one.claim_id is None), None)

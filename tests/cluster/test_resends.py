@@ -6,19 +6,21 @@ import itertools
 
 import pytest
 from coordinators import GENERATION, LINE, Worker, forget, lose
-from journals import entries
+from journals import HEADER, entries
 
 from neuralbox_async._batch import journal_lines
 from neuralbox_async._cluster.messages import Decision, Held, Settled, Wanted
 
 OPTIONS = {"budget": 100, "on_unknown": "retry"}
 REQUEST = {"key": "a", "model": "m", "idempotency_key": "one-a"}  # of both
+UNKNOWN = b'{"event":"failed","key":"a","billed":"unknown"}\n'
 LINES = {
     "completed": journal_lines.done("a", GENERATION, b"", **LINE),
+    "invalid": journal_lines.done("a", GENERATION, b"", **LINE, is_valid=False),
     "failed": b'{"event":"failed","key":"a","billed":"no"}\n',
     "refused": b'{"event":"failed","key":"a","billed":"no"}\n',
 }
-BILLS = {"completed": 3, "failed": 0}
+BILLS = {"completed": 3, "invalid": 3, "failed": 0}
 
 
 @pytest.fixture
@@ -34,13 +36,10 @@ def resent(make_service):
 
 def report(worker, outcome, **parts):
     """Have *worker*, which the coordinator does not know, report its outcome."""
-    settled = Settled(
-        **REQUEST,
-        claim_id=f"{worker.name}-a",
-        outcome=outcome,
-        line=LINES[outcome],
-        tokens_used=BILLS.get(outcome, 0),
-    )
+    facts = {"outcome": outcome, "line": LINES.get(outcome), "tokens_used": BILLS.get(outcome, 0)}
+    if outcome == "unknown":  # whether it is billed
+        facts = {"outcome": "failed", "line": UNKNOWN, "tokens_used": None}
+    settled = Settled(**REQUEST, claim_id=f"{worker.name}-a", **facts)
     return worker.exchange(settled=(settled,), holding=(), **parts)
 
 
@@ -139,3 +138,181 @@ def test_claims_after_a_refusal_that_are_lost_with_a_coordinator(make_service, j
     assert (3, 0) == costs(service)
     assert not service._budget.holding
     assert 2 == len(entries(journal, "start"))
+
+
+@pytest.mark.parametrize("on_unknown", ["skip", "retry"])
+@pytest.mark.parametrize("line", [UNKNOWN, b'{"event":"start","key":"a","model":"m"}\n'])
+def test_requests_without_an_idempotency_key(make_service, journal, line, on_unknown):
+    """What a journal has of one whose start it lacks is no start of the next claim."""
+    journal.write_bytes(HEADER + line)
+    service = make_service(budget=100, on_unknown=on_unknown)
+    starts = len(entries(journal, "start"))
+
+    is_sent = on_unknown == "retry"
+    assert [Decision.SEND if is_sent else Decision.UNRESOLVED] == Worker(service).claim("a")
+    assert starts + is_sent == len(entries(journal, "start"))
+
+
+def test_requests_without_an_idempotency_key_after_a_restart(make_service, journal):
+    """A worker that has not reported yet may hold them."""
+    journal.write_bytes(HEADER + UNKNOWN)
+    worker = Worker(make_service(budget=100, on_unknown="retry", restarted=True))
+
+    reply = worker.exchange(wanted=(Wanted(id="one-a", key="a", model="m"),))
+    assert ((), frozenset({"one-a"})) == (reply.grants, reply.busy)
+
+
+def test_unknown_outcomes_after_an_invalid_one(resent, make_service, journal):
+    """The second request may be billed, and the key, whose first generation is invalid, can be repaired."""
+    service, workers = resent
+    report(workers["one"], "invalid")
+    report(workers["two"], "unknown")
+    assert (3, 3) == costs(service)
+    three = Worker(service, "three")
+    assert [Decision.INVALID] == three.claim("a")
+    assert 2 == len(entries(journal, "start"))
+
+    assert [Decision.SEND] == three.claim("a", kind="repair")
+    three.settle("a")
+    assert (6, 3) == costs(service)
+    service = lost_and_replaced(service, make_service, {})
+    assert (6, 3) == costs(service)
+
+
+@pytest.mark.parametrize("outcome", ["completed", "invalid", "failed", "unknown"])
+@pytest.mark.parametrize("is_repaired", [False, True])
+def test_late_outcomes_after_an_invalid_one(resent, make_service, journal, outcome, is_repaired):
+    """What the other request brought is in the journal, and its bill counts once; a repair is a third request."""
+    service, workers = resent
+    report(workers["one"], "invalid")
+    forget(service, "two")
+    assert (3, 3) == costs(service)
+    three = Worker(service, "three")
+    if is_repaired:
+        assert [Decision.INVALID] == three.claim("a")
+        assert [Decision.SEND] == three.claim("a", kind="repair")
+    report(workers["two"], outcome)
+    assert 4 + is_repaired == len(entries(journal))
+    bill, possibly = BILLS.get(outcome, 0), 3 * (outcome == "unknown")
+    assert (3 + bill, possibly) == costs(service)
+    if is_repaired:
+        three.settle("a")
+        bill += 3
+    assert (3 + bill, possibly) == costs(service)
+
+    service = lost_and_replaced(service, make_service, {})
+    assert (3 + bill, possibly) == costs(service)
+    is_done = is_repaired or outcome == "completed"
+    assert [Decision.DONE if is_done else Decision.INVALID] == Worker(service, "four").claim("a")
+
+
+def test_outcomes_of_another_run(make_service, journal):
+    """A run without a cluster, whose lines name no claim, reports those of the request that it asked for."""
+    lines = [
+        journal_lines.start("a", "one-a", "m", 3, None),
+        journal_lines.start("a", "one-a", "m", 3, None)[:-2] + b',"claim":"two-a"}\n',
+        journal_lines.pending("a", "gen_1")[:-2] + b',"claim":"two-a"}\n',
+        LINES["failed"],
+    ]
+    journal.write_bytes(HEADER + b"".join(lines))
+    service = make_service(budget=100)
+
+    assert [Decision.UNRESOLVED] == Worker(service, "three").claim("a")
+    assert (0, 3) == costs(service)
+
+
+def test_late_outcomes_beside_a_pending_request(resent, make_service):
+    """An outcome of the first one is not taken for that of the second one, which the API has accepted."""
+    service, workers = resent
+    accepted = Settled(**REQUEST, claim_id="two-a", outcome="accepted", line=journal_lines.pending("a", "gen_1"))
+    workers["two"].exchange(settled=(accepted,))
+    report(workers["one"], "failed")
+    service = lost_and_replaced(service, make_service, {})
+    service._claims.waits_for_absent = False
+
+    (grant,) = Worker(service, "three").exchange(wanted=(Wanted(id="three-a", key="a", model="m"),)).grants
+    assert (Decision.ASK, "two-a") == (grant.decision, grant.claim_id)
+
+
+@pytest.mark.parametrize("is_billed", [False, True])
+def test_outcomes_of_claims_without_a_start(make_service, journal, is_billed):
+    """They settle no other request of their key."""
+    line = LINES["completed" if is_billed else "failed"]
+    journal.write_bytes(HEADER + journal_lines.start("a", "one-a", "m", 3, None) + line[:-2] + b',"claim":"other-a"}\n')
+    service = make_service(budget=100)
+
+    assert (3 * is_billed, 3) == costs(service)
+    assert [Decision.DONE if is_billed else Decision.UNRESOLVED] == Worker(service, "two").claim("a")
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n", b" \n"])
+def test_last_lines_that_an_editor_has_changed(make_service, journal, end):
+    """The claim of an outcome is found whatever follows the object."""
+    lines = [
+        journal_lines.start("a", "one-a", "m", 3, None),
+        journal_lines.start("a", "one-a", "other", 5, None)[:-2] + b',"claim":"two-a"}\n',
+        LINES["failed"][:-2] + b',"claim":"two-a"}' + end,
+    ]
+    journal.write_bytes(HEADER + b"".join(lines))
+    assert (0, 3) == costs(make_service(budget=100))
+
+
+def test_unknown_bills_of_a_request_that_is_asked_for(make_service):
+    """A late failure does not settle it: its bill counts once it is known."""
+    service = make_service(**OPTIONS)
+    one, two = Worker(service), Worker(service, "two")
+    one.claim("a")
+    one.settle("a", "accepted")
+    forget(service, "one")
+    assert [Decision.ASK] == two.claim("a")
+    failed = b'{"event":"failed","key":"a","billed":"unknown","id":"gen_1"}\n'
+    settled = Settled(**REQUEST, outcome="failed", line=failed, tokens_used=None)
+    one.exchange(settled=(settled,), holding=())
+    assert service._budget.holding
+
+    two.settle("a", idempotency_key="one-a", tokens_used=7)
+    assert (7, 0) == costs(service)
+
+
+def test_repeated_outcomes_beside_a_request_without_an_idempotency_key(make_service, journal):
+    """They are not its own: it stays unresolved, and may be billed."""
+    journal.write_bytes(HEADER + UNKNOWN)
+    one = Worker(make_service(**OPTIONS))
+    assert [Decision.SEND] == one.claim("a")
+    one.settle("a", "failed", tokens_used=0)
+    one.service = service = lost_and_replaced(one.service, make_service, {})
+    settled = Settled(**REQUEST, outcome="failed", line=LINES["failed"], tokens_used=0)
+    one.exchange(settled=(settled,), holding=())
+
+    assert (0, 100) == costs(service)  # all that is left, because its price is unknown
+    assert ("a",) == service.report().unresolved_keys
+
+
+def test_invalid_outcomes_that_are_repeated(make_service, journal):
+    """A new coordinator, to which the worker reports it again with its claim, counts and keeps it once."""
+    one = Worker(make_service(**OPTIONS))
+    one.claim("a")
+    one.settle("a", "invalid")
+    service = lost_and_replaced(one.service, make_service, {"one": one})
+    claim = Held(**REQUEST, reserved=3, counted=False)
+    one.settle("a", "invalid", holding=(claim,))
+    assert (3, 0) == costs(service)
+    assert 1 == len(entries(journal, "invalid"))
+
+    assert [Decision.SEND] == one.claim("a", kind="repair")
+
+
+@pytest.mark.parametrize("outcome", list(BILLS))
+def test_superseded_requests_whose_workers_come_back(resent, make_service, journal, outcome):
+    """A new coordinator takes the outcome of the second request from its worker, which still has its claim."""
+    service, workers = resent
+    report(workers["one"], "invalid")
+    service = lost_and_replaced(service, make_service, workers)
+    assert (3, 3) == costs(service)
+    claim = Held(**REQUEST, claim_id="two-a", reserved=3, counted=True)
+    workers["two"].exchange(holding=(claim,))
+    report(workers["two"], outcome)
+
+    assert (3 + BILLS[outcome], 0) == costs(service)
+    assert 4 == len(entries(journal))
+    assert (3 + BILLS[outcome], 0) == costs(lost_and_replaced(service, make_service, {}))

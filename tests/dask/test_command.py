@@ -265,6 +265,25 @@ def test_clusters_without_workers(folder, capsys, monkeypatch):
     assert "no workers" in capsys.readouterr().err
 
 
+def test_schedulers_that_end_at_once(folder, capsys, monkeypatch):
+    """One that ends before it has named its workers is reported as one that is not there, and its client is closed."""
+    closed = []
+
+    class Client(EmptyCluster):
+        def nthreads(self):
+            raise OSError("Timed out trying to connect")
+
+        def close(self):
+            closed.append(self)
+
+    monkeypatch.setattr(distributed, "Client", Client)
+    (folder / "in.txt").write_text("Hi\n")
+    status = run(("batch", "in.txt", "-o", "out.jsonl", "--dask", "tcp://127.0.0.1:1"))
+
+    assert (1, 1) == (status, len(closed))
+    assert "no scheduler at tcp://127.0.0.1:1: Timed out" in capsys.readouterr().err
+
+
 def test_starts_that_end_while_they_are_cancelled():
     """The batch is left, so that its journal is free."""
     calls, cancelled = [], threading.Event()
