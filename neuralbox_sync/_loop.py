@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-from neuralbox_async import ClientClosedError, NeuralBoxError, preload
+from neuralbox_async import ClientClosedError, preload
 from neuralbox_async._lazy_imports import anyio, asyncio
 from neuralbox_sync._caller_key import current_call
 
@@ -159,8 +159,11 @@ class EventLoop:
                 try:
                     despite_interrupt(functools.partial(call.abandon, loop))
                 finally:  # also after a second interrupt
-                    if call.errors and (paid := _own_error(call.errors[0])) is not None:
-                        error.__cause__ = paid
+                    # Its own error may have a text that is paid for; behind a cancellation, that of a repair.
+                    failed = (
+                        e for e in call.errors if isinstance(e, Exception) and not isinstance(e, ClientClosedError)
+                    )
+                    error.__cause__ = next(failed, call.errors[0].__cause__ if call.errors else None)
             elif generation_id := getattr(next(iter(call.results), None), "id", None):
                 error.add_note(f"the call that it interrupted had returned generation {generation_id}")
             raise
@@ -326,12 +329,6 @@ def despite_interrupt(function: Callable[[], object]) -> None:
     except BaseException:
         function()
         raise
-
-
-def _own_error(error: BaseException) -> BaseException | None:
-    """Return the error that ended an interrupted call, which may have a text that is paid for, if it has one."""
-    is_own = isinstance(error, NeuralBoxError) and not isinstance(error, ClientClosedError)
-    return error if is_own else error.__cause__  # of a cancelled repair
 
 
 def _closed(when: str) -> ClientClosedError:
