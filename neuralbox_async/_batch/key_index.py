@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Many small tables: no growth blocks the event loop for long, or needs the memory of the whole index once more.
 _TABLES = 256
 _INITIAL_SLOTS = 16
-# Python's own hash takes a tenth of the time of blake2b; on a machine of 32 bits it is too short.
+# Python's own hash takes a seventh of the time of blake2b; on a machine of 32 bits it is too short.
 _HAS_SIPHASH = sys.hash_info.algorithm.startswith("siphash") and sys.hash_info.width == 64
 _64_BITS = 2**64 - 1
 
