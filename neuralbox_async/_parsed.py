@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -37,11 +38,22 @@ class Problem:
 
 
 class InvalidOutputError(Exception):
-    """A generated text, or a JSON value, is not a value of the output type; *problems* has at least one."""
+    """
+    A generated text, or a JSON value, is not a value of the output type; *problems* has at least one.
 
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
-        super().__init__(problems)
-        self.problems = problems
+    They may be given as a function, for where most of them are never read, with the *count* of them.
+    """
+
+    def __init__(self, problems: tuple[Problem, ...] | Callable[[], tuple[Problem, ...]], count: int = 0) -> None:
+        super().__init__(problems, count)
+        self._problems = problems
+        self.count = len(problems) if isinstance(problems, tuple) else count
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        if not isinstance(self._problems, tuple):
+            self._problems = self._problems()
+        return self._problems
 
     def __str__(self) -> str:
         return summary_of(self.problems)

@@ -105,6 +105,12 @@ def value_of_alias(tp: Any) -> Any:
     return tp.__value__
 
 
+def as_written(tp: Any) -> Any:
+    """Return what is equal for equal types only if the members of their unions also have the same order."""
+    arguments = get_args(tp)
+    return (tp, *map(as_written, arguments)) if arguments else tp
+
+
 def unannotated(tp: Any) -> tuple[Any, tuple[Any, ...]]:
     """Return *tp* without Annotated, and the metadata of that."""
     if get_origin(tp) is Annotated:

@@ -162,7 +162,10 @@ class _Builder:
 
     def _reference(self, tp: Any, define: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a reference to the definition of *tp*, which is made once."""
-        name = self._names.get(tp)
+        try:
+            name = self._names.get(tp)
+        except TypeError:
+            raise unsupported(tp, "its type arguments are not hashable") from None
         if name is None:
             name = self._names[tp] = self._free_name(_name_of(tp))
             self.definitions[name] = {}  # its place in the order, and its name, are taken

@@ -8,13 +8,11 @@ with a fraction, and 5.0 is also an integer.
 from __future__ import annotations
 
 import collections
-import enum
 import functools
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import GenericAlias
 from typing import (
-    TYPE_CHECKING,
     Any,
     Final,
     Literal,
@@ -28,9 +26,10 @@ from typing import (
 )
 
 from neuralbox_async._parsed import InvalidOutputError
-from neuralbox_async._wire import json, pydantic_models
+from neuralbox_async._wire import json, output_memory, pydantic_models
 from neuralbox_async._wire.output_bounds import NO_BOUNDS, Bounds, bounds_of
 from neuralbox_async._wire.output_fields import Field, fields_of
+from neuralbox_async._wire.output_hooks import Factories, Hooks, is_scalar
 from neuralbox_async._wire.output_kinds import (
     ARRAYS,
     OBJECTS,
@@ -47,10 +46,7 @@ from neuralbox_async._wire.output_kinds import (
 )
 from neuralbox_async._wire.output_problems import MAX_PROBLEMS, count_of, first_problems
 from neuralbox_async._wire.output_scalars import SCALAR_HOOKS, Hook, MismatchError, mismatch
-from neuralbox_async._wire.output_unions import begin_explaining, union_hook
-
-if TYPE_CHECKING:
-    from cattrs import Converter
+from neuralbox_async._wire.output_unions import union_hook
 
 
 class Structuring:
@@ -61,103 +57,72 @@ class Structuring:
         self._is_model = pydantic_models.is_model(tp)
 
     @functools.cached_property
-    def _converter(self) -> Converter:
-        """The converter that stops at the first problem."""
-        return _converter(None)
+    def _hooks(self) -> Hooks:
+        return _hooks(None)
 
     @functools.cached_property
     def _fast(self) -> Hook:
-        return self._converter.get_structure_hook(self._type)
+        """The hook that stops at the first problem."""
+        return self._hooks.made(self._type)
 
     @functools.cached_property
-    def _detailed(self) -> Converter:
-        """The converter that finds all problems, in twice the time."""
-        return _converter(self._converter)
+    def _detailed(self) -> Hook:
+        """The hook that finds all problems, in twice the time."""
+        return _hooks(self._hooks).made(self._type)
+
+    def attempt(self, value: Any) -> Any:
+        """Return the JSON *value* as one of the type. Raises any exception if it is none."""
+        outer = output_memory.begin()
+        try:
+            return self._fast(value, self._type)
+        finally:
+            output_memory.end(outer)
 
     def __call__(self, value: Any) -> Any:
         """Return the JSON *value* as one of the type. Raises `InvalidOutputError`."""
-        if not self._is_model:  # pydantic finds all problems at once
-            try:
-                return self._fast(value, self._type)
-            except Exception:  # noqa: BLE001, S110 - of cattrs, or of the user's own class
-                pass
-        begin_explaining()
+        outer = output_memory.begin()
         try:
-            return self._detailed.structure(value, self._type)
-        except Exception as error:  # noqa: BLE001 - the same
-            raise InvalidOutputError(first_problems(error)) from None
+            if not self._is_model:  # pydantic finds all problems at once
+                try:
+                    return self._fast(value, self._type)
+                except Exception:  # noqa: BLE001, S110 - of cattrs, or of the user's own class
+                    pass
+            try:
+                return self._detailed(value, self._type)
+            except Exception as error:  # noqa: BLE001 - the same
+                raise InvalidOutputError(first_problems(error)) from None
+        finally:
+            output_memory.end(outer)
 
 
 # ------------------------------------------------------------------------------------------------------------- hooks
 
 
-def _converter(fast: Converter | None) -> Converter:
-    """Return a converter of output types; with the *fast* one, one that reports all problems with their paths."""
+def _hooks(fast: Hooks | None) -> Hooks:
+    """Return the hooks of output types; with the *fast* ones, those that report all problems with their paths."""
     from cattrs import Converter
 
-    made = Converter(detailed_validation=fast is not None)
-    # cattrs finds the hooks of these by the base classes of a type, so before those of its subclasses, such as enums;
-    # earlier releases have one for Enum itself.
-    for cls in (str, int, float, enum.Enum):
-        made.register_structure_hook(cls, _structure_scalar)
-    factories: dict[Callable[[Any], bool], Callable[[Any, Converter], Hook]] = {
-        _is_any: lambda _tp, _converter: _any,
-        _is_scalar: lambda tp, _converter: SCALAR_HOOKS[tp],
-        lambda tp: isinstance(tp, NewType): lambda tp, converter: _other(tp.__supertype__, converter),
-        is_alias: lambda tp, converter: _other(value_of_alias(tp), converter),
-        lambda tp: (get_origin(tp) or tp) in OBJECTS: _mapping,
-        lambda tp: (get_origin(tp) or tp) in ARRAYS: _array,
-        lambda tp: (get_origin(tp) or tp) is tuple: _tuple,
-        is_union: lambda tp, converter: union_hook(tp, converter, fast),
-        has_fields: _class,
-        lambda tp: get_origin(tp) is Literal or is_enum(tp): lambda tp, _converter: _choice(tp),
-        lambda tp: unannotated(tp)[1] != (): _annotated,
-        pydantic_models.is_model: lambda _tp, converter: functools.partial(
-            pydantic_models.structure, detailed=converter.detailed_validation
-        ),
-    }
-    for predicate, factory in factories.items():
-        made.register_structure_hook_factory(predicate, factory)
-    return made
+    return Hooks(Converter(detailed_validation=fast is not None), _FACTORIES, fast)
 
 
 def _is_any(tp: Any) -> bool:
     return tp is Any or tp is object or isinstance(tp, TypeVar)
 
 
-def _is_scalar(tp: Any) -> bool:
-    return tp is None or (isinstance(tp, type) and tp in SCALAR_HOOKS)
-
-
 def _any(value: Any, _tp: Any) -> Any:
     return value
 
 
-def _other(tp: Any, converter: Converter) -> Hook:
-    hook: Hook | None = None
-
-    def structure(value: Any, _tp: Any) -> Any:
-        nonlocal hook
-        if hook is None:  # not before: a class may have a member of its own type
-            hook = converter.get_structure_hook(tp)
-        return hook(value, tp)
-
-    return structure
-
-
-def _hook_of(tp: Any, converter: Converter) -> Hook:
-    """Return the hook of *tp*."""
-    return SCALAR_HOOKS[tp] if _is_scalar(tp) else _other(tp, converter)
-
-
-def _annotated(tp: Any, converter: Converter) -> Hook:
+def _annotated(tp: Any, hooks: Hooks) -> Hook:
     inner, metadata = unannotated(tp)
-    return _bounded(inner, bounds_of(metadata), converter)
+    return _bounded(inner, bounds_of(metadata), hooks)
 
 
-def _bounded(tp: Any, bounds: Bounds, converter: Converter) -> Hook:
+def _bounded(tp: Any, bounds: Bounds, hooks: Hooks) -> Hook:
+    structure = hooks.of(tp)
+
     def hook(value: Any, _tp: Any) -> Any:
-        structured = converter.structure(value, tp)
+        structured = structure(value, tp)
         if (reason := bounds.problem_of(value)) is not None:
             raise MismatchError(reason)
         return structured
@@ -165,14 +130,14 @@ def _bounded(tp: Any, bounds: Bounds, converter: Converter) -> Hook:
     return hook
 
 
-def _class(tp: Any, converter: Converter) -> Hook:
+def _class(tp: Any, hooks: Hooks) -> Hook:
     import cattrs.cols  # pyright: ignore[reportUnusedImport]
     import cattrs.gen.typeddicts  # pyright: ignore[reportUnusedImport]
 
     library = cast("Any", cattrs)  # type checkers do not know which of its parameters are overrides of fields
-    detailed = converter.detailed_validation
+    detailed, converter = hooks.is_detailed, hooks.converter
     # Of all fields: cattrs resolves fewer annotations than `fields_of`, by which the schema is made.
-    overrides = {field.name: library.gen.override(struct_hook=_field_hook(field, converter)) for field in fields_of(tp)}
+    overrides = {field.name: library.gen.override(struct_hook=_field_hook(field, hooks)) for field in fields_of(tp)}
     # Of the fast converter, whose errors nobody reads: cattrs makes sets of each value (benchmark scenario `parse`).
     names = frozenset[str]()
     structure: Any
@@ -226,27 +191,27 @@ def _structure_generic(structure: Hook, cls: Any, value: Any, tp: Any) -> Any:
     return tp(*structure(value, cls))
 
 
-def _field_hook(field: Field, converter: Converter) -> Hook:
+def _field_hook(field: Field, hooks: Hooks) -> Hook:
     if field.bounds != NO_BOUNDS:
-        return _bounded(field.type, field.bounds, converter)
-    return _hook_of(field.type, converter)
+        return _bounded(field.type, field.bounds, hooks)
+    return hooks.of(field.type)
 
 
 def _collected(
-    steps: Iterable[Any], values: Iterable[Any], types: Iterable[Any], converter: Converter, tp: Any
+    steps: Iterable[Any], values: Iterable[Any], items: Iterable[tuple[Hook, Any]], hooks: Hooks, tp: Any
 ) -> list[Any]:
-    """Return the structured *values* of a collection *tp*, each with the *step* to it, and its type."""
-    if not converter.detailed_validation:
-        return list(map(converter.structure, values, types))
+    """Return the structured *values* of a collection *tp*, each with the *step* to it, and its hook and type."""
+    if not hooks.is_detailed:
+        return [structure(value, item_type) for value, (structure, item_type) in zip(values, items, strict=False)]
     import cattrs.errors
 
     library = cast("Any", cattrs.errors)  # type checkers take its constructors for those of the base classes
     structured: list[Any] = []
     errors: list[Exception] = []
     count = 0
-    for step, value, item_type in zip(steps, values, types, strict=False):
+    for step, value, (structure, item_type) in zip(steps, values, items, strict=False):
         try:
-            structured.append(converter.structure(value, item_type))
+            structured.append(structure(value, item_type))
         except Exception as error:  # noqa: BLE001 - of cattrs, or of the user's own class
             error.add_note(library.IterableValidationNote(f"Structuring {tp} @ index {step}", step, item_type))
             errors.append(error)
@@ -261,10 +226,10 @@ def _collected(
 _PLAIN: Final = frozenset({str, int, bool})  # whose values are those of JSON
 
 
-def _array(tp: Any, converter: Converter) -> Hook:
+def _array(tp: Any, hooks: Hooks) -> Hook:
     build, (item_type,) = ARRAYS[get_origin(tp) or tp], get_args(tp) or (Any,)
-    structure, is_fast = _hook_of(item_type, converter), not converter.detailed_validation
-    is_plain = item_type in _PLAIN if _is_scalar(item_type) else False
+    structure, is_fast = hooks.of(item_type), not hooks.is_detailed
+    is_plain = item_type in _PLAIN if is_scalar(item_type) else False
     item_types = {item_type} if is_plain else set[Any]()
 
     def hook(value: list[Any], _tp: Any) -> Any:
@@ -274,34 +239,36 @@ def _array(tp: Any, converter: Converter) -> Hook:
             if is_plain and item_types.issuperset(map(type, value)):
                 return build(value)
             return build([structure(item, item_type) for item in value])
-        return build(_collected(itertools.count(), value, itertools.repeat(item_type), converter, tp))
+        return build(_collected(itertools.count(), value, itertools.repeat((structure, item_type)), hooks, tp))
 
     return hook
 
 
-def _tuple(tp: Any, converter: Converter) -> Hook:
+def _tuple(tp: Any, hooks: Hooks) -> Hook:
     types = get_args(tp)
     if tp is tuple or (len(types) == 2 and types[1] is ...):
-        of_list = _array(GenericAlias(list, types[0]) if types else list, converter)
+        of_list = _array(GenericAlias(list, types[0]) if types else list, hooks)
         return lambda value, _tp: tuple(of_list(value, _tp))
+    items = [(hooks.of(item_type), item_type) for item_type in types]
 
     def hook(value: Any, _tp: Any) -> Any:
         if not json.is_array(value):
             mismatch("an array", value)
         if len(value) != len(types):
             raise MismatchError(f"expected an array of {len(types)} items, got {len(value)}")
-        return tuple(_collected(itertools.count(), value, types, converter, tp))
+        return tuple(_collected(itertools.count(), value, items, hooks, tp))
 
     return hook
 
 
-def _mapping(tp: Any, converter: Converter) -> Hook:
+def _mapping(tp: Any, hooks: Hooks) -> Hook:
     _, value_type = get_args(tp) or (str, Any)
+    item = hooks.of(value_type), value_type
 
     def hook(value: Any, _tp: Any) -> Any:
         if not json.is_object(value):
             mismatch("an object", value)
-        values = _collected(value, value.values(), itertools.repeat(value_type), converter, tp)
+        values = _collected(value, value.values(), itertools.repeat(item), hooks, tp)
         return dict(zip(value, values, strict=True))
 
     return hook
@@ -321,6 +288,22 @@ def _choice(tp: Any) -> Hook:
     return hook
 
 
-def _structure_scalar(value: Any, tp: Any) -> Any:
-    hook = SCALAR_HOOKS.get(tp)
-    return (hook or _choice(tp))(value, tp)
+def _origin(tp: Any) -> Any:
+    return get_origin(tp) or tp
+
+
+# In this order: a pydantic dataclass is also a class with fields.
+_FACTORIES: Final[Factories] = (
+    (is_scalar, lambda tp, _hooks: SCALAR_HOOKS[tp]),
+    (_is_any, lambda _tp, _hooks: _any),
+    (pydantic_models.is_model, lambda _tp, _hooks: pydantic_models.structure),
+    (lambda tp: unannotated(tp)[1] != (), _annotated),
+    (lambda tp: _origin(tp) is Literal or is_enum(tp), lambda tp, _hooks: _choice(tp)),
+    (has_fields, _class),
+    (is_union, union_hook),
+    (lambda tp: _origin(tp) is tuple, _tuple),
+    (lambda tp: _origin(tp) in ARRAYS, _array),
+    (lambda tp: _origin(tp) in OBJECTS, _mapping),
+    (is_alias, lambda tp, hooks: hooks.of(value_of_alias(tp))),
+    (lambda tp: isinstance(tp, NewType), lambda tp, hooks: hooks.of(tp.__supertype__)),
+)

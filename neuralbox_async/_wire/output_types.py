@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 import attrs
 
 from neuralbox_async._errors import InvalidParameterError
-from neuralbox_async._parsed import InvalidOutputError, Problem
+from neuralbox_async._parsed import InvalidOutputError
 from neuralbox_async._wire import json as json_values
 from neuralbox_async._wire import json_extraction
 from neuralbox_async._wire.output_kinds import json_type
@@ -29,12 +29,16 @@ class OutputType(Generic[T]):
 
     * *schema*: its JSON Schema, draft 2020-12.
     * *structure*: returns the value that a JSON value stands for. Raises `InvalidOutputError`.
+    * *attempt*: the same, but it raises any exception: it is for where the problems are not read.
     * *exact*: numbers with a fraction are passed to it as `ExactFloat`.
     """
 
     schema: Mapping[str, Any]
     structure: Callable[[Any], T] = attrs.field(repr=False)
     exact: bool = False
+    attempt: Callable[[Any], T] = attrs.field(
+        repr=False, default=attrs.Factory(lambda self: self.structure, takes_self=True)
+    )
 
     @functools.cached_property
     def _kinds(self) -> frozenset[str]:
@@ -63,15 +67,17 @@ class OutputType(Generic[T]):
 
     def _parse_found(self, text: str, *, cut: bool) -> T:
         search = json_extraction.values_in(text, exact=self.exact, kinds=self._kinds, cut=cut)
-        problems: tuple[Problem, ...] = () if search.problem is None else (search.problem,)
-        longest = search.malformed_length
+        longest: json_extraction.FoundValue | None = None
+        length = search.malformed_length
         for found in search.found:
             try:
-                return self.structure(found.value)
-            except InvalidOutputError as error:
-                if found.end - found.start > longest:
-                    problems, longest = error.problems, found.end - found.start
-        raise InvalidOutputError(problems)
+                return self.attempt(found.value)
+            except Exception:  # noqa: BLE001 - of cattrs, or of the user's own class
+                if found.end - found.start > length:
+                    longest, length = found, found.end - found.start
+        if longest is None:
+            raise InvalidOutputError(() if search.problem is None else (search.problem,))
+        return self.structure(longest.value)
 
     def parse_partial(self, text: str) -> Any | None:
         """Return the JSON value in *text* as far as it has arrived, not validated; None while there is none."""
@@ -79,8 +85,8 @@ class OutputType(Generic[T]):
 
     def _fits(self, value: Any) -> bool:
         try:
-            self.structure(value)
-        except InvalidOutputError:
+            self.attempt(value)
+        except Exception:  # noqa: BLE001 - of cattrs, or of the user's own class
             return False
         return True
 
@@ -122,7 +128,8 @@ def _make(tp: Any) -> OutputType[Any]:
         schema, exact = schema_of(tp)
     except RecursionError:
         raise InvalidParameterError("output_type", tp, "a type that is not nested so deeply") from None
-    return OutputType(schema=schema, structure=Structuring(tp), exact=exact)
+    structuring = Structuring(tp)
+    return OutputType(schema=schema, structure=structuring, attempt=structuring.attempt, exact=exact)
 
 
 @functools.lru_cache(maxsize=256)

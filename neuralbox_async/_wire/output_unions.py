@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-import functools
-import threading
-from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from neuralbox_async._parsed import InvalidOutputError, Problem
-from neuralbox_async._wire import json
+from neuralbox_async._wire import json, output_memory
 from neuralbox_async._wire.output_fields import tag_of
 from neuralbox_async._wire.output_kinds import json_types_of, same_json, unannotated
+from neuralbox_async._wire.output_memory import once
 from neuralbox_async._wire.output_problems import first_problems
 from neuralbox_async._wire.output_scalars import Hook, mismatch
 
 if TYPE_CHECKING:
-    from cattrs import Converter
+    from neuralbox_async._wire.output_hooks import Hooks
 
 _NO_TYPE: Final = Problem("$", "it fits no type of the union")
 _MAX_EXPLAINED: Final = 500  # parts of a value that fit no type, whose problems are found: the event loop waits for it
 
 
-def union_hook(tp: Any, converter: Converter, fast: Converter | None) -> Hook:
-    """Return the hook of the union *tp*. *fast*: the converter that stops at the first problem, None if that is it."""
+def union_hook(tp: Any, hooks: Hooks) -> Hook:
+    """Return the hook of the union *tp*."""
     members = [(member, json_types_of(member)) for member in get_args(tp)]
+    structures = {id(member): hooks.of(member) for member, _ in members}
     expected = " or ".join(dict.fromkeys(json_noun for _, types in members for json_noun in sorted(types)))
     tag, by_class = tag_of([member for member, _ in members])
     tagged = [(choice, member) for choice, cls in by_class for member, _ in members if unannotated(member)[0] == cls]
     with_tag = [member for _, member in tagged]
+    fast = None if hooks.fast is None else hooks.fast.of(tp)
+
+    def first(types: list[Any], value: Any) -> Any:
+        return _first([(structures[id(member)], member) for member in types], value, hooks)
+
+    def explained(types: list[Any], value: Any) -> Any:
+        """Return the *value*. Raises the error with the fewest problems."""
+        # The detailed hooks are ten times slower where the first types do not fit: they are for what fits none.
+        with suppress(Exception):
+            return cast("Hook", fast)(value, tp)
+        if output_memory.explain() > _MAX_EXPLAINED:
+            raise InvalidOutputError((_NO_TYPE,))
+        return first(types, value)
+
+    structure = first if fast is None else explained
 
     def hook(value: Any, _tp: Any) -> Any:
         types = _json_types(value)
@@ -42,80 +56,28 @@ def union_hook(tp: Any, converter: Converter, fast: Converter | None) -> Hook:
         if isinstance(value, float):
             fitting.sort(key=lambda member: unannotated(member)[0] is int)  # 5.0 is rather a float
         if len(fitting) > 1 and (json.is_array(value) or json.is_object(value)):
-            structure = _first if fast is None else functools.partial(_explained, fast, tp)
-            return _once((id(value), id(members)), lambda: structure(fitting, value, converter))
-        return _first(fitting, value, converter)
+            return once((id(value), id(members)), lambda: structure(fitting, value))
+        return first(fitting, value)
 
     return hook
 
 
-def _explained(fast: Converter, tp: Any, types: list[Any], value: Any, converter: Converter) -> Any:
-    """Return the *value* as the union *tp*. Raises the error with the fewest problems, by the detailed *converter*."""
-    # The detailed one is ten times slower where the first types do not fit: it is for what fits none.
-    with suppress(Exception):
-        return fast.structure(value, tp)
-    _tried.explained += 1
-    if _tried.explained > _MAX_EXPLAINED:
-        raise InvalidOutputError((_NO_TYPE,))
-    return _first(types, value, converter)
-
-
-def _first(types: list[Any], value: Any, converter: Converter) -> Any:
+def _first(types: list[tuple[Hook, Any]], value: Any, hooks: Hooks) -> Any:
     """Return the *value* as the first of the *types* that it fits. Raises the error with the fewest problems."""
     if len(types) == 1:
-        return converter.structure(value, types[0])
-    best: tuple[Problem, ...] | None = None
-    for tp in types:
+        ((structure, tp),) = types
+        return structure(value, tp)
+    best: Exception | None = None
+    fewest = 0
+    for structure, tp in types:
         try:
-            return converter.structure(value, tp)
+            return structure(value, tp)
         except Exception as error:  # noqa: BLE001 - of cattrs, or of the user's own class
-            if converter.detailed_validation:
-                problems = first_problems(error)
-                best = problems if best is None or len(problems) < len(best) else best
-    raise InvalidOutputError(best or (_NO_TYPE,))
-
-
-class _Tried(threading.local):
-    """
-    What the arrays and objects in the value of a union are as values of unions, by their ids and that of the union.
-
-    Otherwise each level of a recursive union would try all below it once for each of its types: exponentially often.
-    *is_active*: an outer union will forget them, when others may have the same ids. *explained*: how many parts of the
-    whole value the detailed converter has tried, which fit no type.
-    """
-
-    def __init__(self) -> None:
-        self.results: dict[tuple[int, int], Any] = {}
-        self.is_active = False
-        self.explained = 0
-
-
-_tried = _Tried()
-
-
-def begin_explaining() -> None:
-    """Begin with the problems of another value."""
-    _tried.explained = 0
-
-
-def _once(key: tuple[int, int], structure: Callable[[], Any]) -> Any:
-    """Return the result of *structure*, or raise its error, as at the first time with this *key*."""
-    if not _tried.is_active:
-        _tried.is_active = True
-        try:
-            return structure()
-        finally:
-            _tried.is_active = False
-            _tried.results.clear()
-    results = _tried.results
-    if key not in results:
-        try:
-            results[key] = structure()
-        except InvalidOutputError as error:
-            results[key] = error
-    if isinstance(result := results[key], InvalidOutputError):
-        raise InvalidOutputError(result.problems)  # another one: cattrs adds notes
-    return result
+            if hooks.is_detailed:
+                count = error.count if isinstance(error, InvalidOutputError) else len(first_problems(error))
+                if best is None or count < fewest:
+                    best, fewest = error, count
+    raise InvalidOutputError((_NO_TYPE,) if best is None else first_problems(best))
 
 
 def _json_types(value: object) -> set[str]:

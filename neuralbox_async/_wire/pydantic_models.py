@@ -14,11 +14,11 @@ from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._parsed import InvalidOutputError, Problem
 from neuralbox_async._wire.json import is_array, is_object
 from neuralbox_async._wire.json_paths import json_path
+from neuralbox_async._wire.output_memory import once
 
 _MAX_PROBLEMS: Final = 100  # as of other types
 _encode = json.JSONEncoder(allow_nan=False).encode
 _decoder = json.JSONDecoder()
-_UNKNOWN: Final = (Problem("$", "invalid"),)
 _MAX_STEPS: Final = 500_000  # values that are checked in one, where unions are nested: the event loop waits for it
 _MAX_REFERENCES: Final = 8  # from one definition to another
 
@@ -66,20 +66,23 @@ def _without_unique_items(schema: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in schema.items() if name != "uniqueItems"}
 
 
-def structure(value: Any, tp: Any, *, detailed: bool = True) -> Any:
+def structure(value: Any, tp: Any) -> Any:
     """
-    Return the JSON *value* as a *tp*. Raises `InvalidOutputError`, without its problems unless *detailed*.
+    Return the JSON *value* as a *tp*. Raises `InvalidOutputError`.
 
     In pydantic's strict mode, in which "5" is no integer, unless the configuration of the model has ``strict=False``.
     """
+    if is_array(value) or is_object(value):
+        return once((id(value), tp), lambda: _structure(value, tp))
+    return _structure(value, tp)
+
+
+def _structure(value: Any, tp: Any) -> Any:
     from pydantic import ValidationError
 
-    if not _is_bounded(value, _choices(tp)):
+    if (choices := _choices(tp)) and not once((id(value), *choices.values()), lambda: _is_bounded(value, choices)):
         raise InvalidOutputError((Problem("$", "its values of unions are nested too deeply to be checked"),))
-    try:
-        text = _encode(value)
-    except ValueError:
-        raise InvalidOutputError(tuple(itertools.islice(_not_finite(value, ()), _MAX_PROBLEMS))) from None
+    text, other = once((id(value), _encode), lambda: _texts(value))
     config: dict[str, Any] = getattr(tp, "model_config", None) or getattr(tp, "__pydantic_config__", None) or {}
     # As JSON: in strict mode Python's own values must have the exact types, so that no string is a date.
     validate = functools.partial(_adapter(tp).validate_json, strict=None if config.get("strict") is False else True)
@@ -87,12 +90,22 @@ def structure(value: Any, tp: Any, *, detailed: bool = True) -> Any:
         try:
             return validate(text)
         except ValidationError:
-            if (other := _encode(_with_integers(value))) == text:
+            if other == text:
                 raise
             return validate(other)
     except ValidationError as error:
-        problems = _problems(error, value) if detailed else _UNKNOWN
-        raise InvalidOutputError(problems) from None
+        invalid, count = error, min(error.error_count(), _MAX_PROBLEMS)
+        raise InvalidOutputError(lambda: _problems(invalid, value), count) from None
+
+
+def _texts(value: Any) -> tuple[str, str]:
+    """Return the JSON *value* as text, and with 5 for 5.0. Raises `InvalidOutputError` for numbers JSON has not."""
+    try:
+        text = _encode(value)
+    except ValueError:
+        raise InvalidOutputError(tuple(itertools.islice(_not_finite(value, ()), _MAX_PROBLEMS))) from None
+    # As Python writes the numbers that are integers.
+    return text, _encode(_with_integers(value)) if ".0" in text or "e+" in text else text
 
 
 def _problems(error: Any, value: Any) -> tuple[Problem, ...]:

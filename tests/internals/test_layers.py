@@ -218,7 +218,7 @@ HTTP_IMPORTS = {
 # Libraries that only some packages or modules import.
 LIBRARIES = {
     "aiohttp": {"_http", "gateway", "testing", "web"},
-    "cattrs": {"_wire.output_problems", "_wire.output_structuring", "_wire.output_unions", "_wire.structuring"},
+    "cattrs": {"_wire.output_hooks", "_wire.output_problems", "_wire.output_structuring", "_wire.structuring"},
     "orjson": {"_wire.json"},
     "opentelemetry": {"otel"},
     "dask": {"dask"},

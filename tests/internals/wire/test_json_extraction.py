@@ -213,7 +213,7 @@ def test_hostile_texts(piece):
 def test_many_values(piece):
     """Of many values in a text, a bounded number is tried."""
     tried = []
-    output_type = attrs.evolve(output_type_of(dict[str, str]), structure=lambda value: tried.append(value) or missing())
+    output_type = attrs.evolve(output_type_of(dict[str, str]), attempt=lambda value: tried.append(value) or missing())
 
     with pytest.raises(InvalidOutputError):
         output_type.parse(piece * 5_000)

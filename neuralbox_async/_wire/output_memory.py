@@ -1,0 +1,73 @@
+"""What is known of one JSON value while it is structured."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from neuralbox_async._parsed import InvalidOutputError
+
+T = TypeVar("T")
+
+
+class Memory:
+    """
+    What is known of the arrays and objects in one value, by their ids, and *explained*.
+
+    Otherwise each level of a recursive union would try all below it once for each of its types: exponentially often.
+    *explained*: how many parts of the value the detailed hooks have tried, which fit no type.
+    """
+
+    def __init__(self) -> None:
+        self.results: dict[tuple[object, ...], Any] = {}
+        self.explained = 0
+
+
+class _Current(threading.local):
+    memory: Memory | None = None
+
+
+_current = _Current()
+
+
+def begin() -> Memory | None:
+    """Begin with another value. Return what `end` takes: the value's class may structure others in its constructor."""
+    outer = _current.memory
+    if outer is not None:
+        _current.memory = None
+    return outer
+
+
+def end(outer: Memory | None) -> None:
+    """Forget the value, whose parts may have the ids of others."""
+    _current.memory = outer
+
+
+def memory() -> Memory:
+    """Return the memory of the current value, which few types need (benchmark scenario `parse`)."""
+    found = _current.memory
+    if found is None:
+        found = _current.memory = Memory()
+    return found
+
+
+def explain() -> int:
+    """Count one more part of the value that fits no type. Return how many there are."""
+    found = memory()
+    found.explained += 1
+    return found.explained
+
+
+def once(key: tuple[object, ...], function: Callable[[], T]) -> T:
+    """Return the result of *function*, or raise its `InvalidOutputError`, as at the first time with this *key*."""
+    results = memory().results
+    if key not in results:
+        try:
+            results[key] = function()
+        except InvalidOutputError as error:
+            results[key] = error
+    if isinstance(result := results[key], InvalidOutputError):
+        raise InvalidOutputError(*result.args)  # another one: cattrs adds notes
+    found: T = result
+    return found

@@ -1,0 +1,117 @@
+"""Unions of the same members in another order: Python takes them for equal, but the first member that fits counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import date
+from typing import Annotated, Any, Generic, NamedTuple, TypedDict, TypeVar
+
+import annotated_types
+import attrs
+import pytest
+
+from neuralbox_async._wire.output_types import output_type_of
+
+T = TypeVar("T")
+
+DAY = date(2025, 1, 31)
+TEXT = "2025-01-31"
+
+
+@attrs.frozen
+class Box(Generic[T]):
+    content: T
+
+
+@attrs.frozen
+class Attrs:
+    a: str | date
+    b: date | str
+
+
+@attrs.frozen
+class Reversed:
+    a: date | str
+    b: str | date
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    a: str | date
+    b: date | str
+
+
+class Typed(TypedDict):
+    a: str | date
+    b: date | str
+
+
+class Tuple(NamedTuple):
+    a: str | date
+    b: date | str
+
+
+@attrs.frozen
+class Bounded:
+    a: Annotated[str | date, annotated_types.MinLen(1)]
+    b: Annotated[date | str, annotated_types.MinLen(2)]
+
+
+@attrs.frozen
+class Lists:
+    a: list[dict[str, str | date]]
+    b: list[dict[str, date | str]]
+
+
+@attrs.frozen
+class Tuples:
+    a: tuple[str | date, ...]
+    b: tuple[date | str, ...]
+
+
+@attrs.frozen
+class Pairs:
+    a: tuple[str | date, date | str]
+    b: tuple[date | str, str | date]
+
+
+@attrs.frozen
+class Unions:
+    a: list[str | date] | int
+    b: list[date | str] | int
+
+
+@attrs.frozen
+class Classes:
+    a: Box[str] | Box[date]
+    b: Box[date] | Box[str]
+
+
+@pytest.mark.parametrize(
+    "tp, written, expected",
+    [
+        *((tp, [TEXT, TEXT], [TEXT, DAY]) for tp in (Attrs, Data, Typed, Tuple, Bounded)),
+        (Reversed, [TEXT, TEXT], [DAY, TEXT]),
+        (Lists, [[{"x": TEXT}]] * 2, [[{"x": TEXT}], [{"x": DAY}]]),
+        (Tuples, [[TEXT]] * 2, [(TEXT,), (DAY,)]),
+        (Pairs, [[TEXT, TEXT]] * 2, [(TEXT, DAY), (DAY, TEXT)]),
+        (Unions, [[TEXT]] * 2, [[TEXT], [DAY]]),
+        (Classes, [{"content": TEXT}] * 2, [Box(TEXT), Box(DAY)]),
+    ],
+)
+@pytest.mark.parametrize("in_list", [False, True])
+def test_both_orders_in_one_type(tp, written, expected, in_list):
+    """Each field has the first member that fits, in the order in which it is written."""
+    value: Any = dict(zip("ab", written, strict=True))
+    if in_list:
+        (found,) = output_type_of(list[tp]).structure([value])
+    else:
+        found = output_type_of(tp).structure(value)
+
+    assert expected == ([found["a"], found["b"]] if isinstance(found, dict) else [found.a, found.b])
+
+
+def test_both_orders_in_a_tuple():
+    """So has each item of a tuple, and each member of a union."""
+    assert (TEXT, DAY) == output_type_of(tuple[str | date, date | str]).structure([TEXT, TEXT])
+    assert [DAY] == output_type_of(tuple[int] | list[date | str] | list[str | date]).structure([TEXT])
