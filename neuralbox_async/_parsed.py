@@ -47,11 +47,11 @@ class InvalidOutputError(Exception):
     def __init__(self, problems: tuple[Problem, ...] | Callable[[], tuple[Problem, ...]], count: int = 0) -> None:
         super().__init__(problems, count)
         self._problems = problems
-        self.count = len(problems) if isinstance(problems, tuple) else count
+        self.count = count if callable(problems) else len(problems)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        if not isinstance(self._problems, tuple):
+        if callable(self._problems):
             self._problems = self._problems()
         return self._problems
 
