@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import attrs
 
@@ -17,6 +17,7 @@ from neuralbox_async._wire.output_kinds import (
     is_named_tuple,
     is_typed_dict,
     literal_values,
+    substituted,
     unannotated,
     unsupported,
 )
@@ -41,6 +42,8 @@ def fields_of(tp: Any) -> tuple[Field, ...]:
         hints = typing.get_type_hints(cls, include_extras=True)
     except Exception as error:  # any error of evaluating the user's annotations
         raise unsupported(tp, f"its annotations cannot be evaluated: {error}") from error
+    if inspect.isabstract(cls):
+        raise unsupported(tp, "it is abstract")
     variables = _variables(cls, arguments)
     fields = tuple(_field_with(field, hints, variables) for field in _declared(cls))
     for field in fields:
@@ -132,18 +135,6 @@ def _unqualified(tp: Any, *, required: bool) -> tuple[Any, bool, tuple[Any, ...]
     tp, required, others = _unqualified(get_args(inner)[0], required=required if is_required is None else is_required)
     annotated = cast("Any", Annotated)[(tp, *metadata)] if metadata else tp
     return annotated, required, (*others, *metadata)
-
-
-def substituted(tp: Any, variables: Mapping[Any, Any]) -> Any:
-    """Return *tp* with type arguments instead of type *variables*."""
-    if not variables:
-        return tp
-    if isinstance(tp, TypeVar):
-        return variables.get(tp, tp)
-    parameters = getattr(tp, "__parameters__", ())
-    if parameters and get_origin(tp) is not None:
-        return tp[tuple(variables.get(parameter, parameter) for parameter in parameters)]
-    return tp
 
 
 def description_in(metadata: Iterable[Any]) -> str | None:

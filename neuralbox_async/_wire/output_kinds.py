@@ -10,7 +10,7 @@ import types
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NewType, TypeGuard, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NewType, TypeGuard, TypeVar, Union, get_args, get_origin
 from uuid import UUID
 
 import attrs
@@ -96,13 +96,33 @@ def is_union(tp: object) -> bool:
 
 
 def is_alias(tp: object) -> bool:
-    """Return whether *tp* is an alias of the statement ``type``, also of typing_extensions."""
-    return type(tp).__name__ == "TypeAliasType" and hasattr(tp, "__value__")
+    """Return whether *tp* is an alias of the statement ``type``, also of typing_extensions, or with type arguments."""
+    cls: Any = type(get_origin(tp) or tp)
+    return cls.__name__ == "TypeAliasType" and cls.__module__ in {"typing", "typing_extensions"}
 
 
 def value_of_alias(tp: Any) -> Any:
-    """Return the type that an alias stands for."""
-    return tp.__value__
+    """Return the type that an alias stands for. Raises `InvalidParameterError` if that cannot be evaluated."""
+    alias, arguments = get_origin(tp) or tp, get_args(tp)
+    try:
+        value, parameters = alias.__value__, alias.__type_params__
+    except Exception as error:  # of the user's own expression
+        raise unsupported(tp, f"it cannot be evaluated: {error}") from error
+    if not all(isinstance(parameter, TypeVar) for parameter in parameters):
+        raise unsupported(tp, "its parameters are not all type variables")
+    return substituted(value, dict(zip(parameters, arguments, strict=False)))
+
+
+def substituted(tp: Any, variables: Mapping[Any, Any]) -> Any:
+    """Return *tp* with type arguments instead of type *variables*."""
+    if not variables:
+        return tp
+    if isinstance(tp, TypeVar):
+        return variables.get(tp, tp)
+    parameters = getattr(tp, "__parameters__", ())
+    if parameters and get_origin(tp) is not None:
+        return tp[tuple(variables.get(parameter, parameter) for parameter in parameters)]
+    return tp
 
 
 def as_written(tp: Any) -> Any:

@@ -43,6 +43,9 @@ def schema_of(tp: Any) -> tuple[dict[str, Any], bool]:
     """
     builder = _Builder()
     root = builder.schema(tp)
+    for name, definition in builder.definitions.items():
+        if _is_endless(definition, builder.definitions, frozenset({name})):
+            raise unsupported(tp, f"{name} is defined by itself")
     reference = root.get("$ref", "")
     if len(root) == 1 and builder.uses.get(reference) == 1:  # not recursive: the definition itself
         root = builder.definitions.pop(reference.removeprefix(REFERENCE))
@@ -181,6 +184,16 @@ class _Builder:
             number += 1
             free = f"{name}_{number}"
         return free
+
+
+def _is_endless(schema: Any, definitions: Mapping[str, Any], seen: frozenset[str]) -> bool:
+    """Return whether *schema* leads to one of the *seen* definitions again, for the same value."""
+    if isinstance(reference := schema.get("$ref"), str):
+        name = reference.removeprefix(REFERENCE)
+        if name in seen or _is_endless(definitions.get(name, {}), definitions, seen | {name}):
+            return True
+    parts = [*schema.get("anyOf", ()), *schema.get("allOf", ())]
+    return any(_is_endless(part, definitions, seen) for part in parts if json.is_object(part))
 
 
 def _name_of(tp: Any) -> str:

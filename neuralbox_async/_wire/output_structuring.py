@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import inspect
 import itertools
 from collections.abc import Iterable
 from types import GenericAlias
@@ -41,6 +42,7 @@ from neuralbox_async._wire.output_kinds import (
     is_union,
     literal_values,
     same_json,
+    substituted,
     unannotated,
     value_of_alias,
 )
@@ -142,7 +144,7 @@ def _class(tp: Any, hooks: Hooks) -> Hook:
     names = frozenset[str]()
     structure: Any
     if is_named_tuple(tp):
-        cls = _resolved_named_tuple(tp) if get_args(tp) else tp
+        cls = tp if inspect.get_annotations(tp).keys() >= set(tp._fields) else _resolved_named_tuple(tp)
         structure = library.cols.namedtuple_dict_structure_factory(cls, converter, detailed, True, **overrides)  # noqa: FBT003
         if cls is not tp:
             structure = functools.partial(_structure_generic, structure, cls)
@@ -157,6 +159,8 @@ def _class(tp: Any, hooks: Hooks) -> Hook:
             **overrides,
         )
     else:
+        # As in the schema, a type variable is any type; cattrs has no support for it.
+        tp = substituted(tp, dict.fromkeys(getattr(tp, "__parameters__", ()), Any))
         names = frozenset[str]() if detailed else frozenset(field.member for field in fields_of(tp))
         structure = library.gen.make_dict_structure_fn(
             tp,
@@ -180,8 +184,8 @@ def _class(tp: Any, hooks: Hooks) -> Hook:
 
 
 def _resolved_named_tuple(tp: Any) -> Any:
-    """Return the NamedTuple *tp* without its type arguments, for which cattrs has no support."""
-    fields, defaults = fields_of(tp), get_origin(tp)._field_defaults.values()
+    """Return the NamedTuple *tp* with its annotations, and without type arguments, for which cattrs has no support."""
+    fields, defaults = fields_of(tp), tp._field_defaults.values()
     cls = cast("Any", collections).namedtuple("Resolved", [field.name for field in fields], defaults=defaults)
     cls.__annotations__ = {field.name: field.type for field in fields}
     return cls

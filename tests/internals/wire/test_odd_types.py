@@ -1,0 +1,161 @@
+"""Types that are rare: each is structured as its schema says, or is an error before anything is sent."""
+
+from __future__ import annotations
+
+import abc
+import collections
+import dataclasses
+import json
+import sys
+from typing import Annotated, Any, Generic, List, NamedTuple, TypedDict, TypeVar  # noqa: UP035 - a type
+
+import annotated_types
+import attrs
+import jsonschema
+import pytest
+import typing_extensions
+
+from neuralbox_async import InvalidParameterError
+from neuralbox_async._parsed import InvalidOutputError
+from neuralbox_async._wire.output_types import output_type_of
+
+T = TypeVar("T")
+Ts = typing_extensions.TypeVarTuple("Ts")
+Items = typing_extensions.TypeAliasType("Items", list[T], type_params=(T,))
+Many = typing_extensions.TypeAliasType("Many", tuple[*Ts], type_params=(Ts,))
+Untyped = collections.namedtuple("Untyped", "a b", defaults=[None])  # noqa: PYI024 - one without annotations
+
+
+@attrs.frozen
+class Box(Generic[T]):
+    a: T
+
+
+@dataclasses.dataclass
+class DataBox(Generic[T]):
+    a: T
+
+
+class TupleBox(NamedTuple, Generic[T]):
+    a: T
+
+
+class DictBox(TypedDict, Generic[T]):
+    a: T
+
+
+class Typed(NamedTuple):
+    a: int
+    b: str = "x"
+
+
+class Inherited(Typed):
+    c: int = 3
+
+
+@attrs.frozen
+class Abstract(abc.ABC):
+    a: int
+
+    @abc.abstractmethod
+    def area(self) -> int: ...
+
+
+VALUES: Any = [
+    1,
+    "x",
+    None,
+    [1],
+    ["x"],
+    {"a": 1},
+    {"a": "x"},
+    {"a": 1, "b": 2},
+    {"a": {"a": 1}},
+    {"a": [1]},
+    [{"a": 1}],
+    [[1], 1],
+]
+
+
+def aliases():
+    """Return types of the statement ``type``, and such that cannot be evaluated or have no end."""
+    found: dict[str, Any] = {}
+    if sys.version_info >= (3, 12):
+        code = """
+type Members[T] = dict[str, T]
+type Nested[T] = T | list[Nested[T]]
+type Absent = list[NoSuchName]
+type Endless = Endless
+type Member = int | Endless2
+type Endless2 = Member | str
+type Function[**P] = list[P]
+"""
+        exec(code, found)  # noqa: S102 - earlier versions do not know the statement
+    return found
+
+
+NEW: list[Any] = []
+REFUSED: list[Any] = []
+if ALIASES := aliases():
+    MEMBERS, NESTED = ALIASES["Members"], ALIASES["Nested"]
+    NEW = [MEMBERS[int], NESTED[int], NESTED, dict[str, NESTED[str]], MEMBERS[NESTED[int]]]
+    REFUSED = [ALIASES[name] for name in ("Absent", "Endless", "Member", "Endless2", "Function")]
+
+
+@pytest.mark.parametrize(
+    "tp",
+    [
+        *(box[T] for box in (Box, DataBox, TupleBox, DictBox)),
+        *(box[Box[int]] for box in (Box, DataBox, TupleBox, DictBox)),
+        list[Box[T]],
+        Untyped,
+        Inherited,
+        Items,
+        Items[int],
+        Items[str] | None,
+        Box[Items[int]],
+        Annotated[int, ["a list"]],
+        Annotated[Items[int], annotated_types.MinLen(1)],
+        *NEW,
+    ],
+    ids=str,
+)
+def test_structured(tp):
+    """What is structured is exactly what the schema accepts, and some values are."""
+    output_type = output_type_of(tp)
+    validator = jsonschema.Draft202012Validator(output_type.schema)
+    found = []
+    for value in VALUES:
+        try:
+            output_type.parse(json.dumps(value))
+        except InvalidOutputError:
+            assert not validator.is_valid(value)
+        else:
+            assert validator.is_valid(value)
+            found.append(value)
+
+    assert found
+
+
+@pytest.mark.parametrize(
+    "tp",
+    [
+        Abstract,
+        List[Abstract],  # noqa: UP006 - another notation
+        Many[int, str],
+        Box[Annotated[int, ["a list"]]],
+        list[Annotated[int, ["a list"]]],
+        *REFUSED,
+        *map(list.__class_getitem__, REFUSED),
+    ],
+    ids=str,
+)
+def test_refused(tp):
+    """A type that no value would ever be of, or that cannot be evaluated, is an error of the parameter."""
+    with pytest.raises(InvalidParameterError, match="output_type"):
+        output_type_of(tp)
+
+
+def test_a_named_tuple_without_annotations():
+    """Its members are any JSON, and its defaults are used."""
+    assert [Untyped(1, "x"), Untyped([2])] == output_type_of(list[Untyped]).structure([{"a": 1, "b": "x"}, {"a": [2]}])
