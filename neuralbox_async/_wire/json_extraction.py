@@ -35,6 +35,7 @@ CONTAINERS: Final = frozenset(_KINDS.values())
 """The JSON types that can be found in prose."""
 
 _fence = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(^[ \t]*\1|\Z)", re.DOTALL | re.MULTILINE)
+_thoughts = re.compile(r"\s*<(think|thinking)>")  # as some models write them
 # Brackets after which a value may follow; most of those in prose are none.
 _start = re.compile(
     r"\{{(?=\s*(?:[{quotes}}}/#]|\Z))|\[(?=\s*(?:[{quotes}\[{{\]\-\dtfnTFNI/#]|\Z))".format(quotes="".join(QUOTES))
@@ -82,7 +83,7 @@ def values_in(text: str, *, exact: bool = False, kinds: frozenset[str] = CONTAIN
     is not whole. Strings, numbers and constants count only alone in the text, or alone in a fence; in prose they would
     be guesses. Raises `InvalidOutputError` if there is none, or if the text ends inside of a value.
     """
-    whole = text.strip().removeprefix("\ufeff").lstrip()
+    whole = _without_thoughts(text.strip().removeprefix("\ufeff").lstrip())
     if not whole:
         raise InvalidOutputError((_NOTHING,))
     # A number that nothing follows may go on.
@@ -104,7 +105,7 @@ def growing_value(text: str, *, kinds: frozenset[str] = CONTAINERS, fits: Callab
     That is the last one that can become the value: of one of the *kinds*, and, if it is whole, one that *fits*.
     Members whose value has not begun are absent, as are numbers and constants that may go on; strings grow.
     """
-    scan = _Scan(text, exact=False, kinds=kinds, work=_MAX_PARTIAL_WORK)
+    scan = _Scan(_without_thoughts(text), exact=False, kinds=kinds, work=_MAX_PARTIAL_WORK)
     found = [value for value in scan.values() if _kind(value.value) in kinds]
     if scan.is_irregular:
         return None
@@ -128,6 +129,15 @@ def plain_value(text: str, *, exact: bool) -> Any:
     if end != len(text):
         raise ValueError("the text goes on after the value")
     return value
+
+
+def _without_thoughts(text: str) -> str:
+    """Return *text* after the thoughts that it begins with, if anything is there: what they have is no answer."""
+    match = _thoughts.match(text)
+    if match is None:
+        return text
+    end = text.find(f"</{match[1]}>", match.end())
+    return text if end < 0 else text[end + len(match[1]) + 3 :].lstrip() or text
 
 
 def _kind(value: object) -> str:

@@ -97,7 +97,8 @@ def is_union(tp: object) -> bool:
 
 def is_alias(tp: object) -> bool:
     """Return whether *tp* is an alias of the statement ``type``, also of typing_extensions, or with type arguments."""
-    cls: Any = type(get_origin(tp) or tp)
+    origin: object = get_origin(tp) or tp
+    cls = type(origin)
     return cls.__name__ == "TypeAliasType" and cls.__module__ in {"typing", "typing_extensions"}
 
 

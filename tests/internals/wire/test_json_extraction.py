@@ -40,6 +40,12 @@ from neuralbox_async._wire.output_types import output_type_of
         ('First {"a": 0, ..., then {"a": 1}', {"a": 1}),
         ('First {"a": [0, x\n```json\n{"a": 1}\n```\n', {"a": 1}),
         ('A draft: {"a": "\n\nThe answer:\n{"a": 1}', {"a": 1}),
+        # What a model thinks before the answer is none, unless nothing follows.
+        ('<think>\n```json\n{"a": 0}\n```\n</think>\n{"a": 1}', {"a": 1}),
+        ('\ufeff<thinking>{"a": 0} or </think>? [</thinking>{"a": 1}\nis "</thinking>"', {"a": 1}),
+        ('<think>{"a": 1}</think>\n', {"a": 1}),
+        ('<think>{"a": 0} or {"a": 1}', {"a": 1}),
+        ('{"a": 1, "b": "<think>"}\n</think>', {"a": 1, "b": "<think>"}),
         # An empty object is the answer if there is no other.
         ('It is {"a": 1}, or {} if nothing is known.', {"a": 1}),
         ('{"a": 1}\n```\n{}\n```', {}),
@@ -51,7 +57,7 @@ def test_objects(text, value):
     assert value == output_type_of(dict).parse(text)
 
 
-@pytest.mark.parametrize("text", ["5", "```\n5\n```", "5 // the answer", "\n5\n"])
+@pytest.mark.parametrize("text", ["5", "```\n5\n```", "5 // the answer", "\n5\n", "<think>4</think>5"])
 def test_scalars(text):
     """A number alone in the text, or alone in a fence, is a value."""
     assert 5 == output_type_of(int).parse(text)
@@ -222,3 +228,11 @@ def test_many_values(piece):
 
 def missing():
     raise InvalidOutputError((Problem("$", "missing"),))
+
+
+def test_thoughts_in_a_stream():
+    """A growing value is that after the thoughts, as soon as they have ended."""
+    output_type = output_type_of(dict[str, int])
+
+    assert None is output_type.parse_partial('<think>\n```json\n{"a": 0}\n```\n</think>\nHere')
+    assert {"a": 1} == output_type.parse_partial('<think>\n```json\n{"a": 0}\n```\n</think>\n{"a": 1, "b')
