@@ -41,18 +41,21 @@ class InvalidOutputError(Exception):
     """
     A generated text, or a JSON value, is not a value of the output type; *problems* has at least one.
 
-    They may be given as a function, for where most of them are never read, with the *count* of them.
+    Where most of them are never read, *find* returns them later, and *count* is how many there are.
     """
 
-    def __init__(self, problems: tuple[Problem, ...] | Callable[[], tuple[Problem, ...]], count: int = 0) -> None:
-        super().__init__(problems, count)
+    def __init__(
+        self, problems: tuple[Problem, ...], count: int = 0, find: Callable[[], tuple[Problem, ...]] | None = None
+    ) -> None:
+        super().__init__(problems, count, find)
         self._problems = problems
-        self.count = count if callable(problems) else len(problems)
+        self._find = find
+        self.count = count or len(problems)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        if callable(self._problems):
-            self._problems = self._problems()
+        if self._find is not None:
+            self._problems, self._find = self._find(), None
         return self._problems
 
     def __str__(self) -> str:

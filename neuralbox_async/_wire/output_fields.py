@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
 
@@ -72,6 +72,8 @@ def _variables(cls: type, arguments: tuple[Any, ...]) -> dict[Any, Any]:
     parameters: tuple[Any, ...] = getattr(cls, "__parameters__", ())
     if parameters and not arguments:
         raise unsupported(cls, "it has no type arguments")
+    if not all(isinstance(parameter, TypeVar) for parameter in parameters):
+        raise unsupported(cls, "its parameters are not all type variables")
     found: dict[Any, Any] = dict(zip(parameters, arguments, strict=False))
     for each in cls.__mro__:
         bases: tuple[Any, ...] = vars(each).get("__orig_bases__", ())

@@ -217,13 +217,13 @@ def _collected(
         try:
             structured.append(structure(value, item_type))
         except Exception as error:  # noqa: BLE001 - of cattrs, or of the user's own class
-            error.add_note(library.IterableValidationNote(f"Structuring {tp} @ index {step}", step, item_type))
+            error.add_note(library.IterableValidationNote("", step, item_type))  # its text is not read
             errors.append(error)
             count += count_of(error)
             if count >= MAX_PROBLEMS:
                 break
     if errors:
-        raise library.IterableValidationError(f"While structuring {tp}", errors, tp)
+        raise library.IterableValidationError("", errors, tp)
     return structured
 
 

@@ -13,7 +13,7 @@ from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._parsed import InvalidOutputError
 from neuralbox_async._wire import json as json_values
 from neuralbox_async._wire import json_extraction
-from neuralbox_async._wire.output_kinds import json_type
+from neuralbox_async._wire.output_kinds import as_written, json_type
 from neuralbox_async._wire.output_schema import REFERENCE, schema_of
 from neuralbox_async._wire.output_structuring import Structuring
 
@@ -112,7 +112,7 @@ def _types_in(schema: Any, root: Mapping[str, Any], depth: int) -> frozenset[str
 def output_type_of(tp: Any) -> OutputType[Any]:
     """Return *tp* as an output type. Raises `InvalidParameterError` if it is not supported."""
     if type(tp) is type:
-        return _made(tp, "")
+        return _made(tp, None)
     if isinstance(tp, OutputType):
         return tp  # pyright: ignore[reportUnknownVariableType] - its type argument is not known at run time
     try:
@@ -120,7 +120,7 @@ def output_type_of(tp: Any) -> OutputType[Any]:
     except TypeError:  # as of a list in the metadata of an annotation
         return _make(tp)
     # Unions that differ only in the order of their members are equal, and both orders have a meaning.
-    return _made(tp, repr(tp))
+    return _made(tp, as_written(tp))
 
 
 def _make(tp: Any) -> OutputType[Any]:
@@ -133,5 +133,5 @@ def _make(tp: Any) -> OutputType[Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _made(tp: Any, _repr: str) -> OutputType[Any]:
+def _made(tp: Any, _written: Any) -> OutputType[Any]:
     return _make(tp)

@@ -95,7 +95,7 @@ def _structure(value: Any, tp: Any) -> Any:
             return validate(other)
     except ValidationError as error:
         invalid, count = error, min(error.error_count(), _MAX_PROBLEMS)
-        raise InvalidOutputError(lambda: _problems(invalid, value), count) from None
+        raise InvalidOutputError((), count, lambda: _problems(invalid, value)) from None
 
 
 def _texts(value: Any) -> tuple[str, str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import abc
 import collections
 import dataclasses
+import enum
+import itertools
 import json
 import sys
-from typing import Annotated, Any, Generic, List, NamedTuple, TypedDict, TypeVar  # noqa: UP035 - a type
+from typing import Annotated, Any, Generic, List, Literal, NamedTuple, TypedDict, TypeVar  # noqa: UP035 - a type
 
 import annotated_types
 import attrs
@@ -59,6 +61,25 @@ class Abstract(abc.ABC):
 
     @abc.abstractmethod
     def area(self) -> int: ...
+
+
+@attrs.frozen
+class Variadic(Generic[T, *Ts]):
+    a: T
+
+
+class Shy(enum.Enum):
+    """An enumeration whose members have no representation."""
+
+    X = "x"
+
+    def __repr__(self):
+        raise RuntimeError
+
+
+@attrs.frozen
+class WithShy:
+    a: list[Literal[Shy.X] | int]
 
 
 VALUES: Any = [
@@ -115,10 +136,12 @@ if ALIASES := aliases():
         Items[str] | None,
         Box[Items[int]],
         Annotated[int, ["a list"]],
+        WithShy,
+        list[Literal[Shy.X]],
         Annotated[Items[int], annotated_types.MinLen(1)],
         *NEW,
     ],
-    ids=str,
+    ids=itertools.count(),
 )
 def test_structured(tp):
     """What is structured is exactly what the schema accepts, and some values are."""
@@ -143,12 +166,14 @@ def test_structured(tp):
         Abstract,
         List[Abstract],  # noqa: UP006 - another notation
         Many[int, str],
+        Variadic[int],
+        Variadic[int, str, str],
         Box[Annotated[int, ["a list"]]],
         list[Annotated[int, ["a list"]]],
         *REFUSED,
         *map(list.__class_getitem__, REFUSED),
     ],
-    ids=str,
+    ids=itertools.count(),
 )
 def test_refused(tp):
     """A type that no value would ever be of, or that cannot be evaluated, is an error of the parameter."""
