@@ -115,12 +115,13 @@ def output_type_of(tp: Any) -> OutputType[Any]:
         return _made(tp, None)
     if isinstance(tp, OutputType):
         return tp  # pyright: ignore[reportUnknownVariableType] - its type argument is not known at run time
+    # Unions that differ only in the order of their members are equal, and both orders have a meaning.
+    written = as_written(tp)
     try:
-        hash(tp)
+        hash(written)
     except TypeError:  # as of a list in the metadata of an annotation
         return _make(tp)
-    # Unions that differ only in the order of their members are equal, and both orders have a meaning.
-    return _made(tp, as_written(tp))
+    return _made(tp, written)
 
 
 def _make(tp: Any) -> OutputType[Any]:

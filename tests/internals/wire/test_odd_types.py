@@ -9,6 +9,7 @@ import enum
 import itertools
 import json
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any, Generic, List, Literal, NamedTuple, TypedDict, TypeVar  # noqa: UP035 - a type
 
 import annotated_types
@@ -163,6 +164,7 @@ def test_structured(tp):
 @pytest.mark.parametrize(
     "tp",
     [
+        Callable[[int], str],
         Abstract,
         List[Abstract],  # noqa: UP006 - another notation
         Many[int, str],
