@@ -116,10 +116,9 @@ def output_type_of(tp: Any) -> OutputType[Any]:
     if isinstance(tp, OutputType):
         return tp  # pyright: ignore[reportUnknownVariableType] - its type argument is not known at run time
     # Unions that differ only in the order of their members are equal, and both orders have a meaning.
-    written = as_written(tp)
     try:
-        hash(written)
-    except TypeError:  # as of a list in the metadata of an annotation
+        hash(written := as_written(tp))
+    except (TypeError, RecursionError):  # as of a list in the metadata of an annotation; or it is nested too deeply
         return _make(tp)
     return _made(tp, written)
 
