@@ -58,6 +58,10 @@ class InvalidOutputError(Exception):
             self._problems, self._find = self._find(), None
         return self._problems
 
+    def copy(self) -> InvalidOutputError:
+        """Return one without the traceback, whose frames lead back to it, and without the notes."""
+        return InvalidOutputError(self._problems, self.count, self._find)
+
     def __str__(self) -> str:
         return summary_of(self.problems)
 

@@ -66,8 +66,8 @@ def once(key: tuple[object, ...], function: Callable[[], T]) -> T:
         try:
             results[key] = function()
         except InvalidOutputError as error:
-            results[key] = error
+            results[key] = error.copy()  # the value would stay until the garbage collector runs
     if isinstance(result := results[key], InvalidOutputError):
-        raise InvalidOutputError(*result.args)  # another one: cattrs adds notes
+        raise result.copy()  # another one: cattrs adds notes
     found: T = result
     return found

@@ -218,7 +218,7 @@ def _collected(
             structured.append(structure(value, item_type))
         except Exception as error:  # noqa: BLE001 - of cattrs, or of the user's own class
             error.add_note(library.IterableValidationNote("", step, item_type))  # its text is not read
-            errors.append(error)
+            errors.append(error.with_traceback(None))  # whose frames lead back to it
             count += count_of(error)
             if count >= MAX_PROBLEMS:
                 break

@@ -67,16 +67,17 @@ def _first(types: list[tuple[Hook, Any]], value: Any, hooks: Hooks) -> Any:
     if len(types) == 1:
         ((structure, tp),) = types
         return structure(value, tp)
-    best: Exception | None = None
-    fewest = 0
+    best: InvalidOutputError | None = None
     for structure, tp in types:
         try:
             return structure(value, tp)
         except Exception as error:  # noqa: BLE001 - of cattrs, or of the user's own class
             if hooks.is_detailed:
-                count = error.count if isinstance(error, InvalidOutputError) else len(first_problems(error))
-                if best is None or count < fewest:
-                    best, fewest = error, count
+                if isinstance(error, InvalidOutputError):
+                    found = error.copy()
+                else:
+                    found = InvalidOutputError(first_problems(error))
+                best = found if best is None or found.count < best.count else best
     raise InvalidOutputError((_NO_TYPE,) if best is None else first_problems(best))
 
 

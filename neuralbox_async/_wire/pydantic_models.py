@@ -94,8 +94,8 @@ def _structure(value: Any, tp: Any) -> Any:
                 raise
             return validate(other)
     except ValidationError as error:
-        invalid, count = error, min(error.error_count(), _MAX_PROBLEMS)
-        raise InvalidOutputError((), count, lambda: _problems(invalid, value)) from None
+        count = min(error.error_count(), _MAX_PROBLEMS)
+        raise InvalidOutputError((), count, functools.partial(_problems, error.with_traceback(None), value)) from None
 
 
 def _texts(value: Any) -> tuple[str, str]:

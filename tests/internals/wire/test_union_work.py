@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import json
 import operator
+import sys
 from typing import Any
 
 import attrs
@@ -148,3 +151,26 @@ def test_a_value_that_is_structured_within_another():
     for items in ([1], ["x"]):
         value = [{"size": 20, "x": items}]
         assert [outer(0, items).x] == [found.x for found in output_type_of(list[outer] | list[int]).structure(value)]
+
+
+def invalid_outputs():
+    return [found for found in gc.get_objects() if isinstance(found, InvalidOutputError)]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="how long frames live is a detail of the interpreter")
+@pytest.mark.parametrize("text", ["{}", "see {} and {}", '[{"b": 1}]'])
+def test_an_invalid_value_is_freed(text):
+    """Nothing of an invalid value, and of its errors, waits for the garbage collector, which may come late."""
+    output_types = [output_type_of(tp) for tp in (ONE_OF_MODELS, list[ONE_OF_MODELS] | int, MODELS[0])]
+    for output_type in output_types:
+        failing(output_type, text)
+    gc.collect()
+    gc.disable()
+    try:
+        before = invalid_outputs()
+        for output_type in output_types:
+            with contextlib.suppress(InvalidOutputError):
+                output_type.parse(text)
+        assert len(before) == len(invalid_outputs())
+    finally:
+        gc.enable()
