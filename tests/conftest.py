@@ -38,8 +38,8 @@ settings.load_profile("default")
 # with the SDK. No test has a server with a certificate of theirs: here one authority is trusted, whose key nobody has.
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "authority.pem")
 
-# Dask's workers look it up, and a local cluster hangs if that fails. The first call runs `uname -p`, which tests without
-# the marker `process` may not.
+# Dask's workers look it up, and a local cluster hangs if that fails. The first call runs `uname -p`, which tests
+# without the marker `process` may not.
 platform.processor()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
