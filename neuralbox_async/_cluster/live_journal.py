@@ -292,7 +292,12 @@ class LiveJournal(Journal):
         return tuple(self._file.line_at(offset) for offset in offsets)
 
     def append_outcome(self, line: bytes, key: str, claim_id: str) -> None:
-        """Write the *line* of an outcome of *key*, for *claim_id*, and apply it. Raises `JournalError`."""
+        """
+        Write the *line* of an outcome of *key*, for *claim_id*, with the time of now, and apply it.
+
+        Raises `JournalError`.
+        """
+        line = journal_lines.stamped(line)
         last = self._unresolved.get(digest_of(key.encode()))
         is_only = last is not None and last.earlier is None and last.claim_id is None and last.is_of_claim(claim_id)
         if not is_only:
