@@ -25,7 +25,7 @@ def missing(name):
     library, _, attribute = name.partition(".")
     module = pytest.importorskip(library)
     if library == "numpy":
-        return {"float32": module.float32("nan"), "NaT": module.datetime64("NaT")}[attribute]
+        return {"float32": module.float32("nan"), "NaT": module.datetime64("NaT", "s")}[attribute]
     return getattr(module, attribute)
 
 
