@@ -134,6 +134,7 @@ def test_live_events_have_their_rate_and_their_time(address, kind):
     assert all(later >= earlier for earlier, later in itertools.pairwise(sent))
 
 
+@pytest.mark.timing
 def test_synchronised_streams_are_sent_at_the_same_time(address):
     """Each event of such a stream is sent when a period begins, independent of the time of the request."""
     assert all(float(delta) % 0.25 < 0.15 for delta in deltas_of(read(address, PATHS[0], "burst.2.4")))
