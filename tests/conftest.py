@@ -7,6 +7,7 @@ import copyreg
 import gc
 import logging
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -36,6 +37,10 @@ settings.load_profile("default")
 # aiohttp loads the authorities that the machine trusts when it is imported, which is a third of the start of a program
 # with the SDK. No test has a server with a certificate of theirs: here one authority is trusted, whose key nobody has.
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "authority.pem")
+
+# Dask's workers look it up, and a local cluster hangs if that fails. The first call runs `uname -p`, which tests
+# without the marker `process` may not.
+platform.processor()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A command started with a shell's `&` ignores SIGINT. The scripts of tests would inherit that, and hang.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,7 @@ _MAX_BODY: Final = 1024 * 1024  # bytes of a response without a text
 _MAX_ID: Final = 2**63 - 1
 # What is nested deeper than this in a response is left out: not every program could read the line.
 _MAX_DEPTH: Final = 100
+_UP_TO_TIME: Final = re.compile(rb'(\{"event":"[a-z]+","key":"(?:[^"\\]|\\.)*","at":)[0-9.]+')
 _dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: it is costly
 _quoted: Final = json.encoder.encode_basestring
 
@@ -82,6 +84,12 @@ def failed(
     failure = {"error_type": type(error).__name__, "message": error.message, "billed": error.billed}
     accepted = {} if (known := usable_id(generation_id)) is None else {"id": known}
     return _encoded({**facts, **failure, **accepted, **_response_in(error)}) + b"\n"
+
+
+def stamped(line: bytes) -> bytes:
+    """Return *line*, of an outcome, with the time of now: the clock of the machine that made it may be wrong."""
+    found = _UP_TO_TIME.match(line)
+    return line if found is None else b"%b%b%b" % (found[1], _now().encode(), line[found.end() :])
 
 
 def usable_id(value: Any) -> GenerationId | None:

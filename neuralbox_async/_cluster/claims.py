@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from neuralbox_async._batch.budget import Budget
     from neuralbox_async._batch.options import OnChanged
     from neuralbox_async._batch.pacer import Pacer
-    from neuralbox_async._cluster.live_journal import KeyState, LiveJournal
+    from neuralbox_async._cluster.live_journal import JournaledKey, LiveJournal
     from neuralbox_async._cluster.messages import Held, Observed, Settled, Wanted
     from neuralbox_async._errors import NeuralBoxError
 
@@ -100,7 +100,7 @@ class Claims:
         unresolved = self._journal.state_of(wanted.key, None).unresolved
         return unresolved is not None and self._journal.started_request(wanted.key, wanted.id) is None
 
-    def _grant_new(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
+    def _grant_new(self, session: Session, wanted: Wanted, state: JournaledKey, now: float) -> Grant | None:
         unresolved = state.unresolved
         # Rows of one run that share a key share a generation: a repeated task must not pay for each of them again.
         starts_anew = state.changed and self._on_changed == "retry" and not state.is_own
@@ -129,7 +129,7 @@ class Claims:
             )
         return self._grant_unresolved(session, wanted, state, now)
 
-    def _grant_unresolved(self, session: Session, wanted: Wanted, state: KeyState, now: float) -> Grant | None:
+    def _grant_unresolved(self, session: Session, wanted: Wanted, state: JournaledKey, now: float) -> Grant | None:
         unresolved = state.unresolved
         granted = self._journal.started_request(wanted.key, wanted.id)
         if granted is not None:

@@ -40,9 +40,9 @@ _MAX_CLAIM: Final = 200  # bytes of it
 
 
 @attrs.frozen
-class KeyState:
+class JournaledKey:
     """
-    The state of a key, as the journal has it now.
+    What the journal has of a key now.
 
     *changed*, *invalid*: see `Claim`. *is_own*: whether this coordinator has let its request start.
     """
@@ -252,14 +252,14 @@ class LiveJournal(Journal):
         if settled is not None:
             settled.has_outcome = True
 
-    def state_of(self, key: str, request_hash: str | None) -> KeyState:
-        """Return the state of *key*, which is now for a request with *request_hash*."""
+    def state_of(self, key: str, request_hash: str | None) -> JournaledKey:
+        """Return what it has of *key*, which is now for a request with *request_hash*."""
         digest = digest_of(key.encode())
         number = self._index[digest]
         status = KeyStatus(number & STATUS_BITS)
         changed = status in BILLED and is_changed(number, short_hash(request_hash))
         is_own = number & CLAIMED_BIT != 0
-        return KeyState(status, self._unresolved.get(digest), changed, tuple(self._invalid.get(digest, ())), is_own)
+        return JournaledKey(status, self._unresolved.get(digest), changed, tuple(self._invalid.get(digest, ())), is_own)
 
     def started_request(self, key: str, claim_id: str) -> Unresolved | None:
         """Return the request of *key* without an outcome whose start names *claim_id*."""
@@ -292,7 +292,12 @@ class LiveJournal(Journal):
         return tuple(self._file.line_at(offset) for offset in offsets)
 
     def append_outcome(self, line: bytes, key: str, claim_id: str) -> None:
-        """Write the *line* of an outcome of *key*, for *claim_id*, and apply it. Raises `JournalError`."""
+        """
+        Write the *line* of an outcome of *key*, for *claim_id*, with the time of now, and apply it.
+
+        Raises `JournalError`.
+        """
+        line = journal_lines.stamped(line)
         last = self._unresolved.get(digest_of(key.encode()))
         is_only = last is not None and last.earlier is None and last.claim_id is None and last.is_of_claim(claim_id)
         if not is_only:

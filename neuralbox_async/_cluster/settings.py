@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import string
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -26,8 +27,9 @@ class RowFormat:
     """
     How a row becomes a request.
 
-    * *prompt*: a template (``"Summarise: {text}"``) for the members of the row, or a function of the row that returns a
-      prompt or messages. None: the row itself is a prompt, or has ``prompt`` or ``messages``.
+    * *prompt*: a template (``"Summarise: {text}"``) for members of the row, of which none may be missing (None, NaN,
+      and NaT and NA of pandas), or a function of the row that returns a prompt or messages. None: the row itself is a
+      prompt, or has ``prompt`` or ``messages``.
     * *key*: the name of the member with the key of the row, or a function of the row. None: its member ``key`` if it
       has one, otherwise the hash of the request.
     """
@@ -57,9 +59,32 @@ class RowFormat:
         if not is_mapping(members):
             raise InvalidParameterError("rows[]", row, "a mapping: the prompt is a template")
         try:
-            return template.format_map(members)
+            return _TEMPLATES.vformat(template, (), members)
         except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise InvalidParameterError("rows[]", None, f"with all members that the prompt names ({error})") from None
+
+
+class _Templates(string.Formatter):
+    """Does the same as `str.format_map`, but a missing value is an error: a prompt with ``nan`` would be paid for."""
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, int | str]:
+        value, key = super().get_field(field_name, args, kwargs)
+        if _is_missing(value):
+            raise ValueError(f"{field_name!r} is {value}")
+        return value, key
+
+
+_TEMPLATES: Final = _Templates()
+
+
+def _is_missing(value: Any) -> bool:
+    """Return whether *value* is None, NaN of any type, or ``NaT`` or ``NA`` of pandas."""
+    if value is None or type(value).__name__ == "NAType":  # whose comparisons are neither true nor false
+        return True
+    try:
+        return bool(value != value)  # noqa: PLR0124 - NaN and NaT are not equal to themselves
+    except Exception:  # noqa: BLE001 - of the user's own values, and of arrays, whose comparison is one as well
+        return False
 
 
 def _member(members: object, name: str) -> Any:

@@ -59,7 +59,8 @@ def generate(
     * *journal*: the path of a file that the worker with the coordinator can write, on a file system that it shares with
       those that may replace it. *journal_worker*: the address or name of that worker; None: any.
     * *prompt*: a template for the members of a row (``"Summarise: {text}"``), or a function of the row that returns a
-      prompt or messages.
+      prompt or messages. A row in which a member that the template names is missing (None, NaN, and NaT and NA of
+      pandas) has an `InvalidParameterError`, and is not sent.
     * *model*, *system*, *temperature*, *max_tokens*: of rows that do not have them.
     * *key*: the name of the member with the row's key, or a function of the row; None: the member ``key``, or else the
       hash of the request. Rows with the same key share one generation.

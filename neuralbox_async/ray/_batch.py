@@ -228,10 +228,5 @@ def generate(
             max_concurrent_calls_per_actor=_CONCURRENT_CALLS,
             enable_true_multi_threading=True,
         ),
-        num_cpus=num_cpus,
-        ray_remote_args_fn=_remote_args,
+        num_cpus=num_cpus,  # Ray Data spreads actors over the nodes, so that the loss of one is that of few workers
     )
-
-
-def _remote_args() -> dict[str, Any]:
-    return {"scheduling_strategy": "SPREAD"}  # so that the loss of a node is the loss of few workers

@@ -79,7 +79,7 @@ def test_datasets(ray, journal, neuralbox_server):
     assert first.equals(second)
     assert 5 == len(neuralbox_server.billed) == len(entries(journal, "done"))
     assert (2, 100) == (dataset.options["compute"]["size"], dataset.options["batch_size"])
-    assert {"scheduling_strategy": "SPREAD"} == dataset.options["ray_remote_args_fn"]()
+    assert {"ray_remote_args_fn", "scheduling_strategy"}.isdisjoint(dataset.options)  # which Ray 2.64 does not have
     assert ({"node_id": "node", "soft": True}, 0) == (ray.options["scheduling_strategy"], ray.options["num_cpus"])
     assert ray.actors
     del dataset

@@ -234,6 +234,22 @@ def test_late_outcomes_beside_a_pending_request(resent, make_service):
     assert (Decision.ASK, "two-a") == (grant.decision, grant.claim_id)
 
 
+def test_superseded_requests_that_are_accepted_late(resent, make_service, journal):
+    """Nobody asks for it: it may be billed, by any coordinator, and the journal has its id."""
+    service, workers = resent
+    report(workers["one"], "completed")
+    accepted = Settled(**REQUEST, claim_id="two-a", outcome="accepted", line=journal_lines.pending("a", "gen_2"))
+    workers["two"].exchange(settled=(accepted,))
+    forget(service, "two")
+    assert (3, 3) == costs(service)
+    assert [Decision.DONE] == Worker(service, "three").claim("a")
+    service = lost_and_replaced(service, make_service, {})
+    assert (3, 3) == costs(service)
+    assert [Decision.DONE] == Worker(service, "three").claim("a")
+
+    assert ["gen_2"] == [entry.generation_id for entry in entries(journal, "pending")]
+
+
 @pytest.mark.parametrize("is_billed", [False, True])
 def test_outcomes_of_claims_without_a_start(make_service, journal, is_billed):
     """They settle no other request of their key."""

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 from journals import entries
+from ledger import bills
 
 distributed = pytest.importorskip("distributed")
 
@@ -84,6 +85,26 @@ def test_data_frames(batch_of):
     assert frame["number"].tolist() == result["number"].tolist()
     assert [3] * 6 == result["tokens_used"].tolist()
     assert ["text", "number", "key", "content", "tokens_used", "error_type", "message", "billed"] == list(done.columns)
+
+
+@pytest.mark.parametrize(
+    "template, prompts",
+    [("Say {text}", ["Say a"]), ("{stars:.0f}", ["5", "1"]), ("{at:%Y}", ["1970", "1971"]), (None, ["a"])],
+)
+def test_missing_values(batch_of, server, template, prompts):
+    """A row of a DataFrame that lacks its prompt, or what the template names, has an error, and is not paid for."""
+    pandas = pytest.importorskip("pandas")
+    dataframe = pytest.importorskip("dask.dataframe")
+    text = "prompt" if template is None else "text"
+    times = [pandas.Timestamp("1970-01-01"), pandas.NaT, pandas.Timestamp("1971-01-01")]
+    frame = pandas.DataFrame({text: ["a", None, pandas.NA], "stars": [5.0, None, 1.0], "at": times, "id": range(3)})
+    with batch_of(dataframe.from_pandas(frame, npartitions=1), prompt=template, key="id") as batch:
+        done = batch.to_dataframe().compute()
+
+    assert dict.fromkeys(prompts, 1) == bills(server)
+    failed = done[done["content"].isna()]
+    assert 3 - len(prompts) == len(failed)
+    assert {("InvalidParameterError", "no")} == set(zip(failed["error_type"], failed["billed"], strict=True))
 
 
 def test_typed_rows(batch_of, server):

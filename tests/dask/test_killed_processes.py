@@ -113,6 +113,11 @@ def check(server, count, outcome):
     """Check the ledger against what the driver knows."""
     paid = {f"k{prompt[1:]}" for prompt in bills(server)}
     done = {key for key, (content, *_) in outcome["results"].items() if content}
+    # For the reader of the run's output (`-s`).
+    sys.stdout.write(
+        f"{len(server.billed)} of {count} billed, at most {max(bills(server).values())} time, for {spent(server)} of "
+        f"{PRICE * count} tokens; {refusals(server)} refused, {len(outcome['unresolved'])} unresolved\n"
+    )
     assert count == len(outcome["results"])
     assert [] == outcome["left"]
     assert 1 == max(bills(server).values())

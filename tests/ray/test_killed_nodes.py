@@ -92,7 +92,6 @@ def main(address, count):
         batch_size=100,
         compute=ray.data.ActorPoolStrategy(size=3),
         num_cpus=0.25,
-        ray_remote_args_fn=lambda: {"scheduling_strategy": "SPREAD"},
     )
     for row in dataset.iter_rows():
         print("test:" + json.dumps([row["n"], row["content"]]), flush=True)
