@@ -134,27 +134,27 @@ class RayBatch:
     def _watch(self) -> None:
         try:
             while not self._ended.wait(_REPORT_INTERVAL):
-                if not ray().is_initialized():  # a call would start another cluster
+                if not ray().is_initialized():
                     return
                 try:
                     self._take_report()
                 except Exception as error:  # noqa: BLE001 - of the actor, which Ray makes again
                     logger.warning("the coordinator of the batch cannot be reached (%s)", type(error).__name__)
-            if ray().is_initialized():
-                self._finish()
+            self._finish()
         finally:
             atexit.unregister(self.__exit__)
 
     def _finish(self) -> None:
         deadline = time.monotonic() + _DRAIN_TIMEOUT
         try:
-            while not self._has_finished():
+            while ray().is_initialized() and not self._has_finished():
                 if time.monotonic() > deadline:
                     logger.warning("requests are still in flight on the cluster; they are unresolved in the journal")
                     return
                 time.sleep(_REPORT_INTERVAL / 5)
         finally:
-            ray().kill(self._actor)  # and with it the lock of the journal
+            if ray().is_initialized():  # it may be shut down at any time, and a call would start another cluster
+                ray().kill(self._actor)  # and with it the lock of the journal
 
     def _has_finished(self) -> bool:
         """Have the actor end, and return whether it has, or is lost for good."""

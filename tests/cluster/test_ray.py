@@ -337,3 +337,21 @@ def test_claims_in_flight_at_the_end(ray, journal, monkeypatch):
     lost._service._claims.lose(lost._service._peers["s"].session)  # so that its thread ends
     assert lost.finish()
     assert ["start"] == [entry.event for entry in entries(journal)]
+
+
+def test_ray_is_shut_down_while_a_batch_ends(ray, journal, monkeypatch):
+    """A program that ends its connection to Ray, while the coordinator finishes, does not start another cluster."""
+
+    def lose_connection(_future, timeout):
+        assert timeout > 0
+        ray.is_running = False
+        raise ConnectionError
+
+    with RayBatch(**options_of(journal)) as batch:
+        monkeypatch.setattr(ray, "get", lose_connection)
+        batch._ended.set()
+        batch._thread.join()
+
+    assert (0, False) == (ray.starts, ray.is_running)
+    (handle,) = ray.actors.values()
+    assert handle.actor.finish(None)

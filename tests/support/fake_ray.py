@@ -20,6 +20,7 @@ class FakeRay(types.ModuleType):
     def __init__(self):
         super().__init__("ray")
         self.actors, self.options, self.is_running = {}, {}, True
+        self.starts = 0
 
     @property
     def exceptions(self):
@@ -36,6 +37,11 @@ class FakeRay(types.ModuleType):
     def get_runtime_context(self):
         return types.SimpleNamespace(namespace="space", get_node_id=lambda: "node")
 
+    def _start(self):
+        """Count the clusters that a call starts, as one does on a program's own machine after its `ray.shutdown()`."""
+        self.starts += not self.is_running
+        self.is_running = True
+
     def nodes(self):
         return [{"Alive": True}, {"Alive": True}, {"Alive": False}]
 
@@ -51,6 +57,7 @@ class FakeRay(types.ModuleType):
         return types.SimpleNamespace(remote=remote)
 
     def get(self, future, timeout=None):
+        self._start()
         return future.result(timeout)
 
     def get_actor(self, name, namespace):
@@ -60,6 +67,7 @@ class FakeRay(types.ModuleType):
         return self.actors[name]
 
     def kill(self, handle):
+        self._start()
         handle.actor = None
         self.actors = {name: one for name, one in self.actors.items() if one is not handle}
 
