@@ -156,7 +156,7 @@ def _encoded(members: Mapping[str, object]) -> bytes:
     try:
         return _dumps(members).encode()
     except UnicodeEncodeError:  # a lone surrogate, which JSON's escapes can carry
-        return json.dumps(members).encode()
+        return json.dumps(members, separators=(",", ":")).encode()
 
 
 def _now() -> str:

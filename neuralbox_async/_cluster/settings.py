@@ -67,6 +67,11 @@ class RowFormat:
 class _Templates(string.Formatter):
     """Does the same as `str.format_map`, but a missing value is an error: a prompt with ``nan`` would be paid for."""
 
+    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        if isinstance(key, int) or not key:
+            raise ValueError("it names a position")
+        return super().get_value(key, args, kwargs)
+
     def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, int | str]:
         value, key = super().get_field(field_name, args, kwargs)
         if _is_missing(value):

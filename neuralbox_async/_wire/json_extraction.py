@@ -83,9 +83,11 @@ def values_in(text: str, *, exact: bool = False, kinds: frozenset[str] = CONTAIN
     is not whole. Strings, numbers and constants count only alone in the text, or alone in a fence; in prose they would
     be guesses. Raises `InvalidOutputError` if there is none, or if the text ends inside of a value.
     """
-    whole = _without_thoughts(text.strip().removeprefix("\ufeff").lstrip())
+    whole = _without_thoughts(text.strip())
     if not whole:
         raise InvalidOutputError((_NOTHING,))
+    if cut and _thoughts.match(whole):
+        raise InvalidOutputError((_CUT,))
     # A number that nothing follows may go on.
     scan = _Scan(whole if cut and text[-1].isdigit() else f"{whole}\n", exact=exact, kinds=kinds)
     found = scan.with_fences(scan.values())
@@ -105,7 +107,10 @@ def growing_value(text: str, *, kinds: frozenset[str] = CONTAINERS, fits: Callab
     That is the last one that can become the value: of one of the *kinds*, and, if it is whole, one that *fits*.
     Members whose value has not begun are absent, as are numbers and constants that may go on; strings grow.
     """
-    scan = _Scan(_without_thoughts(text), exact=False, kinds=kinds, work=_MAX_PARTIAL_WORK)
+    whole = _without_thoughts(text)
+    if _thoughts.match(whole):
+        return None
+    scan = _Scan(whole, exact=False, kinds=kinds, work=_MAX_PARTIAL_WORK)
     found = [value for value in scan.values() if _kind(value.value) in kinds]
     if scan.is_irregular:
         return None
@@ -132,12 +137,15 @@ def plain_value(text: str, *, exact: bool) -> Any:
 
 
 def _without_thoughts(text: str) -> str:
-    """Return *text* after the thoughts that it begins with, if anything is there: what they have is no answer."""
-    match = _thoughts.match(text)
-    if match is None:
-        return text
-    end = text.find(f"</{match[1]}>", match.end())
-    return text if end < 0 else text[end + len(match[1]) + 3 :].lstrip() or text
+    """
+    Return *text* after the thoughts that it begins with, if anything is there: what they have is no answer.
+
+    Also without a byte order mark.
+    """
+    text = rest = text.removeprefix("\ufeff").lstrip()
+    while (match := _thoughts.match(rest)) and (end := rest.find(f"</{match[1]}>", match.end())) >= 0:
+        rest = rest[end + len(match[1]) + 3 :].lstrip()
+    return rest or text
 
 
 def _kind(value: object) -> str:

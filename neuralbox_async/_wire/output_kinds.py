@@ -120,10 +120,16 @@ def substituted(tp: Any, variables: Mapping[Any, Any]) -> Any:
         return tp
     if isinstance(tp, TypeVar):
         return variables.get(tp, tp)
-    parameters = getattr(tp, "__parameters__", ())
-    if parameters and get_origin(tp) is not None:
-        return tp[tuple(variables.get(parameter, parameter) for parameter in parameters)]
-    return tp
+    origin = get_origin(tp)
+    if origin is None or not getattr(tp, "__parameters__", ()):
+        return tp
+    # Not `tp[...]`: Python has one result for equal types, and so for unions of the same members in another order.
+    if origin is Annotated:
+        return Annotated[(substituted(tp.__origin__, variables), *tp.__metadata__)]
+    arguments = tuple(substituted(argument, variables) for argument in get_args(tp))
+    if is_union(tp):
+        return Union[arguments]  # noqa: UP007 - of a tuple
+    return origin[arguments if len(arguments) > 1 else arguments[0]]
 
 
 def as_written(tp: Any) -> Any:

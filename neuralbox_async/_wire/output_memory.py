@@ -16,12 +16,14 @@ class Memory:
     What is known of the arrays and objects in one value, by their ids, and *explained*.
 
     Otherwise each level of a recursive union would try all below it once for each of its types: exponentially often.
-    *explained*: how many parts of the value the detailed hooks have tried, which fit no type.
+    *explained*: how many parts of the value the detailed hooks have tried, which fit no type. *last_texts*: the last
+    part that was encoded for pydantic, and its texts.
     """
 
     def __init__(self) -> None:
         self.results: dict[tuple[object, ...], Any] = {}
         self.explained = 0
+        self.last_texts: tuple[Any, tuple[str, str]] | None = None
 
 
 class _Current(threading.local):
@@ -71,3 +73,15 @@ def once(key: tuple[object, ...], function: Callable[[], T]) -> T:
         raise result.copy()  # another one: cattrs adds notes
     found: T = result
     return found
+
+
+def unless_refused(key: tuple[object, ...], function: Callable[[], T]) -> T:
+    """Return the result of *function*, or raise its `InvalidOutputError` as at the last time with this *key*."""
+    results = memory().results
+    if (refused := results.get(key)) is not None:
+        raise refused.copy()
+    try:
+        return function()
+    except InvalidOutputError as error:
+        results[key] = error.copy()
+        raise

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._parsed import InvalidOutputError, Problem
+from neuralbox_async._wire import output_memory
 from neuralbox_async._wire.json import is_array, is_object
 from neuralbox_async._wire.json_paths import json_path
-from neuralbox_async._wire.output_memory import once
+from neuralbox_async._wire.output_memory import once, unless_refused
 
 _MAX_PROBLEMS: Final = 100  # as of other types
 _encode = json.JSONEncoder(allow_nan=False).encode
@@ -73,7 +74,8 @@ def structure(value: Any, tp: Any) -> Any:
     In pydantic's strict mode, in which "5" is no integer, unless the configuration of the model has ``strict=False``.
     """
     if is_array(value) or is_object(value):
-        return once((id(value), tp), lambda: _structure(value, tp))
+        # Not the models: an alternative of a union that fails may have changed them.
+        return unless_refused((id(value), tp), lambda: _structure(value, tp))
     return _structure(value, tp)
 
 
@@ -82,7 +84,7 @@ def _structure(value: Any, tp: Any) -> Any:
 
     if (choices := _choices(tp)) and not once((id(value), *choices.values()), lambda: _is_bounded(value, choices)):
         raise InvalidOutputError((Problem("$", "its values of unions are nested too deeply to be checked"),))
-    text, other = once((id(value), _encode), lambda: _texts(value))
+    text, other = _texts_of(value)
     config: dict[str, Any] = getattr(tp, "model_config", None) or getattr(tp, "__pydantic_config__", None) or {}
     # As JSON: in strict mode Python's own values must have the exact types, so that no string is a date.
     validate = functools.partial(_adapter(tp).validate_json, strict=None if config.get("strict") is False else True)
@@ -98,8 +100,19 @@ def _structure(value: Any, tp: Any) -> Any:
         raise InvalidOutputError((), count, functools.partial(_problems, error.with_traceback(None), value)) from None
 
 
+def _texts_of(value: Any) -> tuple[str, str]:
+    """
+    Return the JSON *value* as text, and with 5 for 5.0; those of the last value are kept for other types.
+
+    Raises `InvalidOutputError` for numbers that JSON has not.
+    """
+    memory = output_memory.memory()
+    if memory.last_texts is None or memory.last_texts[0] is not value:
+        memory.last_texts = (value, _texts(value))
+    return memory.last_texts[1]
+
+
 def _texts(value: Any) -> tuple[str, str]:
-    """Return the JSON *value* as text, and with 5 for 5.0. Raises `InvalidOutputError` for numbers JSON has not."""
     try:
         text = _encode(value)
     except ValueError:
@@ -110,7 +123,10 @@ def _texts(value: Any) -> tuple[str, str]:
 
 def _problems(error: Any, value: Any) -> tuple[Problem, ...]:
     # Of a long invalid text there are more than a hundred thousand: all of them as dicts take longer than the check.
-    text = error.json(include_url=False, include_context=False, include_input=False)
+    try:
+        text = error.json(include_url=False, include_context=False, include_input=False)
+    except Exception as unwritable:  # noqa: BLE001 - of what the user's validators put into their errors
+        return (Problem("$", f"invalid ({type(unwritable).__name__})"),)
     problems: list[Problem] = []
     position = 1
     for _ in range(min(error.error_count(), _MAX_PROBLEMS)):

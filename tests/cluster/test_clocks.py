@@ -11,7 +11,7 @@ from journals import entries
 from ledger import bills
 from scripts import environment
 
-from neuralbox_async import read_journal
+from neuralbox_async import APIConnectionError, read_journal
 from neuralbox_async._batch import journal_lines
 from neuralbox_async._batch.journal_entries import entry_of
 from neuralbox_async.testing import NeuralBoxServer
@@ -60,3 +60,11 @@ def test_lines_without_a_time():
     """A line of another form stays as it is, also if its response has a time."""
     for line in (b'{"event":"done","key":"a","generation":{"id":1,"at":5}}\n', b"[]\n", b"\n"):
         assert line == journal_lines.stamped(line)
+
+
+def test_stamps_of_escaped_text():
+    """A line with text that only JSON's escapes can carry has the form of others."""
+    error = APIConnectionError("lost")
+    error.text = "half \ud83d"
+    line = journal_lines.failed("k", error, None, attempts=1, elapsed=1.0).replace(b'"at":', b'"at":1')
+    assert abs(entry_of(journal_lines.stamped(line), "", 0).at.timestamp() - time.time()) < 60

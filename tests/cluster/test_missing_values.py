@@ -79,3 +79,10 @@ def test_numpy():
     numpy = pytest.importorskip("numpy")
     for value in (numpy.array([1.0, math.nan]), numpy.array([1, 2]), numpy.False_, numpy.True_, numpy.float32(1)):
         assert {"prompt": str(value)} == RowFormat(prompt="{text}").item({"text": value})
+
+
+@pytest.mark.parametrize("template", ["{}", "{0}", "{.real}"])
+def test_templates_with_positions(template):
+    """A row has members with names only, and the error says so."""
+    with pytest.raises(InvalidParameterError, match="position"):
+        RowFormat(prompt=template).item({"text": "t"})

@@ -44,6 +44,7 @@ from neuralbox_async._wire.output_types import output_type_of
         ('<think>\n```json\n{"a": 0}\n```\n</think>\n{"a": 1}', {"a": 1}),
         ('\ufeff<thinking>{"a": 0} or </think>? [</thinking>{"a": 1}\nis "</thinking>"', {"a": 1}),
         ('<think>{"a": 1}</think>\n', {"a": 1}),
+        ('<think>x</think>\n<thinking>{"a": 0}</thinking>\n{"a": 1}', {"a": 1}),
         ('<think>{"a": 0} or {"a": 1}', {"a": 1}),
         ('{"a": 1, "b": "<think>"}\n</think>', {"a": 1, "b": "<think>"}),
         # An empty object is the answer if there is no other.
@@ -236,3 +237,13 @@ def test_thoughts_in_a_stream():
 
     assert None is output_type.parse_partial('<think>\n```json\n{"a": 0}\n```\n</think>\nHere')
     assert {"a": 1} == output_type.parse_partial('<think>\n```json\n{"a": 0}\n```\n</think>\n{"a": 1, "b')
+    assert None is output_type.parse_partial('\ufeff<think>{"a": 0} or {"a": 1')
+    assert None is output_type.parse_partial('<think>x</think> <think>{"a": 0}')
+
+
+@pytest.mark.parametrize("text", ['<think>{"a": 0} or', '<think>{"a": 0}</think>', '<think>x</think><think>{"a": 0}'])
+def test_thoughts_that_are_cut_off(text):
+    """What a model thought before its text was cut off is no answer."""
+    with pytest.raises(InvalidOutputError) as caught:
+        output_type_of(dict).parse(text, cut=True)
+    assert "the text ends" in str(caught.value)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import attrs
 import pydantic
+import pydantic_core
 import pytest
 
 from neuralbox_async._parsed import InvalidOutputError
@@ -113,3 +114,47 @@ def test_deep_values_of_others(kind, tp):
         depth += 1
 
     assert 60 == depth
+
+
+class Size(pydantic.BaseModel):
+    x: int
+
+
+@attrs.define
+class Changes:
+    size: Size
+    count: int
+
+    def __attrs_post_init__(self):
+        self.size.x = -1
+        if self.count > 5:
+            raise ValueError("too many")
+
+
+@attrs.define
+class Keeps:
+    size: Size
+    count: int
+
+
+def test_a_model_that_another_alternative_changed():
+    """Each alternative of a union gets models of its own: one that fails may have changed them."""
+    value = output_type_of(Changes | Keeps).parse('{"size": {"x": 3}, "count": 9}')
+    assert Keeps(Size(x=3), 9) == value
+
+
+def test_problems_that_pydantic_cannot_write():
+    """An error of a user's validator that has no text is a problem like others."""
+
+    class Model(pydantic.BaseModel):
+        x: int
+
+        @pydantic.field_validator("x")
+        @classmethod
+        def check(cls, _value: int):
+            raise pydantic_core.PydanticCustomError("kind", "bad {x}", {"x": "\udc80"})
+
+    for tp, text in ((Model, '{"x": 1}'), (list[Model], '[{"x": 1}]'), (Model | list[int], '{"x": 1}')):
+        with pytest.raises(InvalidOutputError) as caught:
+            output_type_of(tp).parse(text)
+        assert 1 == len(caught.value.problems)

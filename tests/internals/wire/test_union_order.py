@@ -115,3 +115,24 @@ def test_both_orders_in_a_tuple():
     """So has each item of a tuple, and each member of a union."""
     assert (TEXT, DAY) == output_type_of(tuple[str | date, date | str]).structure([TEXT, TEXT])
     assert [DAY] == output_type_of(tuple[int] | list[date | str] | list[str | date]).structure([TEXT])
+
+
+@attrs.frozen
+class FloatFirst(Generic[T]):
+    x: float | T
+    y: tuple[T, ...] | list[T]
+
+
+@attrs.frozen
+class ArgumentFirst(Generic[T]):
+    x: T | float
+    y: list[T] | tuple[T, ...]
+
+
+@pytest.mark.parametrize("order", [(FloatFirst, ArgumentFirst), (ArgumentFirst, FloatFirst)])
+def test_both_orders_with_type_variables(order):
+    """Unions of a type variable have their own order, too, whichever is read first."""
+    expected = {FloatFirst: (float, tuple), ArgumentFirst: (int, list)}
+    for cls in order:
+        value = output_type_of(cls[int]).parse('{"x": 1, "y": [1]}')
+        assert expected[cls] == (type(value.x), type(value.y))
