@@ -186,10 +186,17 @@ def test_fork_during_the_first_call(run):
     """The child can make calls after a fork at any time during the first call of another thread."""
     lines = run("""
 def first_call_and_fork(delay):
-    thread = threading.Thread(target=say, args=("first",))
+    forked = threading.Event()
+
+    def first():
+        say("first")
+        forked.wait()  # OpenSSL has a lock while a thread ends, and a child that is forked then cannot exit
+
+    thread = threading.Thread(target=first)
     thread.start()
     time.sleep(delay)
     status = fork(lambda: say("child"))
+    forked.set()
     thread.join()
     sys.exit(status != 0)
 
