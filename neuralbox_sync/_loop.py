@@ -24,14 +24,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from neuralbox_async import ClientClosedError, preload
+from neuralbox_async._fork_delay import last_block_of_thread
 from neuralbox_async._lazy_imports import anyio, asyncio
 from neuralbox_sync._caller_key import current_call
 
 T = TypeVar("T")
 
-_MAIN_POLL, _POLL = 0.1, 1.0  # seconds; a signal that arrives just before the main thread waits is handled after that
+# Seconds. A signal that arrives just before the main thread waits is handled after the first of them.
+_MAIN_POLL, _POLL, _JOIN_POLL = 0.1, 1.0, 0.01
 _UNWIND_TIMEOUT, _CLOSE_TIMEOUT = 1.0, 2.0  # for an interrupted call, for the end of a loop
-_JOIN_POLL = 0.01
 
 _starting = threading.RLock()  # a signal handler may make its first call within a first call
 _started: set[EventLoop] = set()
@@ -214,7 +215,7 @@ class EventLoop:
             current_call.set(None)  # the call has this context: its result would stay until the garbage collector runs
 
     def _run(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
-        with contextlib.closing(loop):  # also when it never runs
+        with last_block_of_thread(), contextlib.closing(loop):  # also when it never runs
             anyio.run(self._main, stopping, backend_options={"loop_factory": lambda: loop})
         del self._inboxes[loop]
 

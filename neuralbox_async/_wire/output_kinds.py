@@ -124,12 +124,11 @@ def substituted(tp: Any, variables: Mapping[Any, Any]) -> Any:
     if origin is None or not getattr(tp, "__parameters__", ()):
         return tp
     # Not `tp[...]`: Python has one result for equal types, and so for unions of the same members in another order.
+    form: Any = Union if is_union(tp) else origin
     if origin is Annotated:
-        return Annotated[(substituted(tp.__origin__, variables), *tp.__metadata__)]
-    arguments = tuple(substituted(argument, variables) for argument in get_args(tp))
-    if is_union(tp):
-        return Union[arguments]  # noqa: UP007 - of a tuple
-    return origin[arguments if len(arguments) > 1 else arguments[0]]
+        return form[(substituted(tp.__origin__, variables), *tp.__metadata__)]
+    first, *others = (substituted(argument, variables) for argument in get_args(tp))
+    return form[(first, *others) if others else first]
 
 
 def as_written(tp: Any) -> Any:

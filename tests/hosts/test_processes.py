@@ -186,17 +186,10 @@ def test_fork_during_the_first_call(run):
     """The child can make calls after a fork at any time during the first call of another thread."""
     lines = run("""
 def first_call_and_fork(delay):
-    forked = threading.Event()
-
-    def first():
-        say("first")
-        forked.wait()  # OpenSSL has a lock while a thread ends, and a child that is forked then cannot exit
-
-    thread = threading.Thread(target=first)
+    thread = threading.Thread(target=say, args=("first",))
     thread.start()
     time.sleep(delay)
     status = fork(lambda: say("child"))
-    forked.set()
     thread.join()
     sys.exit(status != 0)
 
@@ -205,6 +198,34 @@ print({fork(lambda: first_call_and_fork(number / 100)) for number in range(1, 25
 """)
 
     assert ["{0}"] == lines
+
+
+def test_fork_after_the_end_of_a_thread(run):
+    """A fork waits until a thread that has used OpenSSL is gone: a child that is forked before could not exit."""
+    lines = run("""
+from neuralbox_sync import preload
+
+def end_of_the_import():
+    preload()
+
+def end_of_the_loop():
+    with NeuralBox() as another:
+        another.generate("gpt-5", "Hi")
+
+def waits(end_thread):
+    end_thread()
+    started = time.monotonic()
+    if not (pid := os.fork()):
+        os._exit(0)
+    waited = time.monotonic() - started
+    os.waitpid(pid, 0)
+    return waited > 0.05
+
+for end_thread in (end_of_the_import, end_of_the_loop):
+    print(any(waits(end_thread) for _ in range(20)))  # on a busy machine, the thread may be gone before
+""")
+
+    assert ["True", "True"] == lines
 
 
 def test_interrupt_of_the_first_call(run):

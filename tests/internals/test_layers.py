@@ -27,7 +27,8 @@ IMPORTS = {
     "_start": set(),
     "_secret": set(),
     "_logging": set(),
-    "_lazy_imports": set(),
+    "_fork_delay": set(),
+    "_lazy_imports": {"_fork_delay"},
     "_fast_paths": set(),
     "_errors": set(),
     "_clock": {"_errors", "_fast_paths", "_lazy_imports"},
@@ -177,6 +178,7 @@ IMPORTS = {
 
 # The private modules that users of the public names import all the same.
 EXCEPTIONS = {
+    ("neuralbox_sync", "_fork_delay"): "forks wait for the end of its thread, too",
     ("neuralbox_sync", "_lazy_imports"): "the blocking client loads as late as the asynchronous one",
     ("_errors", "_types"): "only type checkers read it: an error may have a generation",
     ("neuralbox_sync", "_options"): "its signatures have the defaults of the asynchronous ones",
