@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
-from neuralbox_async import AsyncNeuralBox, RetryPolicy
+from neuralbox_async import AsyncNeuralBox, RetryPolicy, _fast_paths
 from neuralbox_async.testing import NeuralBoxServer
 
 KEY = "nb_canary_key_that_must_not_be_seen_7f3a"
@@ -124,8 +124,13 @@ def no_process_without_the_marker(request, no_state_left, monkeypatch):
 
 @pytest.fixture
 def fast_paths_on(monkeypatch):
-    """Switch the fast paths on, also when the environment has switched them off."""
-    monkeypatch.setattr("neuralbox_async._fast_paths.enabled", lambda: True)
+    """Switch the fast paths on, also when the environment has switched them off or an earlier test patched aiohttp."""
+    from neuralbox_async._http import direct_sender, request_writer  # which import aiohttp: see above
+
+    monkeypatch.setattr(_fast_paths, "enabled", lambda: True)
+    for is_known in (direct_sender.is_known_aiohttp, request_writer.is_known_aiohttp):
+        is_known.cache_clear()
+        is_known()  # which is remembered: the test may patch aiohttp
 
 
 @pytest.fixture

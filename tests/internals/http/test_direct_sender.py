@@ -14,7 +14,7 @@ import pytest
 from yarl import URL
 
 from neuralbox_async import AsyncNeuralBox, NeuralBoxError
-from neuralbox_async._http import direct_sender, request_writer
+from neuralbox_async._http import direct_sender
 from neuralbox_async._http.direct_sender import DirectSender, is_known_aiohttp
 from neuralbox_async.testing import NeuralBoxServer
 
@@ -38,7 +38,6 @@ async def client(server):
 @pytest.fixture
 def sent(monkeypatch):
     """Return a list to which each request adds who sends it: ``"us"`` or ``"aiohttp"``."""
-    assert request_writer.is_known_aiohttp()  # which is remembered, and makes a request of aiohttp's
     senders = []
     ours, theirs = DirectSender.send, aiohttp.ClientRequest.update_host
 
