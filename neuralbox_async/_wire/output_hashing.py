@@ -41,7 +41,7 @@ def _is_hashable(tp: Any, seen: frozenset[Any]) -> bool:
         if inner not in seen and (is_named_tuple(inner) or _is_hashed_by_fields(origin)):
             parts = (field.type for field in fields_of(inner))
             seen |= {inner}
-    elif inner in {Any, object}:
+    elif inner is Any or inner is object:
         return False
     return getattr(origin, "__hash__", None) is not None and all(_is_hashable(part, seen) for part in parts)
 

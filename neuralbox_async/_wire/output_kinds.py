@@ -31,7 +31,7 @@ ARRAYS: Mapping[Any, Any] = {
 """The types of collections with the class of their values; `tuple` is apart."""
 OBJECTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 """The types of mappings, whose values are dicts."""
-SCALARS: Mapping[Any, Mapping[str, Any]] = {
+_SCALARS: Mapping[Any, Mapping[str, Any]] = {
     Any: {},
     object: {},
     None: {"type": "null"},
@@ -45,7 +45,6 @@ SCALARS: Mapping[Any, Mapping[str, Any]] = {
     date: {"type": "string", "format": "date"},
     UUID: {"type": "string", "format": "uuid"},
 }
-"""The types without parts, with their JSON Schemas."""
 _JSON_TYPES = ((bool, "boolean"), (int, "integer"), (float, "number"), (list, "array"), (dict, "object"))
 _ALL_TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
 
@@ -53,6 +52,14 @@ _ALL_TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array
 def unsupported(tp: object, reason: str = "") -> InvalidParameterError:
     """Return the error of an output type that contains *tp*."""
     return InvalidParameterError("output_type", tp, f"{_RULE}{f' ({reason})' if reason else ''}")
+
+
+def scalar_schema(tp: Any) -> Mapping[str, Any] | None:
+    """Return the JSON Schema of *tp*, None if it is no type without parts."""
+    try:
+        return _SCALARS.get(tp)
+    except TypeError:  # not hashable, as a dict in the metadata of an annotation
+        return None
 
 
 def is_class(tp: object) -> TypeGuard[type]:
@@ -175,7 +182,7 @@ def json_types_of(tp: Any) -> frozenset[str]:
         return _ALL_TYPES
     if has_fields(tp) or origin in OBJECTS:
         return frozenset({"object"})
-    name = "array" if origin in ARRAYS or origin is tuple else SCALARS.get(tp, {}).get("type")
+    name = "array" if origin in ARRAYS or origin is tuple else (scalar_schema(tp) or {}).get("type")
     return _ALL_TYPES if name is None else frozenset({name})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from decimal import Decimal
 from types import GenericAlias
 from typing import Any, Final, Literal, NewType, TypeVar, Unpack, get_args, get_origin
@@ -15,7 +15,6 @@ from neuralbox_async._wire.output_hashing import is_hashable
 from neuralbox_async._wire.output_kinds import (
     ARRAYS,
     OBJECTS,
-    SCALARS,
     has_fields,
     is_alias,
     is_enum,
@@ -23,6 +22,7 @@ from neuralbox_async._wire.output_kinds import (
     json_type,
     json_types_of,
     literal_values,
+    scalar_schema,
     unannotated,
     unsupported,
     value_of_alias,
@@ -93,13 +93,12 @@ class _Builder:
         return self._scalar_or_collection(tp)
 
     def _scalar_or_collection(self, tp: Any) -> dict[str, Any]:
-        try:
-            if tp in SCALARS:
-                self.has_decimal |= tp is Decimal
-                return dict(SCALARS[tp])
-        except TypeError:  # not hashable
-            raise unsupported(tp) from None
+        if (scalar := scalar_schema(tp)) is not None:
+            self.has_decimal |= tp is Decimal
+            return dict(scalar)
         origin, arguments = get_origin(tp) or tp, get_args(tp)
+        if not arguments and not isinstance(tp, Hashable):
+            raise unsupported(tp)
         if origin is tuple:
             return self._tuple(tp, arguments)
         if origin in ARRAYS:
@@ -108,8 +107,9 @@ class _Builder:
                 raise unsupported(tp, "the items of a set must be hashable")
             return {"type": "array", **({"items": items} if items else {})}
         if origin in OBJECTS:
-            if arguments and arguments[0] not in {str, Any}:
-                raise unsupported(tp, "the names of members are strings")
+            name, metadata = unannotated(arguments[0]) if arguments else (str, ())
+            if name not in (str, Any) or bounds_of(metadata) != NO_BOUNDS:
+                raise unsupported(tp, "the names of members are strings without bounds")
             values = self.schema(arguments[1]) if arguments else {}
             return {"type": "object", **({"additionalProperties": values} if values else {})}
         raise unsupported(tp)

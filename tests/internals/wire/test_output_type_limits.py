@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import json
 import re
 from datetime import datetime
 from decimal import Decimal
@@ -117,6 +118,45 @@ def test_sets_of_unhashable_items(item):
     for tp in (set, frozenset, collections.abc.Set):
         with pytest.raises(InvalidParameterError, match="must be hashable"):
             output_type_of(tp if item is None else tp[item])
+
+
+Metres = Annotated[int, {"unit": "m"}]  # such metadata is not hashable
+
+
+class WithMetres(NamedTuple):
+    heights: list[Metres]
+
+
+@pytest.mark.parametrize(
+    "tp, value",
+    [
+        (Metres, 5),
+        (list[Metres], [5]),
+        (dict[str, list[Metres]], {"a": [5]}),
+        (dict[Annotated[str, {"of": "names"}], int], {"a": 5}),
+        (tuple[Metres, ...], [5]),
+        (tuple[Metres, str], [5, "a"]),
+        (set[tuple[Metres, ...]], [[5]]),
+        (Annotated[list[Metres], annotated_types.MinLen(1)], [5]),
+        (WithMetres, {"heights": [5]}),
+    ],
+    ids=repr,
+)
+def test_metadata_of_others(tp, value):
+    """Annotations may have metadata that others read, which need not be hashable, at any depth."""
+    output_type = output_type_of(tp)
+
+    output_type.structure(value)
+    assert is_valid(output_type, value)
+    with pytest.raises(InvalidOutputError):
+        output_type.structure(json.loads(json.dumps(value).replace("5", '"5"')))
+
+
+@pytest.mark.parametrize("name", [int, Metres, Literal["a"], Annotated[str, annotated_types.MinLen(2)]], ids=repr)
+def test_names_of_members(name):
+    """A mapping whose keys are not just strings is an error before anything is sent."""
+    with pytest.raises(InvalidParameterError, match="names of members are strings without bounds"):
+        output_type_of(dict[name, int])
 
 
 @pytest.mark.parametrize(
