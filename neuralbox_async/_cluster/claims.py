@@ -10,14 +10,14 @@ import attrs
 from neuralbox_async._batch.coordinator import ServerSignal
 from neuralbox_async._batch.errors import JournalError
 from neuralbox_async._batch.key_status import KeyStatus, Unresolved
-from neuralbox_async._cluster.messages import Decision, Grant
+from neuralbox_async._cluster.messages import Decision, Grant, Settled, unsent_line
 
 if TYPE_CHECKING:
     from neuralbox_async._batch.budget import Budget
     from neuralbox_async._batch.options import OnChanged
     from neuralbox_async._batch.pacer import Pacer
     from neuralbox_async._cluster.live_journal import JournaledKey, LiveJournal
-    from neuralbox_async._cluster.messages import Held, Observed, Settled, Wanted
+    from neuralbox_async._cluster.messages import Held, Observed, Wanted
     from neuralbox_async._errors import NeuralBoxError
 
 
@@ -97,8 +97,7 @@ class Claims:
             return True
         if not self.waits_for_absent:
             return False
-        unresolved = self._journal.state_of(wanted.key, None).unresolved
-        return unresolved is not None and self._journal.started_request(wanted.key, wanted.id) is None
+        return self._journal.state_of(wanted.key, None).unresolved is not None
 
     def _grant_new(self, session: Session, wanted: Wanted, state: JournaledKey, now: float) -> Grant | None:
         unresolved = state.unresolved
@@ -127,14 +126,6 @@ class Claims:
                 claim_id=claim_id,
                 lines=self._journal.lines_at(state.invalid),
             )
-        return self._grant_unresolved(session, wanted, state, now)
-
-    def _grant_unresolved(self, session: Session, wanted: Wanted, state: JournaledKey, now: float) -> Grant | None:
-        unresolved = state.unresolved
-        granted = self._journal.started_request(wanted.key, wanted.id)
-        if granted is not None:
-            # The worker repeats a claim that an earlier coordinator granted: the answer was lost, so it was never sent.
-            return self._start(session, wanted, None, now, granted=granted)
         if self._resends_unknown and not state.changed:
             return self._start(session, wanted, None, now, again=unresolved)
         text, body = ("", b"") if unresolved is None else self._journal.response_of(unresolved)
@@ -146,14 +137,12 @@ class Claims:
         wanted: Wanted,
         held: HeldClaim | None,
         now: float,
-        *,
-        granted: Unresolved | None = None,
         again: Unresolved | None = None,
     ) -> Grant | None:
         """
         Let the request of *wanted* start, and record that.
 
-        *granted*: its start, which the journal has. *again*: a request without an outcome, which is sent once more.
+        *again*: a request without an outcome, which is sent once more.
         """
         if self.stopped_by is not None:
             return Grant(id=wanted.id, decision=Decision.STOPPED)
@@ -161,37 +150,34 @@ class Claims:
             self.opens_in = delay
             return None
         has_reservation = held is not None and held.reservation == "own"
-        if not has_reservation and granted is None and (waits := self._reserve(wanted.model)) is not None:
+        if not has_reservation and (waits := self._reserve(wanted.model)) is not None:
             return None if waits else Grant(id=wanted.id, decision=Decision.STOPPED)
         # Should the API honour this header after all, it will not bill a second time.
         earlier = None if again is None else again.idempotency_key
         idempotency_key = earlier or wanted.idempotency_key or wanted.id
         reserved = self._budget.price(wanted.model) if self._budget.limited else None
-        if granted is not None:
-            self._budget.begin_retrieval()
-            idempotency_key = granted.idempotency_key or wanted.id
-            claim = HeldClaim(wanted.model, idempotency_key, wanted.id, "earlier", granted.reserved, granted)
-        else:
-            try:
-                self._journal.append_start(
-                    wanted.key, idempotency_key, wanted.model, reserved, wanted.request_hash, claim_id=wanted.id
-                )
-            except JournalError as error:
-                if not has_reservation:
-                    self._budget.settle(wanted.model, 0)
-                self.stop(error)
-                return Grant(id=wanted.id, decision=Decision.STOPPED)
-            unresolved = self._journal.started_request(wanted.key, wanted.id)
-            claim = HeldClaim(wanted.model, idempotency_key, wanted.id, "own", reserved, unresolved)
+        try:
+            self._journal.append_start(
+                wanted.key, idempotency_key, wanted.model, reserved, wanted.request_hash, claim_id=wanted.id
+            )
+        except JournalError as error:
+            if not has_reservation:
+                self._budget.settle(wanted.model, 0)
+            self.stop(error)
+            return Grant(id=wanted.id, decision=Decision.STOPPED)
+        if held is not None and held.reservation == "earlier":
+            self._settle_budget(held, None)  # its outcome is not waited for any more
+        unresolved = self._journal.started_request(wanted.key, wanted.id)
         self._pacer.record_start(now)
         session.permits += 1
+        claim = HeldClaim(wanted.model, idempotency_key, wanted.id, "own", reserved, unresolved)
         self._hold(session, wanted.key, claim)
         return Grant(
             id=wanted.id,
             decision=Decision.SEND,
             idempotency_key=idempotency_key,
             claim_id=wanted.id,
-            reserved=claim.reserved,
+            reserved=reserved,
         )
 
     def _reserve(self, model: str) -> bool | None:
@@ -221,9 +207,9 @@ class Claims:
         if held is None or held.claim_id != settled.claim_id:
             self._settle_late(settled)
             return
-        if settled.outcome == "invalid" and held.reservation is None and held.unresolved is None:
-            return  # an earlier coordinator has recorded it
-        self._write(settled)
+        has_outcome = held.reservation is None and held.unresolved is None
+        if not (has_outcome and self._is_recorded(settled)):
+            self._write(settled)
         if settled.outcome == "released":
             self._lose_claim(session, settled.key, held)
             return
@@ -238,9 +224,8 @@ class Claims:
 
     def _settle_late(self, settled: Settled) -> None:
         unresolved = self._journal.settled_request(settled.key, settled.claim_id, settled.tokens_used)
-        is_done = self._journal.status_of(settled.key) is KeyStatus.DONE
-        if unresolved is None and (is_done or settled.outcome != "completed"):
-            return  # it was recorded before
+        if unresolved is None and self._is_recorded(settled):
+            return
         self._write(settled)
         if settled.outcome in {"accepted", "unresolved"} or settled.tokens_used is None:
             return  # whoever asks for it may learn more
@@ -252,6 +237,14 @@ class Claims:
             self._budget.begin_retrieval()
             model, reserved = (settled.model, 0) if unresolved is None else (unresolved.model, unresolved.reserved)
             self._budget.resolve(model, reserved, settled.tokens_used)
+
+    def _is_recorded(self, settled: Settled) -> bool:
+        """Return whether the journal needs nothing of *settled*, the outcome of a request that has one, or no start."""
+        if self._journal.status_of(settled.key) is KeyStatus.DONE:
+            return True
+        if settled.outcome == "invalid" and settled.line is not None:
+            return self._journal.has_invalid(settled.key, settled.line)
+        return settled.outcome != "completed"
 
     def _settle_budget(self, held: HeldClaim, tokens_used: int | None) -> None:
         if held.reservation == "own":
@@ -273,8 +266,16 @@ class Claims:
 
     # --------------------------------------------------------------------------------------------- sessions come and go
 
-    def adopt(self, session: Session, holding: tuple[Held, ...], now: float) -> tuple[str, ...]:
-        """Let *session*, which is new here, hold the claims that it has. Return the keys that are not its own."""
+    def adopt(
+        self, session: Session, holding: tuple[Held, ...], wanted: tuple[Wanted, ...], now: float
+    ) -> tuple[str, ...]:
+        """
+        Let *session*, which is not known any more, hold the claims that it has. Return the keys that are not its own.
+
+        *wanted*: the claims that it has no answer to.
+        """
+        for claim in wanted:
+            self._withdraw(claim)
         revoked: list[str] = []
         for one in holding:
             unresolved = self._journal.settled_request(one.key, one.claim_id, None)
@@ -283,15 +284,29 @@ class Claims:
             if one.key in self._holders or status is KeyStatus.DONE or not is_known:
                 revoked.append(one.key)
                 continue
-            claim = HeldClaim(one.model, one.idempotency_key, one.claim_id, None, one.reserved, unresolved)
+            held = HeldClaim(one.model, one.idempotency_key, one.claim_id, None, one.reserved, unresolved)
             if unresolved is not None:
-                claim.reservation = "earlier"
+                held.reservation = "earlier"
                 self._budget.begin_retrieval()
-            self._hold(session, one.key, claim)
+            self._hold(session, one.key, held)
         for _ in range(sum(one.counted for one in holding)):
             self._pacer.record_start(now)
             session.permits += 1
         return tuple(revoked)
+
+    def _withdraw(self, wanted: Wanted) -> None:
+        """Record that the request of *wanted* was not sent, if the journal has its start: the reply was lost."""
+        if self._journal.started_request(wanted.key, wanted.id) is not None:
+            self._settle_late(
+                Settled(
+                    key=wanted.key,
+                    model=wanted.model,
+                    idempotency_key=wanted.id,
+                    outcome="withdrawn",
+                    line=unsent_line(wanted.key),
+                    tokens_used=0,
+                )
+            )
 
     def lose(self, session: Session) -> None:
         """Record that *session* is lost: what it held without an outcome may be billed, and is unresolved."""

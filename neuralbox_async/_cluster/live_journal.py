@@ -14,7 +14,7 @@ import attrs
 from neuralbox_async._batch import journal_lines
 from neuralbox_async._batch.errors import JournalError
 from neuralbox_async._batch.journal import Journal
-from neuralbox_async._batch.journal_entries import header_with, unusable
+from neuralbox_async._batch.journal_entries import entry_of, header_with, unusable
 from neuralbox_async._batch.journal_file import JournalFile
 from neuralbox_async._batch.key_index import digest_of
 from neuralbox_async._batch.key_status import (
@@ -261,9 +261,17 @@ class LiveJournal(Journal):
         is_own = number & CLAIMED_BIT != 0
         return JournaledKey(status, self._unresolved.get(digest), changed, tuple(self._invalid.get(digest, ())), is_own)
 
-    def started_request(self, key: str, claim_id: str) -> Unresolved | None:
-        """Return the request of *key* without an outcome whose start names *claim_id*."""
-        return _find(self._unresolved.get(digest_of(key.encode())), claim_id)
+    def started_request(self, key: str, claim_id: str | None) -> Unresolved | None:
+        """
+        Return the request of *key* whose start names *claim_id* (None: no claim) and whose bill is not known.
+
+        Another request may have brought a generation.
+        """
+        digest = digest_of(key.encode())
+        if (found := _find(self._unresolved.get(digest), claim_id)) is not None or not self._index[digest]:
+            return found
+        superseded = (_find(chain, claim_id) for chain in self._superseded if chain.key == key)
+        return next((one for one in superseded if one is not None), None)
 
     def settled_request(self, key: str, claim_id: str | None, tokens: int | None) -> Unresolved | None:
         """
@@ -272,20 +280,21 @@ class LiveJournal(Journal):
         It is among those without an outcome, or another one has brought a generation. *tokens*: of the outcome; None:
         unknown, which is no news of a request that has an outcome with an unknown bill.
         """
-        last = self._unresolved.get(digest_of(key.encode()))
-        if (found := _find(last, claim_id)) is not None:
+        found = self.started_request(key, claim_id)
+        if found is not None and not (found.has_outcome and tokens is None):
             return found
-        for chain in self._superseded:
-            found = _find(chain, claim_id) if chain.key == key else None
-            if found is not None and not (found.has_outcome and tokens is None):
-                return found
-        return _without_start(last)
+        return _without_start(self._unresolved.get(digest_of(key.encode())))
 
     def done_line(self, key: str) -> bytes:
         """Return the line with the generation of *key*; ``b""`` if it cannot be read."""
         if self._offsets is None:
             raise AssertionError("a live journal keeps offsets")
         return self._file.line_at(self._offsets[digest_of(key.encode())])
+
+    def has_invalid(self, key: str, line: bytes) -> bool:
+        """Return whether an ``"invalid"`` line of *key* has the generation of *line*."""
+        lines = self.lines_at(self._invalid.get(digest_of(key.encode()), ()))
+        return any(_generation_in(line) == _generation_in(one) for one in lines)
 
     def lines_at(self, offsets: Iterable[int]) -> tuple[bytes, ...]:
         """Return the lines at *offsets*."""
@@ -327,6 +336,14 @@ class LiveJournal(Journal):
         if self._end_of_own_start is not None:
             line = line[:-2] + self._end_of_own_start
         self._append(line)
+
+
+def _generation_in(line: bytes) -> tuple[object, ...]:
+    try:
+        generation = entry_of(line, "", 0).generation
+    except JournalError:  # a user has edited it
+        return ()
+    return () if generation is None else (generation.id, generation.content)
 
 
 def _with_claim(line: bytes, claim_id: str) -> bytes:

@@ -13,9 +13,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import attrs
 
+from neuralbox_async._batch import journal_lines
 from neuralbox_async._batch.coordinator import ServerSignal
 from neuralbox_async._batch.key_status import Unresolved
-from neuralbox_async._errors import NeuralBoxError
+from neuralbox_async._errors import APIConnectionError, NeuralBoxError
 
 
 class Decision(enum.Enum):
@@ -114,6 +115,12 @@ class Settled:
     claim_id: str = _IDEMPOTENCY_KEY
 
 
+def unsent_line(key: str) -> bytes:
+    """Return the line of the journal for the request of *key*, whose start it has, and which was not sent."""
+    error = APIConnectionError("the request was cancelled before it was sent")
+    return journal_lines.failed(key, error, None, attempts=0, elapsed=0.0)
+
+
 @attrs.frozen
 class Observed:
     """The end of a request that started *age* seconds ago, and what it shows of the server."""
@@ -158,8 +165,8 @@ class Exchange:
     """
     What the worker *session* has to report and wants, its *number* from 1. A repeated one has the same number.
 
-    *holding*: all claims that it holds, for a coordinator that does not know the session; *mark*: that of the last
-    reply, for the same. *left*: the session ends.
+    *holding*: all claims that it holds, for a coordinator that does not know the session, with a new number; *mark*:
+    that of the last reply, for the same. *left*: the session ends.
     """
 
     session: str

@@ -12,8 +12,8 @@ from neuralbox_async._batch.coordinator import NotAdmittedError, ServerSignal
 from neuralbox_async._batch.errors import BudgetReachedError
 from neuralbox_async._batch.journal_entries import entry_of
 from neuralbox_async._batch.request_status import RequestStatus
-from neuralbox_async._cluster.messages import Decision, Settled, Wanted
-from neuralbox_async._cluster.session import ClaimLostError, unsent_line
+from neuralbox_async._cluster.messages import Decision, Settled, Wanted, unsent_line
+from neuralbox_async._cluster.session import ClaimLostError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -140,6 +140,7 @@ class CoordinatorService:
             waits_for_absent=options.restarted,
         )
         self._peers: dict[str, _Peer] = {}
+        self._last_numbers: dict[str, int] = {}  # of exchanges of sessions that were lost or have left
         self._outcomes: Counter[str] = Counter()
         self._calls = 0
         now = time.monotonic()
@@ -164,12 +165,13 @@ class CoordinatorService:
                 return peer.reply
             revoked: tuple[str, ...] = ()
             if peer is None:
-                if message.number > 1 and message.holding is None:
+                is_late_copy = message.number <= self._last_numbers.get(message.session, 0)
+                if is_late_copy or (message.number > 1 and message.holding is None):
                     return Reply(known=False)
                 if message.mark is not None:
                     self._check_seen(message.mark)
                 peer = self._peers[message.session] = _Peer(Session(), 0.0)
-                revoked = self._claims.adopt(peer.session, message.holding or (), now)
+                revoked = self._claims.adopt(peer.session, message.holding or (), message.wanted, now)
             peer.reply = self._apply(peer.session, message, revoked, now)
             peer.number, peer.expires = message.number, now + self._options.lease
             if message.left:
@@ -314,7 +316,9 @@ class CoordinatorService:
             self._finished.set()
 
     def _forget(self, name: str) -> None:
-        self._claims.lose(self._peers.pop(name).session)
+        peer = self._peers.pop(name)
+        self._last_numbers[name] = peer.number
+        self._claims.lose(peer.session)
 
     def _close_if_idle(self) -> None:
         # Workers that a lost coordinator served may still report, for the time of a lease.

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from neuralbox_async._batch import journal_lines
 from neuralbox_async._batch.coordinator import ServerSignal
 from neuralbox_async._batch.errors import BatchStateError, JournalError
 from neuralbox_async._batch.notifier import Notifier
-from neuralbox_async._cluster.messages import Decision, Exchange, Grant, Held, Observed, Settled, Wanted
-from neuralbox_async._errors import APIConnectionError, NeuralBoxError
+from neuralbox_async._cluster.messages import Decision, Exchange, Grant, Held, Observed, Settled, Wanted, unsent_line
+from neuralbox_async._errors import NeuralBoxError
 from neuralbox_async._lazy_imports import anyio
 from neuralbox_async._logging import logger
 
@@ -264,6 +263,8 @@ class WorkerSession:
         self._unconfirmed = len(settled)
         wanted: list[Wanted] = []
         for one in self._open.values():
+            if one.grant is not None:  # its row may have sent the request by the time this message arrives
+                continue
             if one.next_at <= started or not one.was_sent or (ended and not one.is_busy):
                 wanted.append(one.wanted)
                 one.was_sent = True
@@ -306,8 +307,13 @@ class WorkerSession:
                 return reply, sent_at
             if reply.stopped_by is not None:  # it has closed its journal
                 raise reply.stopped_by
+            self._number += 1  # otherwise it could not be told from a late copy
             message = attrs.evolve(
-                message, holding=tuple(self._held.values()), mark=self._mark, prices=self._known_prices.copy()
+                message,
+                number=self._number,
+                holding=tuple(self._held.values()),
+                mark=self._mark,
+                prices=self._known_prices.copy(),
             )
 
     def _send(self, message: Exchange) -> Reply:
@@ -358,9 +364,3 @@ class WorkerSession:
         if self._rate:
             self.ahead = min(_MAX_AHEAD, 1 + math.ceil(2 * self._rate * (self._interval + self._trip)))
         self._last = now
-
-
-def unsent_line(key: str) -> bytes:
-    """Return the line of the journal for the request of *key*, whose start it has, and which was not sent."""
-    error = APIConnectionError("the request was cancelled before it was sent")
-    return journal_lines.failed(key, error, None, attempts=0, elapsed=0.0)

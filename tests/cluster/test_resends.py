@@ -137,7 +137,7 @@ def test_claims_after_a_refusal_that_are_lost_with_a_coordinator(make_service, j
     one.exchange(settled=(done,))
     assert (3, 0) == costs(service)
     assert not service._budget.holding
-    assert 2 == len(entries(journal, "start"))
+    assert 3 == len(entries(journal, "start"))
 
 
 @pytest.mark.parametrize("on_unknown", ["skip", "retry"])

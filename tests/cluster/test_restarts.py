@@ -134,10 +134,12 @@ def test_grants_that_are_lost_with_a_coordinator(make_service, journal):
     lose(second)  # and with it the answer
 
     third = make_service(budget=100, on_unknown="retry", restarted=True)
+    third._claims.waits_for_absent = False
     two = Worker(third, "two")
-    assert [Decision.SEND] == two.claim("a")
-    two.settle("a", idempotency_key="one-a")
-    assert 2 == len(entries(journal, "start"))
+    (grant,) = two.exchange(wanted=(Wanted(id="two-a", key="a", model="m"),), holding=()).grants
+    assert (Decision.SEND, "one-a") == (grant.decision, grant.idempotency_key)
+    two.settle("a", idempotency_key="one-a", claim_id="two-a")
+    assert ["start"] * 2 + ["failed", "start", "done"] == [entry.event for entry in entries(journal)]
     assert (3, 3) == (third.report().tokens_used, third.report().tokens_possibly_billed)
 
 

@@ -131,7 +131,8 @@ def test_restarts(make_service, journal):
 
     assert [Decision.DONE, Decision.DONE] == stranger.claim("b", "c")
     assert (9, 0) == (second.report().tokens_used, second.report().tokens_possibly_billed)
-    assert ["a", "b", "c"] == [entry.key for entry in entries(journal, "start")]
+    assert ["a", "b", "c", "c"] == [entry.key for entry in entries(journal, "start")]
+    assert ["c"] == [entry.key for entry in entries(journal, "failed")]
 
 
 def test_claims_that_are_not_a_worker_s_own_any_more(make_service):

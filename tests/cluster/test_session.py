@@ -11,10 +11,10 @@ from ledger import bills
 
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._cluster.learned_limits import LearnedLimits
-from neuralbox_async._cluster.messages import Decision, Exchange, Settled, Wanted
+from neuralbox_async._cluster.messages import Decision, Exchange, Settled, Wanted, unsent_line
 from neuralbox_async._cluster.process_worker import run_rows
 from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
-from neuralbox_async._cluster.session import WorkerSession, unsent_line
+from neuralbox_async._cluster.session import WorkerSession
 
 pytestmark = pytest.mark.usefixtures("quick_end")
 

@@ -36,7 +36,8 @@ class Worker:
         reply = self.exchange(wanted=tuple(wanted), prices={} if price is None else {"m": price})
         return [grant.decision for grant in reply.grants]
 
-    def settle(self, key, outcome="completed", *, tokens_used=3, line=True, idempotency_key=None, **parts):
+    def settled(self, key, outcome="completed", *, tokens_used=3, line=True, idempotency_key=None, claim_id=None):
+        """Return an outcome of *key*, of the claim *claim_id*; None: that which names the idempotency key."""
         if outcome in {"completed", "invalid"}:
             facts = {**LINE, "tokens_used": tokens_used}
             text = journal_lines.done(key, GENERATION, BODY, **facts, is_valid=outcome == "completed")
@@ -44,15 +45,22 @@ class Worker:
             text = journal_lines.pending(key, "gen_1")
         else:
             text = b'{"event":"failed","key":"%s","billed":"no"}\n' % key.encode()
-        one = Settled(
+        idempotency_key = idempotency_key or f"{self.name}-{key}"
+        return Settled(
             key=key,
             model="m",
-            idempotency_key=idempotency_key or f"{self.name}-{key}",
+            idempotency_key=idempotency_key,
+            claim_id=claim_id or idempotency_key,
             outcome=outcome,
             line=text if line else None,
             tokens_used=tokens_used,
         )
-        return self.exchange(settled=(one,), observed=(Observed(ServerSignal.ADMITTED, 0.1),), **parts)
+
+    def settle(self, key, outcome="completed", *, holding=None, mark=None, **facts):
+        """Report an outcome of *key*; *facts*: see `settled`."""
+        one = self.settled(key, outcome, **facts)
+        observed = (Observed(ServerSignal.ADMITTED, 0.1),)
+        return self.exchange(settled=(one,), observed=observed, holding=holding, mark=mark)
 
 
 def lose(service):

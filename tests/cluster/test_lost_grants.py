@@ -1,0 +1,143 @@
+"""Grants whose replies are lost: their requests were not sent, not billed, and not in the way of others."""
+
+from __future__ import annotations
+
+import pytest
+from coordinators import Worker, forget, lose
+from journals import entries
+
+from neuralbox_async import BudgetReachedError
+from neuralbox_async._cluster.messages import Decision, Exchange, Held, Settled, Wanted
+
+OPTIONS = {"budget": 100, "on_unknown": "retry"}
+WANTED = Wanted(id="one-a", key="a", model="m")
+
+
+def costs(service):
+    """Return the tokens that are billed, and those that may be."""
+    return service.report().tokens_used, service.report().tokens_possibly_billed
+
+
+def replaced(service, make_service, *workers, **options):
+    """Lose *service*, and return the one that replaces it, which *workers* have found and no other is waited for."""
+    lose(service)
+    replacement = make_service(**{**OPTIONS, **options}, restarted=True)
+    replacement._claims.waits_for_absent = False
+    for worker in workers:
+        worker.service = replacement
+    return replacement
+
+
+@pytest.mark.parametrize("outcome, decision", [("completed", Decision.DONE), ("invalid", Decision.INVALID)])
+def test_keys_that_others_finish(make_service, journal, outcome, decision):
+    """Once the worker claims it again, the request that it never sent is not one that may be billed."""
+    one = Worker(make_service(**OPTIONS))
+    assert [Decision.SEND] == one.claim("a")
+    service = replaced(one.service, make_service, one)
+    two = Worker(service, "two")
+    assert [Decision.SEND] == two.claim("a")
+    two.settle("a", outcome, idempotency_key="one-a", claim_id="two-a")
+    two.exchange(left=True)
+    assert (3, 3) == costs(service)
+
+    (grant,) = one.exchange(wanted=(WANTED,), holding=()).grants
+    assert decision is grant.decision
+    assert (3, 0) == costs(service)
+    assert (3, 0) == costs(replaced(service, make_service))
+    assert [0] == [entry.attempts for entry in entries(journal, "failed")]
+
+
+def test_repairs_of_keys_that_others_finish(make_service):
+    """After another restart nothing waits for the request that was never sent."""
+    one = Worker(make_service(budget=6, on_unknown="retry"))
+    one.claim("a")
+    service = replaced(one.service, make_service, one, budget=6)
+    two = Worker(service, "two")
+    two.claim("a")
+    two.settle("a", "invalid", idempotency_key="one-a", claim_id="two-a")
+    two.exchange(left=True)
+    one.exchange(wanted=(WANTED,), holding=())
+    service = replaced(service, make_service, one, budget=6)
+    held = Held(key="a", model="m", idempotency_key="one-a", reserved=None, counted=False)
+    repair = Wanted(id="one-repair", key="a", model="m", kind="repair")
+    (grant,) = one.exchange(wanted=(repair,), holding=(held,)).grants
+    assert Decision.SEND is grant.decision
+    one.settle("a", idempotency_key="one-repair")
+
+    assert not service._budget.holding
+    assert [Decision.STOPPED] == Worker(service, "three").claim("b")
+    assert isinstance(service.report().stopped_by, BudgetReachedError)
+
+
+def test_batches_that_end(make_service):
+    """The start of a request that was not sent, and will not be, is withdrawn."""
+    one = Worker(make_service(**OPTIONS))
+    one.claim("a")
+    service = replaced(one.service, make_service, one)
+    service.stop()
+
+    assert [Decision.STOPPED] == [grant.decision for grant in one.exchange(wanted=(WANTED,), holding=()).grants]
+    assert (0, 0) == costs(service)
+    assert () == service.report().unresolved_keys
+
+
+def test_leases_that_expire(make_service):
+    """A worker whose reply was lost, and then its lease, has not sent its request."""
+    service = make_service(budget=100)
+    one = Worker(service)
+    one.claim("a")
+    forget(service, "one")
+    service = replaced(service, make_service, one)
+    assert [Decision.SEND] == [grant.decision for grant in one.exchange(wanted=(WANTED,), holding=()).grants]
+    one.settle("a")
+
+    assert (3, 0) == costs(service)
+
+
+@pytest.mark.parametrize("holding", [None, ()])
+def test_late_copies_of_an_exchange(make_service, holding):
+    """A copy that arrives when the session is lost grants and withdraws nothing: its reply was received."""
+    service = make_service(budget=100)
+    message = Exchange(session="one", number=1, wanted=(WANTED,), prices={"m": 3}, holding=holding)
+    assert [Decision.SEND] == [grant.decision for grant in service.exchange(message).grants]
+    with service._lock:
+        service._forget("one")
+
+    assert not service.exchange(message).known
+    assert (0, 3) == costs(service)
+    assert 0 == service.report().workers
+    assert service.exchange(Exchange(session="one", number=2, holding=())).known
+
+
+def test_outcomes_that_are_repeated_after_an_invalid_one(make_service, journal):
+    """That the API had accepted a request is no news of one whose generation a lost coordinator has recorded."""
+    one = Worker(make_service(**OPTIONS))
+    one.claim("a")
+    accepted, invalid = (one.settled("a", outcome) for outcome in ("accepted", "invalid"))
+    one.exchange(settled=(accepted, invalid))
+    service = replaced(one.service, make_service, one)
+    held = Held(key="a", model="m", idempotency_key="one-a", reserved=3, counted=False)
+    assert () == one.exchange(settled=(accepted, invalid), holding=(held,)).revoked
+
+    assert (3, 0) == costs(service)
+    service = replaced(service, make_service)
+    assert (3, 0) == costs(service)
+    assert [Decision.INVALID] == Worker(service, "two").claim("a")
+    assert ["start", "pending", "invalid"] == [entry.event for entry in entries(journal)]
+
+
+@pytest.mark.parametrize("outcome", ["completed", "invalid"])
+def test_generations_whose_starts_are_missing(make_service, journal, outcome):
+    """An edited journal may lack the start of a request: its text is paid for, and is recorded once."""
+    service = make_service(budget=100)
+    one = Worker(service)
+    settled: Settled = one.settled("a", outcome)
+    for _ in range(2):
+        one.exchange(settled=(settled,))
+
+    assert (3, 0) == costs(service)
+    assert [b'{"id":"gen_1","content":"Hi","tokens_used":3}' in line for line in journal.read_bytes().splitlines()] == [
+        False,
+        True,
+    ]
+    assert (3, 0) == costs(replaced(service, make_service))
