@@ -118,10 +118,10 @@ class RowClaims:
 
     def release(self) -> None:
         """Release the key, if it has no outcome that released it."""
-        if not self._session.holds(self._key):
+        if not self._session.holds(self._key, self._claim_id):
             return
         if self._has_start and (self.batch_request is None or self.batch_request.status is RequestStatus.CLAIMED):
-            self._session.observe(self._key, ServerSignal.NONE, time.monotonic())
+            self._session.observe(self._key, self._claim_id, ServerSignal.NONE, time.monotonic())
             self._settle("withdrawn", unsent_line(self._key), 0)
         else:
             self._settle("released", None, None)
@@ -144,13 +144,13 @@ class RowClaims:
 
     async def record_sent(self, _claim: Claim, _idempotency_key: str, _reserved: int | None) -> None:
         """Check that the request may still be sent. Raises `ClaimLostError`, and `NotAdmittedError` after a stop."""
-        await self._session.check_lease(self._key)
+        await self._session.check_lease(self._claim_id)
         if self._session.stopped_by is not None:
             raise NotAdmittedError
 
     async def observe(self, signal: ServerSignal, started: float) -> None:
         """Report what the end of a request that started at *started* shows of the server."""
-        self._session.observe(self._key, signal, started)
+        self._session.observe(self._key, self._claim_id, signal, started)
 
     async def record_accepted(self, _claim: Claim, generation_id: GenerationId) -> JournalError | None:
         """Report that the API accepted the request."""

@@ -91,7 +91,7 @@ class WorkerSession:
         self._open: dict[str, _Open] = {}
         self._cancelled: dict[str, Wanted] = {}  # claims in the exchange that runs
         self._held: dict[str, Held] = {}
-        self._revoked: set[str] = set()
+        self._revoked: set[str] = set()  # claims
         self._settled: list[Settled] = []
         self._ended: list[_Ended] = []
         self._prices: dict[str, int] = {}  # to be reported
@@ -151,11 +151,11 @@ class WorkerSession:
             if is_start:
                 self._ended.append(_Ended(ServerSignal.NONE, time.monotonic()))
 
-    async def check_lease(self, key: str) -> None:
-        """Wait until the lease is valid. Raises `ClaimLostError` when *key* is not this session's any more."""
+    async def check_lease(self, claim_id: str) -> None:
+        """Wait until the lease is valid. Raises `ClaimLostError` when the claim is not this session's any more."""
         while time.monotonic() >= self._expires and self._failure is None:
             await self._confirmed.wait(1.0)
-        if self._failure is not None or key in self._revoked:
+        if self._failure is not None or claim_id in self._revoked:
             raise ClaimLostError("the lease of this request expired before it was sent")
 
     @property
@@ -168,22 +168,24 @@ class WorkerSession:
         """The number of claims whose keys other claims hold."""
         return sum(one.is_busy for one in self._open.values())
 
-    def holds(self, key: str) -> bool:
-        """Return whether this session holds *key*."""
-        return key in self._held
+    def holds(self, key: str, claim_id: str) -> bool:
+        """Return whether this session holds *key*, for that claim: it may have lost it, and got it for another row."""
+        held = self._held.get(key)
+        return held is not None and held.claim_id == claim_id
 
     def settle(self, settled: Settled) -> None:
         """Report an outcome."""
         if settled.outcome not in {"accepted", "refused", "invalid"}:
-            self._held.pop(settled.key, None)
-            self._revoked.discard(settled.key)
+            self._revoked.discard(settled.claim_id)
+            if self.holds(settled.key, settled.claim_id):
+                del self._held[settled.key]
         self._settled.append(settled)
         self._changed.notify_all()
 
-    def observe(self, key: str, signal: ServerSignal, started: float) -> None:
-        """Report the end of a request that started at *started* (`time.monotonic`)."""
-        if (held := self._held.get(key)) is not None:
-            self._held[key] = attrs.evolve(held, counted=False)
+    def observe(self, key: str, claim_id: str, signal: ServerSignal, started: float) -> None:
+        """Report the end of the request of a claim, which started at *started* (`time.monotonic`)."""
+        if self.holds(key, claim_id):
+            self._held[key] = attrs.evolve(self._held[key], counted=False)
         self._ended.append(_Ended(signal, started))
         self._latency += _SMOOTHING * (time.monotonic() - started - self._latency)
         self._ended_since += 1
@@ -326,7 +328,7 @@ class WorkerSession:
         self.unpriced, self._mark = reply.unpriced, reply.mark
         self.stopped_by = self.stopped_by or reply.stopped_by
         self._limits.close_for(reply.closed_for)
-        self._revoked.update(key for key in reply.revoked if key in self._held)
+        self._revoked.update(self._held[key].claim_id for key in reply.revoked if key in self._held)
         now = time.monotonic()
         for grant in reply.grants:
             if (one := self._open.get(grant.id)) is not None:
@@ -343,7 +345,7 @@ class WorkerSession:
 
     def _hold(self, wanted: Wanted, grant: Grant) -> None:
         if grant.decision in {Decision.SEND, Decision.ASK, Decision.INVALID}:
-            self._revoked.discard(wanted.key)
+            self._revoked.discard(grant.claim_id)
             self._held[wanted.key] = Held(
                 key=wanted.key,
                 model=wanted.model,
@@ -352,6 +354,8 @@ class WorkerSession:
                 reserved=grant.reserved,
                 counted=grant.decision is Decision.SEND,
             )
+        elif wanted.kind != "new" and grant.decision is not Decision.STOPPED:
+            self._held.pop(wanted.key, None)  # another one has had the key since the claim before
 
     def _adapt(self, started: float) -> None:
         """Set the interval, and the claims that may wait, by what requests and exchanges take."""

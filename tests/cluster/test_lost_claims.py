@@ -123,11 +123,11 @@ def test_a_lease_that_is_lost_before_a_repair(make_service, environment_of, monk
     """The row is claimed anew, and the batch goes on."""
     real, calls = session.WorkerSession.check_lease, []
 
-    async def check_lease(self, key):
-        calls.append(key)
+    async def check_lease(self, claim_id):
+        calls.append(claim_id)
         if len(calls) == 2:
             raise session.ClaimLostError("the lease of this request expired before it was sent")
-        await real(self, key)
+        await real(self, claim_id)
 
     monkeypatch.setattr(session.WorkerSession, "check_lease", check_lease)
     with NeuralBoxServer() as server:

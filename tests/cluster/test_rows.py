@@ -286,10 +286,10 @@ def test_stop_before_a_repair(journal, monkeypatch):
     """A row whose repair is withdrawn has its text, which is paid for."""
     real = session.WorkerSession.check_lease
 
-    async def check_lease(self, key):
+    async def check_lease(self, claim_id):
         if service.report().tokens_used:
             self.stopped_by = BatchStateError("the batch was closed before this request was sent")
-        await real(self, key)
+        await real(self, claim_id)
 
     monkeypatch.setattr(session.WorkerSession, "check_lease", check_lease)
     with NeuralBoxServer() as server:

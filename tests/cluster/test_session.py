@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from cluster_processes import settings_of
+from coordinators import Worker
 from journals import entries
 from ledger import bills
 
@@ -13,8 +14,9 @@ from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._cluster.learned_limits import LearnedLimits
 from neuralbox_async._cluster.messages import Decision, Exchange, Settled, Wanted, unsent_line
 from neuralbox_async._cluster.process_worker import run_rows
+from neuralbox_async._cluster.row_claims import RowClaims
 from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
-from neuralbox_async._cluster.session import WorkerSession
+from neuralbox_async._cluster.session import ClaimLostError, WorkerSession
 
 pytestmark = pytest.mark.usefixtures("quick_end")
 
@@ -115,6 +117,66 @@ async def test_cancelled_claims(coordinators, turns):
     await one.leave()
     with pytest.raises(BatchStateError):
         await asyncio.wait_for(_claim_after_the_end(one), 60)
+
+
+class SharedKey:
+    """Two rows of one worker with the key a, of which the first has lost its claim to another worker."""
+
+    def __init__(self, coordinators, session):
+        self._service, self.session = coordinators.service, session
+        self.first, self.second = (RowClaims(session, "a", "m", None) for _ in range(2))
+        self.other = Worker(self._service, "other")
+
+    async def lose_claim(self):
+        assert Decision.SEND is (await self.first.claim()).decision
+        self.forget("one")
+        assert [Decision.SEND] == self.other.claim("a")
+
+    def forget(self, name):
+        with self._service._lock:
+            self._service._forget(name)
+
+
+@pytest.fixture
+async def shared(coordinators):
+    """Make two rows, with a coordinator that has requests sent again that may be billed."""
+    assert coordinators.service.finish()
+    coordinators.service = CoordinatorService(ServiceOptions(**coordinators.options, on_unknown="retry"))
+    session = WorkerSession("one", lambda: coordinators, LearnedLimits(), reconnect_timeout=60.0, width=4)
+    session.quote("m", 3)
+    pump = asyncio.create_task(session.run())
+    yield SharedKey(coordinators, session)
+    pump.cancel()
+    await asyncio.gather(pump, return_exceptions=True)
+    await session.leave()
+
+
+async def test_claims_that_are_lost_beside_a_row_with_the_same_key(shared):
+    """A row that gets the generation of another worker does not let its neighbour send as well."""
+    await shared.lose_claim()
+    shared.other.exchange(settled=(shared.other.settled("a"),), left=True)
+    assert Decision.DONE is (await asyncio.wait_for(shared.second.claim(), 60)).decision
+    shared.second.release()
+
+    with pytest.raises(ClaimLostError):
+        await asyncio.wait_for(shared.first.record_sent(None, "", None), 60)
+    await shared.first.record_withdrawn(None)
+
+
+async def test_outcomes_that_are_late_beside_a_row_with_the_same_key(shared):
+    """They do not release the claim of the row, which a coordinator that replaces this one would give to others."""
+    await shared.lose_claim()
+    claim = asyncio.create_task(shared.second.claim())
+    async with asyncio.timeout(60):
+        while not shared.session.busy:
+            await asyncio.sleep(0.01)
+    shared.forget("other")
+    grant = await asyncio.wait_for(claim, 60)
+    assert Decision.SEND is grant.decision
+    await shared.first.record_unresolved(None)
+
+    assert shared.session.holds("a", grant.claim_id)
+    await shared.second.record_withdrawn(None)
 
 
 async def _claim_after_the_end(one):
