@@ -14,7 +14,7 @@ from neuralbox_async._batch.changed_requests import changed_error
 from neuralbox_async._batch.claim import Claim
 from neuralbox_async._batch.coordinator import NotAdmittedError
 from neuralbox_async._batch.errors import BatchStateError, JournalError
-from neuralbox_async._batch.inputs import content_key, key_of, plain
+from neuralbox_async._batch.inputs import content_key, plain
 from neuralbox_async._batch.key_status import KeyStatus, Unresolved
 from neuralbox_async._batch.notifier import Notifier
 from neuralbox_async._batch.request_status import RequestStatus
@@ -121,7 +121,7 @@ class RowRunner:
             self._encode(request, self._options.headers)
             key, request_hash = self._identity(request)
         except Exception as error:  # noqa: BLE001 - of methods of the user's own values, or of the user's functions
-            given = key_of(item)
+            given = self._settings.row_format.key_of(row)
             return failure_of(row, f"#{index}" if given is None else key_text(given), _refused(item, error))
         claims = RowClaims(self._session, key, plain(request.model), request_hash)
         try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from neuralbox_async._batch.inputs import RequestDefaults, as_mapping
+from neuralbox_async._batch.inputs import RequestDefaults, as_mapping, key_of
 from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._validation import is_mapping
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # otherwise. A replacement of the coordinator waits for that, and workers for the replacement.
 LOCK_TIMEOUT: Final = 120.0
 RECONNECT_TIMEOUT: Final = LOCK_TIMEOUT + 30.0
+_PARTS: Final = re.compile(r"\[[^\]]*\]|\.?[^.\[]*")  # of the name of a field: "a", "[b.c]" and ".d" of "a[b.c].d"
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -28,10 +30,10 @@ class RowFormat:
     How a row becomes a request.
 
     * *prompt*: a template (``"Summarise: {text}"``) for members of the row, of which none may be missing (None, NaN,
-      and NaT and NA of pandas), or a function of the row that returns a prompt or messages. None: the row itself is a
-      prompt, or has ``prompt`` or ``messages``.
-    * *key*: the name of the member with the key of the row, or a function of the row. None: its member ``key`` if it
-      has one, otherwise the hash of the request.
+      NaT and NA of pandas, a masked value of numpy), or a function of the row that returns a prompt or messages. None:
+      the row itself is a prompt, or has ``prompt`` or ``messages``.
+    * *key*: the name of the member with the key of the row, or a function of the row; it may not be missing either.
+      None: its member ``key`` if it has one that is not None, otherwise the hash of the request.
     """
 
     prompt: str | Callable[[Any], Messages] | None = None
@@ -49,8 +51,22 @@ class RowFormat:
             prompt = self._prompt(row, members)
             item["prompt" if isinstance(prompt, str) else "messages"] = prompt
         if self.key is not None:
-            item["key"] = self.key(row) if callable(self.key) else _member(members, self.key)
+            item["key"] = self._key(row, self.key)
         return item
+
+    def key_of(self, row: object) -> Any:
+        """Return the key that *row*, which has no valid request, was given; None without a valid one."""
+        try:
+            return key_of(row if self.key is None else {"key": self._key(row, self.key)})
+        except Exception:  # noqa: BLE001 - of the user's function
+            return None
+
+    @staticmethod
+    def _key(row: object, source: str | Callable[[Any], Any]) -> Any:
+        key = source(row) if callable(source) else _member(as_mapping(row), source)
+        if _is_missing(key):
+            raise InvalidParameterError("rows[]", None, f"with a key: it is {key}")
+        return key
 
     def _prompt(self, row: object, members: object) -> Messages:
         template = self.prompt or ""
@@ -60,7 +76,7 @@ class RowFormat:
             raise InvalidParameterError("rows[]", row, "a mapping: the prompt is a template")
         try:
             return _TEMPLATES.vformat(template, (), members)
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
+        except (LookupError, ValueError, AttributeError, TypeError) as error:
             raise InvalidParameterError("rows[]", None, f"with all members that the prompt names ({error})") from None
 
 
@@ -73,23 +89,26 @@ class _Templates(string.Formatter):
         return super().get_value(key, args, kwargs)
 
     def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, int | str]:
-        value, key = super().get_field(field_name, args, kwargs)
-        if _is_missing(value):
-            raise ValueError(f"{field_name!r} is {value}")
-        return value, key
+        field: tuple[Any, int | str] = (None, "")
+        for part in _PARTS.finditer(field_name):
+            name = field_name[: part.end()]
+            field = super().get_field(name, args, kwargs)
+            if _is_missing(field[0]):
+                raise ValueError(f"{name!r} is {field[0]}")
+        return field
 
 
 _TEMPLATES: Final = _Templates()
 
 
 def _is_missing(value: Any) -> bool:
-    """Return whether *value* is None, NaN of any type, or ``NaT`` or ``NA`` of pandas."""
-    if value is None or type(value).__name__ == "NAType":  # whose comparisons are neither true nor false
+    """Return whether *value* is None, NaN of any type, ``NaT`` or ``NA`` of pandas, or a masked value of numpy."""
+    if value is None or type(value).__name__ in {"NAType", "MaskedConstant"}:  # comparisons are neither true nor false
         return True
     try:
         return bool(value != value)  # noqa: PLR0124 - NaN and NaT are not equal to themselves
     except Exception:  # noqa: BLE001 - of the user's own values, and of arrays, whose comparison is one as well
-        return False
+        return type(value).__name__ == "Decimal"  # a signaling NaN, the only one that cannot be compared
 
 
 def _member(members: object, name: str) -> Any:

@@ -13,9 +13,16 @@ from neuralbox_async._batch.inputs import RequestDefaults
 from neuralbox_async._cluster.settings import RowFormat
 
 DEFAULTS = RequestDefaults(model="gpt-5")
-MISSING = {"None": None, "nan": math.nan, "decimal": decimal.Decimal("nan")}
+MISSING = {
+    "None": None,
+    "nan": math.nan,
+    "decimal": decimal.Decimal("nan"),
+    "signaling decimal": decimal.Decimal("sNaN"),
+}
 COLUMNS = ("prompt", "messages", "system", "temperature", "max_tokens", "model", "key")
 PRESENT = ("nan", "", 0, False, [], {}, [math.nan], dt.date(2026, 1, 2), math.inf)
+
+LIBRARIES = ("numpy.float32", "numpy.NaT", "numpy.masked", "pandas.NA", "pandas.NaT")
 
 
 def missing(name):
@@ -25,11 +32,12 @@ def missing(name):
     library, _, attribute = name.partition(".")
     module = pytest.importorskip(library)
     if library == "numpy":
-        return {"float32": module.float32("nan"), "NaT": module.datetime64("NaT", "s")}[attribute]
+        values = {"float32": module.float32("nan"), "NaT": module.datetime64("NaT", "s"), "masked": module.ma.masked}
+        return values[attribute]
     return getattr(module, attribute)
 
 
-NAMES = pytest.mark.parametrize("name", [*MISSING, "numpy.float32", "numpy.NaT", "pandas.NA", "pandas.NaT"])
+NAMES = pytest.mark.parametrize("name", [*MISSING, *LIBRARIES])
 
 
 @NAMES
@@ -46,13 +54,41 @@ def test_templates(name, template):
 
 
 @NAMES
+@pytest.mark.parametrize("template", ["{author[name]}", "{author[first.name]}", "{author.name}", "{author[x].y[z]:>9}"])
+def test_members_of_members(name, template):
+    """The error names the member that is missing, not what was to be taken from it."""
+    with pytest.raises(InvalidParameterError, match="'author' is "):
+        RowFormat(prompt=template).item({"author": missing(name)})
+    with pytest.raises(InvalidParameterError, match=r"'a\[b.c\]' is "):
+        RowFormat(prompt="{a[b.c][d]}").item({"a": {"b.c": missing(name)}})
+
+
+@NAMES
+@pytest.mark.parametrize("key", ["id", lambda row: row["id"]], ids=["member", "function"])
+def test_keys(name, key):
+    """A row whose key is missing has an error: the hash of its request would be another key than it is to have."""
+    with pytest.raises(InvalidParameterError, match="key"):
+        DEFAULTS.request(RowFormat(key=key).item({"prompt": "x", "id": missing(name)}))
+
+
+@pytest.mark.parametrize("row", [{"id": "k", "text": None}, {"id": "k"}, {"id": "k", "text": "x", "model": ""}])
+@pytest.mark.parametrize("key", ["id", lambda row: row["id"]], ids=["member", "function"])
+def test_keys_of_rows_that_are_not_sent(row, key):
+    """They are known although the rows have no request."""
+    assert "k" == RowFormat(prompt="{text}", key=key).key_of(row)
+    assert RowFormat(prompt="{text}", key=key).key_of({"text": "x"}) is None
+    assert "own" == RowFormat(prompt="{text}").key_of({"key": "own"})
+    assert RowFormat(prompt="{text}").key_of(5) is None
+
+
+@NAMES
 @pytest.mark.parametrize("column", COLUMNS)
 def test_columns(name, column):
     """A row without a template never has the missing value in its request: it is refused, or has the default."""
     row = {"prompt": "x", column: missing(name)} if column != "messages" else {column: missing(name)}
     try:
         request = DEFAULTS.request(RowFormat().item(row))
-    except InvalidParameterError:
+    except (InvalidParameterError, TypeError):  # a worker takes the error of any value for one of its row
         return
     assert name == "None"
     assert DEFAULTS.request("x") == request
@@ -67,7 +103,7 @@ def test_values_that_are_there(value):
     assert {"prompt": template.format_map(row)} == RowFormat(prompt=template).item(row)
 
 
-@pytest.mark.parametrize("template", ["{", "{}", "{0}", "{other}", "{a[5]}", "{n.other}", "{n:q}"])
+@pytest.mark.parametrize("template", ["{", "{}", "{0}", "{other}", "{a[5]}", "{n.other}", "{n:q}", "{a:>9}", "{n[x]}"])
 def test_templates_that_do_not_fit(template):
     """A template that names what a row lacks makes an error of that row."""
     with pytest.raises(InvalidParameterError, match="prompt names"):
