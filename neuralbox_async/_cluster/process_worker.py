@@ -21,6 +21,7 @@ from neuralbox_async._cluster.learned_limits import LearnedLimits
 from neuralbox_async._cluster.rows import RowRunner
 from neuralbox_async._cluster.session import WorkerSession
 from neuralbox_async._errors import InvalidParameterError
+from neuralbox_async._fork_delay import forks_wait_for_thread
 from neuralbox_async._lazy_imports import anyio, asyncio
 
 if TYPE_CHECKING:
@@ -150,11 +151,11 @@ class ProcessWorker:
     # --------------------------------------------------------------------------------------------------- in its thread
 
     def _run_loop(self) -> None:
-        try:
-            asyncio.run(self._main())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the rows are awaited
-            self._failure = error
-        finally:
+        with forks_wait_for_thread():
+            try:
+                asyncio.run(self._main())
+            except BaseException as error:  # noqa: BLE001 - it is raised where the rows are awaited
+                self._failure = error
             with _lock:
                 self._is_ending = True
                 if _workers.get(self._settings.run) is self:

@@ -21,7 +21,7 @@ class RowResult:
     """
     The result of one row of a batch on a cluster.
 
-    * *row*: the row as it was given. *key*: the key of its request.
+    * *row*: the row as it was given. *key*: the key of its request; without one, ``#`` and its place in its task.
     * *content*: the generated text; also the part of one that had arrived, or that is not of the output type. None if
       there is none. *value*: the text as a value of the output type.
     * *tokens_used*: NeuralBox tokens billed, repairs included; None when it is unknown.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import math
 import threading
 import time
@@ -63,6 +64,7 @@ class RayBatch:
         self._name = f"neuralbox-coordinator-{plan.run}"
         self._journal_node, self._on_progress = journal_node, on_progress
         self._actor: Any = None
+        self._own_node = ""  # of this program: unique to the cluster
         self._report: ClusterReport | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="neuralbox-ray", daemon=True)
@@ -71,7 +73,8 @@ class RayBatch:
         if self._actor is not None:
             raise BatchStateError("a batch can be entered only once; make another")
         context = ray().get_runtime_context()
-        node, soft = (context.get_node_id(), True) if self._journal_node is None else (self._journal_node, False)
+        self._own_node = context.get_node_id()
+        node, soft = (self._own_node, True) if self._journal_node is None else (self._journal_node, False)
         strategies = ray().util.scheduling_strategies
         # This program owns the actor, which ends with it, as the workers of Ray Data do.
         self._actor = (
@@ -134,7 +137,7 @@ class RayBatch:
     def _watch(self) -> None:
         try:
             while not self._ended.wait(_REPORT_INTERVAL):
-                if not ray().is_initialized():
+                if not self._is_connected():
                     return
                 try:
                     self._take_report()
@@ -147,20 +150,31 @@ class RayBatch:
     def _finish(self) -> None:
         deadline = time.monotonic() + _DRAIN_TIMEOUT
         try:
-            while ray().is_initialized() and not self._has_finished():
+            while self._is_connected() and not self._has_finished():
                 if time.monotonic() > deadline:
                     logger.warning("requests are still in flight on the cluster; they are unresolved in the journal")
                     return
                 time.sleep(_REPORT_INTERVAL / 5)
         finally:
-            if ray().is_initialized():  # it may be shut down at any time, and a call would start another cluster
-                ray().kill(self._actor)  # and with it the lock of the journal
+            with contextlib.suppress(Exception):  # the connection may end at any time
+                if self._is_connected():
+                    ray().kill(self._actor)  # and with it the lock of the journal
+
+    def _is_connected(self) -> bool:
+        """Return whether the program is connected to the cluster of this batch. If not, a call may start another."""
+        return bool(ray().is_initialized() and ray().get_runtime_context().get_node_id() == self._own_node)
+
+    def _result_of(self, method: Any) -> Any:
+        """Return the result of *method* of the actor. Raises `ConnectionError` without a connection to its cluster."""
+        if not self._is_connected():
+            raise ConnectionError("the program has ended its connection to the cluster")
+        return ray().get(method.remote(self._mark), timeout=_CALL_TIMEOUT)
 
     def _has_finished(self) -> bool:
         """Have the actor end, and return whether it has, or is lost for good."""
         try:
             self._take_report()
-            has_finished: bool = ray().get(self._actor.finish.remote(self._mark), timeout=_CALL_TIMEOUT)
+            has_finished: bool = self._result_of(self._actor.finish)
         except Exception as error:  # noqa: BLE001 - of the actor, which Ray may be making again
             logger.info("the coordinator cannot be reached at the end: %s", type(error).__name__)
             return isinstance(error, ray().exceptions.ActorDiedError)
@@ -171,7 +185,7 @@ class RayBatch:
         return None if self._report is None else self._report.journal_mark
 
     def _take_report(self) -> None:
-        report: ClusterReport = ray().get(self._actor.report.remote(self._mark), timeout=_CALL_TIMEOUT)
+        report: ClusterReport = self._result_of(self._actor.report)
         self._report = report
         if self._on_progress is not None:
             try:

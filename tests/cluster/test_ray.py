@@ -339,19 +339,36 @@ def test_claims_in_flight_at_the_end(ray, journal, monkeypatch):
     assert ["start"] == [entry.event for entry in entries(journal)]
 
 
-def test_ray_is_shut_down_while_a_batch_ends(ray, journal, monkeypatch):
-    """A program that ends its connection to Ray, while the coordinator finishes, does not start another cluster."""
+@pytest.mark.parametrize("is_lost", [False, True])
+@pytest.mark.parametrize("node", [None, "of another cluster"])
+def test_ray_is_shut_down_while_a_batch_ends(ray, journal, monkeypatch, is_lost, node):
+    """A program that ends its connection to Ray meanwhile starts no cluster, and uses no other that it has by then."""
+    real = ray.get
 
-    def lose_connection(_future, timeout):
-        assert timeout > 0
-        ray.is_running = False
-        raise ConnectionError
+    def shut_down(future, timeout):
+        report = real(future, timeout)
+        ray.is_running, ray.node = node is not None, node
+        if is_lost:
+            raise ConnectionError
+        return report
 
     with RayBatch(**options_of(journal)) as batch:
-        monkeypatch.setattr(ray, "get", lose_connection)
+        monkeypatch.setattr(ray, "get", shut_down)
         batch._ended.set()
         batch._thread.join()
 
-    assert (0, False) == (ray.starts, ray.is_running)
+    assert (0, node is not None) == (ray.starts, ray.is_running)
     (handle,) = ray.actors.values()
+    assert not handle.actor._has_ended
     assert handle.actor.finish(None)
+
+
+def test_actors_that_cannot_be_ended(ray, journal, monkeypatch):
+    """An error of Ray at the very end is not one of the program."""
+
+    def kill(_handle):
+        raise ConnectionError
+
+    with RayBatch(**options_of(journal)) as batch:
+        monkeypatch.setattr(ray, "kill", kill)
+    assert 0 == batch.report.completed

@@ -11,12 +11,12 @@ import pytest
 from cluster_processes import settings_of
 from journals import entries
 
-from neuralbox_async import InvalidParameterError, RequestChangedError
+from neuralbox_async import InvalidParameterError, RequestChangedError, _fork_delay
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._batch.inputs import RequestDefaults
 from neuralbox_async._batch.typed_items import TypedItem
 from neuralbox_async._cluster import session
-from neuralbox_async._cluster.process_worker import run_rows
+from neuralbox_async._cluster.process_worker import end_worker, run_rows
 from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
 from neuralbox_async._cluster.settings import RowFormat
 from neuralbox_async.testing import NeuralBoxServer
@@ -97,6 +97,23 @@ def test_bad_rows(run, neuralbox_server):
     results, _ = run(neuralbox_server, rows, row_format=RowFormat(prompt="Say {text}"))
     assert [None, "InvalidParameterError", None] == [result.error_type for result in results]
     assert 2 == len(neuralbox_server.billed)
+
+    rows = [{"id": "k", "text": None}, {"id": None, "text": "x"}]
+    results, _ = run(neuralbox_server, rows, row_format=RowFormat(prompt="Say {text}", key="id"))
+    assert ["k", "#1"] == [result.key for result in results]
+    assert "'text' is None" in results[0].message
+    assert "a key: it is None" in results[1].message
+
+
+def test_forks_wait_for_the_thread(run, neuralbox_server):
+    """A worker's thread may have used OpenSSL: a fork while it ends would make a child that cannot exit."""
+    threads = set()
+    row_format = RowFormat(prompt=lambda _: threads.add(threading.get_native_id()) or "x")
+    run(neuralbox_server, rows_of(1), row_format=row_format)
+    end_worker("run-0", 60.0)
+
+    assert 1 == len(threads)
+    assert threads <= {thread for thread, _ in _fork_delay._ending}
 
 
 def test_equal_rows_share_a_generation(run, neuralbox_server):

@@ -137,6 +137,7 @@ IMPORTS = {
         "_client",
         "_clock",
         "_errors",
+        "_fork_delay",
         "_lazy_imports",
         "_logging",
         "_options",

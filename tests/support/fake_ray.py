@@ -20,7 +20,7 @@ class FakeRay(types.ModuleType):
     def __init__(self):
         super().__init__("ray")
         self.actors, self.options, self.is_running = {}, {}, True
-        self.starts = 0
+        self.starts, self.node = 0, "node"
 
     @property
     def exceptions(self):
@@ -35,7 +35,7 @@ class FakeRay(types.ModuleType):
         return self.is_running
 
     def get_runtime_context(self):
-        return types.SimpleNamespace(namespace="space", get_node_id=lambda: "node")
+        return types.SimpleNamespace(namespace="space", get_node_id=lambda: self.node)
 
     def _start(self):
         """Count the clusters that a call starts, as one does on a program's own machine after its `ray.shutdown()`."""
