@@ -280,8 +280,10 @@ class Claims:
         for one in holding:
             unresolved = self._journal.settled_request(one.key, one.claim_id, None)
             status = self._journal.status_of(one.key)
-            is_known = unresolved is not None or status in {KeyStatus.FAILED, KeyStatus.INVALID}
-            if one.key in self._holders or status is KeyStatus.DONE or not is_known:
+            # A request that was let start after it is in the place of this one.
+            is_last = unresolved is not None and unresolved is self._journal.state_of(one.key, None).unresolved
+            is_over = unresolved is None and status in {KeyStatus.FAILED, KeyStatus.INVALID}
+            if one.key in self._holders or not (is_last or is_over):
                 revoked.append(one.key)
                 continue
             held = HeldClaim(one.model, one.idempotency_key, one.claim_id, None, one.reserved, unresolved)

@@ -69,6 +69,27 @@ def test_repairs_of_keys_that_others_finish(make_service):
     assert isinstance(service.report().stopped_by, BudgetReachedError)
 
 
+def test_claims_that_another_worker_has_had(make_service):
+    """Whoever comes back first to a new coordinator: the one that let the other start took this one for lost."""
+    one, two = Worker(make_service(**OPTIONS)), Worker(None, "two")
+    assert [Decision.SEND] == one.claim("a")
+    two.service = one.service
+    with one.service._lock:
+        one.service._forget("one")
+    assert [Decision.SEND] == two.claim("a")
+    service = replaced(one.service, make_service, one, two)
+    held = [
+        Held(key="a", model="m", idempotency_key="one-a", claim_id=f"{name}-a", reserved=3, counted=True)
+        for name in ("one", "two")
+    ]
+
+    assert ("a",) == one.exchange(holding=(held[0],)).revoked
+    assert () == two.exchange(holding=(held[1],)).revoked
+    one.settle("a", "withdrawn", tokens_used=0)
+    two.settle("a", idempotency_key="one-a", claim_id="two-a")
+    assert (3, 0) == costs(service)
+
+
 def test_batches_that_end(make_service):
     """The start of a request that was not sent, and will not be, is withdrawn."""
     one = Worker(make_service(**OPTIONS))

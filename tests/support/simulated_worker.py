@@ -97,7 +97,7 @@ class Worker:
         for row in self._rows.copy():
             self._step(row)
         self._exchange()
-        return bool(self._rows or self._settled)
+        return bool(self._rows or self._unreported)
 
     def _step(self, row):
         if not row.step():
