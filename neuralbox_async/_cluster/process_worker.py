@@ -7,6 +7,7 @@ Tasks of an engine, in any thread, have their rows run by it. It ends some secon
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -101,6 +102,7 @@ class ProcessWorker:
         self._settings, self._connect = settings, connect
         self._users = 0
         self._waiting: set[threading.Event] = set()  # of partitions with rows that wait for others
+        self._futures: set[concurrent.futures.Future[list[RowResult]]] = set()  # of all partitions
         self._pid = os.getpid()
         self._is_ending = False
         self._idle_timeout = _IDLE_TIMEOUT if settings.idle_timeout is None else settings.idle_timeout
@@ -140,6 +142,9 @@ class ProcessWorker:
         self._waiting.add(started)
         future = asyncio.run_coroutine_threadsafe(self._runner.run(rows, started.set), self._loop)
         future.add_done_callback(lambda _: started.set())
+        self._futures.add(future)
+        if self._is_ending:
+            self._end_futures()
         started.wait()
         self._waiting.discard(started)
         on_last_started()
@@ -147,6 +152,14 @@ class ProcessWorker:
             return future.result()
         except concurrent.futures.CancelledError:
             raise BatchStateError("the worker has ended") from None
+        finally:
+            self._futures.discard(future)
+
+    def _end_futures(self) -> None:
+        """End the partitions of a loop that has broken: nothing else does."""
+        for future in self._futures.copy():
+            with contextlib.suppress(concurrent.futures.InvalidStateError):  # it has its result
+                future.set_exception(BatchStateError("the worker has ended"))
 
     # --------------------------------------------------------------------------------------------------- in its thread
 
@@ -160,6 +173,7 @@ class ProcessWorker:
                 self._is_ending = True
                 if _workers.get(self._settings.run) is self:
                     del _workers[self._settings.run]
+            self._end_futures()
             self._ready.set()
 
     async def _main(self) -> None:

@@ -120,7 +120,7 @@ class RowRunner:
             request = self._settings.defaults.request(item)
             self._encode(request, self._options.headers)
             key, request_hash = self._identity(request)
-        except Exception as error:  # noqa: BLE001 - of methods of the user's own values, or of the user's functions
+        except BaseException as error:  # noqa: BLE001 - of the user's values and functions; nothing is awaited here
             given = self._settings.row_format.key_of(row)
             return failure_of(row, f"#{index}" if given is None else key_text(given), _refused(item, error))
         claims = RowClaims(self._session, key, plain(request.model), request_hash)
@@ -244,7 +244,7 @@ class RowRunner:
             self._session.quote(model, price)
 
 
-def _refused(item: Any, error: Exception) -> NeuralBoxError:
+def _refused(item: Any, error: BaseException) -> NeuralBoxError:
     if isinstance(error, NeuralBoxError):
         return error
     refused = InvalidParameterError(

@@ -58,7 +58,7 @@ class RowFormat:
         """Return the key that *row*, which has no valid request, was given; None without a valid one."""
         try:
             return key_of(row if self.key is None else {"key": self._key(row, self.key)})
-        except Exception:  # noqa: BLE001 - of the user's function
+        except BaseException:  # noqa: BLE001 - of the user's function, in a thread, where it ends nothing
             return None
 
     @staticmethod

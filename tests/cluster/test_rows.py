@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import threading
 import time
@@ -17,6 +18,7 @@ from neuralbox_async._batch.inputs import RequestDefaults
 from neuralbox_async._batch.typed_items import TypedItem
 from neuralbox_async._cluster import session
 from neuralbox_async._cluster.process_worker import end_worker, run_rows
+from neuralbox_async._cluster.rows import RowRunner
 from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
 from neuralbox_async._cluster.settings import RowFormat
 from neuralbox_async.testing import NeuralBoxServer
@@ -103,6 +105,51 @@ def test_bad_rows(run, neuralbox_server):
     assert ["k", "#1"] == [result.key for result in results]
     assert "'text' is None" in results[0].message
     assert "a key: it is None" in results[1].message
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_functions_that_raise(run, neuralbox_server, error):
+    """What a function of the row raises is the error of that row, also if it would end a program."""
+
+    def fail(row):
+        raise error("a text with the key")
+
+    def key(row):
+        return fail(row) if row["n"] in {"k1", "k2"} else row["n"]
+
+    results, _ = run(neuralbox_server, rows_of(4), row_format=RowFormat(key=key))
+    assert [None, "InvalidParameterError", "InvalidParameterError", None] == [one.error_type for one in results]
+    results, _ = run(neuralbox_server, rows_of(2), row_format=RowFormat(prompt=fail, key="n"))
+    assert [("k0", "no"), ("k1", "no")] == [(one.key, one.billed) for one in results]
+    assert "a text" not in results[0].message
+
+
+def test_loops_that_break(run, neuralbox_server, monkeypatch):
+    """Whatever ends the loop of a worker, no partition waits for results that never come."""
+
+    async def break_loop(self, index, row, results):
+        try:
+            await asyncio.sleep(0.1 * index)
+        finally:
+            raise SystemExit(3)  # also when it is cancelled, so that the end of the loop breaks, too
+
+    monkeypatch.setattr(RowRunner, "_run_row", break_loop)
+    errors = []
+
+    def run_partition():
+        try:
+            run_rows(settings, lambda: None, rows_of(3))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the wait
+            errors.append(type(error))
+
+    monkeypatch.setenv("NEURALBOX_API_KEY", neuralbox_server.api_key)
+    settings = settings_of("broken", needs_prices=False)
+    threads = [threading.Thread(target=run_partition, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert 4 == len(errors)
 
 
 def test_forks_wait_for_the_thread(run, neuralbox_server):
