@@ -76,8 +76,7 @@ class Claims:
 
     def grant(self, session: Session, wanted: Wanted, now: float) -> Grant | None:
         """Return the answer to *wanted*; None if it has to wait: for a limit, or because `is_busy`."""
-        held = session.held.get(wanted.key)
-        if wanted.kind != "new" and held is not None:
+        if (held := self.previous(session, wanted)) is not None:
             if self._journal.status_of(wanted.key) is not KeyStatus.DONE:
                 return self._start(session, wanted, held, now)
             self._lose_claim(session, wanted.key, held)  # of another request of the key, whose outcome came late
@@ -90,6 +89,12 @@ class Claims:
             return self._start(session, wanted, None, now)
         # Of a worker that had lost its lease: another one may have had the key meanwhile.
         return self._grant_new(session, wanted, state, now)
+
+    @staticmethod
+    def previous(session: Session, wanted: Wanted) -> HeldClaim | None:
+        """Return the claim of *session* that *wanted* follows; None if it is new, or another row's is there."""
+        held = None if wanted.kind == "new" else session.held.get(wanted.key)
+        return held if held is not None and wanted.previous in {None, held.claim_id} else None
 
     def is_busy(self, wanted: Wanted) -> bool:
         """Return whether another claim holds the key of *wanted*, or may hold it."""

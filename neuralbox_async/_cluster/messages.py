@@ -48,7 +48,8 @@ class Wanted:
     """
     A claim of *key*, for a request of *model* whose body has the hash *request_hash* (None: the key itself is that).
 
-    *id*: of this claim, unique. *idempotency_key*: of a request that has one already; None: *id*.
+    *id*: of this claim, unique. *idempotency_key*: of a request that has one already; None: *id*. *previous*: the id of
+    the claim that this one follows, unless its *kind* is ``"new"``; None: whatever the session holds of *key*.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Wanted:
     request_hash: str | None = None
     kind: ClaimKind = "new"
     idempotency_key: str | None = None
+    previous: str | None = None
 
 
 @attrs.frozen(kw_only=True)

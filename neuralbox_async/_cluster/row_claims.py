@@ -65,6 +65,7 @@ class RowClaims:
             request_hash=self._request_hash,
             kind=kind,
             idempotency_key=idempotency_key,
+            previous=None if kind == "new" else self._claim_id,
         )
         grant = await self._session.claim(wanted)
         self._lines, self._received = grant.lines or self._lines, (grant.text, grant.body)

@@ -218,7 +218,7 @@ class CoordinatorService:
         granted = {grant.id for grant in grants}
         left = [one for one in wanted if one.id not in granted]
         return frozenset(
-            one.id for one in left if (one.kind == "new" or one.key not in session.held) and self._claims.is_busy(one)
+            one.id for one in left if self._claims.previous(session, one) is None and self._claims.is_busy(one)
         )
 
     def _learn(self, report: LimitReport) -> None:

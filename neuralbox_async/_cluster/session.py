@@ -91,6 +91,7 @@ class WorkerSession:
         self._open: dict[str, _Open] = {}
         self._cancelled: dict[str, Wanted] = {}  # claims in the exchange that runs
         self._held: dict[str, Held] = {}
+        self._ended_claims: list[Held] = []  # whose outcomes are in no message yet
         self._revoked: set[str] = set()  # claims
         self._settled: list[Settled] = []
         self._ended: list[_Ended] = []
@@ -168,7 +169,7 @@ class WorkerSession:
         """The number of claims whose keys other claims hold."""
         return sum(one.is_busy for one in self._open.values())
 
-    def holds(self, key: str, claim_id: str) -> bool:
+    def holds(self, key: str, claim_id: str | None) -> bool:
         """Return whether this session holds *key*, for that claim: it may have lost it, and got it for another row."""
         held = self._held.get(key)
         return held is not None and held.claim_id == claim_id
@@ -178,7 +179,7 @@ class WorkerSession:
         if settled.outcome not in {"accepted", "refused", "invalid"}:
             self._revoked.discard(settled.claim_id)
             if self.holds(settled.key, settled.claim_id):
-                del self._held[settled.key]
+                self._ended_claims.append(self._held.pop(settled.key))
         self._settled.append(settled)
         self._changed.notify_all()
 
@@ -257,7 +258,7 @@ class WorkerSession:
     async def _exchange(self) -> None:
         started = time.monotonic()
         self._number += 1
-        settled, self._settled = self._settled, []
+        settled, self._settled, self._ended_claims = self._settled, [], []
         ended, self._ended = self._ended, []
         prices, self._prices = self._prices, {}
         limits, self._limits.reports = self._limits.reports, []
@@ -313,7 +314,7 @@ class WorkerSession:
             message = attrs.evolve(
                 message,
                 number=self._number,
-                holding=tuple(self._held.values()),
+                holding=tuple({one.key: one for one in (*self._ended_claims, *self._held.values())}.values()),
                 mark=self._mark,
                 prices=self._known_prices.copy(),
             )
@@ -354,8 +355,8 @@ class WorkerSession:
                 reserved=grant.reserved,
                 counted=grant.decision is Decision.SEND,
             )
-        elif wanted.kind != "new" and grant.decision is not Decision.STOPPED:
-            self._held.pop(wanted.key, None)  # another one has had the key since the claim before
+        elif grant.decision is not Decision.STOPPED and self.holds(wanted.key, wanted.previous):
+            del self._held[wanted.key]  # another one has had the key since the claim before
 
     def _adapt(self, started: float) -> None:
         """Set the interval, and the claims that may wait, by what requests and exchanges take."""

@@ -90,6 +90,29 @@ def test_claims_that_another_worker_has_had(make_service):
     assert (3, 0) == costs(service)
 
 
+@pytest.mark.parametrize("kind", ["again", "repair"])
+def test_claims_of_two_rows_of_a_worker(make_service, journal, kind):
+    """What follows the claim of one row does not take the place, and the reservation, of that of the other one."""
+    service = make_service(**OPTIONS)
+    one, two = Worker(service), Worker(service, "two")
+    one.claim("a")
+    with service._lock:
+        service._forget("one")
+    two.claim("a")
+    held = Held(key="a", model="m", idempotency_key="one-a", reserved=3, counted=True)
+    assert ("a",) == one.exchange(holding=(held,)).revoked
+    with service._lock:
+        service._forget("two")
+    (grant,) = one.exchange(wanted=(Wanted(id="second", key="a", model="m"),)).grants
+    assert Decision.SEND is grant.decision
+    settled = one.settled("a", {"again": "refused", "repair": "invalid"}[kind], tokens_used=3 * (kind == "repair"))
+    further = Wanted(id="further", key="a", model="m", kind=kind, previous="one-a", idempotency_key="one-a")
+    reply = one.exchange(settled=(settled,), wanted=(further,))
+
+    assert ((), {"further"}) == (reply.grants, reply.busy)
+    assert 3 == len(entries(journal, "start"))
+
+
 def test_batches_that_end(make_service):
     """The start of a request that was not sent, and will not be, is withdrawn."""
     one = Worker(make_service(**OPTIONS))

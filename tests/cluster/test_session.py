@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from cluster_processes import settings_of
@@ -177,6 +178,43 @@ async def test_outcomes_that_are_late_beside_a_row_with_the_same_key(shared):
 
     assert shared.session.holds("a", grant.claim_id)
     await shared.second.record_withdrawn(None)
+
+
+async def test_outcomes_while_the_coordinator_is_replaced(coordinators):
+    """A claim is the session's own until its outcome is in a message: nobody else may send its request."""
+    session = WorkerSession("one", lambda: coordinators, LearnedLimits(), reconnect_timeout=60.0, width=4)
+    pump = asyncio.create_task(session.run())
+    row = RowClaims(session, "a", "m", None)
+    await row.claim()
+    messages, real = [], coordinators.exchange
+
+    def exchange(message):
+        messages.append(message)
+        if len(messages) == 1:
+            coordinators.service._forget("one")
+            loop.call_soon_threadsafe(settle)
+            assert settled.wait(60)
+        return real(message)
+
+    def settle():
+        row._settle("failed", unsent_line("a"), 0)
+        settled.set()
+
+    loop, settled = asyncio.get_running_loop(), threading.Event()
+    coordinators.exchange = exchange
+    session.quote("m", 3)
+    session.fail(BatchStateError("so that there is something to report"))
+    await asyncio.wait_for(session.flush(), 60)
+    async with asyncio.timeout(60):
+        while len(messages) < 3:
+            await asyncio.sleep(0.01)
+    pump.cancel()
+    await asyncio.gather(pump, return_exceptions=True)
+    await session.leave()
+
+    assert [None, ("a",), None] == [
+        None if one.holding is None else tuple(held.key for held in one.holding) for one in messages[:3]
+    ]
 
 
 async def _claim_after_the_end(one):

@@ -64,6 +64,7 @@ class Worker:
         self._grants: dict[str, Grant] = {}
         self._held: dict[str, Held] = {}
         self._revoked: set[str] = set()  # claims
+        self._ended: list[Held] = []  # whose outcomes are in no message
         self._settled: list[Settled] = []
         self._observed: list[Observed] = []
         self._message: Exchange | None = None  # without a reply
@@ -133,7 +134,7 @@ class Worker:
                 observed=tuple(self._observed),
                 prices={"m": PRICE},
             )
-            self._settled, self._observed, self._message = [], [], message
+            self._settled, self._observed, self._ended, self._message = [], [], [], message
         if loses == "message":
             return
         reply = self._cluster.exchange(self, message)
@@ -143,7 +144,8 @@ class Worker:
             return
         if not reply.known:
             self._number += 1
-            self._message = attrs.evolve(message, number=self._number, holding=tuple(self._held.values()))
+            holding = {one.key: one for one in (*self._ended, *self._held.values())}
+            self._message = attrs.evolve(message, number=self._number, holding=tuple(holding.values()))
             return
         self._message, self._has_lease = None, True
         self._revoked.update(self._held[key].claim_id for key in reply.revoked if key in self._held)
@@ -162,8 +164,8 @@ class Worker:
                 reserved=grant.reserved,
                 counted=grant.decision is Decision.SEND,
             )
-        elif wanted.kind != "new" and grant.decision is not Decision.STOPPED:
-            self._held.pop(wanted.key, None)
+        elif grant.decision is not Decision.STOPPED and self._holds(wanted.key, wanted.previous):
+            del self._held[wanted.key]
         self._grants[grant.id] = grant
 
     def _repeat(self):
@@ -176,7 +178,7 @@ class Worker:
 
     # ----------------------------------------------------------------------------------------------------- for its rows
 
-    def want(self, key, kind, idempotency_key):
+    def want(self, key, kind, idempotency_key, previous):
         """Claim *key*; return the id of the claim."""
         wanted = Wanted(
             id=f"{self.name}-{next(self._cluster.numbers)}",
@@ -185,6 +187,7 @@ class Worker:
             request_hash="a" * 32,
             kind=kind,
             idempotency_key=idempotency_key,
+            previous=previous,
         )
         self._wanted[wanted.id] = wanted
         return wanted.id
@@ -220,7 +223,7 @@ class Worker:
         """Report an outcome of *row*."""
         self._cluster.events.append(f"{self.name} reports that {row.claim_id} is {outcome}")
         if outcome not in {"accepted", "refused", "invalid"} and self._holds(row.key, row.claim_id):
-            del self._held[row.key]
+            self._ended.append(self._held.pop(row.key))
         self._settled.append(
             Settled(
                 key=row.key,
@@ -289,7 +292,7 @@ class Row:
         return (yield from self._send() if grant.decision is Decision.SEND else self._ask())
 
     def _claim(self, kind, idempotency_key=None):
-        claim_id = self._worker.want(self.key, kind, idempotency_key)
+        claim_id = self._worker.want(self.key, kind, idempotency_key, None if kind == "new" else self.claim_id)
         while (grant := self._worker.grant_of(claim_id)) is None:
             yield
         if grant.decision is not Decision.STOPPED:
