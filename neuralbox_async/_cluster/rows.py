@@ -247,8 +247,8 @@ class RowRunner:
 def _refused(item: Any, error: BaseException) -> NeuralBoxError:
     if isinstance(error, NeuralBoxError):
         return error
-    refused = InvalidParameterError(
-        "rows[]", item, "a request made of plain strings, numbers, lists and dicts", show=False
-    )
+    # Not its text, which may have a key that the program uses.
+    rule = f"a request made of plain strings, numbers, lists and dicts; it raised {type(error).__name__}"
+    refused = InvalidParameterError("rows[]", item, rule, show=False)
     refused.__cause__ = error
     return refused

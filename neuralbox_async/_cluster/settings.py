@@ -65,7 +65,7 @@ class RowFormat:
     def _key(row: object, source: str | Callable[[Any], Any]) -> Any:
         key = source(row) if callable(source) else _member(as_mapping(row), source)
         if _is_missing(key):
-            raise InvalidParameterError("rows[]", None, f"with a key: it is {key}")
+            raise InvalidParameterError("rows[]", None, f"with a key: it is {key}", show=False)
         return key
 
     def _prompt(self, row: object, members: object) -> Messages:
@@ -77,7 +77,8 @@ class RowFormat:
         try:
             return _TEMPLATES.vformat(template, (), members)
         except (LookupError, ValueError, AttributeError, TypeError) as error:
-            raise InvalidParameterError("rows[]", None, f"with all members that the prompt names ({error})") from None
+            rule = f"with all members that the prompt names ({error})"
+            raise InvalidParameterError("rows[]", None, rule, show=False) from None
 
 
 class _Templates(string.Formatter):
@@ -113,7 +114,7 @@ def _is_missing(value: Any) -> bool:
 
 def _member(members: object, name: str) -> Any:
     if not is_mapping(members) or name not in members:
-        raise InvalidParameterError("rows[]", None, f"with a member {name!r}, the key")
+        raise InvalidParameterError("rows[]", None, f"with a member {name!r}, the key", show=False)
     return members[name]
 
 
