@@ -4,42 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+import types
 
 import pytest
 from cluster_processes import settings_of
 
 from neuralbox_async import _fork_delay
-from neuralbox_async._cluster.process_worker import end_worker, run_rows
-from neuralbox_async._cluster.rows import RowRunner
+from neuralbox_async._batch.errors import BatchStateError
+from neuralbox_async._cluster.process_worker import ProcessWorker, end_worker, run_rows
 from neuralbox_async._cluster.settings import RowFormat
 
 pytestmark = pytest.mark.usefixtures("quick_end")
 
 
-def test_loops_that_break(neuralbox_server, environment_of, monkeypatch):
-    """Whatever ends the loop of a worker, no partition waits for results that never come."""
+def test_partitions_of_a_loop_that_has_broken():
+    """They end, whether they came before that or after: nothing else will complete them."""
+    loop, coroutines, errors = asyncio.new_event_loop(), [], []  # it never runs
 
-    async def break_loop(self, index, row, results):
-        try:
-            await asyncio.sleep(0.1 * index)
-        finally:
-            raise SystemExit(3)  # also when it is cancelled, so that the end of the loop breaks, too
+    def run(_rows, _on_last_started):
+        coroutines.append(asyncio.sleep(60))
+        return coroutines[-1]
 
     def run_partition():
-        try:
-            run_rows(settings, lambda: None, ["a", "b", "c"])
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the wait
-            errors.append(error)
+        with pytest.raises(BatchStateError) as caught:
+            worker.run(["row"], lambda: None)
+        errors.append(caught.value)
 
-    environment_of(neuralbox_server)
-    monkeypatch.setattr(RowRunner, "_run_row", break_loop)
-    settings, errors = settings_of("broken", needs_prices=False), []
-    threads = [threading.Thread(target=run_partition, daemon=True) for _ in range(4)]
-    for thread in threads:
+    worker = ProcessWorker(settings_of("broken"), lambda: None)
+    worker._loop, worker._runner = loop, types.SimpleNamespace(run=run)
+    worker._ready.set()
+    threads = [threading.Thread(target=run_partition, daemon=True) for _ in range(3)]
+    for thread in threads[:2]:
         thread.start()
+    deadline = time.monotonic() + 60
+    while len(worker._futures) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    worker._is_ending = True
+    worker._end_futures()
+    threads[2].start()
     for thread in threads:
         thread.join(60)
-    assert 4 == len(errors)
+    loop.close()
+    for coroutine in coroutines:
+        coroutine.close()
+
+    assert 3 == len(errors) == len(coroutines)
+    assert set() == worker._futures
 
 
 def test_forks_wait_for_the_thread(make_service, neuralbox_server, environment_of):
