@@ -113,6 +113,20 @@ def test_claims_of_two_rows_of_a_worker(make_service, journal, kind):
     assert 3 == len(entries(journal, "start"))
 
 
+def test_claims_that_follow_one_without_an_outcome(make_service):
+    """The outcome of the one before is not waited for any more: with an exhausted budget others are stopped."""
+    one = Worker(make_service(budget=6))
+    one.claim("a")
+    service = replaced(one.service, make_service, one, budget=6)
+    held = Held(key="a", model="m", idempotency_key="one-a", reserved=3, counted=False)
+    repair = Wanted(id="one-repair", key="a", model="m", kind="repair", previous="one-a")
+    assert [Decision.SEND] == [grant.decision for grant in one.exchange(holding=(held,), wanted=(repair,)).grants]
+    one.settle("a", idempotency_key="one-repair")
+
+    assert (3, 3) == costs(service)
+    assert [Decision.STOPPED] == Worker(service, "two").claim("b")
+
+
 def test_batches_that_end(make_service):
     """The start of a request that was not sent, and will not be, is withdrawn."""
     one = Worker(make_service(**OPTIONS))
