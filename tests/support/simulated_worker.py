@@ -148,7 +148,10 @@ class Worker:
             self._message = attrs.evolve(message, number=self._number, holding=tuple(holding.values()))
             return
         self._message, self._has_lease = None, True
-        self._revoked.update(self._held[key].claim_id for key in reply.revoked if key in self._held)
+        revoked = {self._held[key].claim_id for key in reply.revoked if key in self._held}
+        self._revoked |= revoked
+        for request in self._sent:
+            request.is_unresolved = request.is_unresolved or request.claim_id in revoked
         for grant in reply.grants:
             self._take(self._wanted.pop(grant.id), grant)
 
@@ -332,6 +335,7 @@ class Row:
         request = self._worker.request_of(self.claim_id)
         yield
         if self._random.random() < 0.25:
+            request.is_unresolved = True
             self._worker.settle(self, "unresolved")
             return "unresolved"
         return self._end(request)
