@@ -148,8 +148,8 @@ class Worker:
             self._message = attrs.evolve(message, number=self._number, holding=tuple(holding.values()))
             return
         self._message, self._has_lease = None, True
-        revoked = {self._held[key].claim_id for key in reply.revoked if key in self._held}
-        self._revoked |= revoked
+        self._revoked.update(self._held[key].claim_id for key in reply.revoked if key in self._held)
+        revoked = {one.claim_id for one in message.holding or () if one.key in reply.revoked}
         for request in self._sent:
             request.is_unresolved = request.is_unresolved or request.claim_id in revoked
         for grant in reply.grants:
