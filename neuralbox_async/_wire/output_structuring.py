@@ -42,7 +42,6 @@ from neuralbox_async._wire.output_kinds import (
     is_union,
     literal_values,
     same_json,
-    substituted,
     unannotated,
     value_of_alias,
 )
@@ -144,13 +143,14 @@ def _class(tp: Any, hooks: Hooks) -> Hook:
     names = frozenset[str]()
     structure: Any
     if is_named_tuple(tp):
-        cls = tp if inspect.get_annotations(tp).keys() >= set(tp._fields) else _resolved_named_tuple(tp)
+        is_resolved = inspect.get_annotations(tp).keys() >= set(tp._fields) and not getattr(tp, "__parameters__", ())
+        cls = tp if is_resolved else _resolved_named_tuple(tp)
         structure = library.cols.namedtuple_dict_structure_factory(cls, converter, detailed, True, **overrides)  # noqa: FBT003
         if cls is not tp:
             structure = functools.partial(_structure_generic, structure, cls)
     elif is_typed_dict(tp):
         # cattrs does not see Required and NotRequired in annotations that are strings.
-        types = {field.member: field.type if field.required else NotRequired[field.type] for field in fields_of(tp)}
+        types = {field.member: Any if field.required else NotRequired[Any] for field in fields_of(tp)}
         structure = library.gen.typeddicts.make_dict_structure_fn(
             cast("Any", TypedDict)("Resolved", types),
             converter,
@@ -159,11 +159,13 @@ def _class(tp: Any, hooks: Hooks) -> Hook:
             **overrides,
         )
     else:
-        # As in the schema, a type variable is any type; cattrs has no support for it.
-        tp = substituted(tp, dict.fromkeys(getattr(tp, "__parameters__", ()), Any))
+        # Each field has its hook. cattrs evaluates the type arguments all the same, and has no support for variables.
+        cls = get_origin(tp) or tp
+        if count := len(getattr(cls, "__parameters__", ())):
+            cls = cls[(Any,) * count]
         names = frozenset[str]() if detailed else frozenset(field.member for field in fields_of(tp))
         structure = library.gen.make_dict_structure_fn(
-            tp,
+            cls,
             converter,
             _cattrs_forbid_extra_keys=detailed or not names,
             _cattrs_use_alias=True,
@@ -184,10 +186,10 @@ def _class(tp: Any, hooks: Hooks) -> Hook:
 
 
 def _resolved_named_tuple(tp: Any) -> Any:
-    """Return the NamedTuple *tp* with its annotations, and without type arguments, for which cattrs has no support."""
+    """Return the NamedTuple *tp* with all annotations, and without type arguments, for which cattrs has no support."""
     fields, defaults = fields_of(tp), tp._field_defaults.values()
     cls = cast("Any", collections).namedtuple("Resolved", [field.name for field in fields], defaults=defaults)
-    cls.__annotations__ = {field.name: field.type for field in fields}
+    cls.__annotations__ = {field.name: Any for field in fields}
     return cls
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import json
 import math
@@ -31,6 +32,20 @@ def is_model(tp: object) -> bool:
     return hasattr(tp, "__pydantic_validator__") and hasattr(tp, "__pydantic_core_schema__")
 
 
+def parameters_of(tp: Any) -> tuple[Any, ...]:
+    """Return the type variables that are left in a pydantic model."""
+    metadata: Mapping[str, Any] = getattr(tp, "__pydantic_generic_metadata__", {})
+    return tuple(metadata.get("parameters", ()))
+
+
+def with_arguments(tp: Any, arguments: tuple[Any, ...]) -> Any:
+    """Return the pydantic model *tp* with type *arguments*. Raises `InvalidParameterError` if it cannot have them."""
+    try:
+        return tp[arguments]
+    except Exception as error:  # of pydantic
+        raise InvalidParameterError("output_type", tp, f"a model for these type arguments ({error})") from error
+
+
 @functools.lru_cache(maxsize=256)
 def _adapter(tp: Any) -> Any:
     from pydantic import TypeAdapter
@@ -44,6 +59,9 @@ def schema_of(tp: Any) -> dict[str, Any]:
         schema: dict[str, Any] = _adapter(tp).json_schema(schema_generator=_generator())
     except Exception as error:  # of pydantic, or of the user's own hooks
         raise InvalidParameterError("output_type", tp, f"a model with a JSON Schema ({error})") from error
+    # Not one whose own validator returns another, such as one that chooses a class.
+    if inspect.isabstract(tp) and _adapter(tp).core_schema.get("type") in {"model", "dataclass"}:
+        raise InvalidParameterError("output_type", tp, "a model that is not abstract")
     return schema
 
 

@@ -251,7 +251,7 @@ def test_thoughts_that_are_cut_off(text):
     assert "the text ends" in str(caught.value)
 
 
-class Sliced(str):
+class Sliced(str):  # noqa: SLOT000 - of a test
     """A text that counts the characters of its slices."""
 
     copied = 0
