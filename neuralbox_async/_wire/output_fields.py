@@ -71,6 +71,27 @@ def _check_constructor(cls: type, members: set[str]) -> None:
         raise unsupported(cls, f"its constructor does not take the field {min(others)!r}")
 
 
+def changes_arguments(tp: Any) -> bool:
+    """
+    Return whether the constructor of a class that `has_fields` may change its arguments.
+
+    That is one that the user wrote, and one with a converter or a hook. A validator only checks.
+    """
+    cls = get_origin(tp) or tp
+    if is_typed_dict(cls):
+        return False
+    if is_named_tuple(cls):
+        return not str(cls.__new__.__globals__.get("__name__")).startswith("namedtuple_")
+    code = getattr(cls.__init__, "__code__", None)
+    if code is None or cls.__new__ is not object.__new__ or any(hasattr(cls, name) for name in _INIT_HOOKS):
+        return True
+    if dataclasses.is_dataclass(cls):
+        return not code.co_qualname.startswith("__create_fn__.")
+    return not code.co_filename.startswith("<attrs generated ") or any(
+        a.converter is not None or getattr(a.default, "takes_self", False) for a in attrs.fields(cls)
+    )
+
+
 def member_of(cls: Any, name: str) -> str:
     """Return the member of JSON objects that is for the attribute *name* of a class, of which no type is needed."""
     return next((field.member for field in _declared(cls) if field.name == name), name)
@@ -78,6 +99,7 @@ def member_of(cls: Any, name: str) -> str:
 
 # The parameters of the functions of cattrs that take the names of fields as further parameters.
 _RESERVED = frozenset({"attrs", "cl", "converter", "typevar_map"})
+_INIT_HOOKS = ("__attrs_pre_init__", "__attrs_post_init__", "__post_init__")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 

@@ -23,12 +23,14 @@ class Hooks:
     of which the first member that fits counts.
 
     *converter*: of cattrs, for classes. *fast*: the hooks that stop at the first problem, None if these do.
+    *changes_arguments*: whether the constructor of a class may, which then fails as an alternative of a union.
     """
 
     def __init__(self, converter: Converter, factories: Factories, fast: Hooks | None) -> None:
         self.converter = converter
         self.is_detailed = fast is not None
         self.fast = fast
+        self.changes_arguments = False
         self._factories = factories
         self._hooks = ByType[Hook]()
 

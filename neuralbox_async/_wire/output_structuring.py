@@ -29,7 +29,7 @@ from typing import (
 from neuralbox_async._parsed import InvalidOutputError
 from neuralbox_async._wire import json, output_memory, pydantic_models
 from neuralbox_async._wire.output_bounds import NO_BOUNDS, Bounds, bounds_of
-from neuralbox_async._wire.output_fields import Field, fields_of
+from neuralbox_async._wire.output_fields import Field, changes_arguments, fields_of
 from neuralbox_async._wire.output_hooks import Factories, Hooks, is_scalar
 from neuralbox_async._wire.output_kinds import (
     ARRAYS,
@@ -110,8 +110,15 @@ def _is_any(tp: Any) -> bool:
     return tp is Any or tp is object or isinstance(tp, TypeVar)
 
 
-def _any(value: Any, _tp: Any) -> Any:
-    return value
+def _any(_tp: Any, hooks: Hooks) -> Hook:
+    # A constructor that changes its argument and fails would change it for the next alternative, too.
+    return lambda value, _tp: _copied(value) if hooks.changes_arguments else value
+
+
+def _copied(value: Any) -> Any:
+    if json.is_object(value):
+        return dict(zip(value, map(_copied, value.values()), strict=True))
+    return list(map(_copied, value)) if json.is_array(value) else value
 
 
 def _annotated(tp: Any, hooks: Hooks) -> Hook:
@@ -137,6 +144,9 @@ def _class(tp: Any, hooks: Hooks) -> Hook:
 
     library = cast("Any", cattrs)  # type checkers do not know which of its parameters are overrides of fields
     detailed, converter = hooks.is_detailed, hooks.converter
+    if changes_arguments(tp):
+        for each in (hooks, hooks.fast or hooks):
+            each.changes_arguments = True
     # Of all fields: cattrs resolves fewer annotations than `fields_of`, by which the schema is made.
     overrides = {field.name: library.gen.override(struct_hook=_field_hook(field, hooks)) for field in fields_of(tp)}
     # Of the fast converter, whose errors nobody reads: cattrs makes sets of each value (benchmark scenario `parse`).
@@ -301,7 +311,7 @@ def _origin(tp: Any) -> Any:
 # In this order: a pydantic dataclass is also a class with fields.
 _FACTORIES: Final[Factories] = (
     (is_scalar, lambda tp, _hooks: SCALAR_HOOKS[tp]),
-    (_is_any, lambda _tp, _hooks: _any),
+    (_is_any, _any),
     (pydantic_models.is_model, lambda _tp, _hooks: pydantic_models.structure),
     (lambda tp: unannotated(tp)[1] != (), _annotated),
     (lambda tp: _origin(tp) is Literal or is_enum(tp), lambda tp, _hooks: _choice(tp)),

@@ -16,7 +16,7 @@ from neuralbox_async._parsed import InvalidOutputError, Problem
 from neuralbox_async._wire import output_memory
 from neuralbox_async._wire.json import is_array, is_object
 from neuralbox_async._wire.json_paths import json_path
-from neuralbox_async._wire.output_memory import once, unless_refused
+from neuralbox_async._wire.output_memory import TOO_DEEP, once, unless_refused
 
 _MAX_PROBLEMS: Final = 100  # as of other types
 _encode = json.JSONEncoder(allow_nan=False).encode
@@ -101,7 +101,7 @@ def _structure(value: Any, tp: Any) -> Any:
     from pydantic import ValidationError
 
     if (choices := _choices(tp)) and not once((id(value), *choices.values()), lambda: _is_bounded(value, choices)):
-        raise InvalidOutputError((Problem("$", "its values of unions are nested too deeply to be checked"),))
+        raise InvalidOutputError((TOO_DEEP,))
     text, other = _texts_of(value)
     config: dict[str, Any] = getattr(tp, "model_config", None) or getattr(tp, "__pydantic_config__", None) or {}
     # As JSON: in strict mode Python's own values must have the exact types, so that no string is a date.
