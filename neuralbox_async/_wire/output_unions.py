@@ -145,6 +145,6 @@ _JSON_TYPES: Final[Mapping[type, frozenset[str]]] = {
 }
 
 
-def _json_types(value: Any) -> frozenset[str]:
-    cls: type = type(value)
-    return _JSON_TYPES.get(cls) or (_INTEGER if value.is_integer() else _NUMBER)
+def _json_types(value: object) -> frozenset[str]:
+    known = _JSON_TYPES.get(type(value))
+    return known or (_INTEGER if isinstance(value, float) and value.is_integer() else _NUMBER)
