@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from neuralbox_async._parsed import InvalidOutputError, Problem
 from neuralbox_async._wire import json, output_memory, pydantic_models
+from neuralbox_async._wire.json_reader import ExactFloat
 from neuralbox_async._wire.output_fields import fields_of, tag_of
 from neuralbox_async._wire.output_kinds import has_fields, is_enum, json_types_of, same_json, unannotated
 from neuralbox_async._wire.output_memory import TOO_DEEP, Fit, unless_refused
@@ -111,28 +112,38 @@ class _Union:
         raise InvalidOutputError((_NO_TYPE,) if best is None else first_problems(best))
 
 
-_Shape = tuple[frozenset[str], Mapping[str, frozenset[str]]]
+_Shape = tuple[frozenset[str], Mapping[str, frozenset[type]]]
 
 
 def _shape_of(tp: Any) -> _Shape | None:
-    """Return the required members of the objects of a class, and the JSON types of all; None for other types."""
+    """Return the required members of the objects of a class, and the classes of JSON of all; None for other types."""
     inner, _ = unannotated(tp)
     if not has_fields(inner) or pydantic_models.is_model(inner) or is_enum(inner):
         return None
     fields = fields_of(inner)
-    required = frozenset(field.member for field in fields if field.required)
-    return required, {field.member: json_types_of(field.type) for field in fields}
+    classes = {field.member: _classes_of(json_types_of(field.type)) for field in fields}
+    return frozenset(field.member for field in fields if field.required), classes
+
+
+def _classes_of(json_types: frozenset[str]) -> frozenset[type]:
+    known = {cls for cls, names in _JSON_TYPES.items() if names & json_types}
+    return frozenset(known | {float, ExactFloat} if int in known else known)
 
 
 def _has_shape(value: Any, shape: _Shape | None) -> bool:
     """Return whether *value* may be of a class with this *shape*; others would fail after a long member was read."""
     if shape is None:
         return True
-    required, types = shape
-    return required <= value.keys() and all(types.get(name, _NONE) & _json_types(part) for name, part in value.items())
+    required, classes = shape
+    if not required <= value.keys():
+        return False
+    for name, part in value.items():
+        accepted = classes.get(name)
+        if accepted is None or type(part) not in accepted:
+            return False
+    return True
 
 
-_NONE: Final = frozenset[str]()
 _NUMBER: Final = frozenset({"number"})
 _INTEGER: Final = frozenset({"integer", "number"})
 _JSON_TYPES: Final[Mapping[type, frozenset[str]]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from decimal import Decimal
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import annotated_types
@@ -246,3 +247,57 @@ def test_the_work_for_nested_values(tp, most, depth, width):
     output_type = output_type_of(tp)
 
     assert calls_of(lambda: output_type.structure(value)) < most * len(json.dumps(value))
+
+
+made: list[int] = []
+
+
+@attrs.frozen
+class Item:
+    x: int = attrs.field(validator=lambda _item, _field, value: made.append(value))
+
+
+@attrs.frozen
+class WithMost:
+    items: list[Item]
+    most: int
+
+
+@attrs.frozen
+class WithOtherMost:
+    items: list[Item]
+    most: float | None
+
+
+@attrs.frozen
+class WithLeast:
+    items: list[Item]
+    least: Any = None
+
+
+@pytest.mark.parametrize(
+    "members, cls",
+    [
+        ({"most": 1}, WithMost),
+        ({"most": 1.0}, WithMost),
+        ({"most": None}, WithOtherMost),
+        ({}, WithLeast),
+        ({"least": "a"}, WithLeast),
+    ],
+)
+def test_types_of_another_shape(members, cls):
+    """The members of a value are not structured as those of a class that lacks one, or that one has another type in."""
+    made.clear()
+    value = output_type_of(WithMost | WithOtherMost | WithLeast).structure({"items": [{"x": 1}, {"x": 2}], **members})
+
+    assert (cls, [1, 2]) == (type(value), made)
+
+
+def test_numbers_of_any_shape():
+    """A number is not excluded by its notation, also one of thousands of digits."""
+    output_type: Any = output_type_of(dict[str, WithMost | WithOtherMost | list[Decimal]])
+
+    value = output_type.parse('{"a": {"items": [], "most": 1e3}, "b": {"items": [], "most": 1.5}, "c": [1.50]}')
+    assert (1000, 1.5, "1.50") == (value["a"].most, value["b"].most, str(value["c"][0]))
+    with pytest.raises(InvalidOutputError, match="expected an integer, got a number 111"):
+        output_type.parse('{"a": {"items": [], "most": ' + "1" * 5000 + "}}")
