@@ -11,7 +11,7 @@ from contextlib import suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from neuralbox_async._fork_delay import last_block_of_thread
+from neuralbox_async._fork_delay import forks_wait_for_thread
 
 MODULES = (
     "neuralbox_async._batch.estimate",
@@ -36,7 +36,7 @@ _OUR_PACKAGES = ("neuralbox_async", "neuralbox_sync")
 
 # A fork waits for it: a module that another thread imports during the fork could never be imported in the child. A fork
 # acquires the locks in reverse order of their registration. Imports need logging's lock, so this one comes after it.
-# The delay of forks is registered before it: it begins when the imports are done.
+# The wait of forks for threads is registered before it: it begins when the imports are done.
 _import_lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -60,7 +60,7 @@ def preload() -> None:
 
 
 def _import_all(failures: list[Exception]) -> None:
-    with _import_lock, last_block_of_thread():
+    with _import_lock, forks_wait_for_thread():
         try:
             for module in MODULES:
                 importlib.import_module(module)

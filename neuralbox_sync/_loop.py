@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from neuralbox_async import ClientClosedError, preload
-from neuralbox_async._fork_delay import last_block_of_thread
+from neuralbox_async._fork_delay import forks_wait_for_thread
 from neuralbox_async._lazy_imports import anyio, asyncio
 from neuralbox_sync._caller_key import current_call
 
@@ -85,9 +85,8 @@ class EventLoop:
         if self in _started:
             closed = self.closed
             self.close(timeout=0)
-            if closed:  # and that was interrupted
-                return
-            warnings.warn("a client was never closed: use it in a `with` block", ResourceWarning, stacklevel=2)
+            if not closed:  # otherwise `close` was interrupted
+                warnings.warn("a client was never closed: use it in a `with` block", ResourceWarning, stacklevel=2)
 
     def reset_after_fork(self) -> None:
         """
@@ -164,7 +163,9 @@ class EventLoop:
                     failed = (
                         e for e in call.errors if isinstance(e, Exception) and not isinstance(e, ClientClosedError)
                     )
-                    error.__cause__ = next(failed, call.errors[0].__cause__ if call.errors else None)
+                    # Only a cause that there is: the signal handler may have given the interrupt one of its own.
+                    if cause := next(failed, call.errors[0].__cause__ if call.errors else None):
+                        error.__cause__ = cause
             elif generation_id := getattr(next(iter(call.results), None), "id", None):
                 error.add_note(f"the call that it interrupted had returned generation {generation_id}")
             raise
@@ -215,7 +216,7 @@ class EventLoop:
             current_call.set(None)  # the call has this context: its result would stay until the garbage collector runs
 
     def _run(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
-        with last_block_of_thread(), contextlib.closing(loop):  # also when it never runs
+        with forks_wait_for_thread(), contextlib.closing(loop):  # also when it never runs
             anyio.run(self._main, stopping, backend_options={"loop_factory": lambda: loop})
         del self._inboxes[loop]
 

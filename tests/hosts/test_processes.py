@@ -1,5 +1,7 @@
 """Clients, streams and batches across processes; `tests/sync/test_fork.py` tests single calls."""
 
+from pathlib import Path
+
 import pytest
 
 # Since Python 3.12 a fork of a process with threads warns. These tests do exactly that.
@@ -27,8 +29,8 @@ def fork(child):
 def run(start):
     """Return a function that runs a script, which must succeed without a warning, and returns its lines."""
 
-    def run(code):
-        result = start(PREAMBLE + code, *OPTIONS).end()
+    def run(code, first=""):
+        result = start(first + PREAMBLE + code, *OPTIONS).end()
         assert (0, "") == (result.status, result.errors), result.lines
         return result.lines
 
@@ -200,32 +202,47 @@ print({fork(lambda: first_call_and_fork(number / 100)) for number in range(1, 25
     assert ["{0}"] == lines
 
 
-def test_fork_after_the_end_of_a_thread(run):
-    """A fork waits until a thread that has used OpenSSL is gone: a child that is forked before could not exit."""
-    lines = run("""
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="nothing lists the threads that are about to end")
+def test_fork_at_the_end_of_a_thread(run):
+    """Each thread of ours has its Python code ahead at a fork or is gone: it may not be in OpenSSL while it ends."""
+    lines = run(
+        """
 from neuralbox_sync import preload
 
-def end_of_the_import():
+def closed():
+    own.add(threading.get_native_id())
+    time.sleep(number / 5000)
+    another.close()
+
+for number, another in enumerate([NeuralBox() for _ in range(20)]):
+    another.generate("gpt-5", "Hi")
+    thread = threading.Thread(target=closed)
+    thread.start()
+    while thread.is_alive():
+        fork(lambda: os._exit(0))
+for _ in range(20):
     preload()
+    fork(lambda: os._exit(0))
+print(len(at_forks) > 20, set().union(*at_forks) - own)
+""",
+        first="""
+import os, threading, time
 
-def end_of_the_loop():
-    with NeuralBox() as another:
-        another.generate("gpt-5", "Hi")
+own, at_forks = set(), []  # the threads of this script; those without Python code, or that end, at each fork
 
-def waits(end_thread):
-    end_thread()
-    started = time.monotonic()
-    if not (pid := os.fork()):
-        os._exit(0)
-    waited = time.monotonic() - started
-    os.waitpid(pid, 0)
-    return waited > 0.05
+def threads():
+    return set(map(int, os.listdir("/proc/self/task")))
 
-for end_thread in (end_of_the_import, end_of_the_loop):
-    print(any(waits(end_thread) for _ in range(20)))  # on a busy machine, the thread may be gone before
-""")
+def record_threads():
+    known, before = {thread.native_id for thread in threading.enumerate()}, threads()
+    time.sleep(0.005)  # as long as others' functions may take
+    at_forks.append((before - known) | (before - threads()))
 
-    assert ["True", "True"] == lines
+os.register_at_fork(before=record_threads)  # called after those that are registered later
+""",
+    )
+
+    assert ["True set()"] == lines
 
 
 def test_interrupt_of_the_first_call(run):

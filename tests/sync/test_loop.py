@@ -4,6 +4,7 @@ import _thread
 import asyncio
 import contextvars
 import gc
+import signal
 import threading
 import time
 import traceback
@@ -19,6 +20,11 @@ from neuralbox_async import ClientClosedError, ResponseError
 from neuralbox_sync._loop import CallState, _Call
 
 THREADS = 64
+
+
+async def interrupt_and_wait(signum):
+    _thread.interrupt_main(signum)
+    await asyncio.sleep(60)
 
 
 def test_result(loop):
@@ -114,6 +120,31 @@ def test_the_error_of_an_interrupted_call(loop):
         loop.call(fail)
 
     assert "paid" == caught.value.__cause__.text
+
+
+@pytest.mark.signals
+@pytest.mark.parametrize("explicit", [True, False])
+def test_the_cause_of_an_interrupt(loop, explicit):
+    """What a signal handler raises keeps its own cause, or its context, if the call that it interrupts has no error."""
+    reason = OSError("the reason")
+
+    def handler(*_):
+        if explicit:
+            raise TimeoutError from reason
+        try:
+            raise reason
+        except OSError:
+            raise TimeoutError  # noqa: B904 - on purpose
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(TimeoutError) as caught:
+            loop.call(partial(interrupt_and_wait, signal.SIGUSR1))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    error = caught.value
+    assert (reason, explicit) == (error.__cause__ if explicit else error.__context__, error.__suppress_context__)
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
