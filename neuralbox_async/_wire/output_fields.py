@@ -111,15 +111,19 @@ def _variables(cls: type, arguments: tuple[Any, ...]) -> dict[Any, Any]:
     if not all(isinstance(parameter, TypeVar) for parameter in parameters):
         raise unsupported(cls, "its parameters are not all type variables")
     found = variables_of(parameters, arguments)
-    for each in cls.__mro__:
+    classes = list[Any](cls.__mro__)
+    for each in classes:
         bases: tuple[Any, ...] = vars(each).get("__orig_bases__", ())
         for base in bases:
-            of_base: tuple[Any, ...] = getattr(get_origin(base), "__parameters__", ())
+            origin = get_origin(base)
+            if origin is not None and origin not in classes:  # of a TypedDict, of which no other class is a subclass
+                classes.append(origin)
+            of_base: tuple[Any, ...] = getattr(origin, "__parameters__", ())
             for parameter, given in zip(of_base, get_args(base), strict=False):
                 argument = given if given is parameter else substituted(given, found)
                 if given is not parameter and as_written(found.setdefault(parameter, argument)) != as_written(argument):
                     raise unsupported(cls, f"its base classes use {parameter} for two types")
-    for each in cls.__mro__:  # of base classes without type arguments
+    for each in classes:  # of base classes without type arguments
         found = variables_of(getattr(each, "__parameters__", ()), ()) | found
     return found
 

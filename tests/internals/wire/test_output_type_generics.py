@@ -15,6 +15,7 @@ from neuralbox_async._parsed import InvalidOutputError
 from neuralbox_async._wire.output_types import output_type_of
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @attrs.frozen
@@ -163,6 +164,25 @@ class Inherited(DataDefault):
 class Two(Generic[T, Many]):
     one: T
     two: Many
+
+
+class Middle(DictBox[U], Generic[U]):
+    more: U
+
+
+class Last(Middle[int]):
+    last: str
+
+
+def test_a_typed_dict_of_generic_ones():
+    """The type arguments of the TypedDicts that it inherits from are known, however many there are."""
+    value = {"value": 1, "more": 2, "last": "a"}
+
+    assert value == output_type_of(Last).structure(value)
+    for name in ("value", "more"):
+        with pytest.raises(InvalidOutputError) as caught:
+            output_type_of(Last).structure({**value, name: "a"})
+        assert [f"$.{name}"] == [problem.path for problem in caught.value.problems]
 
 
 @pytest.mark.parametrize(
