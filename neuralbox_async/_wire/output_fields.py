@@ -81,7 +81,8 @@ def changes_arguments(tp: Any) -> bool:
     if is_typed_dict(cls):
         return False
     if is_named_tuple(cls):
-        return not str(cls.__new__.__globals__.get("__name__")).startswith("namedtuple_")
+        made_in: Mapping[str, Any] = getattr(cls.__new__, "__globals__", {})
+        return not str(made_in.get("__name__")).startswith("namedtuple_")
     code = getattr(cls.__init__, "__code__", None)
     if code is None or cls.__new__ is not object.__new__ or any(hasattr(cls, name) for name in _INIT_HOOKS):
         return True
