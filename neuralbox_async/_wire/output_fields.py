@@ -112,9 +112,9 @@ def _variables(cls: type, arguments: tuple[Any, ...]) -> dict[Any, Any]:
     if not all(isinstance(parameter, TypeVar) for parameter in parameters):
         raise unsupported(cls, "its parameters are not all type variables")
     found = variables_of(parameters, arguments)
-    classes = list[Any](cls.__mro__)
+    classes: list[Any] = list(cls.__mro__)
     for each in classes:
-        bases: tuple[Any, ...] = vars(each).get("__orig_bases__", ())
+        bases: tuple[Any, ...] = each.__dict__.get("__orig_bases__", ())
         for base in bases:
             origin = get_origin(base)
             if origin is not None and origin not in classes:  # of a TypedDict, of which no other class is a subclass
