@@ -83,8 +83,7 @@ class Partials(AsyncIterator[Any], AsyncIterationOnly):
         self, stream: TypedStream[Any], texts: list[str], parse_partial: Callable[[str], object | None]
     ) -> None:
         self._stream, self._texts, self._parse_partial = stream, texts, parse_partial
-        self._taken = self._parsed_length = 0
-        self._text = ""
+        self._taken = self._length = self._parsed_length = 0
         self._value: object = _NOT_THERE
         self._ended = False
 
@@ -96,8 +95,9 @@ class Partials(AsyncIterator[Any], AsyncIterationOnly):
         while not self._ended:
             self._ended = not await self._stream.read_batch()
             if self._is_long_enough():
-                self._parsed_length = len(self._text)
-                value = self._parse_partial(self._text)
+                self._parsed_length = self._length
+                # Joined here: a text to which each event is appended is copied each time.
+                value = self._parse_partial("".join(self._texts))
                 if value is not None and value != self._value:
                     self._value = value
                     return value
@@ -106,6 +106,6 @@ class Partials(AsyncIterator[Any], AsyncIterationOnly):
     def _is_long_enough(self) -> bool:
         new = self._texts[self._taken :]
         self._taken += len(new)
-        self._text += "".join(new)
-        grown = len(self._text) - self._parsed_length
+        self._length += sum(map(len, new))
+        grown = self._length - self._parsed_length
         return grown > 0 and (self._ended or grown >= self._parsed_length * _GROWTH)

@@ -35,7 +35,8 @@ CONTAINERS: Final = frozenset(_KINDS.values())
 """The JSON types that can be found in prose."""
 
 _fence = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(^[ \t]*\1|\Z)", re.DOTALL | re.MULTILINE)
-_thoughts = re.compile(r"\s*<(think|thinking)>")  # as some models write them
+_thoughts = re.compile(r"<(think|thinking)>")  # as some models write them
+_blank = re.compile(r"[\s\ufeff]*")  # also a byte order mark
 # Brackets after which a value may follow; most of those in prose are none.
 _start = re.compile(
     r"\{{(?=\s*(?:[{quotes}}}/#]|\Z))|\[(?=\s*(?:[{quotes}\[{{\]\-\dtfnTFNI/#]|\Z))".format(quotes="".join(QUOTES))
@@ -137,15 +138,16 @@ def plain_value(text: str, *, exact: bool) -> Any:
 
 
 def _without_thoughts(text: str) -> str:
-    """
-    Return *text* after the thoughts that it begins with, if anything is there: what they have is no answer.
+    """Return *text* after the thoughts that it begins with, if anything is there: what they have is no answer."""
+    start = end = _after_blank(text, 0)
+    while (match := _thoughts.match(text, end)) and (close := text.find(f"</{match[1]}>", match.end())) >= 0:
+        end = _after_blank(text, close + len(match[1]) + 3)
+    return text[end:] or text[start:]
 
-    Also without a byte order mark.
-    """
-    text = rest = text.removeprefix("\ufeff").lstrip()
-    while (match := _thoughts.match(rest)) and (end := rest.find(f"</{match[1]}>", match.end())) >= 0:
-        rest = rest[end + len(match[1]) + 3 :].lstrip()
-    return rest or text
+
+def _after_blank(text: str, position: int) -> int:
+    match = _blank.match(text, position)
+    return position if match is None else match.end()
 
 
 def _kind(value: object) -> str:

@@ -13,6 +13,8 @@ import attrs
 from neuralbox_async._wire import pydantic_models
 from neuralbox_async._wire.output_bounds import NO_BOUNDS, Bounds, bounds_of_validator
 from neuralbox_async._wire.output_kinds import (
+    as_written,
+    has_default,
     has_fields,
     is_named_tuple,
     is_typed_dict,
@@ -20,6 +22,7 @@ from neuralbox_async._wire.output_kinds import (
     substituted,
     unannotated,
     unsupported,
+    variables_of,
 )
 
 
@@ -42,7 +45,7 @@ def fields_of(tp: Any) -> tuple[Field, ...]:
         hints = typing.get_type_hints(cls, include_extras=True)
     except Exception as error:  # any error of evaluating the user's annotations
         raise unsupported(tp, f"its annotations cannot be evaluated: {error}") from error
-    if inspect.isabstract(cls):
+    if inspect.isabstract(cls) or getattr(cls, "_is_protocol", False):
         raise unsupported(tp, "it is abstract")
     variables = _variables(cls, arguments)
     fields = tuple(_field_with(field, hints, variables) for field in _declared(cls))
@@ -50,11 +53,44 @@ def fields_of(tp: Any) -> tuple[Field, ...]:
         if field.name in _RESERVED or field.name.startswith("_cattrs_"):
             raise unsupported(tp, f"cattrs cannot structure a field that is called {field.name!r}")
     if not is_typed_dict(cls):
-        members = {field.member for field in fields}
-        for name, parameter in inspect.signature(cls).parameters.items():
-            if name not in members and parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
-                raise unsupported(tp, f"its constructor requires {name!r}, which is no field")
+        _check_constructor(cls, {field.member for field in fields})
     return fields
+
+
+def _check_constructor(cls: type, members: set[str]) -> None:
+    """Raise `InvalidParameterError` if the constructor of *cls* takes others than *members*."""
+    try:
+        parameters = inspect.signature(cls).parameters
+    except (TypeError, ValueError) as error:
+        raise unsupported(cls, f"the parameters of its constructor are unknown: {error}") from error
+    is_variadic = any(parameter.kind in _VARIADIC for parameter in parameters.values())
+    for name, parameter in parameters.items():
+        if name not in members and parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
+            raise unsupported(cls, f"its constructor requires {name!r}, which is no field")
+    if not is_variadic and (others := members - parameters.keys()):
+        raise unsupported(cls, f"its constructor does not take the field {min(others)!r}")
+
+
+def changes_arguments(tp: Any) -> bool:
+    """
+    Return whether the constructor of a class that `has_fields` may change its arguments.
+
+    That is one that the user wrote, and one with a converter or a hook. A validator only checks.
+    """
+    cls = get_origin(tp) or tp
+    if is_typed_dict(cls):
+        return False
+    if is_named_tuple(cls):
+        made_in: Mapping[str, Any] = getattr(cls.__new__, "__globals__", {})
+        return not str(made_in.get("__name__")).startswith("namedtuple_")
+    code = getattr(cls.__init__, "__code__", None)
+    if code is None or cls.__new__ is not object.__new__ or any(hasattr(cls, name) for name in _INIT_HOOKS):
+        return True
+    if dataclasses.is_dataclass(cls):
+        return not code.co_qualname.startswith("__create_fn__.")
+    return not code.co_filename.startswith("<attrs generated ") or any(
+        a.converter is not None or getattr(a.default, "takes_self", False) for a in attrs.fields(cls)
+    )
 
 
 def member_of(cls: Any, name: str) -> str:
@@ -64,25 +100,32 @@ def member_of(cls: Any, name: str) -> str:
 
 # The parameters of the functions of cattrs that take the names of fields as further parameters.
 _RESERVED = frozenset({"attrs", "cl", "converter", "typevar_map"})
+_INIT_HOOKS = ("__attrs_pre_init__", "__attrs_post_init__", "__post_init__")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _variables(cls: type, arguments: tuple[Any, ...]) -> dict[Any, Any]:
     """Return the type arguments of the type variables of *cls*, and of the classes that it inherits from."""
     parameters: tuple[Any, ...] = getattr(cls, "__parameters__", ())
-    if parameters and not arguments:
+    if not arguments and not all(map(has_default, parameters)):
         raise unsupported(cls, "it has no type arguments")
     if not all(isinstance(parameter, TypeVar) for parameter in parameters):
         raise unsupported(cls, "its parameters are not all type variables")
-    found: dict[Any, Any] = dict(zip(parameters, arguments, strict=False))
-    for each in cls.__mro__:
-        bases: tuple[Any, ...] = vars(each).get("__orig_bases__", ())
+    found = variables_of(parameters, arguments)
+    classes: list[Any] = list(cls.__mro__)
+    for each in classes:
+        bases: tuple[Any, ...] = each.__dict__.get("__orig_bases__", ())
         for base in bases:
-            of_base: tuple[Any, ...] = getattr(get_origin(base), "__parameters__", ())
+            origin = get_origin(base)
+            if origin is not None and origin not in classes:  # of a TypedDict, of which no other class is a subclass
+                classes.append(origin)
+            of_base: tuple[Any, ...] = getattr(origin, "__parameters__", ())
             for parameter, given in zip(of_base, get_args(base), strict=False):
                 argument = given if given is parameter else substituted(given, found)
-                if given is not parameter and found.setdefault(parameter, argument) != argument:
+                if given is not parameter and as_written(found.setdefault(parameter, argument)) != as_written(argument):
                     raise unsupported(cls, f"its base classes use {parameter} for two types")
+    for each in classes:  # of base classes without type arguments
+        found = variables_of(getattr(each, "__parameters__", ()), ()) | found
     return found
 
 

@@ -20,15 +20,15 @@ from neuralbox_async._wire.output_kinds import (
 
 def is_hashable(tp: Any) -> bool:
     """Return whether all values of *tp* are hashable."""
-    return _is_hashable(tp, frozenset())
+    return _is_hashable(tp, ())
 
 
-def _is_hashable(tp: Any, seen: frozenset[Any]) -> bool:
+def _is_hashable(tp: Any, seen: tuple[Any, ...]) -> bool:
     inner, _ = unannotated(tp)
     if isinstance(inner, NewType):
         return _is_hashable(inner.__supertype__, seen)
     if is_alias(inner):
-        return inner in seen or _is_hashable(value_of_alias(inner), seen | {inner})
+        return inner in seen or _is_hashable(value_of_alias(inner), (*seen, inner))
     origin: Any = get_origin(inner) or inner
     if origin is Literal:
         return True
@@ -40,7 +40,7 @@ def _is_hashable(tp: Any, seen: frozenset[Any]) -> bool:
             return False
         if inner not in seen and (is_named_tuple(inner) or _is_hashed_by_fields(origin)):
             parts = (field.type for field in fields_of(inner))
-            seen |= {inner}
+            seen = (*seen, inner)
     elif inner is Any or inner is object:
         return False
     return getattr(origin, "__hash__", None) is not None and all(_is_hashable(part, seen) for part in parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from neuralbox_async._wire.output_kinds import as_written, unsupported
+from neuralbox_async._wire.output_kinds import ByType, unsupported
 from neuralbox_async._wire.output_scalars import SCALAR_HOOKS, Hook
 
 if TYPE_CHECKING:
@@ -20,17 +20,19 @@ class Hooks:
     The hooks of types by the *factories*, made once for each type as it is written.
 
     Not by cattrs: it has the same hook for types that are equal, as are unions of the same members in another order,
-    of which the first member that fits counts; and none for types that are not hashable.
+    of which the first member that fits counts.
 
     *converter*: of cattrs, for classes. *fast*: the hooks that stop at the first problem, None if these do.
+    *changes_arguments*: whether the constructor of a class may, which then fails as an alternative of a union.
     """
 
     def __init__(self, converter: Converter, factories: Factories, fast: Hooks | None) -> None:
         self.converter = converter
         self.is_detailed = fast is not None
         self.fast = fast
+        self.changes_arguments = False
         self._factories = factories
-        self._hooks: dict[Any, Hook] = {}
+        self._hooks = ByType[Hook]()
 
     def of(self, tp: Any) -> Hook:
         """Return the hook of *tp*, which is made when it is called: a class may have a member of its own type."""
@@ -48,14 +50,7 @@ class Hooks:
 
     def made(self, tp: Any) -> Hook:
         """Return the hook of *tp*."""
-        key = as_written(tp)
-        try:
-            hook = self._hooks.get(key)
-        except TypeError:  # not hashable, as a list in the metadata of an annotation
-            return self._make(tp)
-        if hook is None:
-            hook = self._hooks[key] = self._make(tp)
-        return hook
+        return self._hooks.get(tp) or self._hooks.set(tp, self._make(tp))
 
     def _make(self, tp: Any) -> Hook:
         for accepts, make in self._factories:

@@ -6,11 +6,12 @@ import collections.abc
 import dataclasses
 import enum
 import math
+import operator
 import types
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NewType, TypeGuard, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, NewType, TypeGuard, TypeVar, Union, get_args, get_origin
 from uuid import UUID
 
 import attrs
@@ -18,6 +19,9 @@ import attrs
 from neuralbox_async._errors import InvalidParameterError
 from neuralbox_async._wire import pydantic_models
 
+V = TypeVar("V")
+
+_alias: Any = types.GenericAlias  # type checkers do not know it for Union and Annotated
 _RULE = "a type that JSON can represent: a class with annotated fields, an Enum, Literal, list, dict[str, ...], ..."
 ARRAYS: Mapping[Any, Any] = {
     list: list,
@@ -118,7 +122,23 @@ def value_of_alias(tp: Any) -> Any:
         raise unsupported(tp, f"it cannot be evaluated: {error}") from error
     if not all(isinstance(parameter, TypeVar) for parameter in parameters):
         raise unsupported(tp, "its parameters are not all type variables")
-    return substituted(value, dict(zip(parameters, arguments, strict=False)))
+    return substituted(value, variables_of(parameters, arguments))
+
+
+def variables_of(parameters: Iterable[Any], arguments: Iterable[Any]) -> dict[Any, Any]:
+    """Return the type *arguments* of the type variables *parameters*, or their defaults (PEP 696)."""
+    found: dict[Any, Any] = dict(zip(parameters, arguments, strict=False))
+    for parameter in filter(has_default, parameters):
+        default = parameter.__default__
+        if found.get(parameter, default) == default:  # Python adds it as it is, also if it has other type variables
+            found[parameter] = substituted(default, found)
+    return found
+
+
+def has_default(parameter: Any) -> bool:
+    """Return whether a type variable has a default; in older versions of Python, those of typing_extensions may."""
+    check = getattr(parameter, "has_default", None)
+    return check is not None and bool(check())
 
 
 def substituted(tp: Any, variables: Mapping[Any, Any]) -> Any:
@@ -127,21 +147,64 @@ def substituted(tp: Any, variables: Mapping[Any, Any]) -> Any:
         return tp
     if isinstance(tp, TypeVar):
         return variables.get(tp, tp)
-    origin = get_origin(tp)
-    if origin is None or not getattr(tp, "__parameters__", ()):
-        return tp
-    # Not `tp[...]`: Python has one result for equal types, and so for unions of the same members in another order.
-    form: Any = Union if is_union(tp) else origin
+    if parameters := pydantic_models.parameters_of(tp):
+        return pydantic_models.with_arguments(tp, tuple(substituted(each, variables) for each in parameters))
+    arguments = get_args(tp)[:1] if get_origin(tp) is Annotated else get_args(tp)
+    others = [substituted(argument, variables) for argument in arguments]
+    return tp if all(map(operator.is_, arguments, others)) else _with_arguments(tp, others)
+
+
+def _with_arguments(tp: Any, arguments: list[Any]) -> Any:
+    # Not `tp[...]`, `Union[...]` or `Annotated[...]`: Python has one result for equal types, and so for unions of the
+    # same members in another order; and none for unions of types that are not hashable.
+    origin: Any = get_origin(tp)
     if origin is Annotated:
-        return form[(substituted(tp.__origin__, variables), *tp.__metadata__)]
-    first, *others = (substituted(argument, variables) for argument in get_args(tp))
-    return form[(first, *others) if others else first]
+        return _alias(origin, (*arguments, *get_args(tp)[1:]))
+    if is_union(tp):
+        return _union(arguments)
+    return origin[tuple(arguments) if len(arguments) > 1 else arguments[0]]
+
+
+def _union(members: Iterable[Any]) -> Any:
+    """Return the union of *members*, of which some may be unions: each type once, at its first place."""
+    found: list[Any] = []
+    for member in members:
+        parts: Iterable[Any] = get_args(member) if is_union(member) else (type(None) if member is None else member,)
+        found += (part for part in parts if part not in found)
+    return _alias(Union, tuple(found)) if len(found) > 1 else found[0]
 
 
 def as_written(tp: Any) -> Any:
     """Return what is equal for equal types only if the members of their unions also have the same order."""
-    arguments = get_args(tp)
-    return (tp, *map(as_written, arguments)) if arguments else tp
+    origin, arguments = get_origin(tp), get_args(tp)
+    if origin is Literal or not arguments:
+        return tp
+    return (Union if is_union(tp) else origin, *map(as_written, arguments))
+
+
+class ByType(Generic[V]):
+    """Values by types as they are written, also by those that are not hashable, as with a dict in their metadata."""
+
+    def __init__(self) -> None:
+        self._values: dict[Any, V] = {}
+        self._others: list[tuple[Any, V]] = []
+
+    def get(self, tp: Any) -> V | None:
+        """Return the value of *tp*, or None."""
+        key = as_written(tp)
+        try:
+            return self._values.get(key)
+        except TypeError:
+            return next((value for other, value in self._others if other == key), None)
+
+    def set(self, tp: Any, value: V) -> V:
+        """Set the value of *tp*, and return it."""
+        key = as_written(tp)
+        try:
+            self._values[key] = value
+        except TypeError:
+            self._others.append((key, value))
+        return value
 
 
 def unannotated(tp: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -156,6 +219,8 @@ def literal_values(tp: Any) -> list[tuple[Any, Any]]:
     """Return the JSON values of a Literal or an Enum, each with the value that stands for it."""
     members: Iterable[Any] = get_args(tp) if get_origin(tp) is Literal else tp
     pairs = [(member.value if isinstance(member, enum.Enum) else member, member) for member in members]
+    if not pairs:
+        raise unsupported(tp, "it has no values")
     for value, _ in pairs:
         if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
             raise unsupported(tp, f"{value!r} is not JSON")

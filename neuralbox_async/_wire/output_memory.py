@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from neuralbox_async._parsed import InvalidOutputError
+import attrs
+
+from neuralbox_async._parsed import InvalidOutputError, Problem
 
 T = TypeVar("T")
+
+TOO_DEEP: Final = Problem("$", "its values of unions are nested too deeply to be checked")
+
+
+@attrs.define
+class Fit:
+    """The *member* of a union that a part of a value fits, the *value* of that, and how often it was made *again*."""
+
+    member: Any
+    value: Any
+    again: int = 0
 
 
 class Memory:
     """
-    What is known of the arrays and objects in one value, by their ids, and *explained*.
+    What is known of the arrays and objects in one value, by their ids: *results* and *fits* of unions, and *explained*.
 
     Otherwise each level of a recursive union would try all below it once for each of its types: exponentially often.
-    *explained*: how many parts of the value the detailed hooks have tried, which fit no type. *last_texts*: the last
-    part that was encoded for pydantic, and its texts.
+    *is_too_deep*: a part was made again too often. *explained*: how many parts of the value the detailed hooks have
+    tried, which fit no type. *last_texts*: the last part that was encoded for pydantic, and its texts.
     """
 
     def __init__(self) -> None:
         self.results: dict[tuple[object, ...], Any] = {}
+        self.fits: dict[tuple[object, ...], Fit] = {}
+        self.is_too_deep = False
         self.explained = 0
         self.last_texts: tuple[Any, tuple[str, str]] | None = None
 

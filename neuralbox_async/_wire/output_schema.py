@@ -15,6 +15,7 @@ from neuralbox_async._wire.output_hashing import is_hashable
 from neuralbox_async._wire.output_kinds import (
     ARRAYS,
     OBJECTS,
+    ByType,
     has_fields,
     is_alias,
     is_enum,
@@ -46,6 +47,8 @@ def schema_of(tp: Any) -> tuple[dict[str, Any], bool]:
     for name, definition in builder.definitions.items():
         if _is_endless(definition, builder.definitions, frozenset({name})):
             raise unsupported(tp, f"{name} is defined by itself")
+    if not _has_end(root, _with_end(builder.definitions)):
+        raise unsupported(tp, "each of its values requires another one")
     reference = root.get("$ref", "")
     if len(root) == 1 and builder.uses.get(reference) == 1:  # not recursive: the definition itself
         root = builder.definitions.pop(reference.removeprefix(REFERENCE))
@@ -60,7 +63,7 @@ class _Builder:
         self.definitions: dict[str, dict[str, Any]] = {}
         self.uses: dict[str, int] = {}
         self.has_decimal = False
-        self._names: dict[Any, str] = {}
+        self._names = ByType[str]()
 
     def schema(self, tp: Any) -> dict[str, Any]:
         """Return the schema of *tp*, with references to definitions."""
@@ -165,12 +168,9 @@ class _Builder:
 
     def _reference(self, tp: Any, define: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a reference to the definition of *tp*, which is made once."""
-        try:
-            name = self._names.get(tp)
-        except TypeError:
-            raise unsupported(tp, "its type arguments are not hashable") from None
+        name = self._names.get(tp)
         if name is None:
-            name = self._names[tp] = self._free_name(_name_of(tp))
+            name = self._names.set(tp, self._free_name(_name_of(tp)))
             self.definitions[name] = {}  # its place in the order, and its name, are taken
             self.definitions[name] = define()
         reference = f"{REFERENCE}{name}"
@@ -194,6 +194,37 @@ def _is_endless(schema: Any, definitions: Mapping[str, Any], seen: frozenset[str
             return True
     parts = [*schema.get("anyOf", ()), *schema.get("allOf", ())]
     return any(_is_endless(part, definitions, seen) for part in parts if json.is_object(part))
+
+
+def _with_end(definitions: dict[str, Any]) -> set[str]:
+    """Return the names of the *definitions* that have a value of finite depth."""
+    found, before = set[str](), -1
+    while before < len(found):
+        before = len(found)
+        for name in reversed(definitions):  # those that others refer to come after them
+            if _has_end(definitions[name], found):
+                found.add(name)
+    return found
+
+
+def _has_end(schema: Any, known: set[str]) -> bool:
+    """Return whether *schema* has a value of finite depth, by the names of the definitions that are *known* to."""
+    if not json.is_object(schema):
+        return True
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith(REFERENCE):
+        return reference.removeprefix(REFERENCE) in known
+    parts, choices = schema.get("allOf"), schema.get("anyOf", schema.get("oneOf"))
+    required, properties = schema.get("required"), schema.get("properties")
+    needed = list[Any](parts) if json.is_array(parts) else []
+    if json.is_array(required) and json.is_object(properties):
+        needed += (properties.get(name) for name in required if isinstance(name, str))
+    if schema.get("minItems"):
+        first = schema.get("prefixItems", [schema.get("items")])
+        needed += first if json.is_array(first) else []
+    return all(_has_end(part, known) for part in needed) and (
+        not json.is_array(choices) or any(_has_end(choice, known) for choice in choices)
+    )
 
 
 def _name_of(tp: Any) -> str:

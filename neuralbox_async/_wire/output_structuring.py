@@ -29,7 +29,7 @@ from typing import (
 from neuralbox_async._parsed import InvalidOutputError
 from neuralbox_async._wire import json, output_memory, pydantic_models
 from neuralbox_async._wire.output_bounds import NO_BOUNDS, Bounds, bounds_of
-from neuralbox_async._wire.output_fields import Field, fields_of
+from neuralbox_async._wire.output_fields import Field, changes_arguments, fields_of
 from neuralbox_async._wire.output_hooks import Factories, Hooks, is_scalar
 from neuralbox_async._wire.output_kinds import (
     ARRAYS,
@@ -42,7 +42,6 @@ from neuralbox_async._wire.output_kinds import (
     is_union,
     literal_values,
     same_json,
-    substituted,
     unannotated,
     value_of_alias,
 )
@@ -111,8 +110,15 @@ def _is_any(tp: Any) -> bool:
     return tp is Any or tp is object or isinstance(tp, TypeVar)
 
 
-def _any(value: Any, _tp: Any) -> Any:
-    return value
+def _any(_tp: Any, hooks: Hooks) -> Hook:
+    # A constructor that changes its argument and fails would change it for the next alternative, too.
+    return lambda value, _tp: _copied(value) if hooks.changes_arguments else value
+
+
+def _copied(value: Any) -> Any:
+    if json.is_object(value):
+        return dict(zip(value, map(_copied, value.values()), strict=True))
+    return list(map(_copied, value)) if json.is_array(value) else value
 
 
 def _annotated(tp: Any, hooks: Hooks) -> Hook:
@@ -138,19 +144,23 @@ def _class(tp: Any, hooks: Hooks) -> Hook:
 
     library = cast("Any", cattrs)  # type checkers do not know which of its parameters are overrides of fields
     detailed, converter = hooks.is_detailed, hooks.converter
+    if changes_arguments(tp):
+        for each in (hooks, hooks.fast or hooks):
+            each.changes_arguments = True
     # Of all fields: cattrs resolves fewer annotations than `fields_of`, by which the schema is made.
     overrides = {field.name: library.gen.override(struct_hook=_field_hook(field, hooks)) for field in fields_of(tp)}
     # Of the fast converter, whose errors nobody reads: cattrs makes sets of each value (benchmark scenario `parse`).
     names = frozenset[str]()
     structure: Any
     if is_named_tuple(tp):
-        cls = tp if inspect.get_annotations(tp).keys() >= set(tp._fields) else _resolved_named_tuple(tp)
+        is_resolved = inspect.get_annotations(tp).keys() >= set(tp._fields) and not getattr(tp, "__parameters__", ())
+        cls = tp if is_resolved else _resolved_named_tuple(tp)
         structure = library.cols.namedtuple_dict_structure_factory(cls, converter, detailed, True, **overrides)  # noqa: FBT003
         if cls is not tp:
             structure = functools.partial(_structure_generic, structure, cls)
     elif is_typed_dict(tp):
         # cattrs does not see Required and NotRequired in annotations that are strings.
-        types = {field.member: field.type if field.required else NotRequired[field.type] for field in fields_of(tp)}
+        types = {field.member: Any if field.required else NotRequired[Any] for field in fields_of(tp)}
         structure = library.gen.typeddicts.make_dict_structure_fn(
             cast("Any", TypedDict)("Resolved", types),
             converter,
@@ -159,11 +169,13 @@ def _class(tp: Any, hooks: Hooks) -> Hook:
             **overrides,
         )
     else:
-        # As in the schema, a type variable is any type; cattrs has no support for it.
-        tp = substituted(tp, dict.fromkeys(getattr(tp, "__parameters__", ()), Any))
+        # Each field has its hook. cattrs evaluates the type arguments all the same, and has no support for variables.
+        cls = get_origin(tp) or tp
+        if count := len(getattr(cls, "__parameters__", ())):
+            cls = cls[(Any,) * count]
         names = frozenset[str]() if detailed else frozenset(field.member for field in fields_of(tp))
         structure = library.gen.make_dict_structure_fn(
-            tp,
+            cls,
             converter,
             _cattrs_forbid_extra_keys=detailed or not names,
             _cattrs_use_alias=True,
@@ -184,10 +196,10 @@ def _class(tp: Any, hooks: Hooks) -> Hook:
 
 
 def _resolved_named_tuple(tp: Any) -> Any:
-    """Return the NamedTuple *tp* with its annotations, and without type arguments, for which cattrs has no support."""
+    """Return the NamedTuple *tp* with all annotations, and without type arguments, for which cattrs has no support."""
     fields, defaults = fields_of(tp), tp._field_defaults.values()
     cls = cast("Any", collections).namedtuple("Resolved", [field.name for field in fields], defaults=defaults)
-    cls.__annotations__ = {field.name: field.type for field in fields}
+    cls.__annotations__ = {field.name: Any for field in fields}
     return cls
 
 
@@ -299,7 +311,7 @@ def _origin(tp: Any) -> Any:
 # In this order: a pydantic dataclass is also a class with fields.
 _FACTORIES: Final[Factories] = (
     (is_scalar, lambda tp, _hooks: SCALAR_HOOKS[tp]),
-    (_is_any, lambda _tp, _hooks: _any),
+    (_is_any, _any),
     (pydantic_models.is_model, lambda _tp, _hooks: pydantic_models.structure),
     (lambda tp: unannotated(tp)[1] != (), _annotated),
     (lambda tp: _origin(tp) is Literal or is_enum(tp), lambda tp, _hooks: _choice(tp)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import json
 import math
@@ -15,7 +16,7 @@ from neuralbox_async._parsed import InvalidOutputError, Problem
 from neuralbox_async._wire import output_memory
 from neuralbox_async._wire.json import is_array, is_object
 from neuralbox_async._wire.json_paths import json_path
-from neuralbox_async._wire.output_memory import once, unless_refused
+from neuralbox_async._wire.output_memory import TOO_DEEP, once, unless_refused
 
 _MAX_PROBLEMS: Final = 100  # as of other types
 _encode = json.JSONEncoder(allow_nan=False).encode
@@ -31,6 +32,20 @@ def is_model(tp: object) -> bool:
     return hasattr(tp, "__pydantic_validator__") and hasattr(tp, "__pydantic_core_schema__")
 
 
+def parameters_of(tp: Any) -> tuple[Any, ...]:
+    """Return the type variables that are left in a pydantic model."""
+    metadata: Mapping[str, Any] = getattr(tp, "__pydantic_generic_metadata__", {})
+    return tuple(metadata.get("parameters", ()))
+
+
+def with_arguments(tp: Any, arguments: tuple[Any, ...]) -> Any:
+    """Return the pydantic model *tp* with type *arguments*. Raises `InvalidParameterError` if it cannot have them."""
+    try:
+        return tp[arguments]
+    except Exception as error:  # of pydantic
+        raise InvalidParameterError("output_type", tp, f"a model for these type arguments ({error})") from error
+
+
 @functools.lru_cache(maxsize=256)
 def _adapter(tp: Any) -> Any:
     from pydantic import TypeAdapter
@@ -44,6 +59,9 @@ def schema_of(tp: Any) -> dict[str, Any]:
         schema: dict[str, Any] = _adapter(tp).json_schema(schema_generator=_generator())
     except Exception as error:  # of pydantic, or of the user's own hooks
         raise InvalidParameterError("output_type", tp, f"a model with a JSON Schema ({error})") from error
+    # Not one whose own validator returns another, such as one that chooses a class.
+    if inspect.isabstract(tp) and _adapter(tp).core_schema.get("type") in {"model", "dataclass"}:
+        raise InvalidParameterError("output_type", tp, "a model that is not abstract")
     return schema
 
 
@@ -83,7 +101,7 @@ def _structure(value: Any, tp: Any) -> Any:
     from pydantic import ValidationError
 
     if (choices := _choices(tp)) and not once((id(value), *choices.values()), lambda: _is_bounded(value, choices)):
-        raise InvalidOutputError((Problem("$", "its values of unions are nested too deeply to be checked"),))
+        raise InvalidOutputError((TOO_DEEP,))
     text, other = _texts_of(value)
     config: dict[str, Any] = getattr(tp, "model_config", None) or getattr(tp, "__pydantic_config__", None) or {}
     # As JSON: in strict mode Python's own values must have the exact types, so that no string is a date.

@@ -73,11 +73,12 @@ async def test_a_cancelled_read():
             client.stream("gpt-5", "Hi", output_type=Word) as typed,
         ):
             partials, found = typed.partials(), []
-            while len(found) < len(PARTIALS):
+            while PARTIALS[-1] not in found:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(0.01):
                         found.append(await anext(partials))
-            assert PARTIALS == found
+            # On a busy machine, two events may arrive at once.
+            assert [partial for partial in PARTIALS if partial in found] == found
             assert Word("river", 5) == await typed.get_final_value()
 
 

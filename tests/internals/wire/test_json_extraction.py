@@ -46,6 +46,7 @@ from neuralbox_async._wire.output_types import output_type_of
         ('<think>{"a": 1}</think>\n', {"a": 1}),
         ('<think>x</think>\n<thinking>{"a": 0}</thinking>\n{"a": 1}', {"a": 1}),
         ('<think>{"a": 0} or {"a": 1}', {"a": 1}),
+        ('\n\ufeff\n<think>{"a": 0}</think>\n{"a": 1}', {"a": 1}),
         ('{"a": 1, "b": "<think>"}\n</think>', {"a": 1, "b": "<think>"}),
         # An empty object is the answer if there is no other.
         ('It is {"a": 1}, or {} if nothing is known.', {"a": 1}),
@@ -237,7 +238,8 @@ def test_thoughts_in_a_stream():
 
     assert None is output_type.parse_partial('<think>\n```json\n{"a": 0}\n```\n</think>\nHere')
     assert {"a": 1} == output_type.parse_partial('<think>\n```json\n{"a": 0}\n```\n</think>\n{"a": 1, "b')
-    assert None is output_type.parse_partial('\ufeff<think>{"a": 0} or {"a": 1')
+    for blank in ("\ufeff", "\n\ufeff", "\ufeff\n"):
+        assert None is output_type.parse_partial(blank + '<think>{"a": 0} or {"a": 1')
     assert None is output_type.parse_partial('<think>x</think> <think>{"a": 0}')
 
 
@@ -247,3 +249,26 @@ def test_thoughts_that_are_cut_off(text):
     with pytest.raises(InvalidOutputError) as caught:
         output_type_of(dict).parse(text, cut=True)
     assert "the text ends" in str(caught.value)
+
+
+class Sliced(str):  # noqa: SLOT000 - of a test
+    """A text that counts the characters of its slices."""
+
+    copied = 0
+
+    def __getitem__(self, key):
+        Sliced.copied += len(part := str(self)[key])
+        return Sliced(part)
+
+    def lstrip(self, *args):
+        return Sliced(super().lstrip(*args))
+
+    def removeprefix(self, prefix):
+        return Sliced(super().removeprefix(prefix))
+
+
+def test_many_thoughts():
+    """However many blocks of thoughts a text begins with, the rest is copied once."""
+    text = Sliced("<think></think>\n" * 1_000 + '{"a": 1}')
+    assert {"a": 1} == growing_value(text)
+    assert Sliced.copied < 2 * len(text)

@@ -10,11 +10,12 @@ import itertools
 import json
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, Generic, List, Literal, NamedTuple, TypedDict, TypeVar  # noqa: UP035 - a type
+from typing import Annotated, Any, Generic, List, Literal, NamedTuple, Protocol, TypedDict, TypeVar  # noqa: UP035 - a type
 
 import annotated_types
 import attrs
 import jsonschema
+import pydantic
 import pytest
 import typing_extensions
 
@@ -67,6 +68,117 @@ class Abstract(abc.ABC):
 @attrs.frozen
 class Variadic(Generic[T, *Ts]):
     a: T
+
+
+class Interface(Protocol):
+    a: int
+
+
+class AbstractModel(pydantic.BaseModel, abc.ABC):
+    a: int
+
+    @abc.abstractmethod
+    def area(self) -> int: ...
+
+
+class ChoosingModel(pydantic.BaseModel, abc.ABC):
+    """An abstract model whose validator returns one of another class."""
+
+    a: int
+
+    @abc.abstractmethod
+    def area(self) -> int: ...
+
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _chosen(cls, value, handler):
+        return ChosenModel.model_validate(value) if cls is ChoosingModel else handler(value)
+
+
+class ChosenModel(ChoosingModel):
+    def area(self) -> int:
+        return self.a
+
+
+@dataclasses.dataclass(init=False)
+class BuiltinDict(dict):
+    a: int
+
+
+@dataclasses.dataclass(init=False)
+class NoParameters:
+    a: int
+
+
+@attrs.define(init=False)
+class OtherParameters:
+    a: int
+
+    def __init__(self, b: int = 1):
+        self.a = b
+
+
+@dataclasses.dataclass
+class BadSignature:
+    a: int
+    __signature__ = "bad"
+
+
+@dataclasses.dataclass(init=False)
+class PositionalOnly:
+    a: int
+
+    def __init__(self, a: int, /):
+        self.a = a
+
+
+@dataclasses.dataclass(init=False)
+class AnyMembers:
+    a: int
+
+    def __init__(self, **members: int):
+        self.a = members["a"]
+
+
+@dataclasses.dataclass
+class Endless:
+    a: Endless
+    b: int = 0
+
+
+class EndlessPair(TypedDict):
+    a: tuple[EndlessPair | Endless, int]
+
+
+class EndlessList(NamedTuple):
+    a: Annotated[list[EndlessList], annotated_types.MinLen(1)]
+
+
+class EndlessModel(pydantic.BaseModel):
+    a: EndlessModel
+
+
+class WithEnd(NamedTuple):
+    a: list[WithEnd | Endless] | int
+
+
+UNUSABLE: list[Any] = [
+    dataclasses.dataclass(Interface),
+    AbstractModel,
+    list[AbstractModel],
+    BuiltinDict,
+    NoParameters,
+    OtherParameters,
+    BadSignature,
+    Endless,
+    EndlessPair,
+    EndlessList,
+    EndlessModel,
+    tuple[Endless],
+    Literal[()],
+    enum.Enum("Empty", []),
+    enum.Enum("Empty", [], type=DataBox),
+]
 
 
 class Shy(enum.Enum):
@@ -137,6 +249,11 @@ if ALIASES := aliases():
         Items[str] | None,
         Box[Items[int]],
         Annotated[int, ["a list"]],
+        list[Annotated[int, ["a list"]]],
+        Box[Annotated[int, ["a list"]]],
+        PositionalOnly,
+        AnyMembers,
+        WithEnd,
         WithShy,
         list[Literal[Shy.X]],
         Annotated[Items[int], annotated_types.MinLen(1)],
@@ -170,9 +287,8 @@ def test_structured(tp):
         Many[int, str],
         Variadic[int],
         Variadic[int, str, str],
-        Box[Annotated[int, ["a list"]]],
-        list[Annotated[int, ["a list"]]],
         *REFUSED,
+        *UNUSABLE,
         *map(list.__class_getitem__, REFUSED),
     ],
     ids=itertools.count(),
@@ -186,6 +302,11 @@ def test_refused(tp):
 def test_a_named_tuple_without_annotations():
     """Its members are any JSON, and its defaults are used."""
     assert [Untyped(1, "x"), Untyped([2])] == output_type_of(list[Untyped]).structure([{"a": 1, "b": "x"}, {"a": [2]}])
+
+
+def test_an_abstract_model_that_chooses_another():
+    """A model is abstract, but its own validator returns one that is not."""
+    assert ChosenModel(a=1) == output_type_of(ChoosingModel).parse('{"a": 1}')
 
 
 @pytest.mark.parametrize("depth", [500, 3_000])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import date
-from typing import Annotated, Any, Generic, NamedTuple, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
 
 import annotated_types
 import attrs
 import pytest
+import typing_extensions
 
+from neuralbox_async._parsed import InvalidOutputError
 from neuralbox_async._wire.output_types import output_type_of
 
 T = TypeVar("T")
@@ -136,3 +138,48 @@ def test_both_orders_with_type_variables(order):
     for cls in order:
         value = output_type_of(cls[int]).parse('{"x": 1, "y": [1]}')
         assert expected[cls] == (type(value.x), type(value.y))
+
+
+Perhaps = typing_extensions.TypeAliasType("Perhaps", T | None, type_params=(T,))
+Noted = typing_extensions.TypeAliasType("Noted", Annotated[T, "a note"], type_params=(T,))
+Listed = typing_extensions.TypeAliasType("Listed", list[Annotated[T | None, "a note"]], type_params=(T,))
+
+
+class Aliases(NamedTuple):
+    a: Perhaps[str | date]
+    b: Perhaps[date | str]
+
+
+@pytest.mark.parametrize(
+    "alias, value", [(Perhaps, TEXT), (Noted, TEXT), (Listed, [TEXT]), (Perhaps[Listed[T]], [TEXT])]
+)
+def test_both_orders_as_arguments_of_an_alias(alias, value):
+    """So have those that are arguments of an alias, whichever was read first."""
+    for _ in range(2):
+        for argument, expected in ((str | date, TEXT), (date | str, DAY)):
+            found = output_type_of(alias[argument]).structure(value)
+            assert expected == (found[0] if isinstance(found, list) else found)
+    assert (TEXT, DAY) == output_type_of(Aliases).parse('{"a": "2025-01-31", "b": "2025-01-31"}')
+
+
+@attrs.frozen
+class Cat:
+    kind: Literal["cat"]
+    x: int = 0
+
+
+@attrs.frozen
+class Dog:
+    kind: Literal["dog"]
+    x: int = 0
+
+
+def test_a_union_as_the_argument_of_an_alias():
+    """It is one union with the others: each type once, and the tag decides."""
+    output_type: Any = output_type_of(Perhaps[Cat | Dog | None])
+
+    assert 3 == len(output_type.schema["anyOf"])
+    assert (Dog("dog", 5), None) == (output_type.parse('{"kind": "dog", "x": 5}'), output_type.parse("null"))
+    with pytest.raises(InvalidOutputError) as caught:
+        output_type.parse('{"kind": "dog", "x": "5"}')
+    assert ["$.x"] == [problem.path for problem in caught.value.problems]
