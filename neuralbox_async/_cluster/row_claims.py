@@ -14,9 +14,12 @@ from neuralbox_async._batch.journal_entries import entry_of
 from neuralbox_async._batch.request_status import RequestStatus
 from neuralbox_async._cluster.messages import Decision, Settled, Wanted, unsent_line
 from neuralbox_async._cluster.session import ClaimLostError
+from neuralbox_async._errors import NeuralBoxError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import anyio
 
     from neuralbox_async._batch.batch_request import BatchRequest
     from neuralbox_async._batch.claim import Claim
@@ -41,18 +44,37 @@ class RowClaims:
 
     The start of a request is in the journal of the coordinator before it is granted, so `record_sent` only
     checks the lease.
+
+    *places*: one for each request that may be in flight. The row has one from `take_place` until `give_up_place`,
+    except while it waits until it may send again: what it waits for may belong to rows that need a place.
     """
 
     has_journal = True
     has_budget = False
 
-    def __init__(self, session: WorkerSession, key: str, model: str, request_hash: str | None) -> None:
+    def __init__(
+        self, session: WorkerSession, places: anyio.Semaphore, key: str, model: str, request_hash: str | None
+    ) -> None:
+        self._places, self._has_place = places, False
         self._session, self._key, self._model, self._request_hash = session, key, model, request_hash
         self._idempotency_key = self._claim_id = ""
         self._has_start = False  # in the journal, without an outcome
         self._lines: tuple[bytes, ...] = ()
         self._received: tuple[str, bytes] = "", b""
         self.batch_request: BatchRequest | None = None
+
+    # ----------------------------------------------------------------------------------------------------------- places
+
+    async def take_place(self) -> None:
+        """Wait for a place, in the order of the calls."""
+        await self._places.acquire()
+        self._has_place = True
+
+    def give_up_place(self) -> None:
+        """Give the place up, if the row has one."""
+        if self._has_place:
+            self._has_place = False
+            self._places.release()
 
     # ----------------------------------------------------------------------------------------------------------- claims
 
@@ -110,20 +132,39 @@ class RowClaims:
         return batch_request.typed.repair(batch_request.wire.headers).headers["Idempotency-Key"]
 
     async def _admit(self, kind: ClaimKind, idempotency_key: str) -> int | None:
-        grant = await self.claim_further(kind, idempotency_key)
+        self.give_up_place()
+        try:
+            grant = await self.claim_further(kind, idempotency_key)
+        except ClaimLostError:
+            raise
+        except NeuralBoxError as error:  # without a coordinator; what the row has paid for is its result
+            raise NotAdmittedError(str(error)) from error
         if grant.decision is Decision.SEND:
+            await self._take_place_again()
             return grant.reserved
         if isinstance(self._session.stopped_by, BudgetReachedError):
             raise self._session.stopped_by
         raise NotAdmittedError
+
+    async def _take_place_again(self) -> None:
+        try:
+            await self.take_place()
+        except BaseException:
+            self._withdraw_start()
+            self._idempotency_key = self._claim_id = ""
+            raise
+
+    def _withdraw_start(self) -> None:
+        """Report that the request that was let start will not be sent."""
+        self._session.observe(self._key, self._claim_id, ServerSignal.NONE, time.monotonic())
+        self._settle("withdrawn", unsent_line(self._key), 0)
 
     def release(self) -> None:
         """Release the key, if it has no outcome that released it."""
         if not self._session.holds(self._key, self._claim_id):
             return
         if self._has_start and (self.batch_request is None or self.batch_request.status is RequestStatus.CLAIMED):
-            self._session.observe(self._key, self._claim_id, ServerSignal.NONE, time.monotonic())
-            self._settle("withdrawn", unsent_line(self._key), 0)
+            self._withdraw_start()
         else:
             self._settle("released", None, None)
 
@@ -214,6 +255,8 @@ class RowClaims:
 
     def _settle(self, outcome: Outcome, line: bytes | None, tokens_used: int | None) -> None:
         self._has_start = False
+        if not self._claim_id:
+            return
         self._session.settle(
             Settled(
                 key=self._key,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -123,16 +122,22 @@ class RowRunner:
         except BaseException as error:  # noqa: BLE001 - of the user's values and functions; nothing is awaited here
             given = self._settings.row_format.key_of(row)
             return failure_of(row, f"#{index}" if given is None else key_text(given), _refused(item, error))
-        claims = RowClaims(self._session, key, plain(request.model), request_hash)
+        claims = RowClaims(self._session, self._places, key, plain(request.model), request_hash)
+        result: BatchResult | None = None
+        paid: BatchResult | None = None  # of a request that lost its claim, with an invalid text
         try:
             if self._settings.needs_prices:
                 await self._quote_prices(plain(request.model))
-            result: BatchResult | None = None
             while result is None:
-                with contextlib.suppress(ClaimLostError):  # then it is claimed anew
+                try:
                     result = await self._claim_and_run(index, request, claims, key)
+                except ClaimLostError:  # then it is claimed anew
+                    if claims.batch_request is not None:
+                        paid = claims.batch_request.unread_result or paid
         except NeuralBoxError as error:  # nothing more can be claimed
-            return failure_of(row, key, error)
+            if paid is None:
+                return failure_of(row, key, error)
+            result = paid
         except (anyio.get_cancelled_exc_class(), GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - of the user's functions: not that of all rows of the task
@@ -156,6 +161,7 @@ class RowRunner:
 
     async def _claim_and_run(self, index: int, request: GenerateRequest, claims: RowClaims, key: str) -> BatchResult:
         """Return the result of *request*. Raises `ClaimLostError` when it is to be claimed anew."""
+        claims.batch_request = None  # of a claim that was lost
         grant = await claims.claim()
         if grant.decision is Decision.STOPPED:
             raise self._not_sent()
@@ -171,7 +177,12 @@ class RowRunner:
             if (result := await earlier_results.invalid_result(batch_request, claims)) is not None:
                 return result
             if grant.decision is Decision.INVALID:
-                grant = await claims.claim_further("repair")
+                try:
+                    grant = await claims.claim_further("repair")
+                except ClaimLostError:
+                    raise
+                except NeuralBoxError as error:  # without a coordinator
+                    return earlier_results.unrepaired_result(batch_request, error)
                 if grant.decision is not Decision.SEND:
                     return earlier_results.unrepaired_result(batch_request, self._not_sent())
                 batch_request.reserved = grant.reserved
@@ -191,15 +202,20 @@ class RowRunner:
         return {**self._options.headers, "Idempotency-Key": grant.idempotency_key or grant.id}
 
     async def _run(self, batch_request: BatchRequest, claims: RowClaims) -> BatchResult:
-        async with self._places:
+        await claims.take_place()
+        try:
             await self._wait_for_limit(batch_request)
-            try:
-                result = await batch_request.run(self._executor, self._options, claims)
-            except NotAdmittedError:
-                raise self._not_sent() from None
+            result = await batch_request.run(self._executor, self._options, claims)
+        except NotAdmittedError as error:
+            cause = error.__cause__
+            raise (cause if isinstance(cause, NeuralBoxError) else self._not_sent()) from None
+        finally:
+            claims.give_up_place()
         if result.error is not None:
             error = last_error(result.error)
             if isinstance(error, ClaimLostError):
+                if error is not result.error:  # that of a repair
+                    batch_request.unread_result = result
                 raise error
             self._stop_after(error)
         return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import anyio
 import pytest
 from cluster_processes import settings_of
 from coordinators import Worker
@@ -125,7 +126,7 @@ class SharedKey:
 
     def __init__(self, coordinators, session):
         self._service, self.session = coordinators.service, session
-        self.first, self.second = (RowClaims(session, "a", "m", None) for _ in range(2))
+        self.first, self.second = (RowClaims(session, anyio.Semaphore(1), "a", "m", None) for _ in range(2))
         self.other = Worker(self._service, "other")
 
     async def lose_claim(self):
@@ -184,7 +185,7 @@ async def test_outcomes_while_the_coordinator_is_replaced(coordinators):
     """A claim is the session's own until its outcome is in a message: nobody else may send its request."""
     session = WorkerSession("one", lambda: coordinators, LearnedLimits(), reconnect_timeout=60.0, width=4)
     pump = asyncio.create_task(session.run())
-    row = RowClaims(session, "a", "m", None)
+    row = RowClaims(session, anyio.Semaphore(1), "a", "m", None)
     await row.claim()
     messages, real = [], coordinators.exchange
 
