@@ -123,21 +123,12 @@ class RowRunner:
             given = self._settings.row_format.key_of(row)
             return failure_of(row, f"#{index}" if given is None else key_text(given), _refused(item, error))
         claims = RowClaims(self._session, self._places, key, plain(request.model), request_hash)
-        result: BatchResult | None = None
-        paid: BatchResult | None = None  # of a request that lost its claim, with an invalid text
         try:
             if self._settings.needs_prices:
                 await self._quote_prices(plain(request.model))
-            while result is None:
-                try:
-                    result = await self._claim_and_run(index, request, claims, key)
-                except ClaimLostError:  # then it is claimed anew
-                    if claims.batch_request is not None:
-                        paid = claims.batch_request.unread_result or paid
+            result = await self._last_result(index, request, claims, key)
         except NeuralBoxError as error:  # nothing more can be claimed
-            if paid is None:
-                return failure_of(row, key, error)
-            result = paid
+            return failure_of(row, key, error)
         except (anyio.get_cancelled_exc_class(), GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - of the user's functions: not that of all rows of the task
@@ -159,9 +150,24 @@ class RowRunner:
         request_hash = content_key(body)
         return (request_hash, None) if request.key is None else (key_text(request.key), request_hash)
 
+    async def _last_result(self, index: int, request: GenerateRequest, claims: RowClaims, key: str) -> BatchResult:
+        """Return the result of *request*, which is claimed anew each time that its claim was lost."""
+        paid: BatchResult | None = None  # an invalid text of a claim that was lost
+        while True:
+            claims.batch_request = None
+            try:
+                return await self._claim_and_run(index, request, claims, key)
+            except ClaimLostError:
+                lost: BatchRequest | None = claims.batch_request
+                if lost is not None:
+                    paid = lost.unread_result or paid
+            except NeuralBoxError:
+                if paid is None:
+                    raise
+                return paid
+
     async def _claim_and_run(self, index: int, request: GenerateRequest, claims: RowClaims, key: str) -> BatchResult:
         """Return the result of *request*. Raises `ClaimLostError` when it is to be claimed anew."""
-        claims.batch_request = None  # of a claim that was lost
         grant = await claims.claim()
         if grant.decision is Decision.STOPPED:
             raise self._not_sent()
@@ -177,18 +183,26 @@ class RowRunner:
             if (result := await earlier_results.invalid_result(batch_request, claims)) is not None:
                 return result
             if grant.decision is Decision.INVALID:
-                try:
-                    grant = await claims.claim_further("repair")
-                except ClaimLostError:
-                    raise
-                except NeuralBoxError as error:  # without a coordinator
-                    return earlier_results.unrepaired_result(batch_request, error)
-                if grant.decision is not Decision.SEND:
-                    return earlier_results.unrepaired_result(batch_request, self._not_sent())
-                batch_request.reserved = grant.reserved
+                further = await self._claim_repair(batch_request, claims)
+                if isinstance(further, BatchResult):
+                    return further
+                grant = further
             if batch_request.typed is not None:
                 batch_request.wire = endpoints.generate(batch_request.typed.request, self._headers(grant))
         return await self._run(batch_request, claims)
+
+    async def _claim_repair(self, batch_request: BatchRequest, claims: RowClaims) -> Grant | BatchResult:
+        """Return the grant of the repair of an earlier text, or the result with that text if there is none."""
+        try:
+            grant = await claims.claim_further("repair")
+        except ClaimLostError:
+            raise
+        except NeuralBoxError as error:  # without a coordinator
+            return earlier_results.unrepaired_result(batch_request, error)
+        if grant.decision is not Decision.SEND:
+            return earlier_results.unrepaired_result(batch_request, self._not_sent())
+        batch_request.reserved = grant.reserved
+        return grant
 
     def _batch_request(self, index: int, request: GenerateRequest, key: str, grant: Grant) -> BatchRequest:
         unresolved = grant.unresolved or (Unresolved(key) if grant.decision is Decision.UNRESOLVED else None)
@@ -206,8 +220,8 @@ class RowRunner:
         try:
             await self._wait_for_limit(batch_request)
             result = await batch_request.run(self._executor, self._options, claims)
-        except NotAdmittedError as error:
-            cause = error.__cause__
+        except NotAdmittedError as not_admitted:
+            cause = not_admitted.__cause__
             raise (cause if isinstance(cause, NeuralBoxError) else self._not_sent()) from None
         finally:
             claims.give_up_place()

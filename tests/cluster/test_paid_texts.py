@@ -110,9 +110,7 @@ def test_repairs_whose_key_another_worker_gets_before_the_coordinator_is_lost(ma
             forget(service, message.session)
             service_settles(message)
             for kind, decision in [("new", Decision.INVALID), ("repair", Decision.SEND)]:
-                mine = Wanted(
-                    id=f"other-{kind}", key="k0", model="gpt-5", request_hash=wanted.request_hash, kind=kind
-                )
+                mine = Wanted(id=f"other-{kind}", key="k0", model="gpt-5", request_hash=wanted.request_hash, kind=kind)
                 assert [decision] == [one.decision for one in other.exchange(wanted=(mine,)).grants]
             forget(service, "other")
         return False
