@@ -59,7 +59,7 @@ def rows_of(count):
 @pytest.mark.parametrize("width, rows, refused", [(1, 6, 5), (12, 30, 16), (16, 40, 25)])
 def test_refusals(make_service, environment_of, monkeypatch, width, rows, refused):
     """After 429s, which close the window, the rows that were let start ahead of the refused ones are sent."""
-    monkeypatch.setattr(pacer, "_INITIAL_WINDOW", width + width // 3)  # so that rows ahead start, too
+    monkeypatch.setattr(pacer, "_INITIAL_WINDOW", width + width // 4 + 1)  # so that rows ahead start, too
     with NeuralBoxServer(latency=0.05) as server:
         environment_of(server)
         server.fail(status=429, retry_after=0.05, times=refused)
