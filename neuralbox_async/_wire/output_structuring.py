@@ -120,12 +120,15 @@ def _copied(value: Any) -> Any:
         return value
     containers: list[Any] = [[value]]
     for container in containers:  # not recursive: JSON may be nested more deeply than Python's stack
-        items: Iterable[tuple[Any, Any]] = container.items() if json.is_object(container) else enumerate(container)
-        for key, part in items:
-            if _is_container(part):
+        for key in _steps_of(container):
+            if _is_container(part := container[key]):
                 container[key] = part.copy()
                 containers.append(container[key])
     return containers[0][0]
+
+
+def _steps_of(container: Any) -> Iterable[Any]:
+    return list(container) if json.is_object(container) else range(len(container))
 
 
 def _is_container(value: Any) -> bool:
