@@ -212,8 +212,9 @@ class Claims:
         if held is None or held.claim_id != settled.claim_id:
             self._settle_late(settled)
             return
-        has_outcome = held.reservation is None and held.unresolved is None
-        if not (has_outcome and self._is_recorded(settled)):
+        if held.reservation is None and held.unresolved is None:  # it has its outcome, or the journal lacks its start
+            self._settle_late(settled)
+        else:
             self._write(settled)
         if settled.outcome == "released":
             self._lose_claim(session, settled.key, held)
