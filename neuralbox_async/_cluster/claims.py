@@ -212,10 +212,10 @@ class Claims:
         if held is None or held.claim_id != settled.claim_id:
             self._settle_late(settled)
             return
-        if held.reservation is None and held.unresolved is None:  # it has its outcome, or the journal lacks its start
-            self._settle_late(settled)
-        else:
+        if held.reservation is not None or held.unresolved is not None:
             self._write(settled)
+        elif not self._is_recorded(settled):  # the journal lacks its start, so that nothing is reserved for it
+            self._settle_late(settled)
         if settled.outcome == "released":
             self._lose_claim(session, settled.key, held)
             return
