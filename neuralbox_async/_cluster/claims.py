@@ -85,9 +85,7 @@ class Claims:
         state = self._journal.state_of(wanted.key, wanted.request_hash)
         if state.changed and self._on_changed == "raise":
             return Grant(id=wanted.id, decision=Decision.CHANGED)
-        if wanted.kind == "repair" and state.status is KeyStatus.INVALID:
-            return self._start(session, wanted, None, now)
-        # Of a worker that had lost its lease: another one may have had the key meanwhile.
+        # Of a worker that had lost its lease: another one may have had the key meanwhile, and repaired it in vain.
         return self._grant_new(session, wanted, state, now)
 
     @staticmethod
