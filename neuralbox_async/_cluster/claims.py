@@ -85,9 +85,7 @@ class Claims:
         state = self._journal.state_of(wanted.key, wanted.request_hash)
         if state.changed and self._on_changed == "raise":
             return Grant(id=wanted.id, decision=Decision.CHANGED)
-        if wanted.kind == "repair" and state.status is KeyStatus.INVALID:
-            return self._start(session, wanted, None, now)
-        # Of a worker that had lost its lease: another one may have had the key meanwhile.
+        # Of a worker that had lost its lease: another one may have had the key meanwhile, and repaired it in vain.
         return self._grant_new(session, wanted, state, now)
 
     @staticmethod
@@ -212,9 +210,10 @@ class Claims:
         if held is None or held.claim_id != settled.claim_id:
             self._settle_late(settled)
             return
-        has_outcome = held.reservation is None and held.unresolved is None
-        if not (has_outcome and self._is_recorded(settled)):
+        if held.reservation is not None or held.unresolved is not None:
             self._write(settled)
+        elif not self._is_recorded(settled):  # the journal lacks its start, so that nothing is reserved for it
+            self._settle_late(settled)
         if settled.outcome == "released":
             self._lose_claim(session, settled.key, held)
             return

@@ -109,9 +109,16 @@ class CoordinatorService:
 
     Making it opens the journal. Raises `JournalLockedError`, `JournalError`, and `OutcomeUnknownError` with
     ``on_unknown="raise"``. *on_detached* is called, in a thread, when it has ended after its driver had.
+    *last_numbers*: of the exchanges of sessions that were lost or have left, which it shares with those of this process
+    that had the batch before, and adds to.
     """
 
-    def __init__(self, options: ServiceOptions, on_detached: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        options: ServiceOptions,
+        on_detached: Callable[[], object] = lambda: None,
+        last_numbers: dict[str, int] | None = None,
+    ) -> None:
         self._options, self._on_detached, self._is_detached = options, on_detached, False
         self._lock = threading.Lock()
         self._journal = LiveJournal(
@@ -140,7 +147,7 @@ class CoordinatorService:
             waits_for_absent=options.restarted,
         )
         self._peers: dict[str, _Peer] = {}
-        self._last_numbers: dict[str, int] = {}  # of exchanges of sessions that were lost or have left
+        self._last_numbers: dict[str, int] = {} if last_numbers is None else last_numbers
         self._outcomes: Counter[str] = Counter()
         self._calls = 0
         now = time.monotonic()

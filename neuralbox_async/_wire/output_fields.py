@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
@@ -53,12 +53,14 @@ def fields_of(tp: Any) -> tuple[Field, ...]:
         if field.name in _RESERVED or field.name.startswith("_cattrs_"):
             raise unsupported(tp, f"cattrs cannot structure a field that is called {field.name!r}")
     if not is_typed_dict(cls):
-        _check_constructor(cls, {field.member for field in fields})
+        _check_constructor(cls, fields)
     return fields
 
 
-def _check_constructor(cls: type, members: set[str]) -> None:
-    """Raise `InvalidParameterError` if the constructor of *cls* takes others than *members*."""
+def _check_constructor(cls: type, fields: Sequence[Field]) -> None:
+    """Raise `InvalidParameterError` if no value with all *fields* that are required can be made of *cls*."""
+    members = {field.member for field in fields}
+    required = {field.member for field in fields if field.required}
     try:
         parameters = inspect.signature(cls).parameters
     except (TypeError, ValueError) as error:
@@ -67,7 +69,7 @@ def _check_constructor(cls: type, members: set[str]) -> None:
     for name, parameter in parameters.items():
         if name not in members and parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
             raise unsupported(cls, f"its constructor requires {name!r}, which is no field")
-    if not is_variadic and (others := members - parameters.keys()):
+    if not is_variadic and (others := required - parameters.keys()):
         raise unsupported(cls, f"its constructor does not take the field {min(others)!r}")
 
 
@@ -80,16 +82,28 @@ def changes_arguments(tp: Any) -> bool:
     cls = get_origin(tp) or tp
     if is_typed_dict(cls):
         return False
+    if type(cls).__call__ is not type.__call__:
+        return True
     if is_named_tuple(cls):
         made_in: Mapping[str, Any] = getattr(cls.__new__, "__globals__", {})
-        return not str(made_in.get("__name__")).startswith("namedtuple_")
-    code = getattr(cls.__init__, "__code__", None)
-    if code is None or cls.__new__ is not object.__new__ or any(hasattr(cls, name) for name in _INIT_HOOKS):
+        return cls.__init__ is not object.__init__ or not str(made_in.get("__name__")).startswith("namedtuple_")
+    if cls.__new__ is not object.__new__ or any(hasattr(cls, name) for name in _INIT_HOOKS):
         return True
-    if dataclasses.is_dataclass(cls):
-        return not code.co_qualname.startswith("__create_fn__.")
-    return not code.co_filename.startswith("<attrs generated ") or any(
+    is_set_plainly = cls.__setattr__ is object.__setattr__ or _is_generated(cls.__setattr__)
+    if not is_set_plainly or not _is_generated(cls.__init__):
+        return True
+    return not dataclasses.is_dataclass(cls) and any(
         a.converter is not None or getattr(a.default, "takes_self", False) for a in attrs.fields(cls)
+    )
+
+
+def _is_generated(function: Any) -> bool:
+    """Return whether attrs or dataclasses made a method."""
+    code: Any = getattr(function, "__code__", None)
+    return code is not None and (
+        code.co_qualname.startswith("__create_fn__.")
+        or code.co_filename.startswith("<attrs generated ")
+        or function.__module__ == "attr._make"  # that of all frozen classes
     )
 
 

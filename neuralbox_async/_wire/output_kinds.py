@@ -159,7 +159,8 @@ def _with_arguments(tp: Any, arguments: list[Any]) -> Any:
     # same members in another order; and none for unions of types that are not hashable.
     origin: Any = get_origin(tp)
     if origin is Annotated:
-        return _alias(origin, (*arguments, *get_args(tp)[1:]))
+        inner, metadata = unannotated(arguments[0])  # Python joins them, too
+        return _alias(origin, (inner, *metadata, *get_args(tp)[1:]))
     if is_union(tp):
         return _union(arguments)
     return origin[tuple(arguments) if len(arguments) > 1 else arguments[0]]
@@ -195,7 +196,7 @@ class ByType(Generic[V]):
         try:
             return self._values.get(key)
         except TypeError:
-            return next((value for other, value in self._others if other == key), None)
+            return next((value for other, value in self._others if _is_same(other, key)), None)
 
     def set(self, tp: Any, value: V) -> V:
         """Set the value of *tp*, and return it."""
@@ -205,6 +206,13 @@ class ByType(Generic[V]):
         except TypeError:
             self._others.append((key, value))
         return value
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # noqa: BLE001 - of metadata such as arrays
+        return False
 
 
 def unannotated(tp: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -9,19 +9,20 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from neuralbox_async._parsed import InvalidOutputError, Problem
+from neuralbox_async._wire import json
 
 T = TypeVar("T")
 
 TOO_DEEP: Final = Problem("$", "its values of unions are nested too deeply to be checked")
+_MAX_COPIES: Final = 20_000  # parts of a value: a few hundredths of a second, for which the event loop waits
 
 
 @attrs.define
 class Fit:
-    """The *member* of a union that a part of a value fits, the *value* of that, and how often it was made *again*."""
+    """The *member* of a union that a part of a value fits, and the *value* of that."""
 
     member: Any
     value: Any
-    again: int = 0
 
 
 class Memory:
@@ -29,14 +30,16 @@ class Memory:
     What is known of the arrays and objects in one value, by their ids: *results* and *fits* of unions, and *explained*.
 
     Otherwise each level of a recursive union would try all below it once for each of its types: exponentially often.
-    *is_too_deep*: a part was made again too often. *explained*: how many parts of the value the detailed hooks have
-    tried, which fit no type. *last_texts*: the last part that was encoded for pydantic, and its texts.
+    *copies_left*: how many parts may be made once more, so that another type of a union has its own. *is_copying*: one
+    is being made. *explained*: how many parts the detailed hooks have tried, which fit no type. *last_texts*: the last
+    part that was encoded for pydantic, and its texts.
     """
 
     def __init__(self) -> None:
         self.results: dict[tuple[object, ...], Any] = {}
         self.fits: dict[tuple[object, ...], Fit] = {}
-        self.is_too_deep = False
+        self.copies_left = _MAX_COPIES
+        self.is_copying = False
         self.explained = 0
         self.last_texts: tuple[Any, tuple[str, str]] | None = None
 
@@ -67,6 +70,17 @@ def memory() -> Memory:
     if found is None:
         found = _current.memory = Memory()
     return found
+
+
+def may_copy(value: Any) -> bool:
+    """Return whether all parts of the JSON *value* may be made once more, and count them."""
+    found, parts = memory(), [value]
+    while parts and found.copies_left > 0:
+        part = parts.pop()
+        found.copies_left -= 1
+        if json.is_object(part) or json.is_array(part):
+            parts.extend(part.values() if json.is_object(part) else part)
+    return not parts
 
 
 def explain() -> int:

@@ -47,7 +47,7 @@ def schema_of(tp: Any) -> tuple[dict[str, Any], bool]:
     for name, definition in builder.definitions.items():
         if _is_endless(definition, builder.definitions, frozenset({name})):
             raise unsupported(tp, f"{name} is defined by itself")
-    if not _has_end(root, _with_end(builder.definitions)):
+    if not _has_end(root, _with_end(builder.definitions, builder.of_models)):
         raise unsupported(tp, "each of its values requires another one")
     reference = root.get("$ref", "")
     if len(root) == 1 and builder.uses.get(reference) == 1:  # not recursive: the definition itself
@@ -57,10 +57,15 @@ def schema_of(tp: Any) -> tuple[dict[str, Any], bool]:
 
 
 class _Builder:
-    """The schemas of types; those of classes are *definitions*, *uses* counts the references to each."""
+    """
+    The schemas of types; those of classes are *definitions*, *uses* counts the references to each.
+
+    *of_models*: the names of the definitions that pydantic made, of which its validators may accept more.
+    """
 
     def __init__(self) -> None:
         self.definitions: dict[str, dict[str, Any]] = {}
+        self.of_models: set[str] = set()
         self.uses: dict[str, int] = {}
         self.has_decimal = False
         self._names = ByType[str]()
@@ -160,6 +165,7 @@ class _Builder:
         for name in inner:
             free[name] = self._free_name(name)
             self.definitions[free[name]] = {}  # the name is taken
+        self.of_models |= {*free.values()}
         names = {f"{REFERENCE}{name}": f"{REFERENCE}{other}" for name, other in free.items()}
         for name, definition in inner.items():
             self.definitions[free[name]] = _renamed(definition, names)
@@ -172,6 +178,8 @@ class _Builder:
         if name is None:
             name = self._names.set(tp, self._free_name(_name_of(tp)))
             self.definitions[name] = {}  # its place in the order, and its name, are taken
+            if pydantic_models.is_model(tp):
+                self.of_models.add(name)
             self.definitions[name] = define()
         reference = f"{REFERENCE}{name}"
         self.uses[reference] = self.uses.get(reference, 0) + 1
@@ -196,9 +204,9 @@ def _is_endless(schema: Any, definitions: Mapping[str, Any], seen: frozenset[str
     return any(_is_endless(part, definitions, seen) for part in parts if json.is_object(part))
 
 
-def _with_end(definitions: dict[str, Any]) -> set[str]:
-    """Return the names of the *definitions* that have a value of finite depth."""
-    found, before = set[str](), -1
+def _with_end(definitions: dict[str, Any], known: set[str]) -> set[str]:
+    """Return the names of the *definitions* that have a value of finite depth, as those that are *known* to."""
+    found, before = known.copy(), -1
     while before < len(found):
         before = len(found)
         for name in reversed(definitions):  # those that others refer to come after them

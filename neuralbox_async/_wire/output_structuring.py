@@ -116,9 +116,23 @@ def _any(_tp: Any, hooks: Hooks) -> Hook:
 
 
 def _copied(value: Any) -> Any:
-    if json.is_object(value):
-        return dict(zip(value, map(_copied, value.values()), strict=True))
-    return list(map(_copied, value)) if json.is_array(value) else value
+    if not _is_container(value) or not output_memory.may_copy(value):
+        return value
+    containers: list[Any] = [[value]]
+    for container in containers:  # not recursive: JSON may be nested more deeply than Python's stack
+        for key in _steps_of(container):
+            if _is_container(part := container[key]):
+                container[key] = part.copy()
+                containers.append(container[key])
+    return containers[0][0]
+
+
+def _steps_of(container: Any) -> Iterable[Any]:
+    return list(container) if json.is_object(container) else range(len(container))
+
+
+def _is_container(value: Any) -> bool:
+    return json.is_object(value) or json.is_array(value)
 
 
 def _annotated(tp: Any, hooks: Hooks) -> Hook:

@@ -11,7 +11,7 @@ from neuralbox_async._wire import json, output_memory, pydantic_models
 from neuralbox_async._wire.json_reader import ExactFloat
 from neuralbox_async._wire.output_fields import fields_of, tag_of
 from neuralbox_async._wire.output_kinds import has_fields, is_enum, json_types_of, same_json, unannotated
-from neuralbox_async._wire.output_memory import TOO_DEEP, Fit, unless_refused
+from neuralbox_async._wire.output_memory import Fit, unless_refused
 from neuralbox_async._wire.output_problems import first_problems
 from neuralbox_async._wire.output_scalars import Hook, mismatch
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from neuralbox_async._wire.output_hooks import Hooks
 
 _NO_TYPE: Final = Problem("$", "it fits no type of the union")
-_MAX_AGAIN: Final = 16  # times that a part is made again, for types that fail late at each level above it
 _MAX_EXPLAINED: Final = 500  # parts of a value that fit no type, whose problems are found: the event loop waits for it
 
 
@@ -65,22 +64,27 @@ class _Union:
         """Return the *value* as the first of the *types* that it fits, which is remembered."""
         memory, key = output_memory.memory(), (id(value), id(self))
         if (fit := memory.fits.get(key)) is not None:
-            if not self._hooks.changes_arguments:
-                return fit.value
-            # Not the same one: the constructor of a type that failed may have changed it.
-            fit.again += 1
-            if fit.again <= _MAX_AGAIN:
-                return self._structures[id(fit.member)](value, fit.member)
-            memory.is_too_deep = True
+            return self._copied(fit, value) if self._hooks.changes_arguments else fit.value
         for member in types:
-            if memory.is_too_deep:
-                raise InvalidOutputError((TOO_DEEP,))
             if _has_shape(value, self._shapes[id(member)]):
                 with suppress(Exception):
                     found = self._structures[id(member)](value, member)
                     memory.fits[key] = Fit(member, found)
                     return found
-        raise InvalidOutputError((TOO_DEEP if memory.is_too_deep else _NO_TYPE,))
+        raise InvalidOutputError((_NO_TYPE,))
+
+    def _copied(self, fit: Fit, value: Any) -> Any:
+        """Return what *value* fits, made once more: the constructor of a type that failed may have changed it."""
+        memory, structure = output_memory.memory(), self._structures[id(fit.member)]
+        if memory.is_copying:  # a part of what is counted
+            return structure(value, fit.member)
+        if not output_memory.may_copy(value):
+            return fit.value
+        memory.is_copying = True
+        try:
+            return structure(value, fit.member)
+        finally:
+            memory.is_copying = False
 
     def _explained(self, types: list[Any], value: Any) -> Any:
         """Return the *value*. Raises the error with the fewest problems."""
@@ -88,8 +92,6 @@ class _Union:
         if self._fast is not None:
             with suppress(Exception):
                 return self._fast(value, self._type)
-        if output_memory.memory().is_too_deep:
-            raise InvalidOutputError((TOO_DEEP,))
         if output_memory.explain() > _MAX_EXPLAINED:
             raise InvalidOutputError((_NO_TYPE,))
         return self._first(types, value)

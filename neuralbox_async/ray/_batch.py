@@ -38,6 +38,10 @@ _ACTOR_THREADS = 64
 _CONCURRENT_CALLS = 2  # so that the last requests of a batch of rows do not leave the places of others empty
 
 
+class _DisconnectedError(ConnectionError):
+    """The program has no connection to the cluster of the batch any more."""
+
+
 class RayBatch:
     """
     A batch on a Ray cluster: the coordinator for the datasets that are mapped with `RowGenerator`. A context manager.
@@ -137,11 +141,11 @@ class RayBatch:
     def _watch(self) -> None:
         try:
             while not self._ended.wait(_REPORT_INTERVAL):
-                if not self._is_connected():
-                    return
                 try:
                     self._take_report()
-                except Exception as error:  # noqa: BLE001 - of the actor, which Ray makes again
+                except _DisconnectedError:
+                    return
+                except Exception as error:  # noqa: BLE001 - of Ray, or of the actor, which Ray makes again
                     logger.warning("the coordinator of the batch cannot be reached (%s)", type(error).__name__)
             self._finish()
         finally:
@@ -150,7 +154,7 @@ class RayBatch:
     def _finish(self) -> None:
         deadline = time.monotonic() + _DRAIN_TIMEOUT
         try:
-            while self._is_connected() and not self._has_finished():
+            while not self._has_finished():
                 if time.monotonic() > deadline:
                     logger.warning("requests are still in flight on the cluster; they are unresolved in the journal")
                     return
@@ -161,23 +165,32 @@ class RayBatch:
                     ray().kill(self._actor)  # and with it the lock of the journal
 
     def _is_connected(self) -> bool:
-        """Return whether the program is connected to the cluster of this batch. If not, a call may start another."""
-        return bool(ray().is_initialized() and ray().get_runtime_context().get_node_id() == self._own_node)
+        """
+        Return whether the program is connected to the cluster of this batch. If not, a call may start another.
+
+        Raises an error of Ray when that cannot be found out: with a ``ray://`` address it has to ask the server.
+        """
+        try:
+            return bool(ray().is_initialized() and ray().get_runtime_context().get_node_id() == self._own_node)
+        except Exception:
+            if ray().is_initialized():
+                raise
+            return False  # since the first question
 
     def _result_of(self, method: Any) -> Any:
-        """Return the result of *method* of the actor. Raises `ConnectionError` without a connection to its cluster."""
+        """Return the result of *method* of the actor. Raises `_DisconnectedError` if its cluster is not connected."""
         if not self._is_connected():
-            raise ConnectionError("the program has ended its connection to the cluster")
+            raise _DisconnectedError("the program has ended its connection to the cluster")
         return ray().get(method.remote(self._mark), timeout=_CALL_TIMEOUT)
 
     def _has_finished(self) -> bool:
-        """Have the actor end, and return whether it has, or is lost for good."""
+        """Have the actor end, and return whether it has, or is lost for good or with the connection."""
         try:
             self._take_report()
             has_finished: bool = self._result_of(self._actor.finish)
-        except Exception as error:  # noqa: BLE001 - of the actor, which Ray may be making again
+        except Exception as error:  # noqa: BLE001 - of Ray, or of the actor, which Ray may be making again
             logger.info("the coordinator cannot be reached at the end: %s", type(error).__name__)
-            return isinstance(error, ray().exceptions.ActorDiedError)
+            return isinstance(error, (_DisconnectedError, ray().exceptions.ActorDiedError))
         return has_finished
 
     @property
@@ -215,7 +228,8 @@ def generate(
     * *workers*: actors that send requests; None: one for each node of the cluster. *num_cpus*: of each, as Ray counts
       them: they wait for most of the time. *batch_size*: the number of rows that a worker is given at a time.
     * *journal_node*: the id of the node whose file system has the *journal*, which alone then has the coordinator.
-      None: the node of this program, or another one if that is lost; so a file system that they share.
+      None: the node of this program (of the server, with a ``ray://`` address), or another one if that is lost; so a
+      file system that they share.
     * *on_progress*: called about twice a second with a `ClusterReport`, in another thread.
     * *options*: as for `neuralbox_async.dask.generate`: *journal*, and *model*, *prompt*, *system*, *temperature*,
       *max_tokens*, *key*, *on_unknown*, *on_changed*, *budget*, *max_rate*, *max_concurrency_per_worker*,

@@ -37,6 +37,7 @@ class CoordinatorActor:
         self._report: ClusterReport | None = None
         self._refusal: NeuralBoxError | None = None  # why a replacement cannot use the journal
         self._idle_since: float | None = None
+        self._last_numbers: dict[str, int] = {}  # of the exchanges of all executions: copies may arrive late
         self._has_ended = False
 
     def open(self) -> NeuralBoxError | None:
@@ -57,7 +58,7 @@ class CoordinatorActor:
             if self._report is not None:
                 mark = self._report.journal_mark
             options = attrs.evolve(self._options, restarted=self._replaces, journal_mark=mark)
-            self._service = CoordinatorService(options)
+            self._service = CoordinatorService(options, last_numbers=self._last_numbers)
             self._replaces, self._idle_since = False, None
         return self._service
 

@@ -61,6 +61,30 @@ def test_repairs_of_a_worker_that_comes_back_first(make_service):
     assert [Decision.SEND] == [grant.decision for grant in reply.grants]
 
 
+def test_repairs_of_keys_that_another_one_repaired_in_vain(make_service, journal):
+    """A repair of the other one counts: the row gets all invalid texts, and asks for no more than are allowed."""
+    service = make_service()
+    one, two = Worker(service), Worker(service, "two")
+    one.claim("a")
+    one.settle("a", "invalid")
+    forget(service, "one")
+    two.claim("a")
+    repairs = {
+        name: Wanted(id=f"{name}-repair", key="a", model="m", kind="repair", previous=f"{name}-a")
+        for name in ("one", "two")
+    }
+    two.exchange(wanted=(repairs["two"],))
+    reply = one.exchange(holding=(held("a", "one-a"),), wanted=(repairs["one"],))
+    assert (("a",), {"one-repair"}) == (reply.revoked, reply.busy)
+    two.settle("a", "invalid", idempotency_key="two-repair")
+    two.exchange(left=True)
+
+    (grant,) = one.exchange(wanted=(repairs["one"],)).grants
+    assert (Decision.INVALID, 2) == (grant.decision, len(grant.lines))
+    assert ["one-a", "two-repair"] == [entry.idempotency_key for entry in entries(journal, "start")]
+    assert [Decision.SEND] == one.claim("a", kind="repair")
+
+
 class CutLink:
     """The link of a worker whose network is cut as soon as an exchange *is_last*, after it was delivered."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from coordinators import Worker, forget, lose
-from journals import entries
+from journals import HEADER, entries
 
 from neuralbox_async import BudgetReachedError
 from neuralbox_async._cluster.messages import Decision, Exchange, Held, Settled, Wanted
@@ -198,4 +198,21 @@ def test_generations_whose_starts_are_missing(make_service, journal, outcome):
         False,
         True,
     ]
+    assert (3, 0) == costs(replaced(service, make_service))
+
+
+@pytest.mark.parametrize("outcome", ["completed", "invalid"])
+def test_outcomes_of_adopted_claims_whose_starts_are_missing(make_service, journal, outcome):
+    """Also of a claim whose key has another outcome: what its request cost counts once, now and in the next run."""
+    journal.write_bytes(HEADER + b'{"event":"failed","key":"a","billed":"no"}\n')
+    service = make_service(budget=100)
+    one = Worker(service)
+    held = Held(key="a", model="m", idempotency_key="one-a", reserved=3, counted=True)
+    assert () == one.exchange(holding=(held,)).revoked
+    for _ in range(2):
+        one.exchange(settled=(one.settled("a", outcome),))
+
+    assert (3, 0) == costs(service)
+    assert not service._budget.holding
+    assert 1 == len(entries(journal, "done" if outcome == "completed" else "invalid"))
     assert (3, 0) == costs(replaced(service, make_service))

@@ -12,15 +12,14 @@ import types
 import pytest
 from coordinators import Worker, lose
 from fake_ray import FakeDataset, FakeRay
-from journals import HEADER, entries, opened_and_closed
+from journals import entries, opened_and_closed
 
-from neuralbox_async import InvalidParameterError, JournalError, JournalLockedError
+from neuralbox_async import InvalidParameterError, JournalLockedError
 from neuralbox_async._batch.errors import BatchStateError
 from neuralbox_async._cluster import process_worker
 from neuralbox_async._cluster.messages import Decision, Exchange, Held, Wanted
 from neuralbox_async._cluster.service import CoordinatorService, ServiceOptions
 from neuralbox_async.ray import RayBatch, RowGenerator, _batch, _coordinator, generate
-from neuralbox_async.ray._coordinator import CoordinatorActor
 
 pyarrow = pytest.importorskip("pyarrow")
 pandas = pytest.importorskip("pandas")
@@ -133,23 +132,6 @@ def test_lost_actors(ray, journal, neuralbox_server):
     assert 5 == len(neuralbox_server.billed)
 
 
-def test_actors(journal):
-    """A replacement waits for the journal; an actor that ended sends nothing more."""
-    options = ServiceOptions(journal=str(journal))
-    first, second = CoordinatorActor(options), CoordinatorActor(options)
-    assert first.open() is None
-    with pytest.raises(ConnectionError):
-        second.exchange(Exchange(session="s", number=1))
-    assert isinstance(second.open(), JournalLockedError)
-    assert isinstance(second.exchange(Exchange(session="s", number=1)).stopped_by, JournalLockedError)
-    assert first.finish()
-    assert first.finish()
-    assert isinstance(first.exchange(Exchange(session="s", number=1)).stopped_by, BatchStateError)
-    assert second.open() is None
-    assert second.report().calls == 0
-    assert second.finish()
-
-
 @pytest.fixture
 def batch_with_a_claim(ray, journal):
     """A batch whose worker holds a claim of an actor that was lost, and that Ray has made again."""
@@ -186,42 +168,6 @@ def test_early_ends_after_a_restart(ray, journal, batch_with_a_claim, neuralbox_
     assert has_ended(ray)
     assert ["a"] == [entry.key for entry in entries(journal, "done")]
     opened_and_closed(journal)
-
-
-def test_replacements_ask_the_driver(journal):
-    """An actor that replaces another one serves no worker until it knows what the journal had."""
-    options = ServiceOptions(journal=str(journal))
-    first, second = CoordinatorActor(options), CoordinatorActor(options)
-    assert first.open() is None
-    Worker(first).claim("a")
-    mark = first.report().journal_mark
-    lose(first._service)
-    with pytest.raises(ConnectionError):
-        second.exchange(Exchange(session="s", number=1))
-    assert mark.size == second.report(mark).journal_size
-    assert second.exchange(Exchange(session="s", number=1)).known
-    lose(second._service)
-
-    journal.write_bytes(HEADER)
-    third = CoordinatorActor(options)
-    with pytest.raises(JournalError, match="another journal"):
-        third.report(mark)
-    assert isinstance(third.exchange(Exchange(session="s", number=1)).stopped_by, JournalError)
-    assert third.finish(mark)
-
-
-def test_replacements_that_end_while_the_journal_is_locked(journal):
-    """The actor before may live: its claims are not given up."""
-    options = ServiceOptions(journal=str(journal))
-    first, second = CoordinatorActor(options), CoordinatorActor(options)
-    assert first.open() is None
-    with pytest.raises(JournalLockedError):
-        second.finish()
-    lose(first._service)
-    assert not second.finish()  # workers may hold claims of the first one
-    second._service._absent_until = 0.0
-    second._service._check_leases(1.0)
-    assert second.finish()
 
 
 def test_journals_that_are_replaced_between_executions(ray, journal, neuralbox_server):
@@ -360,6 +306,45 @@ def test_ray_is_shut_down_while_a_batch_ends(ray, journal, monkeypatch, is_lost,
     assert (0, node is not None) == (ray.starts, ray.is_running)
     (handle,) = ray.actors.values()
     assert not handle.actor._has_ended
+    assert handle.actor.finish(None)
+
+
+def test_errors_of_ray(ray, journal, monkeypatch, neuralbox_server):
+    """As long as the program is connected, an error of Ray is a report that failed, also at the end."""
+    real, errors = ray.get_runtime_context, []
+
+    def fail():
+        if threading.current_thread() is not batch._thread or len(errors) >= limit:
+            return real()
+        errors.append(ConnectionError("of a RPC"))
+        raise errors[-1]
+
+    with RayBatch(**options_of(journal)) as batch:
+        (handle,) = ray.actors.values()
+        actor, limit = handle.actor, 5
+        monkeypatch.setattr(ray, "get_runtime_context", fail)
+        neuralbox_server.wait_until(lambda: len(errors) == limit or not batch._thread.is_alive())
+        RowGenerator(batch.setup)(table())
+        neuralbox_server.wait_until(lambda: batch.report.completed == 5 or not batch._thread.is_alive())
+        limit = 8
+    assert 8 == len(errors)
+    assert has_ended(ray)
+    assert actor._service is None
+
+
+def test_ray_is_shut_down_while_it_is_asked(ray, journal, monkeypatch):
+    """The batch ends at once, and starts no cluster."""
+
+    def shut_down():
+        ray.is_running = False
+        raise AssertionError("Ray is not initialized")
+
+    with RayBatch(**options_of(journal)) as batch:
+        (handle,) = ray.actors.values()
+        monkeypatch.setattr(ray, "get_runtime_context", shut_down)
+        batch._thread.join(60)
+        assert not batch._thread.is_alive()
+    assert (0, False) == (ray.starts, ray.is_running)
     assert handle.actor.finish(None)
 
 

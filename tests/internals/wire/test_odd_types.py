@@ -154,8 +154,39 @@ class EndlessList(NamedTuple):
     a: Annotated[list[EndlessList], annotated_types.MinLen(1)]
 
 
-class EndlessModel(pydantic.BaseModel):
-    a: EndlessModel
+class ModelWithEnd(pydantic.BaseModel):
+    """A model whose schema has no value, but its validator accepts one."""
+
+    a: ModelWithEnd
+
+    @pydantic.field_validator("a", mode="wrap")
+    @classmethod
+    def accept_null(cls, value: Any, validate: Any) -> Any:
+        return None if value is None else validate(value)
+
+
+@attrs.define(init=False)
+class FewerParameters:
+    a: int
+    b: int = 5
+
+    def __init__(self, a: int):
+        self.__attrs_init__(a)
+
+
+class Incomparable:
+    """Metadata that is not hashable, and whose comparison raises, as that of an array."""
+
+    __hash__: Any = None
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+
+@attrs.define
+class WithIncomparable:
+    a: Annotated[int, Incomparable()]
+    b: Annotated[int, Incomparable()]
 
 
 class WithEnd(NamedTuple):
@@ -173,7 +204,6 @@ UNUSABLE: list[Any] = [
     Endless,
     EndlessPair,
     EndlessList,
-    EndlessModel,
     tuple[Endless],
     Literal[()],
     enum.Enum("Empty", []),
@@ -297,6 +327,20 @@ def test_refused(tp):
     """A type that no value would ever be of, or that cannot be evaluated, is an error of the parameter."""
     with pytest.raises(InvalidParameterError, match="output_type"):
         output_type_of(tp)
+
+
+@pytest.mark.parametrize(
+    "value, written",
+    [
+        (ModelWithEnd(a=ModelWithEnd.model_construct(a=None)), {"a": {"a": None}}),
+        (FewerParameters(1), {"a": 1}),
+        (WithIncomparable(1, 2), {"a": 1, "b": 2}),
+    ],
+    ids=itertools.count(),
+)
+def test_accepted(value, written):
+    """A type that has values is accepted, whatever its validators, constructor or metadata are."""
+    assert value == output_type_of(type(value)).structure(written)
 
 
 def test_a_named_tuple_without_annotations():

@@ -125,6 +125,21 @@ def test_models_of_type_variables(tp, value, other):
         output_type.structure(other)
 
 
+Annotations = typing_extensions.TypeAliasType(
+    "Annotations", dict[Annotated[T, "outer"], Annotated[T, "outer"] | float], type_params=(T,)
+)
+Sets = typing_extensions.TypeAliasType("Sets", set[Annotated[T, "outer"]], type_params=(T,))
+
+
+def test_annotations_in_annotations():
+    """An annotation whose type is an argument that is annotated too is one annotation, as Python makes it."""
+    described = output_type_of(Annotations[Annotated[str, "inner"]])
+    any_of = described.schema["additionalProperties"]["anyOf"]
+    assert [{"type": "string", "description": "inner"}, {"type": "number"}] == any_of
+    with pytest.raises(InvalidParameterError, match="must be hashable"):
+        output_type_of(Sets[Annotated[list[int], "inner"]])
+
+
 def test_a_model_that_has_no_support_for_an_argument():
     """A type argument that pydantic refuses is an error before anything is sent."""
     with pytest.raises(InvalidParameterError, match="output_type"):
