@@ -22,7 +22,7 @@ from neuralbox_sync._loop import CallState, _Call
 THREADS = 64
 
 
-class Interrupt(Exception):
+class InterruptionError(Exception):
     """What a signal handler raises: no `OSError`, which asyncio ignores while it wakes its loop."""
 
 
@@ -134,15 +134,15 @@ def test_the_cause_of_an_interrupt(loop, explicit):
 
     def handler(*_):
         if explicit:
-            raise Interrupt from reason
+            raise InterruptionError from reason
         try:
             raise reason
         except OSError:
-            raise Interrupt  # noqa: B904 - on purpose
+            raise InterruptionError  # noqa: B904 - on purpose
 
     before = signal.signal(signal.SIGUSR1, handler)
     try:
-        with pytest.raises(Interrupt) as caught:
+        with pytest.raises(InterruptionError) as caught:
             loop.call(partial(interrupt_and_wait, signal.SIGUSR1))
     finally:
         signal.signal(signal.SIGUSR1, before)
