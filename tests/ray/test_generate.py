@@ -91,7 +91,7 @@ def test_map_batches(journal, server, batch_format):
 
     assert 10 == len([row for row in rows if row["content"]]) == len(server.billed)
     assert {None, "BudgetReachedError"} == {row["error_type"] for row in rows}
-    # Not `completed`, which counts anew when, on a busy machine, the second worker starts after the first has long ended.
+    # Not `completed`, which counts anew if, on a busy machine, the second worker starts long after the first has ended.
     assert (30, 0) == (batch.report.tokens_used, batch.report.in_flight)
     assert batch.report == reports[-1]
 
