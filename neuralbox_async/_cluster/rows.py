@@ -192,7 +192,7 @@ class RowRunner:
         return await self._run(batch_request, claims)
 
     async def _claim_repair(self, batch_request: BatchRequest, claims: RowClaims) -> Grant | BatchResult:
-        """Return the grant of the repair of an earlier text, or the result with that text if there is none."""
+        """Return the grant of the repair of an earlier text, or the result with that text if it may not start."""
         try:
             grant = await claims.claim_further("repair")
         except ClaimLostError:

@@ -310,7 +310,7 @@ class WorkerSession:
                 return reply, sent_at
             if reply.stopped_by is not None:  # it has closed its journal
                 raise reply.stopped_by
-            self._number += 1  # otherwise it could not be told from a late copy
+            self._number += 1  # otherwise it would look like a late copy
             message = attrs.evolve(
                 message,
                 number=self._number,

@@ -50,3 +50,18 @@ def environment_of(monkeypatch):
         monkeypatch.setenv("NEURALBOX_BASE_URL", server.base_url)
 
     return environment_of
+
+
+@pytest.fixture
+def lease_lost_before_repair(monkeypatch):
+    """Let the second check of a lease, which comes before the repair, find it lost. Return the claims of all checks."""
+    real, checks = session.WorkerSession.check_lease, []
+
+    async def check_lease(self, claim_id):
+        checks.append(claim_id)
+        if len(checks) == 2:
+            raise session.ClaimLostError("the lease of this request expired before it was sent")
+        await real(self, claim_id)
+
+    monkeypatch.setattr(session.WorkerSession, "check_lease", check_lease)
+    return checks

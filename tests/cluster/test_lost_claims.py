@@ -9,7 +9,6 @@ from cluster_processes import settings_of
 from coordinators import Worker, forget
 from journals import entries
 
-from neuralbox_async._cluster import session
 from neuralbox_async._cluster.messages import Decision, Exchange, Held, Wanted
 from neuralbox_async._cluster.process_worker import run_rows
 from neuralbox_async.testing import NeuralBoxServer
@@ -21,20 +20,26 @@ def held(key, idempotency_key):
     return Held(key=key, model="m", idempotency_key=idempotency_key, reserved=None, counted=True)
 
 
-@pytest.mark.parametrize("ends, decision", [("done", Decision.DONE), ("lost", Decision.UNRESOLVED)])
-def test_repairs_of_keys_that_another_one_repaired(make_service, journal, ends, decision):
-    """A repair starts only if the last text is invalid still: what another worker did, or may have done, is final."""
+def after_a_lost_invalid_text(make_service):
+    """Return two workers: the first was lost after an invalid text of a key, which the second has claimed."""
     service = make_service()
     one, two = Worker(service), Worker(service, "two")
     one.claim("a")
     one.settle("a", "invalid")
     forget(service, "one")
     two.claim("a")
+    return one, two
+
+
+@pytest.mark.parametrize("ends, decision", [("done", Decision.DONE), ("lost", Decision.UNRESOLVED)])
+def test_repairs_of_keys_that_another_one_repaired(make_service, journal, ends, decision):
+    """A repair starts only if the last text is invalid still: what another worker did, or may have done, is final."""
+    one, two = after_a_lost_invalid_text(make_service)
     two.exchange(wanted=(Wanted(id="two-repair", key="a", model="m", kind="repair"),))
     if ends == "done":
         two.settle("a", idempotency_key="two-repair")
     else:
-        forget(service, "two")
+        forget(two.service, "two")
 
     reply = one.exchange(
         holding=(held("a", "one-a"),), wanted=(Wanted(id="one-repair", key="a", model="m", kind="repair"),)
@@ -63,12 +68,7 @@ def test_repairs_of_a_worker_that_comes_back_first(make_service):
 
 def test_repairs_of_keys_that_another_one_repaired_in_vain(make_service, journal):
     """A repair of the other one counts: the row gets all invalid texts, and asks for no more than are allowed."""
-    service = make_service()
-    one, two = Worker(service), Worker(service, "two")
-    one.claim("a")
-    one.settle("a", "invalid")
-    forget(service, "one")
-    two.claim("a")
+    one, two = after_a_lost_invalid_text(make_service)
     repairs = {
         name: Wanted(id=f"{name}-repair", key="a", model="m", kind="repair", previous=f"{name}-a")
         for name in ("one", "two")
@@ -143,17 +143,9 @@ def test_claims_of_refused_requests_that_another_one_has_done(make_service, envi
         assert 1 == len(server.billed)
 
 
-def test_a_lease_that_is_lost_before_a_repair(make_service, environment_of, monkeypatch):
+@pytest.mark.usefixtures("lease_lost_before_repair")
+def test_a_lease_that_is_lost_before_a_repair(make_service, environment_of):
     """The row is claimed anew, and the batch goes on."""
-    real, calls = session.WorkerSession.check_lease, []
-
-    async def check_lease(self, claim_id):
-        calls.append(claim_id)
-        if len(calls) == 2:
-            raise session.ClaimLostError("the lease of this request expired before it was sent")
-        await real(self, claim_id)
-
-    monkeypatch.setattr(session.WorkerSession, "check_lease", check_lease)
     with NeuralBoxServer() as server:
         environment_of(server)
         server.reply_with("no number", "1", "2")

@@ -6,7 +6,6 @@ import pytest
 from cluster_processes import settings_of
 from coordinators import Worker, forget
 
-from neuralbox_async._cluster import session
 from neuralbox_async._cluster.messages import Decision, Wanted
 from neuralbox_async._cluster.process_worker import run_rows
 from neuralbox_async.testing import NeuralBoxServer
@@ -82,18 +81,9 @@ def test_repairs_of_earlier_texts_without_a_coordinator(make_service, server):
     check(run(BreakingLink(service, wants_repair), "after"), server)
 
 
-def test_repairs_whose_lease_is_lost_with_the_coordinator(make_service, server, monkeypatch):
+def test_repairs_whose_lease_is_lost_with_the_coordinator(make_service, server, lease_lost_before_repair):
     """The row cannot be claimed anew; the text stays its result."""
-    real, checks = session.WorkerSession.check_lease, []
-
-    async def check_lease(self, claim_id):
-        checks.append(claim_id)
-        if len(checks) == 2:
-            raise session.ClaimLostError("the lease of this request expired before it was sent")
-        await real(self, claim_id)
-
-    monkeypatch.setattr(session.WorkerSession, "check_lease", check_lease)
-    check(run(BreakingLink(make_service(lease=60.0), lambda _: len(checks) > 1), "lease"), server)
+    check(run(BreakingLink(make_service(lease=60.0), lambda _: len(lease_lost_before_repair) > 1), "lease"), server)
 
 
 def test_repairs_whose_key_another_worker_gets_before_the_coordinator_is_lost(make_service, server):
